@@ -1,0 +1,234 @@
+"""Wrong options: which classes stand beside the answer.
+
+Each rule is a function of the answer's class, the pool, a count and a generator, and gives the
+classes of the wrong options.
+
+- `public`: the rule of the public sets. Other classes, all equally likely. Answers are long-tailed
+  and wrong options are not, so that the commonest option is right nearly half of the time; and
+  two classes may read alike, so that a question may print a text twice.
+- `distinct`: the same without repeated texts.
+- `prior`, `event_prior`, `set_prior`: from all classes, the answer's apparatus, or its set, such
+  that the options of a question are exchangeable. Sets of k texts are drawn by a design in which
+  a text is included with k times its share of the clips asked about; given the answer, the
+  others are drawn from what is left of the design. Then the answer is each member of a set with
+  probability 1/k, whatever the set, and no rule that reads only the options can do better. Where a
+  text is commoner than 1/k that cannot be: it is put in every set, and a blind guess is right
+  with at most its share, which no rule can undercut.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from qa_data.conditional_poisson import draw_set, draw_table, weights_for
+from qa_data.taxonomy import ElementClass
+
+ALWAYS = 1 - 1e-9  # an inclusion probability from here on is a certainty
+
+
+class TooFewOptions(ValueError):
+    """A pool has too few different options. The message names pool, what was found, the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionDesign:
+    """A random set of `size` texts out of a pool, exchangeable with the answer."""
+
+    labels: Sequence[Sequence[int]]
+    """Classes of each text; classes that read alike are one text."""
+    shares: Sequence[Sequence[float]]
+    """Share of each of these classes in the clips asked about; all together 1."""
+    always: Sequence[int]
+    """Texts in every set, by position."""
+    drawn: Sequence[int]
+    """Texts of which the rest is drawn, by position."""
+    weights: Sequence[float] | np.ndarray
+    """Their weights in the design."""
+    size: int
+    """Texts in a set."""
+    bound: float
+    """Share of questions that the best blind rule gets right: 1 / size, or more (see above)."""
+    tables: dict[int, list[list[float]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def others(self, answer: int, rng: random.Random) -> list[int]:
+        """Classes of the other members of a set that holds the class `answer`."""
+        right = next(text for text, labels in enumerate(self.labels) if answer in labels)
+        if right not in self.tables:
+            self.tables[right] = self._table_beside(right)
+        positions = draw_set(self.tables[right], rng)
+        texts = [text for text in self.always if text != right]
+        texts += [self.drawn[position] for position in positions]
+        return [rng.choices(self.labels[text], self.shares[text])[0] for text in texts]
+
+    def _table_beside(self, right: int) -> list[list[float]]:
+        weights = np.where(np.equal(self.drawn, right), 0, self.weights)
+        num_drawn = self.size - len(self.always) - (right not in self.always)
+        return draw_table(weights, num_drawn)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPool:
+    """The classes of a benchmark and how many of the clips asked about each has."""
+
+    classes: Mapping[int, ElementClass]
+    num_clips: Mapping[int, int]
+    merged: Mapping[str, str] = field(default_factory=dict)
+    """Pools that are one, by name: what `merge` makes."""
+    designs: dict[tuple[str, int], OptionDesign] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def name(self, label: int, key: Callable[[ElementClass], str]) -> str:
+        """The pool of a class among the pools of `key`."""
+        name = key(self.classes[label])
+        return self.merged.get(name, name)
+
+    def design(self, answer: int, size: int, key: Callable[[ElementClass], str]) -> OptionDesign:
+        """The design of the answer's pool.
+
+        Raises:
+            TooFewOptions: its clips show fewer than `size` different texts.
+        """
+        name = self.name(answer, key)
+        if (name, size) not in self.designs:
+            self.designs[name, size] = option_design(
+                {one: n for one, n in self.num_clips.items() if self.name(one, key) == name},
+                {label: one.text for label, one in self.classes.items()},
+                size=size,
+                name=name,
+            )
+        return self.designs[name, size]
+
+    def merge(self, names: Iterable[str]) -> "ClassPool":
+        """The same classes with the pools of these names made one."""
+        names = sorted(names)
+        return replace(self, merged=dict.fromkeys(names, " + ".join(names)), designs={})
+
+
+def pool_of(classes: Mapping[int, ElementClass], labels: Iterable[int]) -> ClassPool:
+    """The pool of clips with these labels."""
+    return ClassPool(classes=classes, num_clips=dict(sorted(Counter(labels).items())))
+
+
+def option_design(
+    num_clips: Mapping[int, int], text_of_class: Mapping[int, str], *, size: int, name: str
+) -> OptionDesign:
+    """The exchangeable design over the texts of some classes.
+
+    Args:
+        num_clips: clips asked about by class; classes without any are never an option.
+        text_of_class: what each class prints.
+        size: texts in a set, the answer among them.
+        name: of the pool, for the error.
+
+    Raises:
+        TooFewOptions: fewer than `size` different texts.
+    """
+    total = sum(num_clips.values())
+    members: dict[str, list[int]] = {}
+    for label in sorted(label for label, clips in num_clips.items() if clips):
+        members.setdefault(text_of_class[label], []).append(label)
+    if len(members) < size:
+        raise TooFewOptions(
+            f"{name}: {size} different options are needed, but its clips show "
+            f"{len(members)} different texts; ask for fewer options or use a wider rule"
+        )
+    labels = list(members.values())
+    shares = [[num_clips[label] / total for label in one] for one in labels]
+    share = [sum(num_clips[label] for label in one) / total for one in labels]
+    always, drawn, left = _certain_texts(share, size)
+    num_drawn = size - len(always)
+    return OptionDesign(
+        labels=labels,
+        shares=shares,
+        always=always,
+        drawn=drawn,
+        weights=weights_for([num_drawn * share[text] / left for text in drawn])
+        if num_drawn
+        else [],
+        size=size,
+        bound=max([share[text] for text in always] + ([left / num_drawn] if num_drawn else [])),
+    )
+
+
+def _certain_texts(share: Sequence[float], size: int) -> tuple[list[int], list[int], float]:
+    """Texts too common to be left out of a set, the other texts, and the share of the others."""
+    always: list[int] = []
+    drawn = list(range(len(share)))
+    left = 1.0
+    while drawn and (size - len(always)) * max(share[text] for text in drawn) >= ALWAYS * left:
+        commonest = max(drawn, key=lambda text: share[text])
+        always.append(commonest)
+        drawn.remove(commonest)
+        left = sum(share[text] for text in drawn)
+    return always, (drawn if len(always) < size else []), left
+
+
+def everywhere(element: ElementClass) -> str:
+    """One pool for all classes."""
+    return "all classes"
+
+
+def same_event(element: ElementClass) -> str:
+    """One pool for each apparatus."""
+    return f"event {element.event}"
+
+
+def same_set(element: ElementClass) -> str:
+    """One pool for each set."""
+    return f"set {element.set_id}"
+
+
+def public(answer: int, pool: ClassPool, count: int, rng: random.Random) -> list[int]:
+    """`count` different classes other than the answer's, all equally likely."""
+    return rng.sample(_other_classes(answer, pool, count), count)
+
+
+def distinct(answer: int, pool: ClassPool, count: int, rng: random.Random) -> list[int]:
+    """As `public`, but a class whose text is printed already is passed over."""
+    others = _other_classes(answer, pool, count)
+    printed = {pool.classes[answer].text}
+    chosen: list[int] = []
+    for label in rng.sample(others, len(others)):
+        if len(chosen) < count and pool.classes[label].text not in printed:
+            chosen.append(label)
+            printed.add(pool.classes[label].text)
+    if len(chosen) < count:
+        raise TooFewOptions(
+            f"class {answer} needs {count} wrong options, but only {len(chosen)} other texts "
+            f"exist among {len(pool.classes)} classes; ask for fewer options"
+        )
+    return chosen
+
+
+def prior(answer: int, pool: ClassPool, count: int, rng: random.Random) -> list[int]:
+    """Exchangeable with the answer, from all classes."""
+    return pool.design(answer, count + 1, everywhere).others(answer, rng)
+
+
+def event_prior(answer: int, pool: ClassPool, count: int, rng: random.Random) -> list[int]:
+    """Exchangeable with the answer, from its apparatus."""
+    return pool.design(answer, count + 1, same_event).others(answer, rng)
+
+
+def set_prior(answer: int, pool: ClassPool, count: int, rng: random.Random) -> list[int]:
+    """Exchangeable with the answer, from its set."""
+    return pool.design(answer, count + 1, same_set).others(answer, rng)
+
+
+def _other_classes(answer: int, pool: ClassPool, count: int) -> list[int]:
+    others = sorted(pool.classes.keys() - {answer})
+    if len(others) < count:
+        raise TooFewOptions(
+            f"class {answer} needs {count} wrong options, but there are {len(others)} other "
+            f"classes; ask for fewer options"
+        )
+    return others
+
+
+DISTRACTORS = {f.__name__: f for f in (public, distinct, prior, event_prior, set_prior)}
+POOLS = {"prior": everywhere, "event_prior": same_event, "set_prior": same_set}
+OTHER_NAMES = {"hard": "event_prior"}

@@ -1,0 +1,195 @@
+"""The gymnast's skeleton: joint angles -> joints in three dimensions.
+
+Axes of the body: x forward (where the chest looks), y to the body's own left, z up (to the head).
+Lengths are in body heights: a stretched figure measures 1 from ankle to crown. Angles are degrees.
+Every joint bends about the lateral axis (forward) or about the forward axis (out), so the limbs
+have a closed form in the frame of the pelvis and a whole clip is computed at once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Sides = float | tuple[float, float]
+
+JOINT_NAMES = (
+    "pelvis",
+    "waist",
+    "neck",
+    "head",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+    "left_toe",
+    "right_toe",
+)
+PELVIS, WAIST, NECK, HEAD = range(4)
+SHOULDERS, ELBOWS, WRISTS, HIPS, KNEES, ANKLES, TOES = (slice(i, i + 2) for i in range(4, 18, 2))
+
+NUM_ANGLES = 14
+SPINE, NECK_BEND = 0, 1
+SHOULDER, SHOULDER_OUT, ELBOW, HIP, HIP_OUT, KNEE = (slice(i, i + 2) for i in range(2, 14, 2))
+
+FOOT_ANGLE = 50.0
+"""Degrees by which the foot points forward of the shin: half pointed, so that toes show."""
+
+# Share of the body's mass at each joint, for the center of mass about which saltos turn.
+_MASS = np.zeros(len(JOINT_NAMES))
+_MASS[[PELVIS, WAIST, NECK, HEAD]] = 0.24, 0.16, 0.18, 0.08
+_MASS[ELBOWS], _MASS[WRISTS], _MASS[KNEES], _MASS[ANKLES] = 0.03, 0.01, 0.09, 0.04
+
+_LEFT_RIGHT = np.array([1.0, -1.0])
+
+Anchor = Literal["mass", "hands"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """Proportions of one athlete, in body heights."""
+
+    trunk: float
+    head: float
+    """Radius of the head."""
+    arm: float
+    """Shoulder to fingertips."""
+    shoulders: float
+    """Half the width of the shoulders."""
+    hips: float
+    """Half the width of the hips."""
+    girth: float
+    """Factor on the thickness of trunk and limbs."""
+
+    @property
+    def leg(self) -> float:
+        """Hip to ankle: what trunk, neck and head leave of one body height."""
+        return 1 - self.trunk - 2.7 * self.head
+
+
+def random_body(rng: np.random.Generator) -> Body:
+    """An athlete of plausible proportions."""
+    return Body(
+        trunk=rng.uniform(0.29, 0.335),
+        head=rng.uniform(0.062, 0.075),
+        arm=rng.uniform(0.34, 0.385),
+        shoulders=rng.uniform(0.085, 0.11),
+        hips=rng.uniform(0.05, 0.065),
+        girth=rng.uniform(0.85, 1.2),
+    )
+
+
+def body_pose(  # noqa: PLR0913 (one keyword a joint)
+    *,
+    spine: float = 0,
+    neck: float = 0,
+    shoulder: Sides = 0,
+    shoulder_out: Sides = 0,
+    elbow: Sides = 0,
+    hip: Sides = 0,
+    hip_out: Sides = 0,
+    knee: Sides = 0,
+) -> Array:
+    """Joint angles in degrees, 0 = standing with the arms down. A pair is (left, right).
+
+    `shoulder` and `hip` lift the limb forward (180 = overhead), `..._out` to its own side; `spine`
+    and `neck` bend forward; `elbow` brings the hand forward, `knee` the heel backward.
+    """
+    angles = np.empty(NUM_ANGLES)
+    angles[SPINE], angles[NECK_BEND] = spine, neck
+    angles[SHOULDER], angles[SHOULDER_OUT], angles[ELBOW] = shoulder, shoulder_out, elbow
+    angles[HIP], angles[HIP_OUT], angles[KNEE] = hip, hip_out, knee
+    return angles
+
+
+def swap_sides(angles: Array) -> Array:
+    """The angles of the mirror image: left and right exchanged."""
+    order = [SPINE, NECK_BEND] + [i + 1 - 2 * (i % 2) for i in range(2, NUM_ANGLES)]
+    return angles[..., order]
+
+
+def _limb(forward: Array, out: Array, bend: Array | float) -> Array:
+    """Direction of a limb hanging from the pelvis frame, lifted `forward` and `out`.
+
+    `bend` (radians) turns it further about its own lateral axis; positive bends forward.
+    Shapes (frame, 2) -> (frame, 2, 3), sides in the order left, right.
+    """
+    x, down = np.sin(bend), np.cos(bend)
+    z = -down * np.cos(out)
+    cos, sin = np.cos(forward), np.sin(forward)
+    direction = np.empty((*forward.shape, 3))
+    direction[..., 0] = x * cos - z * sin
+    direction[..., 1] = _LEFT_RIGHT * down * np.sin(out)
+    direction[..., 2] = x * sin + z * cos
+    return direction
+
+
+def _along(angle: Array) -> Array:
+    """Upward direction tilted forward by `angle` radians: (frame,) -> (frame, 3)."""
+    direction = np.zeros((len(angle), 3))
+    direction[:, 0], direction[:, 2] = np.sin(angle), np.cos(angle)
+    return direction
+
+
+def local_joints(body: Body, angles: Array) -> Array:
+    """Joints in the frame of the pelvis: angles (frame, NUM_ANGLES) -> (frame, joint, 3)."""
+    radians = np.deg2rad(angles)
+    spine = radians[:, SPINE]
+    joints = np.zeros((len(angles), len(JOINT_NAMES), 3))
+    joints[:, WAIST, 2] = 0.35 * body.trunk
+    joints[:, NECK] = joints[:, WAIST] + 0.65 * body.trunk * _along(spine)
+    joints[:, HEAD] = joints[:, NECK] + 1.7 * body.head * _along(spine + radians[:, NECK_BEND])
+
+    joints[:, SHOULDERS] = (joints[:, NECK] - 0.02 * _along(spine))[:, None]
+    joints[:, SHOULDERS, 1] += [body.shoulders, -body.shoulders]
+    forward, out = radians[:, SHOULDER] - spine[:, None], radians[:, SHOULDER_OUT]
+    joints[:, ELBOWS] = joints[:, SHOULDERS] + 0.45 * body.arm * _limb(forward, out, 0.0)
+    forearm = _limb(forward, out, radians[:, ELBOW])
+    joints[:, WRISTS] = joints[:, ELBOWS] + 0.55 * body.arm * forearm
+
+    joints[:, HIPS, 1] = [body.hips, -body.hips]
+    forward, out, knee = radians[:, HIP], radians[:, HIP_OUT], radians[:, KNEE]
+    joints[:, KNEES] = joints[:, HIPS] + 0.5 * body.leg * _limb(forward, out, 0.0)
+    joints[:, ANKLES] = joints[:, KNEES] + 0.5 * body.leg * _limb(forward, out, -knee)
+    foot = _limb(forward, out, np.deg2rad(FOOT_ANGLE) - knee)
+    joints[:, TOES] = joints[:, ANKLES] + 0.1 * foot
+    return joints
+
+
+def rotation(*, turn: Array, pitch: Array, twist: Array) -> Array:
+    """Rotation matrices (frame, 3, 3) of the whole body, from degrees (frame,).
+
+    `twist` about the long axis of the body, then `pitch` about the lateral axis (positive is
+    forward: the head goes where the chest looks), then `turn` about the vertical.
+    """
+    (c1, s1), (c2, s2), (c3, s3) = (
+        (np.cos(a), np.sin(a)) for a in np.deg2rad([turn, pitch, twist])
+    )
+    rows = [
+        [c1 * c2 * c3 - s1 * s3, -c1 * c2 * s3 - s1 * c3, c1 * s2],
+        [s1 * c2 * c3 + c1 * s3, -s1 * c2 * s3 + c1 * c3, s1 * s2],
+        [-s2 * c3, s2 * s3, c2],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def place(joints: Array, turned: Array, position: Array, anchor: Anchor) -> Array:
+    """Turn local joints and put the anchor (center of mass, or middle of the hands) at `position`.
+
+    Shapes (frame, joint, 3), (frame, 3, 3), (frame, 3) -> (frame, joint, 3).
+    """
+    if anchor == "hands":
+        held = joints[:, WRISTS].mean(axis=1)
+    else:
+        held = _MASS / _MASS.sum() @ joints
+    return (joints - held[:, None]) @ np.swapaxes(turned, 1, 2) + position[:, None]

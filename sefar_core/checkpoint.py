@@ -1,0 +1,202 @@
+"""Weights on disk: encoders that others load, and ViT weights that training starts from.
+
+An encoder is a folder of config.json and model.safetensors. No file of ours is a pickle. A folder
+is written under another name and renamed when it is complete.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sefar_core.config import ModelConfig
+from sefar_core.model import SefarModel
+from sefar_core.timesformer import TimeSformer
+
+WEIGHTS = "model.safetensors"
+SETTINGS = "config.json"
+
+
+class CheckpointError(Exception):
+    """Weights that do not load. The message names the file, what was found, and the mend."""
+
+
+def build_model(config: ModelConfig, num_classes: int) -> SefarModel:
+    """A network with fresh weights."""
+    backbone = TimeSformer(
+        config.sizes,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        dim=config.dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        drop_path_rate=config.drop_path_rate,
+    )
+    return SefarModel(
+        backbone,
+        config.sizes,
+        dim=config.dim,
+        num_classes=num_classes,
+        fusion_dim=config.fusion_dim,
+        dropout=config.dropout,
+        mean=config.mean,
+        std=config.std,
+    )
+
+
+def save_encoder(model: SefarModel, config: ModelConfig, folder: Path) -> None:
+    """Write the network and its settings, all or nothing; an encoder of that name is replaced."""
+    settings = asdict(config) | {
+        "pretrained": None if config.pretrained is None else config.pretrained.name,
+        "num_classes": model.classifier.out_features,
+    }
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    fresh.mkdir(parents=True)
+    save_file(contiguous(model.state_dict()), fresh / WEIGHTS)
+    (fresh / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    replace_folder(fresh, folder)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Give a complete folder its name; what had that name goes after it is no longer needed."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
+    folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old)
+
+
+def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def load_encoder(folder: Path | str) -> SefarModel:
+    """The trained recognizer in a folder, frozen and in evaluation mode.
+
+    Args:
+        folder: an encoder (config.json and model.safetensors), or the folder of a training run,
+            of which the student is taken, as published.
+
+    Raises:
+        CheckpointError: the folder, a file or a tensor is missing or of another shape.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).exists() and (folder / "student" / WEIGHTS).exists():
+        folder = folder / "student"
+    settings = read_settings(folder / SETTINGS)
+    num_classes = settings.pop("num_classes")
+    tuples = {name: tuple(v) for name, v in settings.items() if isinstance(v, list)}
+    try:
+        config = ModelConfig(**{**settings, **tuples, "pretrained": None})
+    except (TypeError, ValueError) as cause:
+        raise CheckpointError(
+            f"{folder / SETTINGS} does not describe an encoder: {cause}; "
+            f"it must be the file that training wrote"
+        ) from cause
+    model = build_model(config, num_classes)
+    load_exactly(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return model.requires_grad_(False).eval()
+
+
+def read_settings(path: Path) -> dict:
+    if not path.exists():
+        raise CheckpointError(
+            f"{path.parent} is not an encoder: it has no {path.name}; give the folder that "
+            f"scripts/train_ssl.py wrote, for example runs/NAME/student"
+        )
+    try:
+        settings = json.loads(path.read_text())
+        settings["num_classes"]
+    except (ValueError, KeyError, TypeError) as cause:
+        raise CheckpointError(
+            f"{path} is no encoder's settings ({cause!r}); train again or fetch the file again"
+        ) from cause
+    return settings
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: missing, cut off, or no such file.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; check the path, or train first")
+    try:
+        return load_file(path)
+    except SafetensorError as cause:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {cause}; fetch or write it again"
+        ) from cause
+
+
+def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load when every name and shape agrees, and say which do not otherwise.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or of another shape.
+    """
+    mine = module.state_dict()
+    faults = [f"{name} is missing" for name in mine.keys() - state.keys()]
+    faults += [f"{name} is unknown" for name in state.keys() - mine.keys()]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)}, not {tuple(mine[name].shape)}"
+        for name in mine.keys() & state.keys()
+        if state[name].shape != mine[name].shape
+    ]
+    if faults:
+        shown = "; ".join(sorted(faults)[:5])
+        raise CheckpointError(
+            f"{path} does not fit the network in {len(faults)} tensors: {shown}; "
+            f"use the settings it was trained with"
+        )
+    module.load_state_dict(state)
+
+
+def load_vit(backbone: TimeSformer, path: Path) -> None:
+    """Start from a 2-D ViT in timm's naming: time is added, everything else is copied.
+
+    As published, each block's attention and norm are copied to their temporal twins, the temporal
+    projection stays zero and time embeddings stay as they are, so that the first forward pass
+    sees each frame as the ViT does. Position embeddings of another grid are resized in 2-D.
+
+    Raises:
+        CheckpointError: a tensor that the backbone needs is missing, unknown, or of another shape.
+    """
+    state = {
+        name: tensor.float()
+        for name, tensor in read_weights(path).items()
+        if not name.startswith(("head.", "fc_norm."))
+    }
+    own = backbone.state_dict()
+    if "pos_embed" in state:
+        state["pos_embed"] = resize_positions(state["pos_embed"], backbone.grid)
+    for name in list(state):
+        for spatial, temporal in ((".attn.", ".temporal_attn."), (".norm1.", ".temporal_norm1.")):
+            if spatial in name:
+                state[name.replace(spatial, temporal)] = state[name]
+    kept = {name: own[name] for name in own if "temporal_fc" in name or "time_embed" in name}
+    load_exactly(backbone, state | kept, path)
+
+
+def resize_positions(positions: Tensor, grid: int) -> Tensor:
+    """Position embeddings (1, 1 + row * column, dim) of a square grid, for another one."""
+    cls, patches = positions[:, :1], positions[:, 1:]
+    side = round(patches.shape[1] ** 0.5)
+    if side == grid:
+        return positions
+    plane = rearrange(patches, "one (row column) dim -> one dim row column", row=side)
+    plane = torch.nn.functional.interpolate(
+        plane, size=(grid, grid), mode="bicubic", align_corners=False, antialias=True
+    )
+    return torch.cat([cls, rearrange(plane, "one dim row column -> one (row column) dim")], dim=1)

@@ -1,0 +1,175 @@
+"""Every setting of the recognizer: default, unit, source, and the check that refuses nonsense.
+
+The defaults are the paper's for Gym99 (ViT-S/16). The command line is made from these classes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+PerturbationName = Literal[
+    "reverse_fine", "unchanged", "reverse_all", "shuffle_fine", "shuffle_all", "swap_red_blue"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    sizes: tuple[int, ...] = (2, 2, 4)
+    """Frames of each temporal element, the fine ones first, the context last."""
+    image_size: int = 224
+    """Side of the square frames that the network sees, pixels."""
+    patch_size: int = 16
+    """Side of a patch, pixels."""
+    dim: int = 384
+    """Width of a token: 384 is ViT-S, 768 is ViT-B."""
+    depth: int = 12
+    """Transformer blocks."""
+    num_heads: int = 6
+    """Heads of every attention."""
+    drop_path_rate: float = 0.1
+    """Stochastic depth of the last block, rising linearly from 0."""
+    fusion_dim: int = 256
+    """Width of the fused feature."""
+    dropout: float = 0.5
+    """Dropout before the class scores; the teacher's predictions differ by it."""
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    """Subtracted from each color, after scaling to [0, 1]."""
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    """Divides each color."""
+    pretrained: Path | None = None
+    """Weights of a 2-D ViT in timm's naming (.safetensors), or none for a random start."""
+
+    def __post_init__(self):
+        if len(self.sizes) < 1 or min(self.sizes, default=0) < 1:
+            raise ValueError(f"model.sizes needs a frame in every element, got {self.sizes}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"model.image_size must be a multiple of model.patch_size, got "
+                f"{self.image_size} and {self.patch_size}"
+            )
+        if self.dim % self.num_heads:
+            raise ValueError(
+                f"model.dim must be a multiple of model.num_heads, got {self.dim} and "
+                f"{self.num_heads}"
+            )
+        for name in ("drop_path_rate", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    short_side: tuple[int, int] = (256, 320)
+    """Range from which the short side of a training clip is drawn, pixels."""
+    flip: bool = True
+    """Mirror half of the clips; off where left and right mean different classes."""
+    workers: int = 4
+    """Loader processes; 0 loads in the training process."""
+    store: bool = False
+    """Decode every clip once into a file of small frames and train from it."""
+
+    def __post_init__(self):
+        low, high = self.short_side
+        if not 0 < low <= high:
+            raise ValueError(f"data.short_side must be a rising range, got {self.short_side}")
+        if self.workers < 0:
+            raise ValueError(f"data.workers must be at least 0, got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    ema_decay: float = 0.9992
+    """Part of the old teacher kept at each optimizer step. The public code keeps 0.9999 at each of
+    the 8 micro-batches of a step of 64 clips; 0.9999 ** 8 moves as far."""
+    dropout_passes: int = 10
+    """Stochastic predictions averaged into one pseudo-label."""
+
+    def __post_init__(self):
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"teacher.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.dropout_passes < 2:
+            raise ValueError(
+                f"teacher.dropout_passes must be at least 2 for a standard deviation, "
+                f"got {self.dropout_passes}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    perturbation: PerturbationName = "reverse_fine"
+    """What is done to time in the student's strong view: a row of the paper's Table 4."""
+    regulation: Literal["adaptive", "fixed"] = "adaptive"
+    """Trust in a pseudo-label: the paper's weight, or 1 above a fixed confidence."""
+    threshold: float = 0.3
+    """Confidence that the fixed regulation asks for."""
+    mix_on: Literal["logits", "probs"] = "logits"
+    """What the mixing loss compares with the mixed probabilities; the public code takes logits."""
+    mix_concentration: float = 10.0
+    """Both parameters of the Beta distribution of the mixing share."""
+    gamma_un: float = 1.0
+    """Weight of the pseudo-label loss; the public code has 2."""
+    gamma_mix: float = 1.0
+    """Weight of the mixing loss; the public code has 2."""
+
+    def __post_init__(self):
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"loss.threshold is a probability, got {self.threshold}")
+        if self.mix_concentration <= 0:
+            raise ValueError(f"loss.mix_concentration must be > 0, got {self.mix_concentration}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    kind: Literal["sgd", "adamw"] = "sgd"
+    """SGD has momentum 0.9 with Nesterov, as published."""
+    lr: float = 0.005
+    """Learning rate at its highest."""
+    weight_decay: float = 1e-3
+    """On every parameter, as published."""
+    schedule: Literal["step", "cosine"] = "step"
+    """Step: a tenth at 25/30 of the run and a hundredth at 28/30. Cosine: down to 0."""
+
+    def __post_init__(self):
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr must be > 0, got {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    batch_size: int = 64
+    """Labeled clips of one optimizer step, over all devices."""
+    micro_batch_size: int = 8
+    """Labeled clips that one device takes at a time; gradients add up to `batch_size`."""
+    unlabeled_per_labeled: int = 3
+    """Unlabeled clips for each labeled one."""
+    epochs: int = 30
+    """Passes over the labeled clips."""
+    warmup_epochs: int = 5
+    """Passes on labels alone, before the teacher is made. As many as `epochs`: supervised only."""
+    seed: int = 0
+    """All draws follow from it."""
+    save_every_epochs: int = 5
+    """Epochs from one checkpoint to the next; the last state is always kept."""
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """auto: bf16 on CUDA, fp32 elsewhere."""
+
+    def __post_init__(self):
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
+                f"{self.micro_batch_size}"
+            )
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must lie in [0, epochs], got {self.warmup_epochs} of {self.epochs}"
+            )
+        for name in ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.save_every_epochs < 1:
+            raise ValueError(f"save_every_epochs must be at least 1, got {self.save_every_epochs}")

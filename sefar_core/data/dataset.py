@@ -1,0 +1,253 @@
+"""Clips as training and evaluation items: which moments, seen how, as lists of element tensors.
+
+Every draw is a function of (seed, epoch, clip id, view) alone. An item is asked for by (epoch,
+position of its clip), so the same clip can be made again by itself, and the number of loader
+processes changes nothing. Source of views and moments: SeFAR (arXiv:2501.01245);
+docs/paper_map.md, rows 1 and 2.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from qa_data.manifest import Clip
+from sefar_core.data.transforms import Augmentation, Pixels, Placement, look
+from sefar_core.data.video import read_fractions
+from sefar_core.sampling import centre_fractions
+
+Moments = list[Tensor]
+"""For each element, the fractions of the clip's length that it samples."""
+Sampler = Callable[[torch.Generator], Moments]
+Reader = Callable[[Clip, Sequence[float]], Tensor]
+"""The frames of a clip at fractions of its length: `read_from_folder` bound to a folder, or
+`FrameStore.read`."""
+
+
+class LabeledItem(NamedTuple):
+    elements: list[Tensor]
+    label: Tensor
+
+
+class UnlabeledItem(NamedTuple):
+    """What the teacher sees of a clip and what the student sees of it."""
+
+    weak: list[Tensor]
+    strong: list[Tensor]
+
+
+class EvalItem(NamedTuple):
+    """All views of one clip: elements have the views as first axis, labels and clips one a view."""
+
+    elements: list[Tensor]
+    labels: Tensor
+    clips: Tensor
+
+
+def seeded(*parts: object) -> torch.Generator:
+    """A generator whose state is a hash of `parts`, the same in every process and on every run."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def read_from_folder(
+    clip: Clip, fractions: Sequence[float], *, root: Path, short_side: int | None = None
+) -> Tensor:
+    """The frames of a clip at fractions of its length, decoded from its file under `root`."""
+    return read_fractions(
+        root / clip.path,
+        fractions,
+        start_s=clip.start_s,
+        end_s=clip.end_s,
+        short_side=short_side,
+    )
+
+
+class LabeledClips(Dataset[LabeledItem]):
+    """Clips with their class, each seen once, scaled, cropped and flipped at random.
+
+    Args:
+        clips: each with a label.
+        read: where frames come from.
+        sample: draws the moments of the elements.
+        augment: what placements are drawn from.
+        pixels: what the network takes.
+        seed: of all draws.
+
+    Raises:
+        ValueError: no clip, or one without a label.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        read: Reader,
+        *,
+        sample: Sampler,
+        augment: Augmentation,
+        pixels: Pixels,
+        seed: int,
+    ):
+        self.clips = list(clips)
+        self.labels = _labels(self.clips)
+        self.read, self.sample, self.augment = read, sample, augment
+        self.pixels, self.seed = pixels, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> LabeledItem:
+        epoch, position = key
+        clip = self.clips[position]
+        generator = seeded(self.seed, epoch, clip.id, "labeled")
+        moments = self.sample(generator)
+        placements = self.augment.draw(len(moments), generator)
+        frames = _frames(self.read, clip, moments)
+        return LabeledItem(_look(frames, placements, self.pixels), self.labels[position])
+
+
+def independent_moments(
+    sample: Sampler, weak: torch.Generator, strong: torch.Generator
+) -> tuple[Moments, Moments]:
+    """Teacher and student sample moments of their own, as in the public code."""
+    return sample(weak), sample(strong)
+
+
+def shared_moments(
+    sample: Sampler, weak: torch.Generator, strong: torch.Generator
+) -> tuple[Moments, Moments]:
+    """The student sees the moments that the teacher saw."""
+    moments = sample(weak)
+    return moments, moments
+
+
+class TwoViews(NamedTuple):
+    """How the weak view (the teacher's) and the strong view (the student's) of a clip are drawn."""
+
+    sample: Sampler
+    moments: Callable[..., tuple[Moments, Moments]]
+    weak: Augmentation
+    strong: Augmentation
+
+
+class UnlabeledClips(Dataset[UnlabeledItem]):
+    """Clips seen twice; both views come from one pass over the file.
+
+    What makes the strong view strong (perturbing time, mixing) happens on the batch, in training.
+
+    Args:
+        clips: labels are not looked at.
+        read: where frames come from.
+        views: how both views are drawn.
+        pixels: what the network takes.
+        seed: of all draws.
+
+    Raises:
+        ValueError: no clip.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], read: Reader, *, views: TwoViews, pixels: Pixels, seed: int
+    ):
+        self.clips = _at_least_one(clips)
+        self.read, self.views, self.pixels, self.seed = read, views, pixels, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> UnlabeledItem:
+        epoch, position = key
+        clip, views = self.clips[position], self.views
+        weak_draws = seeded(self.seed, epoch, clip.id, "weak")
+        strong_draws = seeded(self.seed, epoch, clip.id, "strong")
+        weak, strong = views.moments(views.sample, weak_draws, strong_draws)
+        frames = _frames(self.read, clip, weak + strong)
+        weak_places = views.weak.draw(len(weak), weak_draws)
+        strong_places = views.strong.draw(len(strong), strong_draws)
+        return UnlabeledItem(
+            _look(frames[: len(weak)], weak_places, self.pixels),
+            _look(frames[len(weak) :], strong_places, self.pixels),
+        )
+
+
+class EvalClips(Dataset[EvalItem]):
+    """Clips seen at fixed moments and places: every temporal view under every crop.
+
+    Args:
+        clips: each with a label.
+        read: where frames come from.
+        moments: one per temporal view; see `view_moments`.
+        placements: the crops; see `transforms.fixed_placements`.
+        pixels: what the network takes.
+
+    Raises:
+        ValueError: no clip, or one without a label.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        read: Reader,
+        *,
+        moments: Sequence[Moments],
+        placements: Sequence[Placement],
+        pixels: Pixels,
+    ):
+        self.clips = list(clips)
+        self.labels = _labels(self.clips)
+        self.read, self.moments = read, moments
+        self.placements, self.pixels = placements, pixels
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, position: int) -> EvalItem:
+        frames = _frames(
+            self.read, self.clips[position], [m for view in self.moments for m in view]
+        )
+        num_elements = len(self.moments[0])
+        views = [
+            _look(frames[start : start + num_elements], [place] * num_elements, self.pixels)
+            for start in range(0, len(frames), num_elements)
+            for place in self.placements
+        ]
+        return EvalItem(
+            [torch.stack(element) for element in zip(*views, strict=True)],
+            self.labels[position].expand(len(views)),
+            torch.full((len(views),), position),
+        )
+
+
+def view_moments(sizes: Sequence[int], num_views: int) -> list[Moments]:
+    """Moments of evaluation: view v of V looks (v + 0.5) / V of the way into every segment."""
+    return [centre_fractions(sizes, (view + 0.5) / num_views) for view in range(num_views)]
+
+
+def _frames(read: Reader, clip: Clip, moments: Moments) -> list[Tensor]:
+    """The frames of each element, all read in one go."""
+    lengths = [len(element) for element in moments]
+    return list(read(clip, torch.cat(moments).tolist()).split(lengths))
+
+
+def _look(
+    frames: Sequence[Tensor], placements: Sequence[Placement], pixels: Pixels
+) -> list[Tensor]:
+    return [look(element, place, pixels) for element, place in zip(frames, placements, strict=True)]
+
+
+def _at_least_one(clips: Sequence[Clip]) -> list[Clip]:
+    if not clips:
+        raise ValueError("the list of clips is empty; is the split named right in the manifest?")
+    return list(clips)
+
+
+def _labels(clips: Sequence[Clip]) -> Tensor:
+    labels = [clip.label for clip in _at_least_one(clips)]
+    if None in labels:
+        clip = clips[labels.index(None)]
+        raise ValueError(f"clip {clip.id} of split {clip.split} has no label; give it one")
+    return torch.tensor(labels)

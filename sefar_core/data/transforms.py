@@ -1,0 +1,149 @@
+"""Where each view of a clip lies in its frames: scale, crop, flip; drawn apart from being applied.
+
+Source: SeFAR's loaders scale the short side at random, crop a square and flip, per temporal
+element in the public code (multisample.py, d0435a9), per clip here by default, since an action is
+one scene: `one_for_all` and `one_each`. docs/paper_map.md, row 2.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Placement(NamedTuple):
+    """A square cut out of scaled frames.
+
+    Attributes:
+        short_side: pixels that the frames' shorter side is scaled to.
+        top: where the square lies between the top (0) and the bottom (1) of the scaled frames.
+        left: the same between left (0) and right (1).
+        flip: mirrored left to right.
+    """
+
+    short_side: int
+    top: float
+    left: float
+    flip: bool
+
+
+class Augmentation(NamedTuple):
+    """What one stream of clips draws its placements from.
+
+    Attributes:
+        short_side: range of the scaled short side, pixels, ends included.
+        flip: mirror half of the clips.
+        share: `one_for_all` or `one_each`.
+    """
+
+    short_side: tuple[int, int]
+    flip: bool
+    share: Callable[[Callable[[], Placement], int], list[Placement]]
+
+    def draw(self, num_elements: int, generator: torch.Generator) -> list[Placement]:
+        """One placement for each element of a clip."""
+        return self.share(
+            lambda: draw_placement(self.short_side, self.flip, generator), num_elements
+        )
+
+
+class Pixels(NamedTuple):
+    """The squares that a network takes: their side, and the scale of their colors.
+
+    Attributes:
+        crop_size: pixels.
+        mean: subtracted from each color, after scaling to [0, 1].
+        std: divides each color after that.
+    """
+
+    crop_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def draw_placement(
+    short_side: tuple[int, int], flip: bool, generator: torch.Generator
+) -> Placement:
+    """Scale and place uniformly at random, mirrored half of the time if `flip`."""
+    scale, top, left, coin = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    low, high = short_side
+    return Placement(
+        short_side=low + int(scale * (high - low + 1)),
+        top=top,
+        left=left,
+        flip=flip and coin < 0.5,
+    )
+
+
+def one_for_all(draw: Callable[[], Placement], num_elements: int) -> list[Placement]:
+    """One draw for the whole clip: its elements look at the same place, as the paper has it."""
+    return [draw()] * num_elements
+
+
+def one_each(draw: Callable[[], Placement], num_elements: int) -> list[Placement]:
+    """A draw of its own for each element, as in the public code."""
+    return [draw() for _ in range(num_elements)]
+
+
+def fixed_placements(short_side: int, num_crops: int) -> list[Placement]:
+    """Crops for evaluation: the center one, or three from end to end of the longer side.
+
+    Raises:
+        ValueError: another number than 1 or 3.
+    """
+    ends = {1: [0.5], 3: [0.0, 0.5, 1.0]}
+    if num_crops not in ends:
+        raise ValueError(f"evaluation takes 1 or 3 crops, got {num_crops}")
+    return [Placement(short_side, end, end, flip=False) for end in ends[num_crops]]
+
+
+def look(
+    frames: UInt8[Tensor, "frame height width 3"], placement: Placement, pixels: Pixels
+) -> Float[Tensor, "3 frame side side"]:
+    """The normalized square that a placement names."""
+    return normalize(cut_out(frames, placement, pixels.crop_size), pixels.mean, pixels.std)
+
+
+def cut_out(
+    frames: UInt8[Tensor, "frame height width 3"], placement: Placement, crop_size: int
+) -> Float[Tensor, "3 frame side side"]:
+    """The square of the scaled frames that a placement names, colors in [0, 255].
+
+    Bilinear between pixel centers, without antialiasing, as in the public code.
+
+    Raises:
+        ValueError: the scaled frames are smaller than the square.
+    """
+    if placement.short_side < crop_size:
+        raise ValueError(
+            f"a square of {crop_size} px does not fit frames scaled to a short side of "
+            f"{placement.short_side} px; raise data.short_side to at least model.image_size"
+        )
+    height, width = frames.shape[1:3]
+    scale = placement.short_side / min(height, width)
+    clip = rearrange(frames, "frame height width color -> color frame height width").float()
+    size = (round(height * scale), round(width * scale))
+    if size != (height, width):
+        clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
+    top = _offset(placement.top, size[0] - crop_size)
+    left = _offset(placement.left, size[1] - crop_size)
+    square = clip[..., top : top + crop_size, left : left + crop_size]
+    return square.flip(-1) if placement.flip else square.contiguous()
+
+
+def normalize(
+    clip: Float[Tensor, "3 frame height width"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "3 frame height width"]:
+    """Colors from [0, 255] to (color / 255 - mean) / std."""
+    scale = rearrange(255 * torch.tensor(std), "color -> color 1 1 1")
+    shift = rearrange(torch.tensor(mean) / torch.tensor(std), "color -> color 1 1 1")
+    return clip / scale - shift
+
+
+def _offset(place: float, slack: int) -> int:
+    """A pixel in [0, slack]: uniform if `place` is, the middle one at 0.5, the last at 1."""
+    return min(int(place * (slack + 1)), slack)

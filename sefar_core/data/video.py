@@ -1,0 +1,213 @@
+"""Frames of a video file, asked for by time.
+
+Time rather than frame numbers, so that sources of 25, 30, 50 and 60 frames a second are seen at the
+same moments. Each request is one pass over the file or, for a stretch of a long one, from the
+keyframe before it; what it gives equals a full decode in order (decoding.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+from torch import Tensor
+
+from sefar_core.data import timeline
+from sefar_core.data.decoding import (
+    MEND,
+    VideoReadError,
+    counted,
+    opened,
+    pictures,
+    quarter_turns,
+)
+from sefar_core.data.timeline import ROUNDING_S, Timeline
+
+__all__ = [
+    "VideoInfo",
+    "VideoReadError",
+    "count_decoded",
+    "frames_at",
+    "probe",
+    "read_clip",
+    "read_fractions",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What the packets and the first picture of a file tell.
+
+    Attributes:
+        num_frames: frames that are shown, which can be fewer than the file's header says.
+        times_s: when each appears, seconds from the first.
+        duration_s: from the first frame's appearance to the last one's end.
+        fps: shown frames per second, on average.
+        width: pixels, upright.
+        height: pixels, upright.
+        rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
+        codec: the decoder's name.
+        flags: what readers that trust the header stumble over; see `timeline.oddities`.
+    """
+
+    num_frames: int
+    times_s: tuple[float, ...]
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    flags: tuple[str, ...]
+
+
+def probe(path: Path) -> VideoInfo:
+    """Length, times and oddities of a video, from its packets and, for the angle, one picture.
+
+    Raises:
+        VideoReadError: missing, empty, no video, or the first picture does not decode.
+    """
+    with opened(path) as (container, stream):
+        shown = timeline.whole(container, stream)
+        first = next(counted(path, shown), None)
+        if first is None:
+            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
+        turns = quarter_turns(first) % 4
+        height, width = (first.height, first.width)[:: -1 if turns % 2 else 1]
+        return VideoInfo(
+            num_frames=len(shown.times_s),
+            times_s=tuple(shown.times_s.tolist()),
+            duration_s=shown.end_s,
+            fps=len(shown.times_s) / shown.end_s,
+            width=width,
+            height=height,
+            rotation=turns * 90,
+            codec=stream.codec_context.name,
+            flags=timeline.oddities(stream, shown, rotated=turns != 0),
+        )
+
+
+def frames_at(
+    path: Path, moments_s: Sequence[float], *, short_side: int | None = None
+) -> UInt8[Tensor, "frame height width channel"]:
+    """The frame shown at each moment, RGB, upright, in one pass over the file.
+
+    Args:
+        path: the video.
+        moments_s: seconds from the first shown frame, in any order, repeats allowed.
+        short_side: if given, frames are scaled so that their shorter side has this many pixels.
+
+    Raises:
+        VideoReadError: the file is unreadable, or ends before one of the moments.
+        ValueError: no moment, or one before 0.
+    """
+    moments = np.asarray(moments_s, dtype=np.float64)
+    _refuse_outside(moments, high=np.inf, name="moments_s")
+    with opened(path) as (container, stream):
+        return _read(path, timeline.whole(container, stream), moments, short_side)
+
+
+def read_fractions(
+    path: Path,
+    fractions: Sequence[float],
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    short_side: int | None = None,
+) -> UInt8[Tensor, "frame height width channel"]:
+    """The frames shown at fractions of a clip's length: frame floor(f * F) of F evenly spaced ones.
+
+    Args:
+        path: the video, which is the clip unless `start_s` or `end_s` is given.
+        fractions: in [0, 1), in any order, repeats allowed. 1 counts as the last moment: float32
+            arithmetic rounds up to it once in some ten million draws.
+        start_s: where the clip begins, seconds from the file's first shown frame.
+        end_s: where it ends. Little more than what lies between is decoded.
+        short_side: if given, frames are scaled so that their shorter side has this many pixels.
+
+    Raises:
+        VideoReadError: the file is unreadable, or ends before the clip does.
+        ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
+    """
+    places = np.asarray(fractions, dtype=np.float64)
+    _refuse_outside(places, high=1.0, name="fractions")
+    places = np.minimum(places, np.nextafter(1, 0))
+    with opened(path) as (container, stream):
+        shown, start, end = _span(container, stream, start_s, end_s)
+        return _read(path, shown, start + places * (end - start), short_side)
+
+
+def read_clip(
+    path: Path,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    short_side: int | None = None,
+) -> tuple[UInt8[Tensor, "frame height width channel"], list[float]]:
+    """Every frame of a clip, RGB, upright, and the fraction of its length at which each appears.
+
+    The frame at fraction f is the last one that appears at or before f, as in `read_fractions`.
+
+    Raises:
+        VideoReadError: the file is unreadable, or fewer frames come out of it than it holds.
+    """
+    with opened(path) as (container, stream):
+        shown, start, end = _span(container, stream, start_s, end_s)
+        _refuse_beyond(path, shown, end - ROUNDING_S)
+        first = shown.shown_at(np.array([start]))[0]
+        numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
+        places = (shown.times_s[numbers] - start) / (end - start)
+        return pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
+
+
+def count_decoded(
+    path: Path, *, start_s: float | None = None, end_s: float | None = None
+) -> tuple[int, int]:
+    """How many frames come out of the decoder for a clip, and how many its packets promise.
+
+    Raises:
+        VideoReadError: the file is unreadable, or the decoder refuses a frame.
+    """
+    with opened(path) as (container, stream):
+        shown, _, _ = _span(container, stream, start_s, end_s)
+        return sum(1 for _ in counted(path, shown)), len(shown.times_s)
+
+
+def _span(
+    container: InputContainer, stream: VideoStream, start_s: float | None, end_s: float | None
+) -> tuple[Timeline, float, float]:
+    """The frames of a clip, and where it starts and ends, seconds from the first shown frame."""
+    if start_s is None and end_s is None:
+        shown = timeline.whole(container, stream)
+        return shown, 0.0, shown.end_s
+    start = start_s or 0.0
+    if end_s is not None and end_s <= start:
+        raise ValueError(f"{container.name}: a clip from {start} s to {end_s} s has no length")
+    shown = timeline.stretch(container, stream, start, end_s)
+    return shown, start, shown.end_s if end_s is None else end_s
+
+
+def _read(path: Path, shown: Timeline, moments: np.ndarray, short_side: int | None) -> Tensor:
+    _refuse_beyond(path, shown, float(moments.max()))
+    wanted, places = np.unique(shown.shown_at(moments), return_inverse=True)
+    return pictures(path, shown, wanted, short_side)[places]
+
+
+def _refuse_beyond(path: Path, shown: Timeline, moment_s: float) -> None:
+    # Lists round their times: a clip may seem to end up to a frame after its file does.
+    last_frame_s = shown.end_s - shown.times_s[-1]
+    if moment_s >= shown.end_s + last_frame_s:
+        raise VideoReadError(
+            f"{path} ends after {shown.end_s:.3f} s, but the frame at {moment_s:.3f} s was asked "
+            f"for. The list was made from a longer video: correct it, or cut the clip again."
+        )
+
+
+def _refuse_outside(places: np.ndarray, *, high: float, name: str) -> None:
+    if places.ndim != 1 or len(places) == 0:
+        raise ValueError(f"{name} must be a list of at least one number")
+    if not ((places >= 0) & (places <= high)).all():
+        raise ValueError(f"{name} must lie in [0, {high}], got {places.tolist()}")

@@ -1,0 +1,156 @@
+"""How well a network recognizes: deterministic multi-view scores with their uncertainty.
+
+The public code tests on one random view with a random flip; here every clip is seen at fixed
+moments and crops, and the probabilities of its views are averaged. docs/paper_map.md, row 8.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sefar_core.perturbation import permute_frames
+from sefar_core.shapes import FRAME_AXIS, Labels, Probs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Accuracies in [0, 1] over a set of clips."""
+
+    num_clips: int
+    top1: float
+    top1_interval: tuple[float, float]
+    """95 % interval of top-1: source videos are drawn anew, since their clips look alike."""
+    top5: float
+    mean_class: float
+    """Mean over classes of the accuracy within the class."""
+    majority: float
+    """Share of the commonest class: what a constant answer scores."""
+
+
+@torch.no_grad()
+def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[Probs, Tensor]:
+    """Class probabilities of every clip, averaged over its views, and the clips' labels.
+
+    Args:
+        network: elements to logits; put in evaluation mode here.
+        views: batches (elements, labels, clip positions); every clip comes as often as any other.
+        device: where the network lies.
+
+    Returns:
+        Probabilities and labels, in the order of the clips' positions.
+    """
+    network.eval()
+    gathered, labels, places = [], [], []
+    for elements, batch_labels, clips in views:
+        logits = network([clip.to(device) for clip in elements])
+        gathered.append(logits.float().softmax(dim=-1).cpu())
+        labels.append(batch_labels)
+        places.append(clips)
+    probs, label, place = torch.cat(gathered), torch.cat(labels), torch.cat(places)
+    return average_views(probs, place), first_of_each(label, place)
+
+
+def average_views(
+    probs: Float[Tensor, "view class"], place: Int[Tensor, "view"]
+) -> Float[Tensor, "clip class"]:
+    """Mean probabilities of the views that share a place, in the order of the places."""
+    clips, view_to_clip, num_views = place.unique(return_inverse=True, return_counts=True)
+    total = probs.new_zeros(len(clips), probs.shape[1]).index_add_(0, view_to_clip, probs)
+    return total / num_views[:, None]
+
+
+def first_of_each(values: Int[Tensor, "view"], place: Int[Tensor, "view"]) -> Int[Tensor, "clip"]:
+    """The value of each place, in the order of the places."""
+    by_place = dict(zip(place.tolist(), values.tolist(), strict=True))
+    return torch.tensor([by_place[clip] for clip in sorted(by_place)])
+
+
+def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
+    """Scores of a set of clips.
+
+    Args:
+        probs: one row a clip.
+        labels: the true classes.
+        sources: the video that each clip was cut from.
+
+    Raises:
+        ValueError: no clip at all.
+    """
+    if len(labels) == 0:
+        raise ValueError("there is no clip to score; check the split of the manifest")
+    right = probs.argmax(dim=-1) == labels
+    top5 = (probs.topk(min(5, probs.shape[1])).indices == labels[:, None]).any(dim=-1)
+    return Scores(
+        num_clips=len(labels),
+        top1=right.float().mean().item(),
+        top1_interval=clustered_interval(right.double().numpy(), sources),
+        top5=top5.float().mean().item(),
+        mean_class=per_class_accuracy(right, labels).nanmean().item(),
+        majority=labels.bincount().max().item() / len(labels),
+    )
+
+
+def per_class_accuracy(right: Tensor, labels: Labels) -> Float[Tensor, "class"]:
+    """Accuracy within each class; not a number for a class without clips."""
+    count = labels.bincount()
+    return labels.bincount(weights=right.double()) / count
+
+
+def confusion(probs: Probs, labels: Labels) -> Int[Tensor, "true guessed"]:
+    """How many clips of each true class were taken for each class."""
+    num_classes = probs.shape[1]
+    cell = labels * num_classes + probs.argmax(dim=-1)
+    return cell.bincount(minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def pair_accuracy(
+    probs: Probs, labels: Labels, pairs: Sequence[tuple[int, int]]
+) -> Float[Tensor, "clip"]:
+    """1 where the right one of two opposite classes has the higher score, for clips of a pair.
+
+    Args:
+        probs: one row a clip.
+        labels: the true classes.
+        pairs: classes that differ in the direction of motion alone.
+    """
+    opposite = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+    clips = [i for i, label in enumerate(labels.tolist()) if label in opposite]
+    rivals = torch.tensor([opposite[int(labels[i])] for i in clips], dtype=torch.long)
+    kept = torch.tensor(clips, dtype=torch.long)
+    return (probs[kept, labels[kept]] > probs[kept, rivals]).float()
+
+
+def clustered_interval(
+    values: np.ndarray, clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean, whole clusters drawn with replacement.
+
+    Args:
+        values: one number a clip.
+        clusters: the cluster (source video) of each.
+        draws: bootstrap samples.
+        seed: of the draws.
+    """
+    names, member = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(member, weights=values)
+    sizes = np.bincount(member)
+    picks = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
+    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def middle_moments(sizes: Sequence[int]) -> list[Tensor]:
+    """A control: every element looks at the middle of the clip, all of its frames alike."""
+    return [torch.full((size,), 0.5) for size in sizes]
+
+
+def shuffle_frames(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """A control: the frames of all elements of a clip change places, each clip in its own way."""
+    frames = torch.cat(list(elements), dim=FRAME_AXIS)
+    shuffled = permute_frames(frames, generator)
+    return list(shuffled.split([clip.shape[FRAME_AXIS] for clip in elements], dim=FRAME_AXIS))

@@ -1,0 +1,81 @@
+"""Pictures of what a recognizer does: where people would look rather than read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def plot_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Row: the true class; column: what it was taken for; shade: share of the row.
+
+    Args:
+        counts: clips, (true, guessed).
+        names: of the classes.
+        path: of the PNG.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + 0.32 * len(names)
+    figure, axes = plt.subplots(figsize=(side + 1.5, side))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("true class")
+    if len(names) <= 40:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(
+                    column, row, str(count), ha="center", va="center", fontsize=6, color=color
+                )
+    save(figure, path)
+
+
+def plot_trust(trust: np.ndarray, right: np.ndarray, path: Path) -> None:
+    """How far the teacher's right pseudo-labels are trusted, beside its wrong ones.
+
+    Args:
+        trust: one weight a clip, in [0, 1].
+        right: whether the pseudo-label is the true class.
+        path: of the PNG.
+    """
+    figure, axes = plt.subplots(figsize=(5.5, 3.2))
+    edges = np.linspace(0, 1, 26).tolist()
+    for kind, color, name in ((right, "tab:green", "right"), (~right, "tab:red", "wrong")):
+        mean = f"mean {trust[kind].mean():.2f}" if kind.any() else "none"
+        label = f"{name} ({int(kind.sum())} clips, {mean})"
+        axes.hist(trust[kind], bins=edges, alpha=0.55, color=color, label=label)
+    axes.set_xlabel("trust in the pseudo-label")
+    axes.set_ylabel("clips")
+    axes.legend()
+    save(figure, path)
+
+
+def plot_curves(
+    curves: dict[str, tuple[Sequence[float], Sequence[float]]], path: Path, *, ylabel: str
+) -> None:
+    """Lines over training steps.
+
+    Args:
+        curves: name to (steps, values).
+        path: of the PNG.
+        ylabel: what the values are.
+    """
+    figure, axes = plt.subplots(figsize=(5.5, 3.2))
+    for name, (steps, values) in curves.items():
+        axes.plot(steps, values, label=name, linewidth=1)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    axes.legend()
+    save(figure, path)
+
+
+def save(figure, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,63 @@
+"""Adaptive regulation: how far each of the teacher's pseudo-labels is to be trusted.
+
+Source: SeFAR (arXiv:2501.01245), "adaptive regulation"; the formula and its constants are those of
+the public code (train_net_emamix.py:229, d0435a9). `fixed_threshold` is FixMatch's rule, the row
+"without adaptive regulation" of the paper's Tables 3 and 6. docs/paper_map.md, row 6.
+"""
+
+import math
+
+import torch
+
+from sefar_core.shapes import PerClip
+
+SPREAD_SCALE = 20.0  # the 20 in 1 / (20 * std)
+
+
+def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
+    """Weight of each clip's unsupervised loss, in [0, 1].
+
+    A confident teacher (`confidence` near 1) that keeps its opinion under dropout (`spread` near
+    0) gives 1; doubt on either side gives less. Beware of the published floor: at spread 0 even
+    no confidence at all leaves 0.304.
+
+    Args:
+        confidence: the teacher's mean probability of the pseudo-label, in [0, 1].
+        spread: standard deviation of that probability over the dropout passes, >= 0.
+
+    Returns:
+        One weight a clip. It carries no gradient: the teacher is not trained by it.
+
+    Raises:
+        ValueError: a confidence outside [0, 1] (logits passed in place of probabilities), or a
+            spread that is negative or not a number (fewer than two passes).
+    """
+    check(confidence, spread)
+    certain = 2 * torch.sigmoid(confidence.exp() - math.e)
+    steady = 2 * torch.sigmoid(1 / (SPREAD_SCALE * spread + 1e-9)) - 1
+    return (certain * steady).detach()
+
+
+def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -> PerClip:
+    """1 where the confidence reaches `threshold`, else 0; the spread is not asked.
+
+    Raises:
+        ValueError: as `adaptive_weight`.
+    """
+    check(confidence, spread)
+    return (confidence >= threshold).to(confidence.dtype).detach()
+
+
+def check(confidence: PerClip, spread: PerClip) -> None:
+    """Refuse what is no probability, and what is no standard deviation."""
+    # Forces one device sync a step; reading the loss for metrics.jsonl forces one anyway.
+    if not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-5):
+        raise ValueError(
+            f"confidence must be a probability in [0, 1], got values in "
+            f"[{confidence.min():.3g}, {confidence.max():.3g}]; were logits passed?"
+        )
+    if not spread.min() >= 0:
+        raise ValueError(
+            f"spread must be a standard deviation >= 0, got {spread.min():.3g}; "
+            f"it takes at least two dropout passes"
+        )

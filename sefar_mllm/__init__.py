@@ -1,0 +1,1 @@
+"""SeFAR's encoder in Vicuna: encode, cache, prompt, project, adapt, score, chat."""

@@ -1,0 +1,92 @@
+"""What learns: LoRA on the language model's linears, and the whole projector (peft).
+
+The pattern is anchored on `language_model`, so that no projector and no encoder ever gets LoRA,
+whatever its layers are called. The projector travels with the adapter, in 32-bit floats: in 16
+bits AdamW's small steps would be rounded away.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from sefar_mllm.model import SefarVlmForConditionalGeneration
+
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+PROJECTOR = "multi_modal_projector"
+
+
+def add_adapters(
+    model: SefarVlmForConditionalGeneration, *, rank: int, alpha: float, dropout: float
+) -> PeftModel:
+    """The model with LoRA in its language model, a learning projector, and all else frozen.
+
+    Args:
+        model: the composite model; it is changed in place.
+        rank: of the LoRA matrices.
+        alpha: LoRA's scale; the update is multiplied by alpha / rank.
+        dropout: of the LoRA branch's input, in [0, 1).
+    """
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        target_modules=LORA_TARGETS,
+        modules_to_save=[PROJECTOR],
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+    )
+    with without_peft_warning():
+        return get_peft_model(model, settings)
+
+
+@contextmanager
+def without_peft_warning() -> Iterator[None]:
+    """peft 0.18 to 0.21 ask for a property by a name that transformers 5.2x warns about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        yield
+
+
+def lora_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """LoRA matrices by name, frozen or not."""
+    return ((name, p) for name, p in model.named_parameters() if "lora_" in name)
+
+
+def projector_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The projector's parameters that learn; peft keeps the original beside them, frozen."""
+    return (
+        (name, p) for name, p in model.named_parameters() if f"{PROJECTOR}.modules_to_save" in name
+    )
+
+
+def learn_projector_alone(model: nn.Module, alone: bool) -> None:
+    """Stage A freezes the LoRA matrices; stage B lets them learn."""
+    for _, parameter in lora_parameters(model):
+        parameter.requires_grad_(not alone)
+
+
+def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -> list[dict]:
+    """Parameter groups with a learning rate each; groups in which nothing learns are left out.
+
+    Raises:
+        ValueError: something learns that is neither LoRA nor projector.
+    """
+    lora = [p for _, p in lora_parameters(model) if p.requires_grad]
+    projector = [p for _, p in projector_parameters(model) if p.requires_grad]
+    known = {id(p) for p in (*lora, *projector)}
+    strays = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
+    if strays:
+        raise ValueError(
+            f"{len(strays)} parameters learn that are neither LoRA nor projector, "
+            f"for example {strays[0]}; freeze them before training"
+        )
+    groups = [{"params": lora, "lr": lora_lr}, {"params": projector, "lr": projector_lr}]
+    return [group for group in groups if group["params"]]
+
+
+def adapter_dtype(model: nn.Module) -> set[torch.dtype]:
+    """The kinds of numbers of everything that learns; anything but float32 is a fault."""
+    return {p.dtype for p in model.parameters() if p.requires_grad}

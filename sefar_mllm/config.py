@@ -1,0 +1,146 @@
+"""Every setting of the language-model half: default, unit, source, and the check.
+
+The command lines are made from these classes. The defaults are for Vicuna-7B. Nothing here
+imports torch, so that `--help` is quick.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+EncoderName = Literal["sefar", "supervised", "random", "constant"]
+AnswerStyle = Literal["letter", "text", "mixed"]
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Which clips become tokens, and how."""
+
+    manifest: Path
+    """Table of clips that scripts/make_splits.py wrote."""
+    video_root: Path
+    """Folder that the clips' paths are relative to."""
+    encoder: EncoderName
+    """Which encoder; a key of `encoders.ENCODERS`."""
+    encoder_dir: Path
+    """Run folder or encoder folder of the recognizer; controls take its architecture."""
+    out: Path
+    """Folder of the token cache."""
+    splits: tuple[Literal["labeled", "unlabeled", "val", "test"], ...] = ("labeled", "val", "test")
+    """Splits whose clips are encoded."""
+    grid: int = 2
+    """Tokens are pooled to grid x grid a frame: 8 frames and 2 make 32 tokens."""
+    seed: int = 0
+    """Of the random encoder's weights."""
+
+    def __post_init__(self):
+        if self.grid < 1:
+            raise ValueError(f"grid must be at least 1, got {self.grid}")
+        if not self.splits:
+            raise ValueError("splits is empty; name at least one split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    rank: int = 16
+    """Of the LoRA matrices; all seven linears of a Llama-7B make 40 M parameters at 16."""
+    alpha: float = 32.0
+    """The update is multiplied by alpha / rank."""
+    dropout: float = 0.05
+    """Of the LoRA branch's input."""
+    lr: float = 2e-4
+    """Learning rate of the LoRA matrices at its highest."""
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout must be in [0, 1), got {self.dropout}")
+        if self.lr <= 0 or self.alpha <= 0:
+            raise ValueError(f"lora.lr and lora.alpha must be > 0, got {self.lr}, {self.alpha}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    language_model: str = "lmsys/vicuna-7b-v1.5"
+    """Folder or hub name of a Llama-family model with its tokenizer."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    projector_lr: float = 5e-4
+    """Learning rate of the projector at its highest, in both stages."""
+    projector_epochs: int = 0
+    """Stage A: passes in which only the projector learns; 0 leaves the stage out."""
+    epochs: int = 5
+    """Stage B: passes in which LoRA and projector learn."""
+    batch_size: int = 16
+    """Questions of one optimizer step, over all devices."""
+    micro_batch_size: int = 16
+    """Questions that one device takes at a time; gradients add up to `batch_size`."""
+    warmup: float = 0.03
+    """Share of the steps in which the learning rate rises; a cosine then takes it to 0."""
+    weight_decay: float = 0.0
+    """Of AdamW, on everything that learns."""
+    answer_style: AnswerStyle = "letter"
+    """What is taught: the letter, the option's text, or for each question one of the two."""
+    token_noise: float = 0.0
+    """Noise added to video tokens in training, in units of each token's own spread."""
+    max_length: int = 2048
+    """Longest prompt, tokens; longer ones are refused, never cut."""
+    dtype: DtypeName = "auto"
+    """Of the frozen language model; auto: bfloat16 on CUDA, float32 elsewhere."""
+    save_every_steps: int = 0
+    """Optimizer steps from one checkpoint to the next; 0 keeps only the end."""
+    seed: int = 0
+    """All draws follow from it."""
+
+    def __post_init__(self):
+        if self.batch_size < 1 or self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
+                f"{self.micro_batch_size}"
+            )
+        if self.projector_epochs < 0 or self.epochs < 0 or self.projector_epochs + self.epochs < 1:
+            raise ValueError(
+                f"projector_epochs and epochs must not be negative, and one of them positive, got "
+                f"{self.projector_epochs} and {self.epochs}"
+            )
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps, in [0, 1), got {self.warmup}")
+        if self.projector_lr <= 0:
+            raise ValueError(f"projector_lr must be > 0, got {self.projector_lr}")
+        for name in ("weight_decay", "token_noise", "save_every_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Scores one trained model on question files."""
+
+    model: Path
+    """Folder that scripts/finetune_mllm.py wrote."""
+    encoder_features: Path
+    """Token cache of the encoder that the model was trained with."""
+    questions: tuple[Path, ...]
+    """Question files, .jsonl or the public .json; one table row each."""
+    out: Path
+    """Folder for predictions-NAME.jsonl and metrics.json."""
+    manifest: Path | None = None
+    """Table of clips, needed for public .json files: it knows each clip's class and source."""
+    shuffle_videos: bool = False
+    """Control: every question is shown the video of another clip."""
+    batch_size: int = 32
+    """Questions scored at a time, each in all its rotations."""
+    resamples: int = 2000
+    """Draws of the bootstrap over source videos."""
+    seed: int = 0
+    """Of the bootstrap and of the shuffling."""
+
+    def __post_init__(self):
+        if not self.questions:
+            raise ValueError("questions is empty; name at least one question file")
+        if self.batch_size < 1 or self.resamples < 100:
+            raise ValueError(
+                f"batch_size must be at least 1 and resamples at least 100, got "
+                f"{self.batch_size} and {self.resamples}"
+            )

@@ -1,0 +1,245 @@
+"""The composite model: a Llama-family language model that reads projected video tokens.
+
+Written on transformers' conventions: a config, a `...ForConditionalGeneration` registered with
+the Auto classes, placeholders that are already in the ids, and a masked scatter that fills them.
+The placeholder's id lies outside the vocabulary, so no embedding is added or changed. The encoder
+is not part of the model: it is given tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from sefar_mllm.projector import Projector
+
+
+class PlaceholderError(ValueError):
+    """Placeholders and video tokens do not fit; the message names the clip and both counts."""
+
+
+class SefarVlmConfig(PreTrainedConfig):
+    """Settings of the composite model.
+
+    Args:
+        text_config: the language model's config, or its dictionary.
+        video_token_id: the placeholder's id, outside the vocabulary; by default its size.
+        token_dim: width of the encoder's tokens.
+        token_shape: frames, rows and columns of a clip's tokens.
+        language_model: folder or hub name that the language model was loaded from.
+        encoder: key and origin of the encoder's token cache.
+    """
+
+    model_type = "sefar_vlm"
+    sub_configs = {"text_config": AutoConfig}
+
+    def __init__(  # noqa: PLR0913 - transformers rebuilds a config from keywords
+        self,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        *,
+        video_token_id: int | None = None,
+        token_dim: int = 384,
+        token_shape: Sequence[int] = (8, 2, 2),
+        language_model: str = "",
+        encoder: dict[str, Any] | None = None,
+        **common: Any,
+    ):
+        if text_config is None:
+            text_config = {"model_type": "llama"}
+        if isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        self.text_config = text_config
+        self.video_token_id = text_config.vocab_size if video_token_id is None else video_token_id
+        self.token_dim = token_dim
+        self.token_shape = list(token_shape)
+        self.language_model = language_model
+        self.encoder = encoder or {}
+        self.initializer_range = getattr(text_config, "initializer_range", 0.02)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            common.setdefault(name, getattr(text_config, name, None))
+        common.setdefault("tie_word_embeddings", text_config.tie_word_embeddings)
+        super().__init__(**common)
+
+    @property
+    def num_video_tokens(self) -> int:
+        """Placeholders that stand for one clip."""
+        frames, rows, columns = self.token_shape
+        return frames * rows * columns
+
+
+class SefarVlmModel(PreTrainedModel):
+    """Projector and language model, without the output layer."""
+
+    config_class = SefarVlmConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _keep_in_fp32_modules_strict = {"multi_modal_projector"}
+    _no_split_modules = ["LlamaDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+
+    def __init__(self, config: SefarVlmConfig):
+        super().__init__(config)
+        self.multi_modal_projector = Projector(
+            config.token_dim, config.token_shape[0], config.text_config.hidden_size
+        )
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def merge(
+        self,
+        input_ids: Int[Tensor, "batch token"],
+        video_tokens: Float[Tensor, "clip frame row column dim"] | None,
+        clip_ids: Sequence[str] | None = None,
+    ) -> Float[Tensor, "batch token embed"]:
+        """Embeddings of the ids, with each row's placeholders filled by its clip's tokens.
+
+        Raises:
+            PlaceholderError: a row has another number of placeholders than its clip has tokens.
+        """
+        place = input_ids == self.config.video_token_id
+        table = self.get_input_embeddings()
+        embeds = table(input_ids.masked_fill(place, 0))
+        check_counts(place, video_tokens, clip_ids)
+        if video_tokens is None:
+            return embeds
+        projected = self.multi_modal_projector(video_tokens.to(embeds.device)).to(embeds.dtype)
+        return embeds.masked_scatter(place[..., None], projected)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        video_tokens: Tensor | None = None,
+        clip_ids: Sequence[str] | None = None,
+        **language: Any,
+    ):
+        if inputs_embeds is None:
+            inputs_embeds = self.merge(input_ids, video_tokens, clip_ids)
+        return self.language_model(inputs_embeds=inputs_embeds, **language)
+
+
+class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """The composite model with its output layer: losses, letter logits, generation."""
+
+    config_class = SefarVlmConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _keep_in_fp32_modules_strict = {"multi_modal_projector"}
+    _no_split_modules = ["LlamaDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: SefarVlmConfig):
+        super().__init__(config)
+        self.model = SefarVlmModel(config)
+        text = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **inputs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits, and the loss if labels are given.
+
+        Args:
+            input_ids: ids with placeholders.
+            labels: ids to predict, `prompt.IGNORE` elsewhere.
+            logits_to_keep: only the last n positions, or these positions; 0 keeps all.
+            num_items_in_batch: labels of the whole batch, if it comes in pieces.
+            inputs: `video_tokens`, `clip_ids`, and whatever the language model takes.
+        """
+        outputs = self.model(input_ids, **inputs)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        video_tokens: Tensor | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """What one step of `generate` needs; the video only while placeholders are in sight."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            **more,
+        )
+        ids = inputs.get("input_ids")
+        if ids is not None and bool((ids == self.config.video_token_id).any()):
+            inputs["video_tokens"] = video_tokens
+        return inputs
+
+
+def check_counts(
+    place: Bool[Tensor, "batch token"],
+    video_tokens: Float[Tensor, "clip frame row column dim"] | None,
+    clip_ids: Sequence[str] | None,
+) -> None:
+    """Refuse rows whose placeholders are not as many as their clip's tokens."""
+    found = place.sum(dim=1).tolist()
+    want = 0 if video_tokens is None else video_tokens.shape[1:-1].numel()
+    if video_tokens is not None and len(video_tokens) != len(found):
+        raise PlaceholderError(
+            f"{len(found)} prompts came with the tokens of {len(video_tokens)} clips; give one each"
+        )
+    for row, count in enumerate(found):
+        if count != want:
+            name = f"clip {clip_ids[row]}" if clip_ids else f"row {row} of the batch"
+            raise PlaceholderError(
+                f"{name}: the prompt has {count} placeholders, the video {want} tokens; "
+                f"encode the prompt with the token_shape of the model's config"
+            )
+
+
+AutoConfig.register("sefar_vlm", SefarVlmConfig)
+AutoModel.register(SefarVlmConfig, SefarVlmModel)
+AutoModelForImageTextToText.register(SefarVlmConfig, SefarVlmForConditionalGeneration)

@@ -1,0 +1,181 @@
+"""The Vicuna v1.5 conversation: turns and a video's place -> token ids and label mask.
+
+Source: FastChat's template `vicuna_v1.1`, which also serves the weights v1.3 and v1.5:
+
+    {SYSTEM} USER: <video>\\n{question} ASSISTANT: {answer}</s>USER: {follow-up} ASSISTANT:
+
+Ids are put together piece by piece. What a user typed is encoded with every special token
+split into ordinary text, and the video's place is a run of ids that no text can produce:
+nothing typed can move, repeat or fake the video, or end a turn. Labels are laid on by position
+while the ids are built, so they cannot slip against them. docs/paper_map.md, row "prompt".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+IGNORE = -100  # the label that the loss leaves out
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STEM = "What gymnastics move is this athlete performing?"  # of the public Gym-QA
+LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
+TEXT_REQUEST = "Answer with the name of the move."
+BOTH_REQUEST = "Answer with the option's letter and its text."
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the user said, and the assistant's answer; None asks the model for one."""
+
+    user: str
+    assistant: str | None = None
+
+
+@dataclass
+class EncodedPrompt:
+    """Token ids beside their labels; `IGNORE` marks what is not to be learned."""
+
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def give(self, ids: Sequence[int]) -> None:
+        """Append ids that the model is shown."""
+        self.ids.extend(ids)
+        self.labels.extend([IGNORE] * len(ids))
+
+    def teach(self, ids: Sequence[int]) -> None:
+        """Append ids that the model is to produce."""
+        self.ids.extend(ids)
+        self.labels.extend(ids)
+
+
+def question_text(stem: str, options: Sequence[str], request: str = LETTER_REQUEST) -> str:
+    """A multiple-choice question on one line: `stem A. first B. second ... request`.
+
+    The option marker of Vicuna's tokenizer is then the same token as the answer's letter.
+    """
+    if not 2 <= len(options) <= len(LETTERS):
+        raise ValueError(f"a question needs 2 to 26 options, got {len(options)}: {options}")
+    marked = (f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))
+    return " ".join([stem.strip(), *marked, request])
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    *,
+    num_video_tokens: int,
+    video_id: int,
+) -> EncodedPrompt:
+    """Ids and labels of a conversation about one video.
+
+    Args:
+        tokenizer: a Llama-family tokenizer with bos and eos.
+        turns: the conversation; only the last may lack its answer, and the ids then end in
+            `ASSISTANT:`, ready for generation.
+        num_video_tokens: how many placeholders stand for the video; 0 for text alone.
+        video_id: the placeholder's id, outside the tokenizer's vocabulary.
+
+    Returns:
+        Answers and the end mark after each are labeled, everything else is `IGNORE`.
+
+    Raises:
+        ValueError: no turns, an unanswered turn that is not the last, an empty text, or a
+            placeholder id that the tokenizer could produce.
+    """
+    if not turns:
+        raise ValueError("a conversation needs at least one turn, got none")
+    if video_id < len(tokenizer):
+        raise ValueError(
+            f"the video's placeholder id {video_id} is a token of the tokenizer (size "
+            f"{len(tokenizer)}); take the number of embedding rows or more"
+        )
+    prompt = EncodedPrompt()
+    prompt.give([tokenizer.bos_token_id, *_plain(tokenizer, f"{SYSTEM} USER:")])
+    for number, turn in enumerate(turns):
+        if number > 0:
+            prompt.give(_after_break(tokenizer, "USER:"))
+            prompt.give(_plain(tokenizer, _typed(turn.user)))
+        elif num_video_tokens > 0:
+            prompt.give([_space_id(tokenizer), *[video_id] * num_video_tokens])
+            prompt.give([_newline_id(tokenizer), *_after_break(tokenizer, _typed(turn.user))])
+        else:
+            prompt.give(_plain(tokenizer, _typed(turn.user)))
+        prompt.give(_plain(tokenizer, "ASSISTANT:"))
+        if turn.assistant is not None:
+            prompt.teach([*_plain(tokenizer, _typed(turn.assistant)), tokenizer.eos_token_id])
+        elif number != len(turns) - 1:
+            raise ValueError(f"turn {number + 1} of {len(turns)} has no answer; only the last may")
+    return prompt
+
+
+def encode_lesson(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    *,
+    num_video_tokens: int,
+    video_id: int,
+) -> EncodedPrompt:
+    """`encode_conversation` for training: refuses a conversation that teaches nothing.
+
+    Raises:
+        ValueError: no label is left, so the loss of this item would be silently zero.
+    """
+    prompt = encode_conversation(
+        tokenizer, turns, num_video_tokens=num_video_tokens, video_id=video_id
+    )
+    if all(label == IGNORE for label in prompt.labels):
+        raise ValueError(
+            f"no label is left in a conversation of {len(turns)} turns; "
+            f"give the last turn its answer: {turns[-1].user[:60]!r}"
+        )
+    return prompt
+
+
+def letter_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
+    """The ids of the first `count` letters as they follow `ASSISTANT:` (Llama: 319 350 315 360).
+
+    Raises:
+        ValueError: a letter is not a single token, so letter likelihoods would be wrong.
+    """
+    ids = []
+    for letter in LETTERS[:count]:
+        pieces = _plain(tokenizer, letter)
+        if len(pieces) != 1:
+            raise ValueError(
+                f"the letter {letter} after 'ASSISTANT:' is {len(pieces)} tokens of this "
+                f"tokenizer ({pieces}), not one; letter scoring needs a Llama-family tokenizer"
+            )
+        ids += pieces
+    return ids
+
+
+def _typed(text: str) -> str:
+    """Text without the outer white space, which would change the ids of its neighbors."""
+    if not text.strip():
+        raise ValueError("an empty text cannot be a question or an answer; write at least a word")
+    return text.strip()
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` standing after a space, with nothing in it read as a special token."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def _after_break(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` standing directly after a newline or an end mark, without a space."""
+    newline = _newline_id(tokenizer)
+    ids = _plain(tokenizer, "\n" + text)
+    return ids[ids.index(newline) + 1 :]
+
+
+def _newline_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    return _plain(tokenizer, "\n")[-1]
+
+
+def _space_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    return tokenizer.convert_tokens_to_ids("\u2581")

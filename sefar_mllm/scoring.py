@@ -1,0 +1,72 @@
+"""Which option does the model choose: letter likelihoods, averaged over the options' rotations.
+
+Each of n options visits every letter once: in rotation r, letter k carries option (k + r) mod n.
+An option's score is the mean of its log-probabilities among the letters, so that a liking for a
+letter or a place cancels. Strict rotation asks for the right letter in every rotation. Pure
+functions of numbers. docs/paper_map.md, row "letter scoring".
+"""
+
+import re
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+STRICT_LETTER = re.compile(r"\s*\(?([A-Z])(?:[).:]|\s*$)")
+
+
+def rotate(options: tuple[str, ...], rotation: int) -> tuple[str, ...]:
+    """The options as rotation r shows them: letter k carries option (k + r) mod n."""
+    turn = rotation % len(options)
+    return options[turn:] + options[:turn]
+
+
+def option_log_probs(
+    letter_logits: Float[Tensor, "question rotation letter"],
+) -> Float[Tensor, "question rotation option"]:
+    """Log-probability of each option in each rotation, among the letters alone.
+
+    Args:
+        letter_logits: in rotation r the letter k stands for option (k + r) mod n.
+
+    Raises:
+        ValueError: the number of rotations is not the number of letters.
+    """
+    _, rotations, letters = letter_logits.shape
+    if rotations != letters:
+        raise ValueError(
+            f"{letters} options need {letters} rotations to visit every letter once, "
+            f"got {rotations}"
+        )
+    log_probs = letter_logits.log_softmax(dim=-1)
+    return torch.stack([log_probs[:, r].roll(r, dims=-1) for r in range(rotations)], dim=1)
+
+
+def option_probs(
+    letter_logits: Float[Tensor, "question rotation letter"],
+) -> Float[Tensor, "question option"]:
+    """Probabilities of the options: softmax of their log-probabilities' mean over rotations."""
+    return option_log_probs(letter_logits).mean(dim=1).softmax(dim=-1)
+
+
+def strictly_right(
+    letter_logits: Float[Tensor, "question rotation letter"], answers: Int[Tensor, "question"]
+) -> Bool[Tensor, "question"]:
+    """Whether the right option has the highest letter in every rotation. Chance is n ** -n."""
+    chosen = option_log_probs(letter_logits).argmax(dim=-1)
+    return (chosen == rearrange(answers, "question -> question 1")).all(dim=1)
+
+
+def parse_letter(text: str, count: int) -> int | None:
+    """The option that a generated answer names, or None.
+
+    Strict: the answer begins with a capital letter that is followed by `)`, `.`, `:` or nothing.
+    Anything else counts as no answer, and no answer counts as wrong: "Based on" and "A salto" are
+    never read as letters, and nothing is guessed.
+    """
+    found = STRICT_LETTER.match(text)
+    if found is None:
+        return None
+    place = ord(found.group(1)) - ord("A")
+    return place if place < count else None

@@ -1,0 +1,168 @@
+"""Videos to chat at miniature size: real files, real scripts' functions, random weights."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from qa_data.manifest import Clip, write_manifest
+from qa_data.schema import write_questions
+from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core.config import ModelConfig
+from sefar_mllm.chat import Conversation, encode_video, talk
+from sefar_mllm.checkpoint import FolderError, load_trained
+from sefar_mllm.config import EvaluateConfig, FinetuneConfig, LoraSettings
+from sefar_mllm.data import load_questions
+from sefar_mllm.encoders import ENCODERS
+from sefar_mllm.evaluate import compare, score_file
+from sefar_mllm.features import extract
+from sefar_mllm.predict import read_predictions
+from sefar_mllm.token_cache import CacheError
+from sefar_mllm.train import finetune
+from tests.oracles import toy_llm
+
+NUM_CLIPS = 8
+
+
+def write_video(path: Path, shade: int) -> None:
+    """Two fifths of a second in which a bright bar moves over a background of its own shade."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(10):
+            picture = np.full((32, 48, 3), shade, np.uint8)
+            picture[:, 4 * number : 4 * number + 6] = 255
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Videos, manifest, encoder, questions, language model, tokens, and a fine-tuned model."""
+    root = tmp_path_factory.mktemp("road")
+    asked = toy_llm.questions(NUM_CLIPS)
+    clips = [
+        Clip(id=q.video, path=f"{q.video}.mp4", label=q.label, text=q.options[q.answer],
+             event=q.event, source=q.source, split="test")
+        for q in asked
+    ]  # fmt: skip
+    for number, clip in enumerate(clips):
+        write_video(root / clip.path, shade=20 * number)
+    write_manifest(clips, root / "manifest.csv")
+    write_questions(asked, root / "questions.jsonl")
+    settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
+    torch.manual_seed(0)
+    save_encoder(build_model(settings, 4), settings, root / "encoder")
+    toy_llm.language_model(root / "llm")
+    extract(clips, root, ENCODERS["sefar"](root / "encoder"), root / "tokens")
+    finetune(tiny(root), load_questions(root / "questions.jsonl"), root / "tokens", root / "run")
+    return root, clips
+
+
+def tiny(root, **changes):
+    settings = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "projector_lr": 1e-2}
+    lora = LoraSettings(rank=2, alpha=4.0, dropout=0.1, lr=1e-2)
+    return FinetuneConfig(language_model=str(root / "llm"), lora=lora, **settings | changes)
+
+
+def test_a_run_folder_says_what_ran_and_how_it_went(world):
+    root, _ = world
+    assert json.loads((root / "run/config.json").read_text())["lora"]["rank"] == 2
+    assert "packages" in json.loads((root / "run/run.json").read_text())
+    lines = [json.loads(line) for line in (root / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines and all(np.isfinite(line["loss"]) for line in lines)
+
+
+def test_the_model_folder_holds_adapter_config_and_tokenizer_and_no_base(world):
+    root, _ = world
+    names = {path.name for path in (root / "run/model").iterdir()}
+    assert {"adapter_model.safetensors", "config.json", "tokenizer.json", "probe.json"} <= names
+    assert not any(name.startswith("model") or name.endswith((".bin", ".pt")) for name in names)
+
+
+def test_a_loaded_model_answers_like_a_loaded_model(world):
+    root, _ = world
+    config = EvaluateConfig(
+        model=root / "run/model",
+        encoder_features=root / "tokens",
+        questions=(root / "questions.jsonl",),
+        out=root / "scores",
+        resamples=100,
+    )
+    asked = load_questions(root / "questions.jsonl")
+    seen = [
+        score_file(config, *load_trained(root / "run/model"), asked, name=name)
+        for name in ("one", "two")
+    ]
+    assert seen[0] == seen[1]
+    assert seen[0].num_questions == NUM_CLIPS
+    first, second = (read_predictions(root / f"scores/predictions-{n}.jsonl") for n in ("one", "two"))
+    same = compare(first, second, resamples=100, rng=np.random.default_rng(0))
+    assert (same.micro.low, same.micro.value, same.micro.high) == (0, 0, 0)
+
+
+def test_another_language_model_is_noticed_when_loading(world, tmp_path):
+    root, _ = world
+    other = toy_llm.language_model(tmp_path / "llm", seed=5)
+    with pytest.raises(FolderError, match="computes other logits"):
+        load_trained(root / "run/model", language_model=str(other))
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(world, tmp_path):
+    root, _ = world
+    asked = load_questions(root / "questions.jsonl")
+    config = tiny(root, projector_epochs=1, save_every_steps=1)
+    whole = finetune(config, asked, root / "tokens", tmp_path / "whole")
+    # As if killed in the middle of the second stage's first epoch, while writing a checkpoint.
+    finetune(config, asked, root / "tokens", tmp_path / "again")
+    stage = tmp_path / "again/checkpoints/joint"
+    kept = sorted(path.name for path in stage.iterdir())
+    (stage / kept[-1] / "complete").unlink()
+    resumed = finetune(config, asked, root / "tokens", tmp_path / "again")
+    name = "adapter_model.safetensors"
+    assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+
+
+def test_a_video_is_talked_about(world, capsys, monkeypatch):
+    root, clips = world
+    model, tokenizer = load_trained(root / "run/model")
+    tokens = encode_video(root / clips[0].path, model)
+    torch.testing.assert_close(
+        tokens.half(), toy_llm.TokenCache(root / "tokens", [clips[0].id])[clips[0].id]
+    )
+    typed = "What is this?\n\nAnd now?\n/options salto forward|stalder\n/nonsense\n/reset\n/quit\nno\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    conversation = Conversation(model, tokenizer, tokens, max_new_tokens=4)
+    talk(conversation)
+    said = capsys.readouterr().out
+    assert "%  stalder" in said
+    assert "there is no command /nonsense" in said
+    assert said.endswith("forgotten\n")
+
+
+def test_an_encoder_of_other_weights_cannot_be_talked_with(world, tmp_path):
+    root, clips = world
+    settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
+    torch.manual_seed(1)
+    save_encoder(build_model(settings, 4), settings, tmp_path / "encoder")
+    model, _ = load_trained(root / "run/model")
+    with pytest.raises(CacheError, match="digest"):
+        encode_video(root / clips[0].path, model, encoder_dir=tmp_path / "encoder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["extract_features", "finetune_mllm", "evaluate_mllm", "chat"])
+def test_scripts_explain_themselves(script):
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout

@@ -1,0 +1,68 @@
+"""A language model folder and a token cache, miniature and random, for the tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from qa_data.manifest import Clip
+from qa_data.schema import Question
+from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.demo_tokenizer import make_tokenizer
+from sefar_mllm.token_cache import TokenCache, add_shard
+
+TEXTS = ("salto forward tucked", "salto backward tucked", "stalder forward", "giant circle forward")
+SHAPE = (8, 2, 2)
+DIM = 12
+KEY = {"format": 1, "encoder": "sefar", "digest": "abc", "dim": DIM, "grid": 2}
+
+
+def language_model(folder: Path, *, seed: int = 0) -> Path:
+    """A folder with a random Llama of two layers and a trained tokenizer."""
+    make_tokenizer(folder, size=640, seed=0)
+    tokenizer = load_tokenizer(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def questions(count: int, *, num_options: int = 4) -> list[Question]:
+    """Questions about clips clip0, clip1, ... whose answers take turns."""
+    return [
+        Question(
+            question_id=f"{i:07d}",
+            video=f"clip{i}",
+            stem="What gymnastics move is this athlete performing?",
+            options=TEXTS[:num_options],
+            answer=i % num_options,
+            label=i % num_options,
+            event="FX" if i % num_options < 2 else "UB",
+            source=f"source{i // 3}",
+        )
+        for i in range(count)
+    ]
+
+
+def cache(folder: Path, asked: Sequence[Question], *, key: dict | None = None) -> TokenCache:
+    """A cache in which the clips of each class have tokens of their own."""
+    generator = torch.Generator().manual_seed(7)
+    prototypes = torch.randn(len(TEXTS), *SHAPE, DIM, generator=generator)
+    noise = torch.randn(len(asked), *SHAPE, DIM, generator=generator)
+    tokens = torch.stack([prototypes[q.answer] for q in asked]) + 0.3 * noise
+    clips = [Clip(id=q.video, path=f"{q.video}.mp4", split="labeled") for q in asked]
+    folder.mkdir(parents=True, exist_ok=True)
+    index = {"key": key or KEY, "origin": {"folder": "", "seed": 0}, "shards": [], "clips": {}}
+    add_shard(folder, index, clips, tokens)
+    return TokenCache(folder, [q.video for q in asked])

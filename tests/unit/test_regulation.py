@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from sefar_core.regulation import adaptive_weight, fixed_threshold
+from tests.oracles import method as oracle
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.1, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.05, 0.3])
+def test_weight_follows_the_equation(confidence, spread):
+    got = adaptive_weight(torch.tensor([confidence]), torch.tensor([spread]))
+    assert got.item() == pytest.approx(oracle.adaptive_weight(confidence, spread), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "spread", "published"),
+    [
+        (0.9, 1e-6, 0.871),
+        (0.7, 1e-6, 0.662),
+        (0.1, 1e-6, 0.332),
+        (1.0, 0.03, 0.682),
+        (1, 0.1, 0.245),
+    ],
+)
+def test_weight_has_the_values_worked_out_for_the_public_code(confidence, spread, published):
+    got = adaptive_weight(torch.tensor([float(confidence)]), torch.tensor([spread]))
+    assert got.item() == pytest.approx(published, abs=6e-4)
+
+
+def test_weight_falls_with_doubt_of_either_kind():
+    steps = torch.linspace(0.01, 0.99, 50)
+    by_confidence = adaptive_weight(steps, torch.full_like(steps, 0.1))
+    by_spread = adaptive_weight(torch.full_like(steps, 0.9), steps)
+    assert (by_confidence.diff() > 0).all()
+    assert (by_spread.diff() < 0).all()
+
+
+def test_threshold_asks_confidence_alone():
+    confidence = torch.tensor([0.29, 0.3, 0.9])
+    got = fixed_threshold(confidence, torch.tensor([0.0, 0.5, 0.5]), threshold=0.3)
+    assert got.tolist() == [0, 1, 1]
+
+
+def test_logits_are_refused():
+    with pytest.raises(ValueError, match="were logits passed"):
+        adaptive_weight(torch.tensor([3.7]), torch.tensor([0.1]))
+
+
+def test_the_spread_of_a_single_pass_is_refused():
+    with pytest.raises(ValueError, match="at least two dropout passes"):
+        adaptive_weight(torch.tensor([0.5]), torch.tensor([float("nan")]))
+
+
+def test_no_gradient_reaches_the_teacher():
+    confidence = torch.tensor([0.5], requires_grad=True)
+    assert not adaptive_weight(confidence, torch.tensor([0.1])).requires_grad

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from sefar_core.sampling import centre_fractions, element_segments, sample_fractions, time_order
+
+# Read off the public code by running it (shared facts of the method, long clips).
+PUBLIC_SEGMENTS = {
+    (2, 2, 4): [[3, 7], [1, 5], [0, 2, 4, 6]],
+    (2, 2, 2, 2): [[3, 7], [2, 6], [1, 5], [0, 4]],
+    (4, 4): [[1, 3, 5, 7], [0, 2, 4, 6]],
+    (2, 6): [[1, 5], [0, 2, 3, 4, 6, 7]],
+    (2, 2, 2, 4): [[4, 9], [2, 7], [1, 6], [0, 3, 5, 8]],
+    (2, 2, 2, 2, 4): [[5, 11], [4, 10], [2, 8], [1, 7], [0, 3, 6, 9]],
+    (2, 4): [[1, 4], [0, 2, 3, 5]],
+    (8,): [[0, 1, 2, 3, 4, 5, 6, 7]],
+}
+
+
+@pytest.mark.parametrize("sizes", PUBLIC_SEGMENTS)
+def test_segments_are_those_of_the_public_code(sizes):
+    assert element_segments(sizes) == PUBLIC_SEGMENTS[sizes]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 4), (1,), (3, 5), (1, 1, 1), (6, 2), (7, 1, 3)])
+def test_elements_share_out_every_segment_once(sizes):
+    segments = element_segments(sizes)
+    assert [len(part) for part in segments] == list(sizes)
+    assert sorted(sum(segments, [])) == list(range(sum(sizes)))
+    assert all(part == sorted(part) for part in segments)
+
+
+def test_every_random_moment_lies_in_its_segment():
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.stack([torch.cat(sample_fractions((2, 2, 4), generator)) for _ in range(200)])
+    segments = torch.tensor([3, 7, 1, 5, 0, 2, 4, 6])
+    inside = seen * 8 - segments
+    assert (inside >= 0).all() and (inside < 1).all()
+    assert inside.min() < 0.05 and inside.max() > 0.95
+    assert seen.unique().numel() > 1500
+
+
+def test_the_same_generator_gives_the_same_moments():
+    first = sample_fractions((2, 2, 4), torch.Generator().manual_seed(3))
+    again = sample_fractions((2, 2, 4), torch.Generator().manual_seed(3))
+    other = sample_fractions((2, 2, 4), torch.Generator().manual_seed(4))
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_centre_moments_stand_in_the_middle_of_each_segment():
+    fine, fine_too, context = centre_fractions((2, 2, 4))
+    assert fine.tolist() == [3.5 / 8, 7.5 / 8]
+    assert fine_too.tolist() == [1.5 / 8, 5.5 / 8]
+    assert context.tolist() == [0.5 / 8, 2.5 / 8, 4.5 / 8, 6.5 / 8]
+
+
+@pytest.mark.parametrize("sizes", PUBLIC_SEGMENTS)
+def test_time_order_sorts_the_moments(sizes):
+    laid_out = torch.cat(centre_fractions(sizes))
+    in_time = laid_out[time_order(sizes)]
+    assert torch.equal(in_time, laid_out.sort().values)
+
+
+def test_an_element_without_frames_is_refused():
+    with pytest.raises(ValueError, match="at least one frame"):
+        element_segments((2, 0, 4))
+    with pytest.raises(ValueError, match="at least one frame"):
+        element_segments(())
+
+
+def test_an_offset_outside_the_segment_is_refused():
+    with pytest.raises(ValueError, match="place inside a segment"):
+        centre_fractions((2, 2, 4), offset=1.0)

@@ -1,0 +1,147 @@
+"""Placements are drawn right and applied to the right pixels."""
+
+import math
+
+import pytest
+import torch
+
+from sefar_core.data.transforms import (
+    Augmentation,
+    Pixels,
+    Placement,
+    cut_out,
+    draw_placement,
+    fixed_placements,
+    look,
+    normalize,
+    one_each,
+    one_for_all,
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def telltale_frames(num_frames: int = 2, height: int = 12, width: int = 20) -> torch.Tensor:
+    """Every (frame, row, column, color) has a value of its own, modulo 256."""
+    count = num_frames * height * width * 3
+    return (torch.arange(count) * 7 % 256).to(torch.uint8).reshape(num_frames, height, width, 3)
+
+
+def bilinear(picture: list[list[float]], row: float, column: float) -> float:
+    """The picture between its pixel centers, in plain floats; edges go on for ever."""
+
+    def at(r: int, c: int) -> float:
+        r, c = min(max(r, 0), len(picture) - 1), min(max(c, 0), len(picture[0]) - 1)
+        return picture[r][c]
+
+    r, c = math.floor(row), math.floor(column)
+    dr, dc = row - r, column - c
+    above = at(r, c) * (1 - dc) + at(r, c + 1) * dc
+    below = at(r + 1, c) * (1 - dc) + at(r + 1, c + 1) * dc
+    return above * (1 - dr) + below * dr
+
+
+@pytest.mark.parametrize("short_side", [8, 12, 15])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("top", "left"), [(0.0, 0.0), (0.5, 0.5), (0.99, 0.3)])
+def test_a_square_shows_the_scaled_pixels_of_its_place(short_side, flip, top, left):
+    frames, side = telltale_frames(), 8
+    got = cut_out(frames, Placement(short_side, top, left, flip), side)
+    scale = short_side / 12
+    height, width = round(12 * scale), round(20 * scale)
+    first_row, first_column = int(top * (height - side + 1)), int(left * (width - side + 1))
+    for color, frame, row, column in [(0, 0, 0, 0), (1, 1, 3, 5), (2, 0, 7, 7), (0, 1, 2, 6)]:
+        picture = frames[frame, :, :, color].tolist()
+        seen = side - 1 - column if flip else column
+        y = (first_row + row + 0.5) * 12 / height - 0.5
+        x = (first_column + seen + 0.5) * 20 / width - 0.5
+        expected = bilinear(picture, max(y, 0), max(x, 0))
+        assert got[color, frame, row, column].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_unscaled_crop_is_a_slice_of_the_frames():
+    frames = telltale_frames()
+    got = cut_out(frames, Placement(12, 0.0, 1.0, False), 10)
+    assert torch.equal(got, frames[:, :10, 10:].permute(3, 0, 1, 2).float())
+
+
+def test_an_upright_picture_is_scaled_by_its_width():
+    frames = telltale_frames(height=20, width=12)
+    assert cut_out(frames, Placement(6, 0.5, 0.5, False), 6).shape == (3, 2, 6, 6)
+
+
+def test_a_square_larger_than_the_frames_is_refused():
+    with pytest.raises(ValueError, match="square of 10 px does not fit.*raise data.short_side"):
+        cut_out(telltale_frames(), Placement(9, 0.0, 0.0, False), 10)
+
+
+def test_draws_cover_their_ranges_evenly():
+    draws = generator()
+    placements = [draw_placement((20, 24), True, draws) for _ in range(2000)]
+    for size in range(20, 25):
+        assert 330 < sum(p.short_side == size for p in placements) < 470
+    assert 930 < sum(p.flip for p in placements) < 1070
+    for axis in (1, 2):
+        places = torch.tensor([p[axis] for p in placements])
+        assert 0 <= places.min() < 0.01 < 0.99 < places.max() < 1
+        assert places.mean().item() == pytest.approx(0.5, abs=0.03)
+    top_and_left = torch.tensor([(p.top, p.left) for p in placements]).T
+    assert torch.corrcoef(top_and_left)[0, 1].abs() < 0.1
+
+
+def test_crops_reach_both_ends_of_the_frames():
+    frames = torch.zeros(1, 12, 20, 3, dtype=torch.uint8)
+    frames[:, :, 0], frames[:, :, -1] = 100, 200
+    draws = generator()
+    seen = {
+        cut_out(frames, draw_placement((12, 12), False, draws), 12).max().item() for _ in range(200)
+    }
+    assert seen == {0.0, 100.0, 200.0}
+
+
+def test_nothing_is_mirrored_where_left_and_right_matter():
+    draws = generator()
+    assert not any(draw_placement((20, 24), False, draws).flip for _ in range(100))
+
+
+def test_a_clip_has_one_placement_and_the_public_code_one_per_element():
+    together = Augmentation((20, 40), True, one_for_all).draw(3, generator())
+    apart = Augmentation((20, 40), True, one_each).draw(3, generator())
+    assert together[0] == together[1] == together[2]
+    assert len(set(apart)) == 3
+    assert together[0] == apart[0]
+
+
+def test_the_same_generator_state_draws_the_same_placement():
+    augment = Augmentation((20, 40), True, one_each)
+    assert augment.draw(3, generator(5)) == augment.draw(3, generator(5))
+    assert augment.draw(3, generator(5)) != augment.draw(3, generator(6))
+
+
+def test_three_crops_lie_at_both_ends_and_in_the_middle():
+    frames = telltale_frames()
+    scaled = frames.permute(3, 0, 1, 2).float()
+    crops = [cut_out(frames, place, 12) for place in fixed_placements(12, 3)]
+    for crop, first in zip(crops, (0, 4, 8), strict=True):
+        assert torch.equal(crop, scaled[..., first : first + 12])
+    (center,) = fixed_placements(12, 1)
+    assert torch.equal(cut_out(frames, center, 12), crops[1])
+    with pytest.raises(ValueError, match="1 or 3 crops, got 2"):
+        fixed_placements(12, 2)
+
+
+def test_colors_are_normalized_each_by_its_own_mean_and_deviation():
+    clip = torch.tensor([0.0, 127.5, 255.0]).view(3, 1, 1, 1).expand(3, 2, 4, 4)
+    got = normalize(clip, (0.1, 0.2, 0.3), (0.5, 0.25, 0.1))
+    for color, expected in enumerate([-0.2, 1.2, 7.0]):
+        assert got[color].unique().item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_look_is_a_normalized_cut_out():
+    frames, place = telltale_frames(), Placement(14, 0.3, 0.7, True)
+    got = look(frames, place, Pixels(10, (0.45, 0.4, 0.5), (0.2, 0.3, 0.1)))
+    expected = normalize(cut_out(frames, place, 10), (0.45, 0.4, 0.5), (0.2, 0.3, 0.1))
+    assert torch.equal(got, expected)
+    assert got.shape == (3, 2, 10, 10) and got.dtype == torch.float32
