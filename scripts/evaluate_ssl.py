@@ -93,8 +93,8 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
     """(control or none, probabilities, labels): the plain look first, then the controls."""
     import torch
 
-    from sefar_core.assemble import evaluation_views
     from sefar_core.data.dataset import read_from_folder, view_moments
+    from sefar_core.data.feeds import evaluation_views
     from sefar_core.data.loader import Feed
     from sefar_core.evaluate import middle_moments, predict, shuffle_frames
 
@@ -123,8 +123,8 @@ def trust_of(settings: EvaluateSsl, network, clips: Sequence, device, out: Path)
 
     import torch
 
-    from sefar_core.assemble import evaluation_views
     from sefar_core.data.dataset import read_from_folder, view_moments
+    from sefar_core.data.feeds import evaluation_views
     from sefar_core.data.loader import Feed
     from sefar_core.plots import plot_trust
     from sefar_core.regulation import adaptive_weight

@@ -31,14 +31,20 @@ class TrainSsl:
 
 
 def main(settings: TrainSsl) -> None:
-    from sefar_core.assemble import train
+    from sefar_core.checkpoint import CheckpointError
+    from sefar_core.data.frame_store import FrameStoreError
+    from sefar_core.data.video import VideoReadError
+    from sefar_core.fit import fit
 
-    train(
-        settings.config,
-        manifest=settings.manifest,
-        video_root=settings.video_root,
-        run_dir=settings.run_dir,
-    )
+    try:
+        fit(
+            settings.config,
+            manifest=settings.manifest,
+            video_root=settings.video_root,
+            run_dir=settings.run_dir,
+        )
+    except (CheckpointError, FrameStoreError, VideoReadError, ValueError) as cause:
+        raise SystemExit(f"error: {cause}") from cause
 
 
 def parse() -> TrainSsl:

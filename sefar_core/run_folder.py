@@ -24,21 +24,42 @@ def write_text(path: Path, text: str) -> None:
     os.replace(fresh, path)
 
 
+def as_json(value: Any) -> str:
+    """Indented JSON; paths become text."""
+    return json.dumps(value, indent=2, default=str) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, all or nothing; paths become text."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    """Write a value as indented JSON, all or nothing."""
+    write_text(path, as_json(value))
+
+
+def refuse_other_settings(run_dir: Path, found: dict, asked: dict) -> None:
+    """Raise ValueError naming the first setting in which a folder differs from what is asked."""
+    for name in sorted(found.keys() | asked.keys()):
+        if found.get(name) != asked.get(name):
+            raise ValueError(
+                f"{run_dir} holds a run with {name} = {found.get(name)}, but {asked.get(name)} is "
+                f"asked for; give another run folder, or delete this one"
+            )
 
 
 def open_run(run_dir: Path, settings: Any, *, seed: int) -> None:
     """Make the folder of a run and say in it what runs.
 
     Args:
-        run_dir: made if missing.
+        run_dir: made if missing; may hold the same run, to go on with.
         settings: a dataclass, stored as config.json.
         seed: of all draws.
+
+    Raises:
+        ValueError: the folder holds a run of other settings.
     """
+    asked = json.loads(as_json(dataclasses.asdict(settings)))
+    if (run_dir / "config.json").exists():
+        refuse_other_settings(run_dir, json.loads((run_dir / "config.json").read_text()), asked)
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_json(run_dir / "config.json", dataclasses.asdict(settings))
+    write_json(run_dir / "config.json", asked)
     write_json(run_dir / "run.json", surroundings() | {"seed": seed})
 
 
@@ -71,6 +92,14 @@ def commit() -> str:
         check=False,
     )
     return described.stdout.strip() or "not a git checkout"
+
+
+def forget_metrics_after(run_dir: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl beyond a step that is gone back to."""
+    path = run_dir / "metrics.jsonl"
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
 
 
 def append_metrics(run_dir: Path, metrics: dict[str, Any]) -> None:

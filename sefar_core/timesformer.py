@@ -169,8 +169,9 @@ class TimeSformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, drop) for drop in drops)
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.apply(init_weights)
-        for block in self.blocks:
-            nn.init.zeros_(block.temporal_fc.weight)
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith("temporal_fc.weight"):
+                nn.init.zeros_(parameter)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 

@@ -6,7 +6,7 @@ loader, so a resumed run equals an uninterrupted one. docs/paper_map.md, row 9.
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,12 +30,13 @@ from sefar_core.teacher import EmaTeacher
 
 def choose_method(config: LossConfig, generator: torch.Generator) -> Method:
     """The parts that the settings name, drawing from `generator`."""
-    regulations = {
+    perturbation = PERTURBATIONS[config.perturbation]
+    regulations: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "adaptive": adaptive_weight,
         "fixed": partial(fixed_threshold, threshold=config.threshold),
     }
     return Method(
-        perturb=partial(PERTURBATIONS[config.perturbation], generator=generator),
+        perturb=lambda elements: perturbation(elements, generator),
         regulate=regulations[config.regulation],
         mix_loss=MIX_LOSSES[config.mix_on],
     )
@@ -135,7 +136,7 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
 
-def fit(loop: Loop, schedule: Schedule, batches: Iterator[SslBatch]) -> None:
+def run_steps(loop: Loop, schedule: Schedule, batches: Iterator[SslBatch]) -> None:
     """Train from the loop's step to the end of the schedule.
 
     Args:

@@ -35,11 +35,19 @@ def add_adapters(
         target_modules=LORA_TARGETS,
         modules_to_save=[PROJECTOR],
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
     )
     with without_peft_warning():
         return get_peft_model(model, settings)
+
+
+def composite(model: PeftModel) -> SefarVlmForConditionalGeneration:
+    """The composite model inside peft's wrapping, LoRA and projector in place."""
+    inner = model.get_base_model()
+    if not isinstance(inner, SefarVlmForConditionalGeneration):
+        raise TypeError(f"expected the composite model, found {type(inner).__name__}")
+    return inner
 
 
 @contextmanager

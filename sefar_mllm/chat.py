@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 
 from qa_data.schema import Question
 from sefar_core.data.video import probe, read_fractions
+from sefar_mllm.adapters import composite
 from sefar_mllm.encoders import ENCODERS, pool
 from sefar_mllm.predict import letter_logits
 from sefar_mllm.prompt import STEM, Turn, encode_conversation
@@ -50,7 +51,7 @@ def encode_video(
         CacheError: the encoder is another one than in training.
     """
     refuse_unsuitable(path)
-    known = model.get_base_model().config.encoder
+    known = composite(model).config.encoder
     key, origin = known["key"], known["origin"]
     folder = encoder_dir or Path(origin["folder"])
     encoder = ENCODERS[key["encoder"]](folder, seed=origin["seed"], device=device)
@@ -140,7 +141,7 @@ class Conversation:
         return option_probs(logits)[0].tolist()
 
     def _prompt(self, turns: Sequence[Turn]) -> list[int]:
-        config = self.model.get_base_model().config
+        config = composite(self.model).config
         ids = encode_conversation(
             self.tokenizer,
             turns,
@@ -157,7 +158,7 @@ class Conversation:
 
     def _generate(self, ids: list[int]) -> Iterator[str]:
         """Greedy generation in a thread, its text in pieces."""
-        model = self.model.get_base_model()
+        model = composite(self.model)
         streamer = TextIteratorStreamer(
             self.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120
         )
@@ -165,7 +166,7 @@ class Conversation:
 
         def work() -> None:
             try:
-                model.generate(
+                model.generate(  # type: ignore[misc]
                     input_ids=torch.tensor([ids], device=model.device),
                     attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),
                     video_tokens=self.tokens[None].to(model.device),

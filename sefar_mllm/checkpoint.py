@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from sefar_core.checkpoint import replace_folder
 from sefar_core.run_folder import write_json
-from sefar_mllm.adapters import without_peft_warning
-from sefar_mllm.model import SefarVlmConfig, SefarVlmForConditionalGeneration
+from sefar_mllm.adapters import composite, without_peft_warning
+from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
+from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.projector import Projector
 from sefar_mllm.prompt import Turn, encode_conversation
 
@@ -54,12 +55,13 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - all that makes a model
     language_model: str | Path,
     *,
     token_dim: int,
     token_shape: Sequence[int],
     encoder: dict[str, Any],
+    anchor_ids: Sequence[int] = (0,),
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> SefarVlmForConditionalGeneration:
@@ -70,6 +72,7 @@ def assemble(
         token_dim: width of the encoder's tokens.
         token_shape: frames, rows and columns of a clip's tokens.
         encoder: key and origin of the encoder's token cache.
+        anchor_ids: tokens of the word that projected tokens start from.
         seed: of the projector's weights.
         dtype: of the language model; the projector stays in float32.
 
@@ -79,7 +82,7 @@ def assemble(
     language = AutoModelForCausalLM.from_pretrained(
         str(language_model), dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
-    table = language.get_input_embeddings()
+    table = word_table(language)
     config = SefarVlmConfig(
         language.config,
         video_token_id=table.num_embeddings,
@@ -91,8 +94,9 @@ def assemble(
     with torch.device("meta"):  # the language model is there already: do not make it twice
         model = SefarVlmForConditionalGeneration(config)
     projector = Projector(token_dim, token_shape[0], table.embedding_dim)
-    embed_rms = table.weight.float().pow(2).mean().sqrt().item()
-    projector.start(embed_rms, torch.Generator().manual_seed(seed))
+    words = table.weight.detach().float()
+    anchor = words[list(anchor_ids)].mean(dim=0)
+    projector.start(anchor, words.pow(2).mean().sqrt().item(), torch.Generator().manual_seed(seed))
     model.model.multi_modal_projector = projector
     model.model.language_model = language.model
     model.lm_head = language.lm_head
@@ -104,8 +108,8 @@ def save_trained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     """Write adapter, config, tokenizer and probe, all or nothing; an older folder is replaced."""
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     fresh.mkdir(parents=True)
-    model.save_pretrained(fresh, save_embedding_layers=False)
-    model.get_base_model().config.save_pretrained(fresh)
+    model.save_pretrained(str(fresh), save_embedding_layers=False)
+    composite(model).config.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)
     write_json(fresh / PROBE, {"logits": probe_logits(model, tokenizer).tolist()})
     replace_folder(fresh, folder)
@@ -152,11 +156,11 @@ def load_trained(
 
 
 @torch.inference_mode()
-def probe_logits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+def probe_logits(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """Some logits after a fixed question about a fixed pattern of video tokens."""
     was_training = model.training
     model.eval()
-    base = model.get_base_model()
+    base = composite(model)
     config: SefarVlmConfig = base.config
     prompt = encode_conversation(
         tokenizer,
@@ -173,7 +177,7 @@ def probe_logits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Tensor
     return logits[0, -1, ::step][:PROBE_LOGITS].float().cpu()
 
 
-def check_probe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def check_probe(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Compare the model with the logits stored beside it.
 
     Raises:
@@ -181,11 +185,11 @@ def check_probe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pa
     """
     stored = torch.tensor(json.loads((folder / PROBE).read_text())["logits"])
     found = probe_logits(model, tokenizer)
-    tolerance = TOLERANCE.get(model.get_base_model().dtype, COARSE_TOLERANCE)
+    tolerance = TOLERANCE.get(composite(model).dtype, COARSE_TOLERANCE)
     gap = (stored - found).abs().max().item() if stored.shape == found.shape else float("inf")
     if gap > tolerance:
         raise FolderError(
             f"{folder} computes other logits than when it was saved (largest difference "
-            f"{gap:.3g}, allowed {tolerance}); is {model.get_base_model().config.language_model} "
+            f"{gap:.3g}, allowed {tolerance}); is {composite(model).config.language_model} "
             f"still the language model that it was trained on?"
         )

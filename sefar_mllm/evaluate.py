@@ -18,6 +18,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
+from sefar_mllm.adapters import composite
 from sefar_mllm.config import EvaluateConfig
 from sefar_mllm.predict import (
     Prediction,
@@ -152,7 +153,7 @@ def score_file(
         CacheError: the cache lacks a clip, or belongs to another encoder than the model.
     """
     cache = TokenCache(config.encoder_features, [question.video for question in questions])
-    known = model.get_base_model().config.encoder["key"]
+    known = composite(model).config.encoder["key"]
     check_keys(cache.key, known, where=str(cache.folder), who=f"the model in {config.model}")
     clips = [question.video for question in questions]
     shown = derange(clips, random.Random(config.seed)) if config.shuffle_videos else None

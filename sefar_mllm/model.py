@@ -16,11 +16,11 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     GenerationMixin,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.projector import Projector
 
 
@@ -28,58 +28,10 @@ class PlaceholderError(ValueError):
     """Placeholders and video tokens do not fit; the message names the clip and both counts."""
 
 
-class SefarVlmConfig(PreTrainedConfig):
-    """Settings of the composite model.
-
-    Args:
-        text_config: the language model's config, or its dictionary.
-        video_token_id: the placeholder's id, outside the vocabulary; by default its size.
-        token_dim: width of the encoder's tokens.
-        token_shape: frames, rows and columns of a clip's tokens.
-        language_model: folder or hub name that the language model was loaded from.
-        encoder: key and origin of the encoder's token cache.
-    """
-
-    model_type = "sefar_vlm"
-    sub_configs = {"text_config": AutoConfig}
-
-    def __init__(  # noqa: PLR0913 - transformers rebuilds a config from keywords
-        self,
-        text_config: PreTrainedConfig | dict[str, Any] | None = None,
-        *,
-        video_token_id: int | None = None,
-        token_dim: int = 384,
-        token_shape: Sequence[int] = (8, 2, 2),
-        language_model: str = "",
-        encoder: dict[str, Any] | None = None,
-        **common: Any,
-    ):
-        if text_config is None:
-            text_config = {"model_type": "llama"}
-        if isinstance(text_config, dict):
-            text_config = AutoConfig.for_model(**text_config)
-        self.text_config = text_config
-        self.video_token_id = text_config.vocab_size if video_token_id is None else video_token_id
-        self.token_dim = token_dim
-        self.token_shape = list(token_shape)
-        self.language_model = language_model
-        self.encoder = encoder or {}
-        self.initializer_range = getattr(text_config, "initializer_range", 0.02)
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            common.setdefault(name, getattr(text_config, name, None))
-        common.setdefault("tie_word_embeddings", text_config.tie_word_embeddings)
-        super().__init__(**common)
-
-    @property
-    def num_video_tokens(self) -> int:
-        """Placeholders that stand for one clip."""
-        frames, rows, columns = self.token_shape
-        return frames * rows * columns
-
-
 class SefarVlmModel(PreTrainedModel):
     """Projector and language model, without the output layer."""
 
+    config: SefarVlmConfig
     config_class = SefarVlmConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -132,7 +84,7 @@ class SefarVlmModel(PreTrainedModel):
         clip_ids: Sequence[str] | None = None,
         **language: Any,
     ):
-        if inputs_embeds is None:
+        if inputs_embeds is None and input_ids is not None:
             inputs_embeds = self.merge(input_ids, video_tokens, clip_ids)
         return self.language_model(inputs_embeds=inputs_embeds, **language)
 
@@ -140,6 +92,7 @@ class SefarVlmModel(PreTrainedModel):
 class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The composite model with its output layer: losses, letter logits, generation."""
 
+    config: SefarVlmConfig
     config_class = SefarVlmConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -196,7 +149,7 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             loss=loss, logits=logits, past_key_values=outputs.past_key_values
         )
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         past_key_values: Any = None,
@@ -206,10 +159,10 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         **more: Any,
     ) -> dict[str, Any]:
         """What one step of `generate` needs; the video only while placeholders are in sight."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids,
+        inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids,  # type: ignore[arg-type]
             past_key_values=past_key_values,
-            attention_mask=attention_mask,
+            attention_mask=attention_mask,  # type: ignore[arg-type]
             inputs_embeds=inputs_embeds,
             **more,
         )
@@ -217,6 +170,18 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if ids is not None and bool((ids == self.config.video_token_id).any()):
             inputs["video_tokens"] = video_tokens
         return inputs
+
+
+def word_table(model: PreTrainedModel) -> nn.Embedding:
+    """The embeddings of the language model's words.
+
+    Raises:
+        TypeError: they are not a plain table.
+    """
+    table = model.get_input_embeddings()
+    if not isinstance(table, nn.Embedding):
+        raise TypeError(f"expected a table of embeddings, found {type(table).__name__}")
+    return table
 
 
 def check_counts(

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
 from sefar_core.run_folder import write_text
+from sefar_mllm.adapters import composite
 from sefar_mllm.data import pad_batch
 from sefar_mllm.prompt import Turn, encode_conversation, letter_ids, question_text
 from sefar_mllm.scoring import option_log_probs, option_probs, rotate
@@ -119,7 +120,7 @@ def letter_logits(
     tokens: Sequence[Float[Tensor, "frame row column dim"]],
 ) -> Float[Tensor, "question rotation letter"]:
     """Logits of the letters at the end of the prompt, for each rotation of the options."""
-    vlm = model.get_base_model()
+    vlm = composite(model)
     config = vlm.config
     count = len(questions[0].options)
     prompts = [

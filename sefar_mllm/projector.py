@@ -35,10 +35,13 @@ class Projector(nn.Module):
         self.down = nn.Linear(embed_dim, embed_dim, dtype=torch.float32)
 
     @torch.no_grad()
-    def start(self, embed_rms: float, generator: torch.Generator) -> None:
-        """Draw the weights so that projected tokens are as large as word embeddings.
+    def start(
+        self, anchor: Float[Tensor, "embed"], embed_rms: float, generator: torch.Generator
+    ) -> None:
+        """Draw the weights so that projected tokens lie around a word, as far as words do.
 
         Args:
+            anchor: embedding that every projected token starts from.
             embed_rms: root mean square of the language model's embedding entries, > 0.
             generator: source of the draws.
         """
@@ -48,7 +51,7 @@ class Projector(nn.Module):
         self.up.weight.normal_(std=1 / math.sqrt(wide), generator=generator)
         self.down.weight.normal_(std=embed_rms / GELU_RMS / math.sqrt(narrow), generator=generator)
         self.up.bias.zero_()
-        self.down.bias.zero_()
+        self.down.bias.copy_(anchor)
         self.frame_position.zero_()
 
     def forward(self, video_tokens: FrameTokens) -> Float[Tensor, "batch token embed"]:

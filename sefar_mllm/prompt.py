@@ -22,6 +22,7 @@ SYSTEM = (
 IGNORE = -100  # the label that the loss leaves out
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STEM = "What gymnastics move is this athlete performing?"  # of the public Gym-QA
+VIDEO_WORD = "video"  # projected tokens begin as noisy copies of this word's embedding
 LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 TEXT_REQUEST = "Answer with the name of the move."
 BOTH_REQUEST = "Answer with the option's letter and its text."
@@ -178,4 +179,4 @@ def _newline_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _space_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    return tokenizer.convert_tokens_to_ids("\u2581")
+    return int(tokenizer.convert_tokens_to_ids("\u2581"))  # type: ignore[arg-type]

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from qa_data.schema import Question
 from sefar_core.run_folder import append_metrics, open_run
-from sefar_mllm.adapters import add_adapters, learn_projector_alone, optimizer_groups
+from sefar_mllm.adapters import add_adapters, composite, learn_projector_alone, optimizer_groups
 from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.data import Collator, Lessons, refuse_too_long
-from sefar_mllm.prompt import letter_ids
+from sefar_mllm.prompt import VIDEO_WORD, letter_ids
 from sefar_mllm.token_cache import TokenCache
 
 COMPLETE = "complete"  # a checkpoint without this file was not written to its end
@@ -92,8 +92,8 @@ def finetune(
     tokenizer = load_tokenizer(config.language_model)
     letter_ids(tokenizer, max(len(question.options) for question in questions))
     torch.manual_seed(config.seed)  # LoRA's start; peft offers no generator
-    model = build(config, cache)
-    vlm = model.get_base_model().config
+    model = build(config, cache, tokenizer)
+    vlm = composite(model).config
     lessons = Lessons(
         questions,
         cache,
@@ -117,7 +117,9 @@ def finetune(
     return run_dir / "model"
 
 
-def build(config: FinetuneConfig, cache: TokenCache) -> PeftModel:
+def build(
+    config: FinetuneConfig, cache: TokenCache, tokenizer: PreTrainedTokenizerBase
+) -> PeftModel:
     """The composite model for the tokens of a cache, with adapters."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model = assemble(
@@ -125,6 +127,7 @@ def build(config: FinetuneConfig, cache: TokenCache) -> PeftModel:
         token_dim=cache.token_dim,
         token_shape=cache.token_shape,
         encoder={"key": cache.key, "origin": cache.origin},
+        anchor_ids=tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"],
         seed=config.seed,
         dtype=DTYPES.get(config.dtype, dtype),
     )
@@ -174,7 +177,7 @@ def arguments(
         warmup_steps=int(config.warmup * steps),
         weight_decay=config.weight_decay,
         max_grad_norm=1.0,
-        logging_steps=5,
+        logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,
         save_strategy="steps" if config.save_every_steps else "no",
         save_steps=config.save_every_steps or 500,

@@ -19,6 +19,7 @@ METHOD = (
     "teacher",
     "regulation",
     "loss",
+    "step",
 )
 METHOD_LIBRARIES = {
     "collections.abc",
@@ -38,7 +39,6 @@ SLOW_TO_IMPORT = {"torch", "torchvision", "timm", "transformers", "accelerate", 
 MAY_IMPORT = {
     "qa_data": (),
     "sefar_core/data/": ("qa_data.manifest", "qa_data.taxonomy", "qa_data.annotations"),
-    "sefar_core/assemble.py": ("qa_data.manifest",),
     "sefar_core/": (),
     "sefar_mllm/": ("sefar_core", "qa_data.schema", "qa_data.blind", "qa_data.manifest"),
 }

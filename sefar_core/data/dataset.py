@@ -6,8 +6,9 @@ processes changes nothing. Source of views and moments: SeFAR (arXiv:2501.01245)
 docs/paper_map.md, rows 1 and 2.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from qa_data.manifest import Clip
+from sefar_core.data.draws import seeded
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, look
 from sefar_core.data.video import read_fractions
 from sefar_core.sampling import centre_fractions
 
+CLIP_FRAME_AXIS = 1  # of (channel, frame, height, width), a clip without its batch axis
 Moments = list[Tensor]
 """For each element, the fractions of the clip's length that it samples."""
 Sampler = Callable[[torch.Generator], Moments]
@@ -48,23 +51,12 @@ class EvalItem(NamedTuple):
     clips: Tensor
 
 
-def seeded(*parts: object) -> torch.Generator:
-    """A generator whose state is a hash of `parts`, the same in every process and on every run."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-
-
 def read_from_folder(
     clip: Clip, fractions: Sequence[float], *, root: Path, short_side: int | None = None
 ) -> Tensor:
     """The frames of a clip at fractions of its length, decoded from its file under `root`."""
-    return read_fractions(
-        root / clip.path,
-        fractions,
-        start_s=clip.start_s,
-        end_s=clip.end_s,
-        short_side=short_side,
-    )
+    path, start_s, end_s = root / clip.path, clip.start_s, clip.end_s
+    return read_fractions(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
 
 
 class LabeledClips(Dataset[LabeledItem]):
@@ -199,8 +191,7 @@ class EvalClips(Dataset[EvalItem]):
     ):
         self.clips = list(clips)
         self.labels = _labels(self.clips)
-        self.read, self.moments = read, moments
-        self.placements, self.pixels = placements, pixels
+        self.read, self.moments, self.placements, self.pixels = read, moments, placements, pixels
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -236,7 +227,13 @@ def _frames(read: Reader, clip: Clip, moments: Moments) -> list[Tensor]:
 def _look(
     frames: Sequence[Tensor], placements: Sequence[Placement], pixels: Pixels
 ) -> list[Tensor]:
-    return [look(element, place, pixels) for element, place in zip(frames, placements, strict=True)]
+    """The elements of a clip; neighbors that share a placement are cut out in one go."""
+    elements: list[Tensor] = []
+    for placement, group in groupby(zip(frames, placements, strict=True), key=itemgetter(1)):
+        together = [element for element, _ in group]
+        seen = look(torch.cat(together), placement, pixels)
+        elements += seen.split([len(element) for element in together], dim=CLIP_FRAME_AXIS)
+    return elements
 
 
 def _at_least_one(clips: Sequence[Clip]) -> list[Clip]:

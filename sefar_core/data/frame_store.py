@@ -68,7 +68,8 @@ class FrameStore:
         return torch.from_numpy(frames[numbers])
 
     def _map(self) -> None:
-        self._pixels = np.memmap(self.folder / "frames.bin", dtype=np.uint8, mode="r")
+        # As a plain array, whose slices are cheaper than those of a memmap.
+        self._pixels = np.asarray(np.memmap(self.folder / "frames.bin", np.uint8, mode="r"))
         self._appears = np.load(self.folder / "appears.npy")
 
     def __getstate__(self) -> dict:

@@ -19,8 +19,8 @@ from sefar_core.data.dataset import (
     LabeledItem,
     UnlabeledClips,
     UnlabeledItem,
-    seeded,
 )
+from sefar_core.data.draws import seeded
 
 Item = TypeVar("Item", LabeledItem, UnlabeledItem)
 

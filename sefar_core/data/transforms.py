@@ -139,9 +139,13 @@ def normalize(
     clip: Float[Tensor, "3 frame height width"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "3 frame height width"]:
     """Colors from [0, 255] to (color / 255 - mean) / std."""
-    scale = rearrange(255 * torch.tensor(std), "color -> color 1 1 1")
-    shift = rearrange(torch.tensor(mean) / torch.tensor(std), "color -> color 1 1 1")
-    return clip / scale - shift
+    gain = [1 / (255 * deviation) for deviation in std]
+    shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
+    return torch.addcmul(_per_color(shift), clip, _per_color(gain))
+
+
+def _per_color(values: Sequence[float]) -> Float[Tensor, "3 1 1 1"]:
+    return torch.tensor(values).view(3, 1, 1, 1)
 
 
 def _offset(place: float, slack: int) -> int:

@@ -104,7 +104,9 @@ def test_a_loaded_model_answers_like_a_loaded_model(world):
     ]
     assert seen[0] == seen[1]
     assert seen[0].num_questions == NUM_CLIPS
-    first, second = (read_predictions(root / f"scores/predictions-{n}.jsonl") for n in ("one", "two"))
+    first, second = (
+        read_predictions(root / f"scores/predictions-{n}.jsonl") for n in ("one", "two")
+    )
     same = compare(first, second, resamples=100, rng=np.random.default_rng(0))
     assert (same.micro.low, same.micro.value, same.micro.high) == (0, 0, 0)
 
@@ -138,7 +140,9 @@ def test_a_video_is_talked_about(world, capsys, monkeypatch):
     torch.testing.assert_close(
         tokens.half(), toy_llm.TokenCache(root / "tokens", [clips[0].id])[clips[0].id]
     )
-    typed = "What is this?\n\nAnd now?\n/options salto forward|stalder\n/nonsense\n/reset\n/quit\nno\n"
+    typed = (
+        "What is this?\n\nAnd now?\n/options salto forward|stalder\n/nonsense\n/reset\n/quit\nno\n"
+    )
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     conversation = Conversation(model, tokenizer, tokens, max_new_tokens=4)
     talk(conversation)

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from qa_data.manifest import Clip
 from qa_data.schema import Question
 from sefar_mllm.checkpoint import load_tokenizer
-from sefar_mllm.demo_tokenizer import make_tokenizer
+from sefar_mllm.demo.tokenizer import make_tokenizer
 from sefar_mllm.token_cache import TokenCache, add_shard
 
 TEXTS = ("salto forward tucked", "salto backward tucked", "stalder forward", "giant circle forward")

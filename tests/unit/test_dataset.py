@@ -14,10 +14,10 @@ from sefar_core.data.dataset import (
     UnlabeledClips,
     independent_moments,
     read_from_folder,
-    seeded,
     shared_moments,
     view_moments,
 )
+from sefar_core.data.draws import seeded
 from sefar_core.data.transforms import (
     Augmentation,
     Pixels,

@@ -4,7 +4,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from sefar_mllm.checkpoint import assemble, load_tokenizer
 from sefar_mllm.data import pad_batch
-from sefar_mllm.model import PlaceholderError, SefarVlmConfig, SefarVlmForConditionalGeneration
+from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
+from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.predict import positions
 from sefar_mllm.prompt import Turn, encode_conversation
 from tests.oracles import toy_llm

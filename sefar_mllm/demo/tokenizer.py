@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from sefar_mllm import demo_text
+from sefar_mllm.demo import moves
 from sefar_mllm.prompt import BOTH_REQUEST, LETTER_REQUEST, SYSTEM, TEXT_REQUEST
 
 # What transformers must know beside tokenizer.model; Vicuna v1.5's file says the same, but for
@@ -33,9 +33,9 @@ def corpus(num_moves: int, rng: random.Random) -> Iterator[str]:
     """Moves and the prompt's own words. A letter never stands before a period, so that an
     option's marker is the letter's token and a period, as in Vicuna's vocabulary."""
     for _ in range(num_moves):
-        yield from demo_text.draw_options(4, 0.3, rng)
+        yield from moves.draw_options(4, 0.3, rng)
     for _ in range(400):
-        yield from (SYSTEM, LETTER_REQUEST, TEXT_REQUEST, BOTH_REQUEST, *demo_text.STEMS)
+        yield from (SYSTEM, LETTER_REQUEST, TEXT_REQUEST, BOTH_REQUEST, *moves.STEMS)
         yield "USER: A B C D ASSISTANT: A B C D"
 
 

@@ -1,0 +1,270 @@
+"""Run the whole road on a synthetic set: render, split, train, evaluate, ask, chat, report.
+
+    python scripts/demo.py                 # about a quarter of an hour on two CPU cores
+    python scripts/demo.py --out runs/demo # a second time: what is there is used again
+
+Every step is a script of its own; its command is printed before it runs, so that it can be run
+alone. A step is done again when its command changed or a step before it was done again. The
+result is report.html in the output folder.
+"""
+
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from qa_data.manifest import by_split, read_manifest
+from qa_data.taxonomy import read_categories
+
+ENCODERS = ("sefar", "supervised", "random", "constant")
+SCRIPTS = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    out: Path = Path("runs/demo")
+    """Folder of everything that the demo makes."""
+    num_train: int = 2000
+    """Rendered training clips, of which a tenth is labeled."""
+    num_test: int = 360
+    """Rendered test clips, of other athletes and arenas."""
+    epochs: int = 40
+    """Passes over the labeled clips in SeFAR's and in the supervised run alike."""
+    mllm_epochs: int = 10
+    """Passes over the training questions for each encoder."""
+    seed: int = 0
+    """Of all draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command, under a title that people see."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    transcript: Path | None = None
+    """Where a copy of what it prints goes."""
+
+
+def main(settings: Demo) -> None:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    again = False
+    steps = [*prepare(settings), *recognize(settings), *ask(settings)]
+    for number, step in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps) + 2}] {step.title}", flush=True)
+        again = run(step, settings.out / "steps", again=again)
+    for number, step in enumerate((chat(settings), report(settings)), len(steps) + 1):
+        print(f"\n[{number}/{len(steps) + 2}] {step.title}", flush=True)
+        again = run(step, settings.out / "steps", again=again)
+    total = time.perf_counter() - began
+    print(f"\nThe demo took {total / 60:.1f} minutes. Open {settings.out / 'report.html'}.")
+
+
+def chat(settings: Demo) -> Step:
+    """Questions about one test video that SeFAR's model has never seen."""
+    out = settings.out
+    clip = by_split(read_manifest(out / "splits/manifest.csv"), "test")[0]
+    others = [c.text for c in read_categories(out / "gym/categories.txt").values()
+              if c.event == clip.event and c.text != clip.text][:3]  # fmt: skip
+    options = "|".join(sorted([str(clip.text), *others]))
+    asked = ("What gymnastics move is this athlete performing?", f"/options {options}")
+    return script(
+        "chat",
+        f"Talk about a test video (it shows: {clip.text})",
+        *("chat.py", out / "gym/videos" / clip.path, "--model", out / "mllm/sefar/model"),
+        *("--question", *asked),
+        transcript=out / "chat.txt",
+    )
+
+
+def report(settings: Demo) -> Step:
+    return script("report", "Write the report", "report.py", "--out", settings.out)
+
+
+def script(
+    name: str, title: str, *command: str | Path | int, transcript: Path | None = None
+) -> Step:
+    """A step that runs one of the scripts beside this file."""
+    first, *rest = command
+    whole = (sys.executable, str(SCRIPTS / str(first)), *map(str, rest))
+    return Step(name=name, title=title, command=whole, transcript=transcript)
+
+
+def prepare(settings: Demo) -> list[Step]:
+    """Videos, splits, questions."""
+    out, gym = settings.out, settings.out / "gym"
+    size = ("--num-train", settings.num_train, "--num-test", settings.num_test)
+    common = (*size, "--seed", settings.seed, "--workers", os.cpu_count() or 1)
+    splits = ("--manifest", out / "splits/manifest.csv")
+    lists = ("--train-list", gym / "train_element.txt", "--test-list", gym / "val_element.txt")
+    return [
+        script("gym", "Render gymnasts", "make_synthetic_gym.py", "--out", gym, *common),
+        script(
+            "background",
+            "Render the test arenas without gymnast and apparatus, for a control",
+            "make_synthetic_gym.py",
+            *("--out", out / "background", "--without", "figure_and_apparatus", "--only-test"),
+            *common,
+        ),
+        script(
+            "splits",
+            "Cut into labeled, unlabeled, validation and test clips",
+            "make_splits.py",
+            *("--categories", gym / "categories.txt", *lists, "--video-root", gym / "videos"),
+            *("--rate", "0.1", "--val-from", "pool", "--val-rate", "0.12", "--out", out / "splits"),
+            *("--seed", settings.seed),
+        ),
+        script(
+            "check",
+            "Look at every video file",
+            "check_videos.py",
+            *splits,
+            "--video-root",
+            gym / "videos",
+            "--quick",
+        ),
+        *(
+            script(
+                f"qa_{rule}",
+                f"Build Gym-QA by the {rule} rule, and answer it blind",
+                "build_gym_qa.py",
+                *splits,
+                *("--categories", gym / "categories.txt", "--distractors", rule),
+                *("--out", out / f"qa-{rule}", "--seed", settings.seed),
+            )
+            for rule in ("public", "hard")
+        ),
+    ]
+
+
+def recognize(settings: Demo) -> list[Step]:
+    """SeFAR and its supervised-only baseline, trained and evaluated."""
+    out = settings.out
+    videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
+    presets = {"sefar": "demo", "supervised": "demo_supervised"}
+    warmup = {"sefar": settings.epochs // 2, "supervised": settings.epochs}
+    titles = {"sefar": "SeFAR", "supervised": "the same network on labels alone"}
+    train = [
+        script(
+            f"train_{name}",
+            f"Train {titles[name]}",
+            "train_ssl.py",
+            *(preset, *videos, "--run-dir", out / name, "--seed", settings.seed),
+            *("--epochs", settings.epochs, "--warmup-epochs", warmup[name]),
+        )
+        for name, preset in presets.items()
+    ]
+    evaluate = [
+        script(
+            f"evaluate_{name}",
+            f"Evaluate {titles[name]} on unseen athletes",
+            "evaluate_ssl.py",
+            *("--run-dir", out / name, *videos, "--categories", out / "gym/categories.txt"),
+            *("--background-root", out / "background/videos", "--views", 3, "--crops", 1),
+        )
+        for name in presets
+    ]
+    return [*train, *evaluate]
+
+
+def ask(settings: Demo) -> list[Step]:
+    """Each encoder in the language model, under one protocol."""
+    out = settings.out
+    videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
+    steps = []
+    for name in ENCODERS:
+        run_dir = out / ("supervised" if name == "supervised" else "sefar")
+        tokens, model = out / "tokens" / name, out / "mllm" / name
+        score = ("--model", model / "model", "--encoder-features", tokens)
+        files = ("--questions", out / "qa-public/test.jsonl", out / "qa-hard/test.jsonl")
+        steps += [
+            script(f"tokens_{name}", f"Encode the clips: {name}", "extract_features.py", *videos,
+                   "--encoder", name, "--encoder-dir", run_dir, "--out", tokens),
+            finetune(settings, name, tokens, model),
+            script(f"score_{name}", f"Answer the test questions: {name}", "evaluate_mllm.py",
+                   *score, *files, "--out", model / "test"),
+        ]  # fmt: skip
+    shuffled = script("score_shuffled", "Answer them about the wrong videos: sefar",
+                      "evaluate_mllm.py", "--model", out / "mllm/sefar/model",
+                      "--encoder-features", out / "tokens/sefar", *files, "--shuffle-videos",
+                      "--out", out / "mllm/sefar/test-shuffled")  # fmt: skip
+    return [*steps, shuffled]
+
+
+def finetune(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
+    """`accelerate launch scripts/finetune_mllm.py` on this machine's one device."""
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
+    command = (
+        sys.executable,
+        *launch,
+        str(SCRIPTS / "finetune_mllm.py"),
+        "demo",
+        *("--encoder-features", str(tokens), "--run-dir", str(model)),
+        *("--questions", str(settings.out / "qa-hard/train.jsonl")),
+        *("--config.epochs", str(settings.mllm_epochs), "--config.seed", str(settings.seed)),
+    )
+    return Step(name=f"finetune_{name}", title=f"Fine-tune the model on {name}", command=command)
+
+
+def run(step: Step, records: Path, *, again: bool) -> bool:
+    """Run a step unless its record says that this very command has been run; True if it ran."""
+    record = records / f"{step.name}.json"
+    command = [relative(part) for part in step.command]
+    if not again and record.exists() and json.loads(record.read_text())["command"] == command:
+        print(f"used again, made before by: {shlex.join(command)}")
+        return False
+    print(shlex.join(command), flush=True)
+    record.unlink(missing_ok=True)
+    began = time.perf_counter()
+    code = execute(step)
+    if code != 0:
+        raise SystemExit(
+            f"the step «{step.title}» failed with exit code {code}; its message is above"
+        )
+    took = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    records.mkdir(exist_ok=True)
+    record.write_text(
+        json.dumps(
+            {
+                "title": step.title,
+                "command": command,
+                "began": time.time() - took,
+                "seconds": took,
+                "peak_gib": peak,
+            }
+        )
+    )
+    print(f"took {took:.0f} s", flush=True)
+    return True
+
+
+def execute(step: Step) -> int:
+    """Run the command, its output on the screen and, if asked for, in a file; the exit code."""
+    if step.transcript is None:
+        return subprocess.run(step.command, check=False).returncode
+    ran = subprocess.run(step.command, check=False, stdout=subprocess.PIPE, text=True)
+    print(ran.stdout)
+    step.transcript.write_text(ran.stdout, encoding="utf-8")
+    return ran.returncode
+
+
+def relative(part: str) -> str:
+    """A part of a command without the folders of this machine."""
+    if part == sys.executable:
+        return "python"
+    return str(Path(part).relative_to(Path.cwd())) if part.startswith(str(Path.cwd())) else part
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Demo, description=__doc__))

@@ -1,0 +1,161 @@
+"""A manifest -> the batches that training and evaluation iterate over."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from qa_data.manifest import Clip, by_split, read_manifest
+from sefar_core.data.dataset import (
+    EvalClips,
+    LabeledClips,
+    Moments,
+    Reader,
+    TwoViews,
+    UnlabeledClips,
+    independent_moments,
+    read_from_folder,
+)
+from sefar_core.data.frame_store import open_frame_store
+from sefar_core.data.loader import Feed, Share, evaluation_batches, pair, training_stream
+from sefar_core.data.transforms import Augmentation, Pixels, fixed_placements
+from sefar_core.model import SefarModel
+from sefar_core.sampling import sample_fractions
+
+
+class TrainClips(NamedTuple):
+    """The clips of a manifest that training sees."""
+
+    labeled: list[Clip]
+    unlabeled: list[Clip]
+    num_classes: int
+    """One more than the largest label of any split."""
+
+
+def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
+    """The labeled and unlabeled clips of a manifest.
+
+    Raises:
+        ValueError: a split that training needs is empty.
+    """
+    clips = read_manifest(manifest)
+    labeled, unlabeled = by_split(clips, "labeled"), by_split(clips, "unlabeled")
+    if not labeled:
+        raise ValueError(f"{manifest} has no clip of split labeled; cut it with make_splits.py")
+    if need_unlabeled and not unlabeled:
+        raise ValueError(
+            f"{manifest} has no clip of split unlabeled; add some, or train on labels alone by "
+            f"setting warmup_epochs as large as epochs"
+        )
+    return TrainClips(labeled, unlabeled, 1 + max(c.label for c in clips if c.label is not None))
+
+
+def choose_reader(clips: TrainClips, video_root: Path, store: Path | None) -> Reader:
+    """Frames from the videos, or from a store of frames, decoded on first use."""
+    if store is None:
+        return partial(read_from_folder, root=video_root)
+    return open_frame_store([*clips.labeled, *clips.unlabeled], video_root, store).read
+
+
+class Look(NamedTuple):
+    """How training looks at a clip."""
+
+    sizes: tuple[int, ...]
+    augment: Augmentation
+    pixels: Pixels
+    seed: int
+
+
+class Pace(NamedTuple):
+    """How much of the streams a step takes, and where the run stands."""
+
+    batch_size: int
+    """Labeled clips of one optimizer step, over all processes."""
+    micro_batch_size: int
+    unlabeled_per_labeled: int
+    first_step: int
+    """Optimizer steps done before."""
+    warmup_steps: int
+    """Steps from the start of the run that see labels alone."""
+    share: Share
+
+
+def training_batches(
+    clips: TrainClips, read: Reader, look: Look, pace: Pace, feed: Feed
+) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]]:
+    """(labeled elements, labels, weak elements, strong elements) of one micro-batch after another.
+
+    The last two are empty during the warm-up.
+    """
+    sample = partial(sample_fractions, look.sizes)
+    labeled = training_stream(
+        LabeledClips(
+            clips.labeled,
+            read,
+            sample=sample,
+            augment=look.augment,
+            pixels=look.pixels,
+            seed=look.seed,
+        ),
+        batch_size=pace.micro_batch_size,
+        start=pace.first_step * pace.batch_size,
+        share=pace.share,
+        feed=feed,
+    )
+    unlabeled = iter(())
+    if clips.unlabeled:
+        ssl_steps = max(pace.first_step - pace.warmup_steps, 0)
+        unlabeled = training_stream(
+            UnlabeledClips(
+                clips.unlabeled,
+                read,
+                views=TwoViews(sample, independent_moments, look.augment, look.augment),
+                pixels=look.pixels,
+                seed=look.seed,
+            ),
+            batch_size=pace.micro_batch_size * pace.unlabeled_per_labeled,
+            start=ssl_steps * pace.batch_size * pace.unlabeled_per_labeled,
+            share=pace.share,
+            feed=feed,
+        )
+    micros = pace.batch_size // (pace.micro_batch_size * pace.share.num_ranks)
+    warmup = max(pace.warmup_steps - pace.first_step, 0) * micros
+    return pair(labeled, unlabeled, warmup=warmup)
+
+
+def to_device(elements: list[Tensor], device: torch.device) -> list[Tensor]:
+    """The elements on the device."""
+    return [clip.to(device, non_blocking=True) for clip in elements]
+
+
+def evaluation_views(
+    model: SefarModel,
+    clips: Sequence[Clip],
+    read: Reader,
+    *,
+    moments: Sequence[Moments],
+    num_crops: int,
+    feed: Feed,
+) -> DataLoader:
+    """Deterministic views of every clip, as `evaluate.predict` takes them.
+
+    Args:
+        model: says what size and colors it takes.
+        clips: with labels.
+        read: where frames come from.
+        moments: of each temporal view; see `dataset.view_moments`.
+        num_crops: 1 or 3 places of each view.
+        feed: loader processes.
+    """
+    views = EvalClips(
+        clips,
+        read,
+        moments=moments,
+        placements=fixed_placements(model.image_size, num_crops),
+        pixels=Pixels(model.image_size, model.mean, model.std),
+    )
+    return evaluation_batches(views, batch_size=8, feed=feed)

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core.config import ModelConfig
+from sefar_mllm.encoders import ENCODERS, pool
+
+SETTINGS = ModelConfig(
+    image_size=32,
+    patch_size=8,
+    dim=16,
+    depth=1,
+    num_heads=2,
+    fusion_dim=8,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.3, 0.4),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoders") / "encoder"
+    torch.manual_seed(0)
+    model = build_model(SETTINGS, num_classes=3)
+    for parameter in model.parameters():  # the temporal layers begin at zero: give them a say
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_encoder(model, SETTINGS, path)
+    return path
+
+
+def telltale_frames(batch=2, height=32, width=32):
+    """Every clip and frame has a picture of its own."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, 8, height, width, 3), generator=generator).byte()
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_every_encoder_keeps_the_same_contract(folder, name):
+    encoder = ENCODERS[name](folder)
+    tokens = encoder.encode(telltale_frames())
+    assert tokens.shape == (2, 8, 4, 4, 16)
+    assert tokens.dtype == torch.float32
+    assert encoder.name == name
+    assert encoder.dim == 16
+    assert encoder.moments == pytest.approx([(i + 0.5) / 8 for i in range(8)])
+
+
+def test_tokens_are_the_recognizers_own_on_elements_cut_by_hand(folder):
+    from sefar_core import load_encoder
+
+    model = load_encoder(folder)
+    frames = telltale_frames()
+    scale = torch.tensor(SETTINGS.std).view(1, 3, 1, 1, 1)
+    shift = torch.tensor(SETTINGS.mean).view(1, 3, 1, 1, 1)
+    clip = (frames.float() / 255).permute(0, 4, 1, 2, 3)
+    clip = (clip - shift) / scale
+    # Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones.
+    by_hand = model.frame_tokens([clip[:, :, [3, 7]], clip[:, :, [1, 5]], clip[:, :, 0::2]])
+    got = ENCODERS["sefar"](folder).encode(frames)
+    torch.testing.assert_close(got, by_hand, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frame_tells_nothing_about_the_frames_of_other_elements(folder):
+    encoder = ENCODERS["sefar"](folder)
+    frames = telltale_frames(batch=1)
+    changed = frames.clone()
+    changed[:, 3] = 0
+    moved = (encoder.encode(frames) - encoder.encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+    assert moved.tolist() == [place in (3, 7) for place in range(8)]
+
+
+def test_larger_frames_are_scaled_and_cropped_by_the_encoder(folder):
+    encoder = ENCODERS["sefar"](folder)
+    small = telltale_frames(height=32, width=32)
+    wide = torch.zeros(2, 8, 32, 64, 3, dtype=torch.uint8)
+    wide[:, :, :, 16:48] = small
+    torch.testing.assert_close(encoder.encode(wide), encoder.encode(small))
+
+
+def test_random_weights_follow_the_seed_and_leave_the_global_state_alone(folder):
+    frames = telltale_frames()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, again, other = (ENCODERS["random"](folder, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), expected)
+    assert first.digest == again.digest != other.digest
+    assert torch.equal(first.encode(frames), again.encode(frames))
+    assert not torch.equal(first.encode(frames), other.encode(frames))
+    assert first.digest != ENCODERS["sefar"](folder).digest
+
+
+def test_the_constant_encoder_is_blind(folder):
+    encoder = ENCODERS["constant"](folder)
+    tokens = encoder.encode(telltale_frames())
+    assert torch.equal(tokens, tokens[:1, :1, :1, :1].expand_as(tokens))
+    assert torch.equal(tokens, encoder.encode(torch.zeros_like(telltale_frames())))
+
+
+@pytest.mark.parametrize("grid", [1, 2, 3])
+def test_pooling_takes_the_mean_of_each_place(grid):
+    tokens = torch.arange(1 * 2 * 4 * 4 * 3.0).view(1, 2, 4, 4, 3)
+    got = pool(tokens, grid)
+    assert got.shape == (1, 2, grid, grid, 3)
+    for row in range(grid):
+        for column in range(grid):
+            tall = slice(row * 4 // grid, -(-(row + 1) * 4 // grid))
+            wide = slice(column * 4 // grid, -(-(column + 1) * 4 // grid))
+            expected = tokens[:, :, tall, wide].mean(dim=(2, 3))
+            torch.testing.assert_close(got[:, :, row, column], expected)
+
+
+def test_no_grid_is_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        pool(torch.zeros(1, 1, 2, 2, 1), 0)
+
+
+def test_a_folder_without_an_encoder_is_named(tmp_path):
+    from sefar_core.checkpoint import CheckpointError
+
+    for build in ENCODERS.values():
+        with pytest.raises(CheckpointError, match=tmp_path.name):
+            build(tmp_path)

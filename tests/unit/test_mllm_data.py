@@ -1,0 +1,144 @@
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qa_data.schema import write_public_json, write_questions
+from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.data import (
+    Collator,
+    LessonError,
+    Lessons,
+    lesson,
+    load_questions,
+    pad_batch,
+    refuse_too_long,
+)
+from sefar_mllm.demo.tokenizer import make_tokenizer
+from sefar_mllm.prompt import IGNORE, EncodedPrompt
+from sefar_mllm.token_cache import CacheError, TokenCache
+from tests.oracles import toy_llm
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(folder, size=640, seed=0)
+    return load_tokenizer(folder)
+
+
+@pytest.fixture
+def asked():
+    return toy_llm.questions(6)
+
+
+@pytest.fixture
+def lessons(tmp_path, tokenizer, asked):
+    cache = toy_llm.cache(tmp_path, asked)
+    return Lessons(asked, cache, tokenizer, video_id=len(tokenizer), seed=3)
+
+
+def shown_options(lessons, index):
+    """The option order that is in an item's prompt."""
+    text = lessons.tokenizer.decode([i for i in lessons[index]["prompt"].ids if i < 640])
+    places = {option: text.index(option) for option in toy_llm.TEXTS}
+    return sorted(places, key=places.__getitem__)
+
+
+def test_the_taught_letter_always_marks_the_right_option(lessons, asked):
+    for epoch in range(5):
+        lessons.set_epoch(epoch)
+        for index, question in enumerate(asked):
+            labels = [i for i in lessons[index]["prompt"].labels if i != IGNORE]
+            letter = "ABCD".index(lessons.tokenizer.decode(labels[:1]).strip())
+            assert shown_options(lessons, index)[letter] == question.options[question.answer]
+
+
+def test_options_are_in_another_order_every_epoch_and_in_the_same_when_asked_again(lessons):
+    orders = []
+    for epoch in [*range(8), 0]:
+        lessons.set_epoch(epoch)
+        orders.append(tuple(shown_options(lessons, 0)))
+    assert orders[0] == orders[-1]
+    assert len(set(orders)) > 4
+
+
+def test_items_depend_on_seed_epoch_and_question_and_on_no_global_state(lessons, asked):
+    torch.manual_seed(0)
+    random.seed(0)
+    before = lessons[2]["prompt"].ids
+    torch.manual_seed(99)
+    random.seed(99)
+    assert lessons[2]["prompt"].ids == before
+    alone = Lessons(asked[2:3], lessons.cache, lessons.tokenizer, video_id=640, seed=3)
+    assert alone[0]["prompt"].ids == before
+
+
+def test_noise_on_tokens_is_drawn_anew_every_epoch_and_is_reproducible(tmp_path, tokenizer, asked):
+    cache = toy_llm.cache(tmp_path, asked)
+    noisy = Lessons(asked, cache, tokenizer, video_id=len(tokenizer), token_noise=0.5)
+    first = noisy[1]["video_tokens"]
+    assert torch.equal(first, noisy[1]["video_tokens"])
+    moved = first - cache[asked[1].video].float()
+    assert moved.std().item() == pytest.approx(
+        0.5 * cache[asked[1].video].float().std(dim=-1).mean().item(), rel=0.25
+    )
+    noisy.set_epoch(1)
+    assert not torch.equal(first, noisy[1]["video_tokens"])
+
+
+@pytest.mark.parametrize("style", ["letter", "text", "mixed"])
+def test_answer_styles_teach_what_they_say(asked, style):
+    answers = [lesson(asked[1], style, random.Random(i)).assistant for i in range(60)]
+    letters = [answer for answer in answers if len(answer) == 1]
+    texts = [answer for answer in answers if answer == "salto backward tucked"]
+    both = [answer for answer in answers if answer[1:] == ". salto backward tucked"]
+    assert len(letters) + len(texts) + len(both) == 60
+    assert bool(letters) == (style != "text")
+    assert bool(texts) == bool(both) == (style != "letter")
+
+
+def test_batches_are_padded_and_padding_is_neither_seen_nor_learned():
+    prompts = [EncodedPrompt([5, 6, 7], [IGNORE, 6, 7]), EncodedPrompt([8], [8])]
+    right = pad_batch(prompts, 0)
+    assert right["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert right["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert right["labels"].tolist() == [[IGNORE, 6, 7], [8, IGNORE, IGNORE]]
+    left = pad_batch(prompts, 0, side="left")
+    assert left["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_a_batch_carries_each_clips_tokens_and_name(lessons, asked):
+    batch = Collator(0)([lessons[4], lessons[1]])
+    assert batch["clip_ids"] == ["clip4", "clip1"]
+    torch.testing.assert_close(batch["video_tokens"][1], lessons.cache["clip1"].float())
+
+
+def test_prompts_that_are_too_long_are_refused_all_at_once(lessons):
+    longest = max(len(lessons[i]["prompt"].ids) for i in range(6))
+    refuse_too_long(lessons, longest)
+    with pytest.raises(LessonError, match="6 of 6 prompts exceed 50 tokens"):
+        refuse_too_long(lessons, 50)
+
+
+def test_clips_without_tokens_are_refused_all_at_once(tmp_path, asked):
+    toy_llm.cache(tmp_path, asked[:4])
+    with pytest.raises(CacheError, match="lacks 2 of 6 clips"):
+        TokenCache(tmp_path, [question.video for question in asked])
+
+
+def test_no_questions_are_refused(lessons):
+    with pytest.raises(LessonError, match="no questions"):
+        Lessons([], lessons.cache, lessons.tokenizer, video_id=640)
+
+
+def test_both_kinds_of_question_files_are_read(tmp_path, asked):
+    write_questions(asked, tmp_path / "own.jsonl")
+    public = [replace(question, frame_length=10) for question in asked]
+    write_public_json(public, tmp_path / "public.json")
+    assert load_questions(tmp_path / "own.jsonl") == asked
+    assert [q.options for q in load_questions(tmp_path / "public.json")] == [
+        q.options for q in asked
+    ]
