@@ -37,7 +37,7 @@ class Demo:
     """Rendered test clips, of other athletes and arenas."""
     epochs: int = 40
     """Passes over the labeled clips in SeFAR's and in the supervised run alike."""
-    mllm_epochs: int = 10
+    mllm_epochs: int = 25
     """Passes over the training questions for each encoder."""
     seed: int = 0
     """Of all draws."""
@@ -211,7 +211,7 @@ def finetune(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
         "demo",
         *("--encoder-features", str(tokens), "--run-dir", str(model)),
         *("--questions", str(settings.out / "qa-hard/train.jsonl")),
-        *("--config.epochs", str(settings.mllm_epochs), "--config.seed", str(settings.seed)),
+        *("--epochs", str(settings.mllm_epochs), "--seed", str(settings.seed)),
     )
     return Step(name=f"finetune_{name}", title=f"Fine-tune the model on {name}", command=command)
 

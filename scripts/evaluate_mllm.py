@@ -1,7 +1,7 @@
 """Score a fine-tuned language model on one or several question files.
 
     scripts/evaluate_mllm.py --model runs/mllm-sefar/model --encoder-features data/tokens/sefar \
-        --questions data/gym-qa/test-public.jsonl data/gym-qa/test-hard.jsonl --out runs/scores
+        --questions data/qa-public/test.jsonl data/qa-hard/test.jsonl --out runs/scores
 
 Primary number: letter likelihoods averaged over all rotations of the options. Intervals resample
 source videos. --shuffle-videos shows every question another clip's video: what is still right then
@@ -20,20 +20,24 @@ def main(settings: EvaluateConfig) -> None:
     from qa_data.schema import QuestionError
     from sefar_core.run_folder import surroundings, write_json
     from sefar_mllm.checkpoint import FolderError, load_trained
-    from sefar_mllm.data import load_questions
+    from sefar_mllm.data import LessonError, load_questions, name_sets
     from sefar_mllm.evaluate import as_json, score_file, table
     from sefar_mllm.predict import PredictionError
     from sefar_mllm.token_cache import CacheError
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        sets = {path.stem: load_questions(path, settings.manifest) for path in settings.questions}
+        names = name_sets(settings.questions)
+        sets = {
+            name: load_questions(path, settings.manifest)
+            for name, path in zip(names, settings.questions, strict=True)
+        }
         model, tokenizer = load_trained(settings.model, device=device)
         summaries = {
             name: score_file(settings, model, tokenizer, questions, name=name)
             for name, questions in sets.items()
         }
-    except (QuestionError, CacheError, FolderError, PredictionError, OSError) as cause:
+    except (QuestionError, LessonError, CacheError, FolderError, PredictionError, OSError) as cause:
         raise SystemExit(f"error: {cause}") from cause
     numbers = {name: as_json(summary) for name, summary in summaries.items()}
     write_json(

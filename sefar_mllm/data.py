@@ -50,6 +50,22 @@ def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
     return questions if manifest is None else attach_classes(questions, read_manifest(manifest))
 
 
+def name_sets(paths: Sequence[Path]) -> list[str]:
+    """A name for each question file: its own, behind its folder's where two are called alike.
+
+    Raises:
+        LessonError: a file is given twice.
+    """
+    stems = [path.stem for path in paths]
+    names = [
+        path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}-{path.stem}"
+        for path in paths
+    ]
+    if len(set(names)) < len(names):
+        raise LessonError(f"two question files have one name among {names}; rename one")
+    return names
+
+
 class Lessons(Dataset):
     """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
 

@@ -4,9 +4,11 @@ The loop, its resuming and its distribution over devices are the Trainer's; ours
 learns at which rate (`create_optimizer`), and the folder that is left behind.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class LaunchError(RuntimeError):
-    """The processes were not started as they believe; the message says how to start them."""
+    """A run that must not start as it was asked for; the message says what to change."""
 
 
 class LessonTrainer(Trainer):
@@ -83,11 +85,13 @@ def finetune(
         The folder of the trained model, run_dir/model.
 
     Raises:
-        LaunchError: several processes were started that do not know of one another.
+        LaunchError: several processes were started that do not know of one another, or the run
+            folder holds checkpoints of other settings.
         CacheError: the cache lacks clips.
         LessonError: prompts are too long.
     """
     refuse_lone_ranks()
+    refuse_other_settings(config, run_dir)
     cache = TokenCache(features, [question.video for question in questions])
     tokenizer = load_tokenizer(config.language_model)
     letter_ids(tokenizer, max(len(question.options) for question in questions))
@@ -211,4 +215,23 @@ def refuse_lone_ranks() -> None:
         raise LaunchError(
             f"{started} processes were started, but accelerate knows of {known}; on CPU set "
             f"ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes {started}"
+        )
+
+
+def refuse_other_settings(config: FinetuneConfig, run_dir: Path) -> None:
+    """A run that has checkpoints goes on with its own settings or not at all.
+
+    Raises:
+        LaunchError: a setting differs; the message names it.
+    """
+    stored = run_dir / "config.json"
+    if not stored.exists() or not any(run_dir.glob("checkpoints/*/checkpoint-*")):
+        return
+    before, asked = json.loads(stored.read_text()), json.loads(json.dumps(asdict(config)))
+    changed = [name for name in asked if before.get(name) != asked[name]]
+    if changed:
+        name = changed[0]
+        raise LaunchError(
+            f"{run_dir} has checkpoints of a run with {name} = {before.get(name)}, this one asks "
+            f"for {asked[name]}; choose another run folder, or delete its checkpoints"
         )

@@ -36,6 +36,8 @@ class PoseImage:
     """Unit vector of the body's long axis at the pelvis, (3,)."""
     angles: Array
     """Joint angles in degrees, (NUM_ANGLES,), as `figure.body_pose` orders them."""
+    apparatus: str | None
+    """The apparatus in the picture, by its event (FX is the floor's lines), or none."""
 
 
 def _unit(vector: Array) -> Array:
@@ -91,6 +93,7 @@ def random_pose_image(rng: np.random.Generator, size: int = 64) -> PoseImage:
         front=axes[0],
         up=axes[2],
         angles=angles[0],
+        apparatus=None if event is None else str(event),
     )
 
 

@@ -24,7 +24,7 @@ from sefar_mllm.evaluate import compare, score_file
 from sefar_mllm.features import extract
 from sefar_mllm.predict import read_predictions
 from sefar_mllm.token_cache import CacheError
-from sefar_mllm.train import finetune
+from sefar_mllm.train import LaunchError, finetune
 from tests.oracles import toy_llm
 
 NUM_CLIPS = 8
@@ -131,6 +131,23 @@ def test_a_stopped_run_goes_on_to_the_same_weights(world, tmp_path):
     resumed = finetune(config, asked, root / "tokens", tmp_path / "again")
     name = "adapter_model.safetensors"
     assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+
+
+def test_a_run_goes_on_with_its_own_settings_or_not_at_all(world, tmp_path):
+    root, _ = world
+    asked = load_questions(root / "questions.jsonl")
+    finetune(tiny(root, save_every_steps=2), asked, root / "tokens", tmp_path)
+    with pytest.raises(LaunchError, match="epochs = 2, this one asks for 3"):
+        finetune(tiny(root, save_every_steps=2, epochs=3), asked, root / "tokens", tmp_path)
+
+
+def test_processes_that_do_not_know_of_one_another_are_refused(world, tmp_path, monkeypatch):
+    root, _ = world
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    asked = load_questions(root / "questions.jsonl")
+    with pytest.raises(LaunchError, match="2 processes were started, but accelerate knows of 1"):
+        finetune(tiny(root), asked, root / "tokens", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_video_is_talked_about(world, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sefar_mllm.data import (
     Lessons,
     lesson,
     load_questions,
+    name_sets,
     pad_batch,
     refuse_too_long,
 )
@@ -132,6 +134,13 @@ def test_clips_without_tokens_are_refused_all_at_once(tmp_path, asked):
 def test_no_questions_are_refused(lessons):
     with pytest.raises(LessonError, match="no questions"):
         Lessons([], lessons.cache, lessons.tokenizer, video_id=640)
+
+
+def test_question_sets_that_are_called_alike_take_their_folders_names():
+    paths = [Path("qa-public/test.jsonl"), Path("qa-hard/test.jsonl"), Path("qa-hard/val.jsonl")]
+    assert name_sets(paths) == ["qa-public-test", "qa-hard-test", "val"]
+    with pytest.raises(LessonError, match="two question files have one name"):
+        name_sets([Path("a/test.jsonl"), Path("a/test.json")])
 
 
 def test_both_kinds_of_question_files_are_read(tmp_path, asked):
