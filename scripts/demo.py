@@ -31,13 +31,13 @@ SCRIPTS = Path(__file__).parent
 class Demo:
     out: Path = Path("runs/demo")
     """Folder of everything that the demo makes."""
-    num_train: int = 2000
+    num_train: int = 3000
     """Rendered training clips, of which a tenth is labeled."""
     num_test: int = 360
     """Rendered test clips, of other athletes and arenas."""
-    epochs: int = 40
+    epochs: int = 24
     """Passes over the labeled clips in SeFAR's and in the supervised run alike."""
-    mllm_epochs: int = 25
+    mllm_epochs: int = 16
     """Passes over the training questions for each encoder."""
     seed: int = 0
     """Of all draws."""
