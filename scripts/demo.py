@@ -4,14 +4,16 @@
     python scripts/demo.py --out runs/demo # a second time: what is there is used again
 
 Every step is a script of its own; its command is printed before it runs, so that it can be run
-alone. A step is done again when its command changed or a step before it was done again. The
-result is report.html in the output folder.
+alone. A step is done again, and what it made is removed first, when its command changed or a step
+before it was done again; a step that was interrupted goes on. The result is report.html in the
+output folder.
 """
 
 import json
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +52,8 @@ class Step:
     name: str
     title: str
     command: tuple[str, ...]
+    makes: Path | None = None
+    """The folder that it makes."""
     transcript: Path | None = None
     """Where a copy of what it prints goes."""
 
@@ -96,7 +100,9 @@ def script(
     """A step that runs one of the scripts beside this file."""
     first, *rest = command
     whole = (sys.executable, str(SCRIPTS / str(first)), *map(str, rest))
-    return Step(name=name, title=title, command=whole, transcript=transcript)
+    made = [Path(whole[i + 1]) for i, word in enumerate(whole) if word in ("--out", "--run-dir")]
+    makes = made[0] if made and first not in ("report.py", "evaluate_ssl.py") else None
+    return Step(name=name, title=title, command=whole, makes=makes, transcript=transcript)
 
 
 def prepare(settings: Demo) -> list[Step]:
@@ -213,7 +219,8 @@ def finetune(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
         *("--questions", str(settings.out / "qa-hard/train.jsonl")),
         *("--epochs", str(settings.mllm_epochs), "--seed", str(settings.seed)),
     )
-    return Step(name=f"finetune_{name}", title=f"Fine-tune the model on {name}", command=command)
+    title = f"Fine-tune the model on {name}"
+    return Step(name=f"finetune_{name}", title=title, command=command, makes=model)
 
 
 def run(step: Step, records: Path, *, again: bool) -> bool:
@@ -224,6 +231,8 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
         print(f"used again, made before by: {shlex.join(command)}")
         return False
     print(shlex.join(command), flush=True)
+    if record.exists() and step.makes is not None:
+        shutil.rmtree(step.makes, ignore_errors=True)
     record.unlink(missing_ok=True)
     began = time.perf_counter()
     code = execute(step)
@@ -255,7 +264,8 @@ def execute(step: Step) -> int:
         return subprocess.run(step.command, check=False).returncode
     ran = subprocess.run(step.command, check=False, stdout=subprocess.PIPE, text=True)
     print(ran.stdout)
-    step.transcript.write_text(ran.stdout, encoding="utf-8")
+    asked = shlex.join(relative(part) for part in step.command)
+    step.transcript.write_text(f"$ {asked}\n\n{ran.stdout}", encoding="utf-8")
     return ran.returncode
 
 

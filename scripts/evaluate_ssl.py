@@ -5,8 +5,8 @@
 
 Every clip is seen at fixed moments and crops; probabilities of its views are averaged. The
 controls repeat one middle frame, shuffle the frames, and (given --background-root, videos of the
-same names with the figure removed) leave only the background. Writes scores.json, confusion.png
-and trust.png into the run folder's evaluation/SPLIT.
+same names with the figure removed) leave only the background. Writes scores.json, ROLE_probs.npy,
+ROLE_confusion.png, trust.png and curves.png into the run folder's evaluation/SPLIT.
 """
 
 from collections.abc import Sequence
@@ -52,17 +52,31 @@ def main(settings: EvaluateSsl) -> None:
     from sefar_core.run_folder import surroundings, write_json
 
     classes = read_categories(settings.categories)
+    roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
+    if not roles:
+        raise SystemExit(
+            f"error: {settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
+        )
     clips = by_split(read_manifest(settings.manifest), settings.split)
+    if not clips:
+        raise SystemExit(
+            f"error: {settings.manifest} has no clip of split {settings.split}; cut one with "
+            f"make_splits.py, or name another --split"
+        )
     pairs = opposite_pairs(classes.values())
     sources = [clip.source for clip in clips]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = settings.run_dir / "evaluation" / settings.split
     out.mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict] = {}
-    for role in ("student", "teacher"):
-        if not (settings.run_dir / role).exists():
-            continue
+    for role in roles:
         network = load_encoder(settings.run_dir / role).to(device)
+        if network.classifier.out_features != len(classes):
+            raise SystemExit(
+                f"error: {settings.run_dir / role} scores {network.classifier.out_features} "
+                f"classes, but {settings.categories} lists {len(classes)}; give the list it was "
+                f"trained with"
+            )
         for control, probs, labels in looks(settings, network, clips, device):
             name = role if control is None else f"{role}, {control}"
             in_pairs = pair_accuracy(probs, labels, pairs).numpy()
@@ -85,6 +99,7 @@ def main(settings: EvaluateSsl) -> None:
                 )
         if role == "teacher":
             rows[role]["trust"] = trust_of(settings, network, clips, device, out)
+    draw_curves(settings.run_dir, out / "curves.png")
     write_json(out / "scores.json", {"settings": asdict(settings), "rows": rows} | surroundings())
     show(rows, settings)
 
@@ -109,7 +124,7 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
     generator = torch.Generator().manual_seed(0)
     shuffled = (
         (shuffle_frames(elements, generator), labels, places)
-        for elements, labels, places in views(read, moments=view_moments(network.sizes, 1))
+        for elements, labels, places in plain(read)
     )
     yield "frames shuffled", *predict(network, shuffled, device)
     if settings.background_root is not None:
@@ -127,10 +142,15 @@ def trust_of(settings: EvaluateSsl, network, clips: Sequence, device, out: Path)
     from sefar_core.data.feeds import evaluation_views
     from sefar_core.data.loader import Feed
     from sefar_core.plots import plot_trust
-    from sefar_core.regulation import adaptive_weight
+    from sefar_core.regulation import adaptive_weight, fixed_threshold
     from sefar_core.teacher import EmaTeacher
 
     config = json.loads((settings.run_dir / "config.json").read_text())
+    rules = {
+        "adaptive": adaptive_weight,
+        "fixed": partial(fixed_threshold, threshold=config["loss"]["threshold"]),
+    }
+    regulate = rules[config["loss"]["regulation"]]
     teacher = EmaTeacher(network, decay=0.0, dropout_passes=config["teacher"]["dropout_passes"])
     torch.manual_seed(0)
     read = partial(read_from_folder, root=settings.video_root)
@@ -145,7 +165,7 @@ def trust_of(settings: EvaluateSsl, network, clips: Sequence, device, out: Path)
     trust, right = [], []
     for elements, labels, _ in views:
         pseudo = teacher.predict([clip.to(device) for clip in elements])
-        trust.append(adaptive_weight(pseudo.confidence, pseudo.spread).cpu())
+        trust.append(regulate(pseudo.confidence, pseudo.spread).cpu())
         right.append(pseudo.label.cpu() == labels)
     trusts, rights = torch.cat(trust).numpy(), torch.cat(right).numpy()
     plot_trust(trusts, rights, out / "trust.png")
@@ -154,6 +174,21 @@ def trust_of(settings: EvaluateSsl, network, clips: Sequence, device, out: Path)
         "trust_of_right": float(trusts[rights].mean()) if rights.any() else None,
         "trust_of_wrong": float(trusts[~rights].mean()) if (~rights).any() else None,
     }
+
+
+def draw_curves(run_dir: Path, path: Path) -> None:
+    """The losses and the mean trust over the steps of training."""
+    import json
+
+    from sefar_core.plots import plot_curves
+
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    curves = {}
+    for name in ("supervised", "unsupervised", "mix", "trust"):
+        told = [line for line in lines if name in line]
+        if told:
+            curves[name] = ([line["step"] for line in told], [line[name] for line in told])
+    plot_curves(curves, path, ylabel="loss, or trust")
 
 
 def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
@@ -187,5 +222,17 @@ def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
     Console().print(table)
 
 
+def run() -> None:
+    settings = tyro.cli(EvaluateSsl, description=__doc__)
+
+    from sefar_core.checkpoint import CheckpointError
+    from sefar_core.data.video import VideoReadError
+
+    try:
+        main(settings)
+    except (CheckpointError, VideoReadError, ValueError, OSError) as cause:
+        raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
+
+
 if __name__ == "__main__":
-    main(tyro.cli(EvaluateSsl, description=__doc__))
+    run()

@@ -1,10 +1,10 @@
 """Fine-tune a language model on questions about clips whose tokens are cached.
 
     accelerate launch scripts/finetune_mllm.py demo --encoder-features data/tokens/sefar \
-        --questions data/gym-qa/train.jsonl --run-dir runs/mllm-sefar
+        --questions data/qa-public/train.jsonl data/qa-hard/train.jsonl --run-dir runs/mllm-sefar
 
 The first word is a preset: `demo` (the toy language model, two CPU cores, a minute) or
-`vicuna_7b`; every setting of it can be overridden, for example `--config.language-model DIR`. The
+`vicuna_7b`; every setting of it can be overridden, for example `--language-model DIR`. The
 run folder gets config.json, run.json, metrics.jsonl, and `model`, which evaluate_mllm.py and
 chat.py take. The same command again goes on from the last whole checkpoint.
 """
@@ -23,8 +23,8 @@ from sefar_mllm.presets import PRESETS
 class FinetuneMllm:
     encoder_features: Path
     """Token cache that extract_features.py wrote."""
-    questions: Path
-    """What to learn: .jsonl, or a public .json."""
+    questions: tuple[Path, ...]
+    """What to learn: one or several files, .jsonl or public .json."""
     run_dir: Path
     """Folder of this run; one that was interrupted is gone on with."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
@@ -38,9 +38,17 @@ def main(settings: FinetuneMllm) -> None:
     from sefar_mllm.train import LaunchError, finetune
 
     try:
-        questions = load_questions(settings.questions)
+        questions = [one for path in settings.questions for one in load_questions(path)]
         folder = finetune(settings.config, questions, settings.encoder_features, settings.run_dir)
-    except (QuestionError, CacheError, LessonError, FolderError, LaunchError, OSError) as cause:
+    except (
+        QuestionError,
+        CacheError,
+        LessonError,
+        FolderError,
+        LaunchError,
+        OSError,
+        ValueError,
+    ) as cause:
         raise SystemExit(f"error: {cause}") from cause
     print(f"the trained model is in {folder}")
 

@@ -66,7 +66,9 @@ def picture(path: Path) -> str:
     return f'<img src="data:image/png;base64,{data}" alt="{path.stem}">'
 
 
-def percent(value: float, interval: Sequence[float] | None = None) -> str:
+def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "-"
     text = f"{100 * value:.1f}"
     return (
         text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
@@ -93,9 +95,10 @@ def recognition(out: Path) -> str:
         if trust := scores.get("teacher", {}).get("trust"):
             verdicts.append(
                 f"The teacher's pseudo-labels are right for {percent(trust['pseudo_labels_right'])}"
-                f" % of the test clips; mean trust {trust['trust_of_right']:.2f} where right and"
-                f" {trust['trust_of_wrong']:.2f} where wrong."
+                f" % of the test clips; mean trust in percent {percent(trust['trust_of_right'])}"
+                f" where right and {percent(trust['trust_of_wrong'])} where wrong."
             )
+        verdicts.append(background_verdict(run, scores))
     header = (
         "run",
         "network",
@@ -114,6 +117,19 @@ def recognition(out: Path) -> str:
         + f"<p>{difference(out)} {' '.join(verdicts)}</p>"
         + picture(evaluation / "student_confusion.png")
         + picture(evaluation / "trust.png")
+        + picture(evaluation / "curves.png")
+    )
+
+
+def background_verdict(run: str, scores: dict) -> str:
+    """Whether arenas alone tell more than the commonest class does."""
+    empty = scores["student, background only"]
+    share, clips = empty["majority"], empty["num_clips"]
+    error = (share * (1 - share) / clips) ** 0.5
+    away = (empty["top1"] - share) / error
+    return (
+        f"On the background alone {run} is {away:+.1f} standard errors away from the share of the "
+        f"commonest class."
     )
 
 
@@ -145,7 +161,8 @@ def answers(out: Path) -> str:
     runs = [(name, "test") for name in ENCODERS] + [("sefar", "test-shuffled")]
     for name, folder in runs:
         sets = json.loads((out / "mllm" / name / folder / "metrics.json").read_text())["sets"]
-        for rule, one in zip(("public", "hard"), sets.values(), strict=True):
+        for set_name, one in sets.items():
+            rule = "hard" if "hard" in set_name else "public"
             shown = f"{name}, wrong videos" if folder == "test-shuffled" else name
             micro, macro = (
                 percent(one[kind]["value"], (one[kind]["low"], one[kind]["high"]))
@@ -179,17 +196,19 @@ def paired(out: Path) -> list[tuple[str, str]]:
         files = sorted((out / "mllm" / name / folder).glob("predictions-*hard*.jsonl"))
         return read_predictions(files[0])
 
+    contests = [(f"sefar minus {rival}", ("sefar",), (rival,)) for rival in ENCODERS[1:]]
+    blind = ("constant",)
+    contests.append(("sefar shown wrong videos, minus constant", ("sefar", "test-shuffled"), blind))
     rows = []
-    for rival in ENCODERS[1:]:
+    for name, first, second in contests:
         gap = compare(
-            predictions("sefar"), predictions(rival), resamples=2000, rng=np.random.default_rng(0)
+            predictions(*first),
+            predictions(*second),
+            resamples=2000,
+            rng=np.random.default_rng(0),
         ).micro
-        rows.append(
-            (
-                f"sefar minus {rival}",
-                f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]",
-            )
-        )
+        shown = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+        rows.append((name, shown))
     return rows
 
 
@@ -256,7 +275,7 @@ def ran(out: Path, here: dict) -> str:
     return (
         f"<p>Commit {here['commit']}, Python {here['python']}, {here['machine']}; {versions}. "
         f"Steps together: {total / 60:.1f} minutes.</p>"
-        + table(("step", "time", "peak memory so far", "command"), rows)
+        + table(("step", "time", "largest process so far", "command"), rows)
     )
 
 

@@ -43,7 +43,9 @@ def main(settings: TrainSsl) -> None:
             video_root=settings.video_root,
             run_dir=settings.run_dir,
         )
-    except (CheckpointError, FrameStoreError, VideoReadError, ValueError) as cause:
+    except VideoReadError as cause:  # a loader process sends its traceback before the message
+        raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
+    except (CheckpointError, FrameStoreError, FloatingPointError, ValueError) as cause:
         raise SystemExit(f"error: {cause}") from cause
 
 

@@ -59,6 +59,7 @@ def save_encoder(model: SefarModel, config: ModelConfig, folder: Path) -> None:
         "num_classes": model.classifier.out_features,
     }
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     save_file(contiguous(model.state_dict()), fresh / WEIGHTS)
     (fresh / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")

@@ -42,6 +42,9 @@ class ModelConfig:
     def __post_init__(self):
         if len(self.sizes) < 1 or min(self.sizes, default=0) < 1:
             raise ValueError(f"model.sizes needs a frame in every element, got {self.sizes}")
+        for name in ("image_size", "patch_size", "dim", "depth", "num_heads", "fusion_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"model.image_size must be a multiple of model.patch_size, got "
@@ -159,6 +162,9 @@ class TrainConfig:
     """auto: bf16 on CUDA, fp32 elsewhere."""
 
     def __post_init__(self):
+        for name in ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
@@ -168,8 +174,5 @@ class TrainConfig:
             raise ValueError(
                 f"warmup_epochs must lie in [0, epochs], got {self.warmup_epochs} of {self.epochs}"
             )
-        for name in ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.save_every_epochs < 1:
             raise ValueError(f"save_every_epochs must be at least 1, got {self.save_every_epochs}")

@@ -1,5 +1,6 @@
 """The whole of a training run: settings and a manifest in, a run folder out."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
     if config.model.pretrained is not None:
         load_vit(student.backbone, config.model.pretrained)
     if accelerator.is_main_process:
-        open_run(run_dir, config, seed=config.seed)
+        data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+        open_run(run_dir, config, seed=config.seed, data=data)
 
     schedule = Schedule(len(clips.labeled), config.batch_size, config.epochs, config.warmup_epochs)
     loop = Loop(student, config, accelerator, run_dir)
@@ -60,7 +62,14 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     precision = config.mixed_precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "no"
-    return Accelerator(mixed_precision=precision)
+    accelerator = Accelerator(mixed_precision=precision)
+    if config.batch_size % (config.micro_batch_size * accelerator.num_processes):
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} "
+            f"processes in micro-batches of {config.micro_batch_size}; choose a multiple of "
+            f"{config.micro_batch_size * accelerator.num_processes}"
+        )
+    return accelerator
 
 
 def batches(
@@ -86,7 +95,7 @@ def batches(
     feed = Feed(workers=data.workers, pin_memory=accelerator.device.type == "cuda")
     store = loop.run_dir.parent / "frames" if data.store else None
     with accelerator.main_process_first():
-        read = choose_reader(clips, video_root, store)
+        read = choose_reader(clips, video_root, store, workers=data.workers)
     device = accelerator.device
     for labeled, labels, weak, strong in training_batches(clips, read, look, pace, feed):
         yield SslBatch(

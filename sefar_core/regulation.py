@@ -50,7 +50,7 @@ def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -
 
 def check(confidence: PerClip, spread: PerClip) -> None:
     """Refuse what is no probability, and what is no standard deviation."""
-    # Forces one device sync a step; reading the loss for metrics.jsonl forces one anyway.
+    # Forces device syncs; reading the loss for metrics.jsonl forces one anyway.
     if not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-5):
         raise ValueError(
             f"confidence must be a probability in [0, 1], got values in "

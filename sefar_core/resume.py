@@ -41,6 +41,8 @@ def save_state(
     """Write the state after `step` optimizer steps; older ones but the last two are removed."""
     states.mkdir(parents=True, exist_ok=True)
     fresh = states / f".step-{step:08d}.{os.getpid()}"
+    for draft in states.glob(".step-*"):  # what a killed save left
+        shutil.rmtree(draft)
     fresh.mkdir()
     save_file(contiguous(student.state_dict()), fresh / "student.safetensors")
     if teacher is not None:
@@ -53,7 +55,8 @@ def save_state(
     shutil.rmtree(final, ignore_errors=True)
     fresh.rename(final)
     for old in complete_states(states)[:-2]:
-        shutil.rmtree(old)
+        if old != final:
+            shutil.rmtree(old)
     return final
 
 
@@ -76,6 +79,7 @@ def load_latest(states: Path) -> TrainState | None:
         if fault is None:
             return read_state(folder)
         warnings.warn(f"{folder}: {fault}; going back to the state before it", stacklevel=2)
+        folder.rename(folder.with_name(f"damaged-{folder.name}.{os.getpid()}"))
     return None
 
 

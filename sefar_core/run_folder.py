@@ -44,18 +44,21 @@ def refuse_other_settings(run_dir: Path, found: dict, asked: dict) -> None:
             )
 
 
-def open_run(run_dir: Path, settings: Any, *, seed: int) -> None:
+def open_run(
+    run_dir: Path, settings: Any, *, seed: int, data: dict[str, str] | None = None
+) -> None:
     """Make the folder of a run and say in it what runs.
 
     Args:
         run_dir: made if missing; may hold the same run, to go on with.
         settings: a dataclass, stored as config.json.
         seed: of all draws.
+        data: what the run learns from, stored with the settings.
 
     Raises:
         ValueError: the folder holds a run of other settings.
     """
-    asked = json.loads(as_json(dataclasses.asdict(settings)))
+    asked = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
     if (run_dir / "config.json").exists():
         refuse_other_settings(run_dir, json.loads((run_dir / "config.json").read_text()), asked)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def sample_fractions(
     ]
 
 
-def centre_fractions(sizes: Sequence[int], offset: float = 0.5) -> list[Float[Tensor, "frame"]]:
+def center_fractions(sizes: Sequence[int], offset: float = 0.5) -> list[Float[Tensor, "frame"]]:
     """The same moments every time: `offset` (in [0, 1)) of the way through each segment.
 
     Raises:

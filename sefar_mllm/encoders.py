@@ -23,7 +23,7 @@ from sefar_core.checkpoint import build_model, read_settings
 from sefar_core.config import ModelConfig
 from sefar_core.data.transforms import Pixels, fixed_placements, look
 from sefar_core.model import SefarModel
-from sefar_core.sampling import centre_fractions, element_segments
+from sefar_core.sampling import center_fractions, element_segments
 from sefar_core.shapes import FrameTokens
 
 
@@ -164,7 +164,7 @@ def _origin(folder: Path, seed: int) -> dict[str, Any]:
 
 def _moments(model: SefarModel) -> tuple[float, ...]:
     """The centers of all segments in the order of time."""
-    return tuple(sorted(float(f) for part in centre_fractions(model.sizes) for f in part))
+    return tuple(sorted(float(f) for part in center_fractions(model.sizes) for f in part))
 
 
 def _settings_file(folder: Path) -> Path:

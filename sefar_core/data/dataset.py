@@ -20,7 +20,7 @@ from qa_data.manifest import Clip
 from sefar_core.data.draws import seeded
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, look
 from sefar_core.data.video import read_fractions
-from sefar_core.sampling import centre_fractions
+from sefar_core.sampling import center_fractions
 
 CLIP_FRAME_AXIS = 1  # of (channel, frame, height, width), a clip without its batch axis
 Moments = list[Tensor]
@@ -215,7 +215,7 @@ class EvalClips(Dataset[EvalItem]):
 
 def view_moments(sizes: Sequence[int], num_views: int) -> list[Moments]:
     """Moments of evaluation: view v of V looks (v + 0.5) / V of the way into every segment."""
-    return [centre_fractions(sizes, (view + 0.5) / num_views) for view in range(num_views)]
+    return [center_fractions(sizes, (view + 0.5) / num_views) for view in range(num_views)]
 
 
 def _frames(read: Reader, clip: Clip, moments: Moments) -> list[Tensor]:

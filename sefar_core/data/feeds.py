@@ -54,11 +54,14 @@ def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
     return TrainClips(labeled, unlabeled, 1 + max(c.label for c in clips if c.label is not None))
 
 
-def choose_reader(clips: TrainClips, video_root: Path, store: Path | None) -> Reader:
+def choose_reader(
+    clips: TrainClips, video_root: Path, store: Path | None, *, workers: int
+) -> Reader:
     """Frames from the videos, or from a store of frames, decoded on first use."""
     if store is None:
         return partial(read_from_folder, root=video_root)
-    return open_frame_store([*clips.labeled, *clips.unlabeled], video_root, store).read
+    seen = [*clips.labeled, *clips.unlabeled]
+    return open_frame_store(seen, video_root, store, workers=workers).read
 
 
 class Look(NamedTuple):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sefar_core.sampling import centre_fractions, element_segments, sample_fractions, time_order
+from sefar_core.sampling import center_fractions, element_segments, sample_fractions, time_order
 
 # Read off the public code by running it (shared facts of the method, long clips).
 PUBLIC_SEGMENTS = {
@@ -48,7 +48,7 @@ def test_the_same_generator_gives_the_same_moments():
 
 
 def test_centre_moments_stand_in_the_middle_of_each_segment():
-    fine, fine_too, context = centre_fractions((2, 2, 4))
+    fine, fine_too, context = center_fractions((2, 2, 4))
     assert fine.tolist() == [3.5 / 8, 7.5 / 8]
     assert fine_too.tolist() == [1.5 / 8, 5.5 / 8]
     assert context.tolist() == [0.5 / 8, 2.5 / 8, 4.5 / 8, 6.5 / 8]
@@ -56,7 +56,7 @@ def test_centre_moments_stand_in_the_middle_of_each_segment():
 
 @pytest.mark.parametrize("sizes", PUBLIC_SEGMENTS)
 def test_time_order_sorts_the_moments(sizes):
-    laid_out = torch.cat(centre_fractions(sizes))
+    laid_out = torch.cat(center_fractions(sizes))
     in_time = laid_out[time_order(sizes)]
     assert torch.equal(in_time, laid_out.sort().values)
 
@@ -70,4 +70,4 @@ def test_an_element_without_frames_is_refused():
 
 def test_an_offset_outside_the_segment_is_refused():
     with pytest.raises(ValueError, match="place inside a segment"):
-        centre_fractions((2, 2, 4), offset=1.0)
+        center_fractions((2, 2, 4), offset=1.0)
