@@ -66,3 +66,7 @@ def test_the_ledger_names_functions_and_tests_that_exist():
         file = ROOT / "sefar_core" / f"{module}.py"
         if file.exists() and name != "py":
             assert re.search(rf"(def|class) {name}\b", file.read_text()), f"{module}.{name}"
+
+
+def test_no_result_waits_to_be_filled_in():
+    assert "PLACEHOLDER" not in README
