@@ -76,3 +76,16 @@ def test_a_failing_step_stops_the_demo_and_is_not_taken_for_done(demo, tmp_path)
     for _ in range(2):
         with pytest.raises(SystemExit, match="fall.*exit code 3"):
             demo.run(step, tmp_path / "steps", again=False)
+
+
+def test_what_ran_after_a_changed_step_is_done_again_even_after_an_interruption(demo, tmp_path):
+    records = tmp_path / "steps"
+    first, late = (
+        demo.Step(name=name, title=name, command=(sys.executable, "-c", "pass"))
+        for name in ("first", "late")
+    )
+    assert demo.run(first, records, again=False) and demo.run(late, records, again=False)
+    changed = demo.Step(name="first", title="first", command=(sys.executable, "-c", "1"))
+    assert demo.run(changed, records, again=False)  # the demo stops here and is started again
+    assert not demo.run(changed, records, again=False)
+    assert demo.run(late, records, again=False)
