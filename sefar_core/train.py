@@ -6,8 +6,7 @@ loader, so a resumed run equals an uninterrupted one. docs/paper_map.md, row 9.
 
 import math
 import random
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,29 +16,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sefar_core.checkpoint import load_exactly, save_encoder
-from sefar_core.config import LossConfig, OptimConfig, TrainConfig
-from sefar_core.loss import MIX_LOSSES, Losses, ramp
+from sefar_core.config import OptimConfig, TrainConfig
+from sefar_core.loss import ramp
 from sefar_core.model import SefarModel
-from sefar_core.perturbation import PERTURBATIONS, draw_mix_plan
-from sefar_core.regulation import adaptive_weight, fixed_threshold
+from sefar_core.recipe import Draws, micro_step
 from sefar_core.resume import load_latest, restore_optimizer, save_state
 from sefar_core.run_folder import append_metrics
-from sefar_core.step import Method, SslBatch, ssl_step, supervised_step
+from sefar_core.step import SslBatch
 from sefar_core.teacher import EmaTeacher
-
-
-def choose_method(config: LossConfig, generator: torch.Generator) -> Method:
-    """The parts that the settings name, drawing from `generator`."""
-    perturbation = PERTURBATIONS[config.perturbation]
-    regulations: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "adaptive": adaptive_weight,
-        "fixed": partial(fixed_threshold, threshold=config.threshold),
-    }
-    return Method(
-        perturb=lambda elements: perturbation(elements, generator),
-        regulate=regulations[config.regulation],
-        mix_loss=MIX_LOSSES[config.mix_on],
-    )
 
 
 def learning_rate(config: OptimConfig, progress: float) -> float:
@@ -183,7 +167,13 @@ def optimizer_step(loop: Loop, schedule: Schedule, batches: Iterator[SslBatch]) 
     for micro in range(num_micro):
         batch = next(batches)
         with accelerator.autocast():
-            losses, report = micro_step(loop, batch, generator, random.Random(step_seed + micro))
+            losses, report = micro_step(
+                loop.student,
+                loop.teacher,
+                batch,
+                config.loss,
+                Draws(generator, random.Random(step_seed + micro)),
+            )
         weight = 0.0 if loop.teacher is None else schedule.ramp(loop.step)
         loss = losses.total(
             ramp=weight, gamma_un=config.loss.gamma_un, gamma_mix=config.loss.gamma_mix
@@ -197,32 +187,6 @@ def optimizer_step(loop: Loop, schedule: Schedule, batches: Iterator[SslBatch]) 
         loop.teacher.update(loop.network)
     return {"lr": rate} | {
         name: sum(report[name] for report in reports) / num_micro for name in reports[0]
-    }
-
-
-def micro_step(
-    loop: Loop, batch: SslBatch, generator: torch.Generator, rng: random.Random
-) -> tuple[Losses, dict[str, float]]:
-    """The losses of one micro-batch, and what metrics.jsonl says of it."""
-    if loop.teacher is None:
-        losses = supervised_step(loop.student, batch.labeled, batch.labels)
-        return losses, {"supervised": losses.supervised.item()}
-    settings = loop.config.loss
-    mix = draw_mix_plan(
-        len(batch.strong[0]),
-        loop.network.backbone.grid,
-        len(batch.strong),
-        rng.betavariate(settings.mix_concentration, settings.mix_concentration),
-        generator,
-    )
-    method = choose_method(settings, generator)
-    losses, trust, confidence = ssl_step(loop.student, loop.teacher, batch, method, mix)
-    return losses, {
-        "supervised": losses.supervised.item(),
-        "unsupervised": losses.unsupervised.item(),
-        "mix": losses.mix.item(),
-        "trust": trust.mean().item(),
-        "confidence": confidence.mean().item(),
     }
 
 

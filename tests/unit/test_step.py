@@ -6,9 +6,9 @@ import torch
 from sefar_core.checkpoint import build_model
 from sefar_core.config import LossConfig, ModelConfig
 from sefar_core.perturbation import draw_mix_plan
+from sefar_core.recipe import choose_method
 from sefar_core.step import SslBatch, ssl_step, supervised_step
 from sefar_core.teacher import EmaTeacher
-from sefar_core.train import choose_method
 from tests.oracles import method as oracle
 
 TINY = ModelConfig(
