@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["load_encoder"]
+__all__ = ["load_encoder", "load_released_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:
@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from sefar_core.checkpoint import load_encoder
 
         return load_encoder
+    if name == "load_released_checkpoint":
+        from sefar_core.public_checkpoint import load_released_checkpoint
+
+        return load_released_checkpoint
     raise AttributeError(f"module 'sefar_core' has no attribute {name!r}")

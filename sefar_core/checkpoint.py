@@ -1,4 +1,4 @@
-"""Weights on disk: encoders that others load, and ViT weights that training starts from.
+"""Weights on disk: encoders that others load, and what is refused when weights do not fit.
 
 An encoder is a folder of config.json and model.safetensors. No file of ours is a pickle. A folder
 is written under another name and renamed when it is complete.
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from einops import rearrange
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -49,6 +47,7 @@ def build_model(config: ModelConfig, num_classes: int) -> SefarModel:
         dropout=config.dropout,
         mean=config.mean,
         std=config.std,
+        sampling=config.sampling,
     )
 
 
@@ -147,57 +146,33 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape.
     """
-    mine = module.state_dict()
-    faults = [f"{name} is missing" for name in mine.keys() - state.keys()]
-    faults += [f"{name} is unknown" for name in state.keys() - mine.keys()]
+    refuse_misfits(module.state_dict(), state, path, mend="use the settings it was trained with")
+    module.load_state_dict(state)
+
+
+def refuse_misfits(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, *, mend: str
+) -> None:
+    """Say by name in what the tensors of a file differ from those of a network.
+
+    Args:
+        expected: the network's.
+        found: the file's.
+        source: names the file in the message.
+        mend: what the user can do.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or of another shape.
+    """
+    faults = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    faults += [f"{name} is unknown" for name in found.keys() - expected.keys()]
     faults += [
-        f"{name} has shape {tuple(state[name].shape)}, not {tuple(mine[name].shape)}"
-        for name in mine.keys() & state.keys()
-        if state[name].shape != mine[name].shape
+        f"{name} has shape {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if found[name].shape != expected[name].shape
     ]
     if faults:
         shown = "; ".join(sorted(faults)[:5])
         raise CheckpointError(
-            f"{path} does not fit the network in {len(faults)} tensors: {shown}; "
-            f"use the settings it was trained with"
+            f"{source} does not fit the network in {len(faults)} tensors: {shown}; {mend}"
         )
-    module.load_state_dict(state)
-
-
-def load_vit(backbone: TimeSformer, path: Path) -> None:
-    """Start from a 2-D ViT in timm's naming: time is added, everything else is copied.
-
-    As published, each block's attention and norm are copied to their temporal twins, the temporal
-    projection stays zero and time embeddings stay as they are, so that the first forward pass
-    sees each frame as the ViT does. Position embeddings of another grid are resized in 2-D.
-
-    Raises:
-        CheckpointError: a tensor that the backbone needs is missing, unknown, or of another shape.
-    """
-    state = {
-        name: tensor.float()
-        for name, tensor in read_weights(path).items()
-        if not name.startswith(("head.", "fc_norm."))
-    }
-    own = backbone.state_dict()
-    if "pos_embed" in state:
-        state["pos_embed"] = resize_positions(state["pos_embed"], backbone.grid)
-    for name in list(state):
-        for spatial, temporal in ((".attn.", ".temporal_attn."), (".norm1.", ".temporal_norm1.")):
-            if spatial in name:
-                state[name.replace(spatial, temporal)] = state[name]
-    kept = {name: own[name] for name in own if "temporal_fc" in name or "time_embed" in name}
-    load_exactly(backbone, state | kept, path)
-
-
-def resize_positions(positions: Tensor, grid: int) -> Tensor:
-    """Position embeddings (1, 1 + row * column, dim) of a square grid, for another one."""
-    cls, patches = positions[:, :1], positions[:, 1:]
-    side = round(patches.shape[1] ** 0.5)
-    if side == grid:
-        return positions
-    plane = rearrange(patches, "one (row column) dim -> one dim row column", row=side)
-    plane = torch.nn.functional.interpolate(
-        plane, size=(grid, grid), mode="bicubic", align_corners=False, antialias=True
-    )
-    return torch.cat([cls, rearrange(plane, "one dim row column -> one (row column) dim")], dim=1)

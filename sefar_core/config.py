@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 PerturbationName = Literal[
-    "reverse_fine", "unchanged", "reverse_all", "shuffle_fine", "shuffle_all", "swap_red_blue"
+    "reverse_fine",
+    "unchanged",
+    "reverse_all",
+    "shuffle_fine",
+    "shuffle_all",
+    "slow",
+    "repeat_half",
+    "warp",
+    "swap_red_blue",
 ]
 
 
@@ -16,6 +24,9 @@ PerturbationName = Literal[
 class ModelConfig:
     sizes: tuple[int, ...] = (2, 2, 4)
     """Frames of each temporal element, the fine ones first, the context last."""
+    sampling: Literal["interleaved", "local_window"] = "interleaved"
+    """Which frames they are: one in each of as many segments of time as there are frames, dealt out
+    to the elements, or for the fine elements a short dense window each."""
     image_size: int = 224
     """Side of the square frames that the network sees, pixels."""
     patch_size: int = 16
@@ -37,7 +48,11 @@ class ModelConfig:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     """Divides each color."""
     pretrained: Path | None = None
-    """Weights of a 2-D ViT in timm's naming (.safetensors), or none for a random start."""
+    """Weights to start from, or none for a random start: a file of a ViT in timm's naming or of a
+    TimeSformer (public code or transformers), or `timm:NAME`, for example
+    `timm:vit_small_patch16_224.augreg_in21k_ft_in1k`, which timm fetches. Give `num_heads` as the
+    weights were trained. `mean` and `std` stay as published; what a ViT was trained with is told by
+    `timm.data.resolve_model_data_config` (0.5 for augreg)."""
 
     def __post_init__(self):
         if len(self.sizes) < 1 or min(self.sizes, default=0) < 1:
@@ -85,15 +100,17 @@ class TeacherConfig:
     """Part of the old teacher kept at each optimizer step. The public code keeps 0.9999 at each of
     the 8 micro-batches of a step of 64 clips; 0.9999 ** 8 moves as far."""
     dropout_passes: int = 10
-    """Stochastic predictions averaged into one pseudo-label."""
+    """Stochastic predictions averaged into one pseudo-label; 0 is a single one without dropout. The
+    adaptive regulation takes at least 2."""
+    ema_every: Literal["step", "micro_batch"] = "step"
+    """When the teacher moves: with the optimizer, or after every micro-batch, as published."""
 
     def __post_init__(self):
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"teacher.ema_decay must be in [0, 1), got {self.ema_decay}")
-        if self.dropout_passes < 2:
+        if self.dropout_passes < 0:
             raise ValueError(
-                f"teacher.dropout_passes must be at least 2 for a standard deviation, "
-                f"got {self.dropout_passes}"
+                f"teacher.dropout_passes must be at least 0, got {self.dropout_passes}"
             )
 
 
@@ -101,24 +118,41 @@ class TeacherConfig:
 class LossConfig:
     perturbation: PerturbationName = "reverse_fine"
     """What is done to time in the student's strong view: a row of the paper's Table 4."""
-    regulation: Literal["adaptive", "fixed"] = "adaptive"
-    """Trust in a pseudo-label: the paper's weight, or 1 above a fixed confidence."""
+    color_dropout: float = 0.0
+    """Probability that a color plane of an element of the strong view is dropped; 0.2 as published
+    in the code, not mentioned in the paper."""
+    regulation: Literal["adaptive", "confidence_only", "fixed"] = "adaptive"
+    """Trust in a pseudo-label: the paper's weight, its part without the spread, or 1 above a fixed
+    confidence."""
     threshold: float = 0.3
     """Confidence that the fixed regulation asks for."""
     mix_on: Literal["logits", "probs"] = "logits"
     """What the mixing loss compares with the mixed probabilities; the public code takes logits."""
+    mix_partners: Literal["one_for_all", "one_each"] = "one_for_all"
+    """Mixed with one clip, or with another one for each element, as published, though the target
+    knows only the last."""
+    mix_targets: Literal["soft", "sharp"] = "soft"
+    """What is mixed: the teacher's probabilities, or, where it is trusted wholly, its label
+    (SVFormer)."""
     mix_concentration: float = 10.0
     """Both parameters of the Beta distribution of the mixing share."""
     gamma_un: float = 1.0
     """Weight of the pseudo-label loss; the public code has 2."""
     gamma_mix: float = 1.0
-    """Weight of the mixing loss; the public code has 2."""
+    """Weight of the mixing loss; the public code has 2. At 0 nothing is mixed."""
+    ramp: Literal["sine", "none"] = "sine"
+    """Whether the unsupervised weights rise from 0 over the semi-supervised stage."""
 
     def __post_init__(self):
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"loss.threshold is a probability, got {self.threshold}")
+        if not 0 <= self.color_dropout < 1:
+            raise ValueError(f"loss.color_dropout must be in [0, 1), got {self.color_dropout}")
         if self.mix_concentration <= 0:
             raise ValueError(f"loss.mix_concentration must be > 0, got {self.mix_concentration}")
+        for name in ("gamma_un", "gamma_mix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +190,10 @@ class TrainConfig:
     """Passes on labels alone, before the teacher is made. As many as `epochs`: supervised only."""
     seed: int = 0
     """All draws follow from it."""
+    expected_classes: int | None = None
+    """Classes that the manifest must have; presets of data sets say so."""
+    expected_rate: float | None = None
+    """Labeled share of the training clips that the manifest must have, give or take a fifth."""
     save_every_epochs: int = 5
     """Epochs from one checkpoint to the next; the last state is always kept."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
@@ -169,6 +207,11 @@ class TrainConfig:
             raise ValueError(
                 f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
                 f"{self.micro_batch_size}"
+            )
+        if self.loss.regulation == "adaptive" and self.teacher.dropout_passes < 2:
+            raise ValueError(
+                f"teacher.dropout_passes must be at least 2 for a standard deviation, got "
+                f"{self.teacher.dropout_passes}; or set loss.regulation to confidence_only"
             )
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ValueError(

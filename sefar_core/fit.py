@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from sefar_core.checkpoint import build_model, load_vit
+from sefar_core.checkpoint import build_model
 from sefar_core.config import TrainConfig
 from sefar_core.data.feeds import (
     Look,
@@ -23,6 +23,7 @@ from sefar_core.data.transforms import Augmentation, Pixels, one_for_all
 from sefar_core.run_folder import forget_metrics_after, open_run
 from sefar_core.step import SslBatch
 from sefar_core.train import Loop, Schedule, finish, run_steps
+from sefar_core.vit import load_vit
 
 
 def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path) -> None:
@@ -43,7 +44,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
     torch.manual_seed(config.seed)
     student = build_model(config.model, clips.num_classes)
     if config.model.pretrained is not None:
-        load_vit(student.backbone, config.model.pretrained)
+        load_vit(student.backbone, config.model.pretrained, sampling=student.sampling)
     if accelerator.is_main_process:
         data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
         open_run(run_dir, config, seed=config.seed, data=data)

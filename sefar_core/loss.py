@@ -8,7 +8,6 @@ error between raw logits and mixed probabilities; both are settings here. docs/p
 import math
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,11 +47,6 @@ def mix_loss_on_probs(logits: Logits, probs: Probs, trust: PerClip) -> Float[Ten
 
 
 MIX_LOSSES = {"logits": mix_loss_on_logits, "probs": mix_loss_on_probs}
-
-
-def mix_targets(values: Tensor, partner: Tensor, share: float) -> Tensor:
-    """share * own + (1 - share) * partner's, along the batch: of probabilities, or of trust."""
-    return torch.lerp(values[partner], values, share)
 
 
 def ramp(progress: float) -> float:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefar_core.sampling import time_order
+from sefar_core.sampling import SAMPLINGS, time_order
 from sefar_core.shapes import Feature, FrameTokens, Logits
 from sefar_core.timesformer import TimeSformer
 
@@ -47,6 +47,7 @@ class SefarModel(nn.Module):
         mean: subtracted from each color of the clips, after scaling to [0, 1]; kept for whoever
             prepares them.
         std: divides each color, likewise.
+        sampling: how its elements sample a clip (a name in SAMPLINGS), likewise.
     """
 
     def __init__(  # noqa: PLR0913 - the sizes of the published head
@@ -60,11 +61,13 @@ class SefarModel(nn.Module):
         dropout: float = 0.5,
         mean: tuple[float, float, float] = (0.45, 0.45, 0.45),
         std: tuple[float, float, float] = (0.225, 0.225, 0.225),
+        sampling: str = "interleaved",
     ):
         super().__init__()
         self.backbone = backbone
         self.image_size = backbone.image_size
         self.mean, self.std = mean, std
+        self.sampling = SAMPLINGS[sampling]
         self.sizes = sizes
         self.dim = dim
         num_pairs = len(sizes) * (len(sizes) - 1) // 2
@@ -84,7 +87,7 @@ class SefarModel(nn.Module):
             ValueError: not the elements that the model was built for.
         """
         self.check(elements)
-        seen = [self.backbone(clip, place)[0] for place, clip in enumerate(elements)]
+        seen = self.backbone.class_tokens(elements)
         pairs = [self.pair(torch.cat(pair, dim=-1)) for pair in combinations(seen, 2)]
         singles = [self.single(feature) for feature in seen]
         return self.joint(torch.cat([*pairs, *singles], dim=-1))
@@ -104,7 +107,7 @@ class SefarModel(nn.Module):
         """
         self.check(elements)
         patches = [self.backbone(clip, place)[1] for place, clip in enumerate(elements)]
-        in_time = torch.cat(patches, dim=1)[:, time_order(self.sizes)]
+        in_time = torch.cat(patches, dim=1)[:, time_order(self.sampling.center(self.sizes))]
         return rearrange(
             in_time,
             "batch frame (row column) dim -> batch frame row column dim",

@@ -1,21 +1,20 @@
-"""What the student sees and the teacher does not: temporal perturbation and tube mixing.
+"""What the student sees and the teacher does not: time perturbed, color planes dropped.
 
 Source: SeFAR (arXiv:2501.01245), "moderate temporal perturbation"; each name in PERTURBATIONS is a
 row of its Table 4 or of the public code. The public code (train_net_emamix.py:322, d0435a9) flips
 axis 1 of (batch, channel, frame, height, width), the color axis, where the paper reverses time; it
 is kept as `swap_red_blue`, so that the run of the paper and the run of the code can both be made.
-Tube mixing is SVFormer's "tube TokenMix" as SeFAR uses it. docs/paper_map.md, rows 3 and 4.
+Rows named after other papers follow them: slow and half Zou et al. 2021 (arXiv:2103.16565), warping
+SVFormer (arXiv:2211.13222); all work inside each element. docs/paper_map.md, row 3.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
-from einops import repeat
 from jaxtyping import Int
 from torch import Tensor
 
-from sefar_core.shapes import CHANNEL_AXIS, FRAME_AXIS, Clip, KeepMask
+from sefar_core.shapes import CHANNEL_AXIS, FRAME_AXIS, Clip
 
 
 def reverse_time(clip: Clip) -> Clip:
@@ -26,9 +25,13 @@ def reverse_time(clip: Clip) -> Clip:
 def permute_frames(clip: Clip, generator: torch.Generator) -> Clip:
     """The frames of each clip in a random order of its own."""
     batch, num_frames = clip.shape[0], clip.shape[FRAME_AXIS]
-    order = torch.rand(batch, num_frames, generator=generator).argsort(dim=1).to(clip.device)
-    index = order.view(batch, 1, num_frames, 1, 1).expand_as(clip)
-    return clip.gather(FRAME_AXIS, index)
+    return pick_frames(clip, torch.rand(batch, num_frames, generator=generator).argsort(dim=1))
+
+
+def pick_frames(clip: Clip, order: Int[Tensor, "batch frame"]) -> Clip:
+    """For each clip, the frames with these numbers."""
+    index = order.to(clip.device)[:, None, :, None, None]
+    return clip.gather(FRAME_AXIS, index.expand_as(clip))
 
 
 def unchanged(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -58,6 +61,63 @@ def shuffle_all(elements: Sequence[Tensor], generator: torch.Generator) -> list[
     return [permute_frames(clip, generator) for clip in elements]
 
 
+def slow(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Table 4's slow row, T-Drop: half of the frames, at random, show the one before them again.
+
+    The frame before may itself be a repetition, so that motion halts for a while and then jumps.
+    """
+    slowed = []
+    for clip in elements:
+        batch, num_frames = clip.shape[0], clip.shape[FRAME_AXIS]
+        halted = torch.rand(batch, num_frames, generator=generator) < 0.5
+        own = torch.arange(num_frames).expand(batch, -1).masked_fill(halted, 0)
+        slowed.append(pick_frames(clip, own.cummax(dim=1).values))
+    return slowed
+
+
+def repeat_half(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Table 4's T-Half row: one half of each element, by a coin for each clip, is shown twice.
+
+    Of an odd number of frames, the middle one stays.
+    """
+    repeated = []
+    for clip in elements:
+        batch, num_frames = clip.shape[0], clip.shape[FRAME_AXIS]
+        half, rest = num_frames // 2, num_frames - num_frames // 2
+        frames = torch.arange(num_frames)
+        first_twice = torch.where(frames >= rest, frames - rest, frames)
+        last_twice = torch.where(frames < half, frames + rest, frames)
+        coin = torch.rand(batch, 1, generator=generator) < 0.5
+        repeated.append(pick_frames(clip, torch.where(coin, first_twice, last_twice)))
+    return repeated
+
+
+def warp(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Table 4's warping row, SVFormer's: a few frames fill the places of all, alike in a batch.
+
+    A quarter, half or all of an element's frames, with equal odds, are anchors. Places before the
+    first anchor show the first, after the last the last; between two anchors the change from one
+    to the other falls at random.
+    """
+    warped = []
+    for clip in elements:
+        order = warped_order(clip.shape[FRAME_AXIS], generator)
+        warped.append(pick_frames(clip, order.expand(clip.shape[0], -1)))
+    return warped
+
+
+def warped_order(num_frames: int, generator: torch.Generator) -> Int[Tensor, "frame"]:
+    """The frame that each place shows, under warping."""
+    divisor = (4, 2, 1)[int(torch.randint(3, (), generator=generator))]
+    num_anchors = max(1, num_frames // divisor)
+    anchors = torch.randperm(num_frames, generator=generator)[:num_anchors].sort().values.tolist()
+    order = torch.full((num_frames,), anchors[0])
+    for before, after in zip(anchors, anchors[1:], strict=False):
+        change = int(torch.randint(before, after + 1, (), generator=generator))
+        order[max(change, before + 1) :] = after
+    return order
+
+
 def swap_red_blue(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     """What the public code does in place of `reverse_fine`."""
     *fine, context = elements
@@ -75,71 +135,31 @@ PERTURBATIONS: dict[str, Perturbation] = {
         reverse_all,
         shuffle_fine,
         shuffle_all,
+        slow,
+        repeat_half,
+        warp,
         swap_red_blue,
     )
 }
 
 
-class MixPlan(NamedTuple):
-    """Who is mixed with whom, and where: drawn once a step, so that clips and targets agree."""
+def drop_color_planes(
+    elements: Sequence[Tensor], generator: torch.Generator, *, drop: float
+) -> list[Tensor]:
+    """Set whole color planes of a clip to zero, in all of its frames, and rescale the others.
 
-    partner: Int[Tensor, "batch"]
-    """Position in the batch of each clip's partner; one permutation for all elements."""
-    share: float
-    """Part of the mixture that belongs to the clip itself, in [0, 1]."""
-    keep: list[KeepMask]
-    """For each element, the patches that stay the clip's own, in all frames alike."""
-
-
-def draw_mix_plan(
-    batch: int, grid: int, num_elements: int, share: float, generator: torch.Generator
-) -> MixPlan:
-    """Draw the partners and masks of one step.
+    The public code, as SVFormer before it, does so with probability 0.2 to each element's planes;
+    zero is the mean color here. Paper: not mentioned.
 
     Args:
-        batch: clips in the unlabeled batch.
-        grid: patches along each side of a frame.
-        num_elements: one mask is drawn for each.
-        share: part of the mixture that is the clip's own, in [0, 1] (paper: Beta(10, 10)).
-        generator: source of all draws.
-
-    Returns:
-        The plan. Each mask keeps floor(share * grid * grid) patches; the targets use the share
-        itself, as published.
-
-    Raises:
-        ValueError: a share outside [0, 1].
+        elements: normalized clips.
+        generator: source of the draws.
+        drop: probability of each (clip, element, color), in [0, 1).
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share is the clip's own part of the mixture, in [0, 1], got {share}")
-    num_kept = int(share * grid * grid)
-    masks = []
-    for _ in range(num_elements):
-        mask = torch.zeros(grid * grid, dtype=torch.bool)
-        mask[torch.randperm(grid * grid, generator=generator)[:num_kept]] = True
-        masks.append(mask.view(grid, grid))
-    return MixPlan(torch.randperm(batch, generator=generator), share, masks)
-
-
-def tube_mix(clip: Clip, partner: Clip, keep: KeepMask, *, patch: int) -> Clip:
-    """`clip` where `keep` is true and `partner` elsewhere, the same patches in every frame.
-
-    Mixing pixels by whole patches equals mixing patch tokens, since the patch embedding has its
-    stride equal to its kernel.
-
-    Args:
-        clip: the clips of the batch.
-        partner: the clips they are mixed with.
-        keep: patch grid; must tile the frame.
-        patch: side of a patch, in pixels.
-
-    Raises:
-        ValueError: the mask's patches do not tile the frame.
-    """
-    pixels = repeat(keep, "row column -> (row high) (column wide)", high=patch, wide=patch)
-    if pixels.shape != clip.shape[-2:]:
-        raise ValueError(
-            f"a mask of {tuple(keep.shape)} patches of {patch} pixels covers "
-            f"{tuple(pixels.shape)} pixels, but the frames have {tuple(clip.shape[-2:])}"
-        )
-    return torch.where(pixels.to(clip.device), clip, partner)
+    if drop == 0:
+        return list(elements)
+    dropped = []
+    for clip in elements:
+        kept = torch.rand(clip.shape[:2], generator=generator) >= drop
+        dropped.append(clip * kept.to(clip.device)[:, :, None, None, None] / (1 - drop))
+    return dropped

@@ -2,7 +2,8 @@
 
 Source: SeFAR (arXiv:2501.01245), "adaptive regulation"; the formula and its constants are those of
 the public code (train_net_emamix.py:229, d0435a9). `fixed_threshold` is FixMatch's rule, the row
-"without adaptive regulation" of the paper's Tables 3 and 6. docs/paper_map.md, row 6.
+"without adaptive regulation" of the paper's Tables 3 and 6; `confidence_only` is what is left of
+the weight where a single prediction gives no spread. docs/paper_map.md, row 6.
 """
 
 import math
@@ -32,32 +33,40 @@ def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
         ValueError: a confidence outside [0, 1] (logits passed in place of probabilities), or a
             spread that is negative or not a number (fewer than two passes).
     """
-    check(confidence, spread)
-    certain = 2 * torch.sigmoid(confidence.exp() - math.e)
+    if not spread.min() >= 0:
+        raise ValueError(
+            f"spread must be a standard deviation >= 0, got {spread.min():.3g}; "
+            f"it takes at least two dropout passes"
+        )
     steady = 2 * torch.sigmoid(1 / (SPREAD_SCALE * spread + 1e-9)) - 1
-    return (certain * steady).detach()
+    return (confidence_only(confidence, spread) * steady).detach()
+
+
+def confidence_only(confidence: PerClip, spread: PerClip) -> PerClip:
+    """The part of the paper's weight that a single prediction gives; the spread is not asked.
+
+    Raises:
+        ValueError: a confidence outside [0, 1].
+    """
+    check(confidence)
+    return (2 * torch.sigmoid(confidence.exp() - math.e)).detach()
 
 
 def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -> PerClip:
     """1 where the confidence reaches `threshold`, else 0; the spread is not asked.
 
     Raises:
-        ValueError: as `adaptive_weight`.
+        ValueError: a confidence outside [0, 1].
     """
-    check(confidence, spread)
+    check(confidence)
     return (confidence >= threshold).to(confidence.dtype).detach()
 
 
-def check(confidence: PerClip, spread: PerClip) -> None:
-    """Refuse what is no probability, and what is no standard deviation."""
-    # Forces device syncs; reading the loss for metrics.jsonl forces one anyway.
+def check(confidence: PerClip) -> None:
+    """Refuse what is no probability."""
+    # Forces a device sync; reading the loss for metrics.jsonl forces one anyway.
     if not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-5):
         raise ValueError(
             f"confidence must be a probability in [0, 1], got values in "
             f"[{confidence.min():.3g}, {confidence.max():.3g}]; were logits passed?"
-        )
-    if not spread.min() >= 0:
-        raise ValueError(
-            f"spread must be a standard deviation >= 0, got {spread.min():.3g}; "
-            f"it takes at least two dropout passes"
         )

@@ -28,7 +28,8 @@ class PseudoLabel(NamedTuple):
     confidence: PerClip
     """Mean probability of that class, in [0, 1]."""
     spread: PerClip
-    """Standard deviation (unbiased) of that class's probability over the predictions, >= 0."""
+    """Standard deviation (unbiased) of that class's probability over the predictions, >= 0; not a
+    number if there is only one."""
 
 
 class EmaTeacher(nn.Module):
@@ -38,7 +39,8 @@ class EmaTeacher(nn.Module):
         student: copied as it is at this moment; it must have a dropout before its class scores
             and none inside its backbone.
         decay: part of the old teacher kept at each update, in [0, 1).
-        dropout_passes: stochastic predictions averaged into one pseudo-label, at least 2.
+        dropout_passes: stochastic predictions averaged into one pseudo-label; 0 asks for a single
+            one without dropout, as FixMatch and SVFormer have it.
 
     Raises:
         ValueError: a setting out of range, or a live dropout elsewhere than before the scores.
@@ -48,10 +50,8 @@ class EmaTeacher(nn.Module):
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
-        if dropout_passes < 2:
-            raise ValueError(
-                f"dropout_passes must be at least 2 for a standard deviation, got {dropout_passes}"
-            )
+        if dropout_passes < 0:
+            raise ValueError(f"dropout_passes must be at least 0, got {dropout_passes}")
         self.network = copy.deepcopy(student).requires_grad_(False).eval()
         refuse_hidden_dropout(self.network)
         self.decay = decay
@@ -65,8 +65,10 @@ class EmaTeacher(nn.Module):
     def predict(self, weak: Sequence[Tensor]) -> PseudoLabel:
         """Label weakly augmented clips by the mean of the stochastic predictions."""
         feature = self.network.features(weak)
-        copies = repeat(feature, "batch dim -> passes batch dim", passes=self.dropout_passes)
-        dropped = nn.functional.dropout(copies, self.network.dropout.p, training=True)
+        num_passes = max(self.dropout_passes, 1)
+        copies = repeat(feature, "batch dim -> passes batch dim", passes=num_passes)
+        live = self.dropout_passes > 0
+        dropped = nn.functional.dropout(copies, self.network.dropout.p, training=live)
         return summarize(self.network.classifier(dropped).float().softmax(dim=-1))
 
     @torch.no_grad()
@@ -81,6 +83,8 @@ def summarize(probs: Tensor) -> PseudoLabel:
     """Mean, winner, its confidence and its spread of `probs` (passes, batch, class)."""
     mean = probs.mean(dim=0)
     confidence, label = mean.max(dim=-1)
+    if len(probs) == 1:
+        return PseudoLabel(mean, label, confidence, torch.full_like(confidence, torch.nan))
     spread = probs.std(dim=0).gather(-1, label[:, None])[:, 0]
     return PseudoLabel(mean, label, confidence, spread)
 

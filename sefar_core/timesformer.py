@@ -4,27 +4,19 @@ Source: Bertasius et al. 2021 (arXiv:2102.05095) as SeFAR uses it: one network s
 elements, with a time embedding of its own for each. Names of parameters are timm's names of a 2-D
 ViT where the two networks share a part, so that a ViT's weights load by name. Tokens are kept as a
 class token (batch, dim) and patch tokens (batch, frame, token, dim), not as one flat sequence.
-docs/paper_map.md, row 2.
+Elements of equal length share a pass, and nothing is computed that the result does not need;
+benchmarks/public_schedule.py has the plain form, which this one equals. docs/paper_map.md, row 2.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
-from einops import rearrange, reduce, repeat
-from jaxtyping import Float
+from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from sefar_core.shapes import Element, Feature, PatchTokens
-
-LAYER_NORM_EPS = 1e-6
-
-
-def drop_path(residual: Tensor, drop: float, training: bool) -> Tensor:
-    """Stochastic depth: drop the residual of whole rows, all but the last two axes, and rescale."""
-    if drop == 0 or not training:
-        return residual
-    rows = residual.shape[:-2] + (1, 1)
-    kept = torch.rand(rows, device=residual.device) >= drop
-    return residual * kept / (1 - drop)
+from sefar_core.block import LAYER_NORM_EPS, Block
+from sefar_core.shapes import FRAME_AXIS, Element, Feature, PatchTokens
 
 
 class PatchEmbed(nn.Module):
@@ -46,91 +38,6 @@ class PatchEmbed(nn.Module):
         )
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention over the next-to-last axis; every axis before it is batch."""
-
-    def __init__(self, dim: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(
-        self, tokens: Float[Tensor, "*batch token dim"]
-    ) -> Float[Tensor, "*batch token dim"]:
-        q, k, v = rearrange(
-            self.qkv(tokens),
-            "... token (three head d) -> three ... head token d",
-            three=3,
-            head=self.num_heads,
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(mixed, "... head token d -> ... token (head d)"))
-
-
-class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(
-        self, tokens: Float[Tensor, "*batch token dim"]
-    ) -> Float[Tensor, "*batch token dim"]:
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
-class Block(nn.Module):
-    """Attention over time at each place, then over space in each frame, then the MLP."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop: float):
-        super().__init__()
-        self.drop = drop
-        self.temporal_norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.temporal_attn = Attention(dim, num_heads)
-        self.temporal_fc = nn.Linear(dim, dim)
-        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-
-    def forward(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
-        patches = patches + self.over_time(patches)
-        cls, patches = self.over_space(cls, patches)
-        return self.through_mlp(cls, patches)
-
-    def over_time(self, patches: PatchTokens) -> PatchTokens:
-        """Residual of attention among the frames at each place. The class token takes no part."""
-        tracks = rearrange(patches, "batch frame token dim -> batch token frame dim")
-        residual = drop_path(
-            self.temporal_attn(self.temporal_norm1(tracks)), self.drop, self.training
-        )
-        residual = self.temporal_fc(residual)
-        return rearrange(residual, "batch token frame dim -> batch frame token dim")
-
-    def over_space(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
-        """Attention inside each frame; each frame has a copy of the class token, then averaged."""
-        copies = repeat(cls, "batch dim -> batch frame 1 dim", frame=patches.shape[1])
-        tokens = torch.cat([copies, patches], dim=-2)
-        residual = drop_path(self.attn(self.norm1(tokens)), self.drop, self.training)
-        cls_residual = reduce(residual[:, :, 0], "batch frame dim -> batch dim", "mean")
-        return cls + cls_residual, patches + residual[:, :, 1:]
-
-    def through_mlp(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
-        tokens = torch.cat(
-            [
-                rearrange(cls, "batch dim -> batch 1 dim"),
-                rearrange(patches, "batch frame token dim -> batch (frame token) dim"),
-            ],
-            dim=1,
-        )
-        tokens = tokens + drop_path(self.mlp(self.norm2(tokens)), self.drop, self.training)
-        num_frames = patches.shape[1]
-        return tokens[:, 0], rearrange(
-            tokens[:, 1:], "batch (frame token) dim -> batch frame token dim", frame=num_frames
-        )
-
-
 class TimeSformer(nn.Module):
     """One backbone for all elements of a clip.
 
@@ -143,6 +50,10 @@ class TimeSformer(nn.Module):
         num_heads: heads of every attention.
         mlp_ratio: hidden width of the MLP over `dim`.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
+
+    Attributes:
+        recompute: make the inner activations of each block again in the backward pass, which
+            takes less memory and more time. Off at first.
     """
 
     def __init__(  # noqa: PLR0913 - the sizes of the published network
@@ -158,6 +69,7 @@ class TimeSformer(nn.Module):
         drop_path_rate: float = 0.1,
     ):
         super().__init__()
+        self.recompute = False
         self.image_size = image_size
         self.patch_size = patch_size
         self.grid = image_size // patch_size
@@ -175,6 +87,24 @@ class TimeSformer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
+    def class_tokens(self, elements: Sequence[Tensor]) -> list[Feature]:
+        """The class token of each element after the last layer norm; patch tokens are not made.
+
+        Args:
+            elements: normalized clips, one for each of `sizes`.
+        """
+        found: list[Feature] = [elements[0]] * len(elements)
+        for places in places_by_length(elements):
+            cls, patches = self.embed([elements[place] for place in places], places)
+            *blocks, last = self.blocks
+            assert isinstance(last, Block)
+            for block in blocks:
+                cls, patches = self.through(block, cls, patches)
+            cls = self.norm(self.through(last.class_token, cls, patches))
+            for place, feature in zip(places, cls.chunk(len(places)), strict=True):
+                found[place] = feature
+        return found
+
     def forward(self, clip: Element, element: int) -> tuple[Feature, PatchTokens]:
         """Class token and patch tokens of one element, after the last layer norm.
 
@@ -182,12 +112,40 @@ class TimeSformer(nn.Module):
             clip: the element's frames, normalized.
             element: its place in `sizes`: which time embedding it gets.
         """
-        patches = self.patch_embed(clip) + self.pos_embed[:, None, 1:]
-        patches = patches + self.time_embed[element][:, :, None]
-        cls = (self.cls_token + self.pos_embed[:, :1])[:, 0].expand(len(clip), -1)
+        cls, patches = self.embed([clip], [element])
         for block in self.blocks:
-            cls, patches = block(cls, patches)
+            cls, patches = self.through(block, cls, patches)
         return self.norm(cls), self.norm(patches)
+
+    def embed(
+        self, elements: Sequence[Tensor], places: Sequence[int]
+    ) -> tuple[Feature, PatchTokens]:
+        """Tokens of elements of equal length, one after another in the batch.
+
+        Args:
+            elements: normalized clips.
+            places: the place of each in `sizes`.
+        """
+        patches = self.patch_embed(torch.cat(list(elements)))
+        batch = len(elements[0])
+        time = torch.cat([self.time_embed[place].expand(batch, -1, -1) for place in places])
+        patches = patches + self.pos_embed[:, None, 1:] + time[:, :, None]
+        cls = (self.cls_token + self.pos_embed[:, :1])[:, 0].expand(len(patches), -1)
+        return cls, patches
+
+    def through(self, block: Callable, cls: Feature, patches: PatchTokens):
+        """A block, whose inner activations are made again in the backward pass if so asked."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, cls, patches, use_reentrant=False)
+        return block(cls, patches)
+
+
+def places_by_length(elements: Sequence[Tensor]) -> list[list[int]]:
+    """Positions of the elements, those of equal numbers of frames together."""
+    groups: dict[int, list[int]] = {}
+    for place, clip in enumerate(elements):
+        groups.setdefault(clip.shape[FRAME_AXIS], []).append(place)
+    return list(groups.values())
 
 
 def init_weights(module: nn.Module) -> None:

@@ -23,7 +23,7 @@ from sefar_core.checkpoint import build_model, read_settings
 from sefar_core.config import ModelConfig
 from sefar_core.data.transforms import Pixels, fixed_placements, look
 from sefar_core.model import SefarModel
-from sefar_core.sampling import center_fractions, element_segments
+from sefar_core.sampling import places_in_time
 from sefar_core.shapes import FrameTokens
 
 
@@ -139,12 +139,12 @@ def _recognizer(name: str, model: SefarModel, origin: dict[str, Any], device: st
     model.to(device)
     pixels = Pixels(model.image_size, model.mean, model.std)
     (center,) = fixed_placements(model.image_size, num_crops=1)
-    segments = element_segments(model.sizes)
+    in_time = places_in_time(model.sampling.center(model.sizes))
 
     @torch.inference_mode()
     def encode(frames: UInt8[Tensor, "batch frame height width 3"]) -> FrameTokens:
         clips = torch.stack([look(clip, center, pixels) for clip in frames]).to(device)
-        return model.frame_tokens([clips[:, :, places] for places in segments]).float().cpu()
+        return model.frame_tokens([clips[:, :, places] for places in in_time]).float().cpu()
 
     return Encoder(
         name=name,
@@ -163,8 +163,8 @@ def _origin(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _moments(model: SefarModel) -> tuple[float, ...]:
-    """The centers of all segments in the order of time."""
-    return tuple(sorted(float(f) for part in center_fractions(model.sizes) for f in part))
+    """The moments of all elements in the order of time."""
+    return tuple(sorted(float(f) for part in model.sampling.center(model.sizes) for f in part))
 
 
 def _settings_file(folder: Path) -> Path:

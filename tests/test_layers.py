@@ -14,6 +14,8 @@ METHOD = (
     "shapes",
     "sampling",
     "perturbation",
+    "mixing",
+    "block",
     "timesformer",
     "model",
     "teacher",

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sefar_core.loss import MIX_LOSSES, Losses, mix_targets, pseudo_label_loss, ramp
+from sefar_core.loss import MIX_LOSSES, Losses, pseudo_label_loss, ramp
 from tests.oracles import method as oracle
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0]])
@@ -32,13 +32,6 @@ def test_no_trust_means_no_loss():
     zero = torch.zeros(2)
     assert pseudo_label_loss(LOGITS, torch.tensor([0, 1]), zero) == 0
     assert all(loss(LOGITS, PROBS, zero) == 0 for loss in MIX_LOSSES.values())
-
-
-def test_mixed_targets_take_the_share_of_each():
-    got = mix_targets(PROBS, torch.tensor([1, 0]), 0.75)
-    expected = [0.75 * 0.7 + 0.25 * 0.05, 0.75 * 0.2 + 0.25 * 0.15, 0.75 * 0.1 + 0.25 * 0.8]
-    assert got[0].tolist() == pytest.approx(expected)
-    assert got.sum(dim=1).tolist() == pytest.approx([1, 1])
 
 
 def test_ramp_has_the_published_values():

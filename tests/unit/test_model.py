@@ -82,7 +82,7 @@ def test_other_elements_than_the_model_s_are_refused():
 
 
 def test_stochastic_depth_drops_rows_whole_and_keeps_the_mean():
-    from sefar_core.timesformer import drop_path
+    from sefar_core.block import drop_path
 
     torch.manual_seed(0)
     residual = torch.ones(4000, 3, 5)

@@ -1,9 +1,14 @@
 import pytest
 import torch
-from torch import nn
 
-from sefar_core.perturbation import PERTURBATIONS, draw_mix_plan, reverse_time, tube_mix
-from tests.oracles import method as oracle
+from sefar_core.perturbation import (
+    PERTURBATIONS,
+    drop_color_planes,
+    reverse_time,
+    warped_order,
+)
+
+REPEATING = {"slow", "repeat_half", "warp"}
 
 
 def telltale_clip(frames: int) -> torch.Tensor:
@@ -46,8 +51,8 @@ def test_swap_red_blue_is_the_released_flaw_and_leaves_time():
     assert torch.equal(after[2], before[2])
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
-def test_every_perturbation_keeps_clips_channels_and_frames_together(name):
+@pytest.mark.parametrize("name", sorted(PERTURBATIONS.keys() - REPEATING))
+def test_a_perturbation_that_repeats_nothing_keeps_every_frame_of_its_clip(name):
     before = elements()
     after = PERTURBATIONS[name](before, torch.Generator().manual_seed(1))
     assert [clip.shape for clip in after] == [clip.shape for clip in before]
@@ -66,38 +71,90 @@ def test_shuffles_differ_between_the_clips_of_a_batch():
     assert torch.equal(context, clip)
 
 
-def test_mixing_follows_the_mask_patch_by_patch():
-    own, partner = torch.rand(1, 1, 2, 4, 6), torch.rand(1, 1, 2, 4, 6)
-    keep = torch.tensor([[True, False, False], [False, True, False]])
-    got = tube_mix(own, partner, keep, patch=2)
-    expected = oracle.tube_mix(own[0, 0].tolist(), partner[0, 0].tolist(), keep.tolist(), 2)
-    assert got[0, 0].tolist() == expected
+@pytest.mark.parametrize("name", sorted(REPEATING))
+def test_repeated_frames_are_whole_frames_of_the_same_clip_and_element(name):
+    before = elements()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        for old, new in zip(before, PERTURBATIONS[name](before, generator), strict=True):
+            assert new.shape == old.shape
+            for row in range(2):
+                stored = {tuple(frame) for frame in old[row, :, :, 0, 0].T.tolist()}
+                assert {tuple(frame) for frame in new[row, :, :, 0, 0].T.tolist()} <= stored
 
 
-def test_mixing_pixels_is_mixing_tokens():
-    torch.manual_seed(0)
-    embed = nn.Conv3d(3, 8, kernel_size=(1, 16, 16), stride=(1, 16, 16))
-    clip, partner = torch.randn(2, 2, 3, 4, 64, 64)
-    keep = torch.rand(4, 4) < 0.5
-    by_pixels = embed(tube_mix(clip, partner, keep, patch=16))
-    by_tokens = torch.where(keep, embed(clip), embed(partner))
-    torch.testing.assert_close(by_pixels, by_tokens)
+def numbered(batch: int, frames: int) -> torch.Tensor:
+    """Clips whose frame t has the value t."""
+    frame = torch.arange(float(frames)).view(1, 1, frames, 1, 1)
+    return frame.expand(batch, 1, frames, 1, 1)
 
 
-def test_a_mask_that_does_not_tile_the_frame_is_refused():
-    clip = torch.zeros(1, 3, 2, 64, 64)
-    with pytest.raises(ValueError, match="covers"):
-        tube_mix(clip, clip, torch.ones(3, 3, dtype=torch.bool), patch=16)
+def orders(name: str, frames: int, batch: int = 4000) -> list[tuple[int, ...]]:
+    generator = torch.Generator().manual_seed(0)
+    (clip,) = PERTURBATIONS[name]([numbered(batch, frames)], generator)
+    return [tuple(int(value) for value in row) for row in clip[:, 0, :, 0, 0].tolist()]
 
 
-def test_a_mix_plan_permutes_the_batch_and_keeps_the_share():
-    plan = draw_mix_plan(10, 14, 3, 0.53, torch.Generator().manual_seed(0))
-    assert sorted(plan.partner.tolist()) == list(range(10))
-    assert [int(mask.sum()) for mask in plan.keep] == [int(0.53 * 196)] * 3
-    assert not torch.equal(plan.keep[0], plan.keep[1])
-    assert plan.share == 0.53
+def test_slow_repeats_each_later_frame_half_of_the_time():
+    seen = orders("slow", 4)
+    # Each of frames 1 to 3 is its own or what is shown before it: eight orders, equally likely.
+    expected = {
+        (0, 1, 2, 3), (0, 0, 2, 3), (0, 1, 1, 3), (0, 1, 2, 2),
+        (0, 0, 0, 3), (0, 0, 2, 2), (0, 1, 1, 1), (0, 0, 0, 0),
+    }  # fmt: skip
+    assert set(seen) == expected
+    assert all(seen.count(order) / len(seen) == pytest.approx(1 / 8, abs=0.03) for order in seen)
 
 
-def test_a_share_outside_the_unit_interval_is_refused():
-    with pytest.raises(ValueError, match="share"):
-        draw_mix_plan(4, 4, 3, 1.2, torch.Generator())
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (4, {(0, 1, 0, 1), (2, 3, 2, 3)}),
+        (2, {(0, 0), (1, 1)}),
+        (5, {(0, 1, 2, 0, 1), (3, 4, 2, 3, 4)}),
+        (1, {(0,)}),
+    ],
+)
+def test_one_half_is_shown_twice(frames, expected):
+    seen = orders("repeat_half", frames)
+    assert set(seen) == expected
+    assert seen.count(min(expected)) / len(seen) > 0.4
+
+
+def test_warping_is_alike_for_the_clips_of_a_batch_and_never_turns_back():
+    generator = torch.Generator().manual_seed(0)
+    kinds = set()
+    for _ in range(500):
+        order = warped_order(8, generator).tolist()
+        assert order == sorted(order)
+        kinds.add(len(set(order)))
+    assert kinds == {2, 4, 8}
+    assert len(set(orders("warp", 8))) == 1
+
+
+def test_a_warped_place_shows_an_anchor_next_to_it():
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(500):
+        order = warped_order(8, generator).tolist()
+        anchors = sorted(set(order))
+        assert all(order[anchor] == anchor for anchor in anchors)
+        for place, shown in enumerate(order):
+            before = max((a for a in anchors if a <= place), default=anchors[0])
+            after = min((a for a in anchors if a >= place), default=anchors[-1])
+            assert shown in (before, after)
+
+
+def test_color_planes_are_dropped_whole_and_the_others_grow():
+    clip = telltale_clip(4)[:1].expand(3000, -1, -1, -1, -1) + 1
+    (got,) = drop_color_planes([clip], torch.Generator().manual_seed(0), drop=0.2)
+    planes = (got / clip).flatten(2)
+    assert (planes == planes[..., :1]).all()
+    first = planes[..., 0]
+    assert set(first.unique().tolist()) == {0.0, 1.25}
+    assert (first == 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_no_color_dropout_leaves_the_clips_as_they_are():
+    before = elements()
+    after = drop_color_planes(before, torch.Generator(), drop=0.0)
+    assert all(old is new for old, new in zip(before, after, strict=True))

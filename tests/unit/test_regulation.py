@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
-from sefar_core.regulation import adaptive_weight, fixed_threshold
+from sefar_core.regulation import adaptive_weight, confidence_only, fixed_threshold
 from tests.oracles import method as oracle
 
 
@@ -41,9 +43,19 @@ def test_threshold_asks_confidence_alone():
     assert got.tolist() == [0, 1, 1]
 
 
-def test_logits_are_refused():
+def test_a_single_prediction_has_its_confidence_alone():
+    confidence = torch.tensor([0.1, 0.5, 0.9])
+    got = confidence_only(confidence, torch.full((3,), torch.nan))
+    steady = adaptive_weight(confidence, torch.full((3,), 1e-9))
+    torch.testing.assert_close(got, steady)
+
+
+@pytest.mark.parametrize(
+    "rule", [adaptive_weight, confidence_only, partial(fixed_threshold, threshold=0.3)]
+)
+def test_logits_are_refused(rule):
     with pytest.raises(ValueError, match="were logits passed"):
-        adaptive_weight(torch.tensor([3.7]), torch.tensor([0.1]))
+        rule(torch.tensor([3.7]), torch.tensor([0.1]))
 
 
 def test_the_spread_of_a_single_pass_is_refused():

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from sefar_core.sampling import center_fractions, element_segments, sample_fractions, time_order
+from sefar_core.sampling import (
+    SAMPLINGS,
+    center_fractions,
+    element_segments,
+    places_in_time,
+    sample_fractions,
+    time_order,
+)
 
 # Read off the public code by running it (shared facts of the method, long clips).
 PUBLIC_SEGMENTS = {
@@ -54,11 +61,42 @@ def test_centre_moments_stand_in_the_middle_of_each_segment():
     assert context.tolist() == [0.5 / 8, 2.5 / 8, 4.5 / 8, 6.5 / 8]
 
 
+@pytest.mark.parametrize("name", SAMPLINGS)
 @pytest.mark.parametrize("sizes", PUBLIC_SEGMENTS)
-def test_time_order_sorts_the_moments(sizes):
-    laid_out = torch.cat(center_fractions(sizes))
-    in_time = laid_out[time_order(sizes)]
+def test_time_order_sorts_the_moments(name, sizes):
+    moments = SAMPLINGS[name].center(sizes)
+    laid_out = torch.cat(list(moments))
+    in_time = laid_out[time_order(moments)]
     assert torch.equal(in_time, laid_out.sort().values)
+    assert laid_out.unique().numel() == sum(sizes)
+    for element, places in zip(moments, places_in_time(moments), strict=True):
+        assert torch.equal(in_time[places], element)
+
+
+def test_interleaved_places_in_time_are_the_segments():
+    for sizes, segments in PUBLIC_SEGMENTS.items():
+        assert places_in_time(center_fractions(sizes)) == segments
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 4), (2, 6), (8,), (4, 4), (10, 1, 1, 1)])
+def test_local_windows_are_short_dense_and_spread_over_the_clip(sizes):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        *fine, context = SAMPLINGS["local_window"].draw(sizes, generator)
+        assert (torch.cat([*fine, context]) >= 0).all() and (torch.cat([*fine, context]) < 1).all()
+        assert (context * sizes[-1]).long().tolist() == list(range(sizes[-1]))
+        for part, window in enumerate(fine):
+            steps = window.diff() * 2 * sum(sizes)
+            assert (steps > 0).all() and (steps < 1 + 1e-4).all()
+            assert (window * len(fine)).long().unique().tolist() == [part]
+
+
+def test_windows_reach_both_ends_of_their_part():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [SAMPLINGS["local_window"].draw((2, 2, 4), generator)[1] for _ in range(500)]
+    # Half a step (1/32) before the first frame and after the last belong to the window.
+    assert min(window[0] for window in drawn) < 0.5 + 1 / 32 + 0.01
+    assert max(window[1] for window in drawn) > 1 - 1 / 32 - 0.01
 
 
 def test_an_element_without_frames_is_refused():
@@ -69,5 +107,6 @@ def test_an_element_without_frames_is_refused():
 
 
 def test_an_offset_outside_the_segment_is_refused():
-    with pytest.raises(ValueError, match="place inside a segment"):
-        center_fractions((2, 2, 4), offset=1.0)
+    for sampling in SAMPLINGS.values():
+        with pytest.raises(ValueError, match="place inside a segment"):
+            sampling.center((2, 2, 4), offset=1.0)

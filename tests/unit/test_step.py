@@ -5,7 +5,7 @@ import torch
 
 from sefar_core.checkpoint import build_model
 from sefar_core.config import LossConfig, ModelConfig
-from sefar_core.perturbation import draw_mix_plan
+from sefar_core.mixing import draw_mix_plan
 from sefar_core.recipe import choose_method
 from sefar_core.step import SslBatch, ssl_step, supervised_step
 from sefar_core.teacher import EmaTeacher
@@ -60,7 +60,7 @@ def test_the_step_is_the_paper_s_formulas_clip_by_clip(networks):
     assert losses.unsupervised.item() == pytest.approx(expected, rel=1e-4)
 
     mixed = [torch.empty_like(clip) for clip in reversed_fine]
-    for i, j in enumerate(mix.partner.tolist()):
+    for i, j in enumerate(mix.partners[-1].tolist()):
         for place, clip in enumerate(reversed_fine):
             for channel in range(3):
                 mixed[place][i, channel] = torch.tensor(
@@ -69,7 +69,7 @@ def test_the_step_is_the_paper_s_formulas_clip_by_clip(networks):
                         mix.keep[place].tolist(), 16,
                     )
                 )  # fmt: skip
-    partner = mix.partner.tolist()
+    partner = mix.partners[-1].tolist()
     targets = [
         [0.6 * p + 0.4 * q for p, q in zip(probs[i], probs[j], strict=True)]
         for i, j in enumerate(partner)
@@ -95,7 +95,7 @@ def test_without_ramp_the_step_trains_as_on_labels_alone(networks):
     method = choose_method(LossConfig(), torch.Generator())
     seen = batch()
     ssl = ssl_step(student, teacher, seen, method, mix).losses
-    alone = supervised_step(student, seen.labeled, seen.labels)
+    alone, _ = supervised_step(student, seen.labeled, seen.labels)
     off = {"ramp": 0.0, "gamma_un": 1.0, "gamma_mix": 1.0}
     torch.testing.assert_close(ssl.total(**off), alone.total(**off))
     assert alone.unsupervised == 0 and alone.mix == 0

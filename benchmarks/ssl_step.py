@@ -1,0 +1,247 @@
+"""Time one semi-supervised step against the public code's schedule, alternated in one run.
+
+    python benchmarks/ssl_step.py --cases s112 s224 --out benchmarks/results
+
+The public schedule (public_schedule.py) runs the whole teacher R times, the student three times,
+and each element by itself with attention spelled out; it is timed in fp32, as published, and with
+the fused attention too. Ours is timed in fp32 and in bf16, with and without recomputing
+activations. A turn runs every variant once; the ratio is that of the medians over the turns. Times
+are CPU seconds of this process, and wall seconds beside them; memory is what the process holds at
+its highest above what it held before the step, each variant in a process of its own.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import tyro
+
+from sefar_core.config import ModelConfig
+from sefar_core.presets import preset
+
+Case = Literal["s112", "s224", "b224", "toy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SslStep:
+    """The settings of the measurement."""
+
+    cases: tuple[Case, ...] = ("s112",)
+    """Network and image size: ViT-S at 112 and 224 pixels, ViT-B at 224, the demo's network."""
+    labeled: int = 1
+    """Labeled clips of a step; three times as many unlabeled ones, as in the paper."""
+    passes: int = 10
+    """Stochastic predictions of the teacher (R)."""
+    turns: int = 3
+    """How often every variant is run, after one turn that is not counted."""
+    threads: int = 1
+    """Threads of torch."""
+    variants: tuple[str, ...] = ()
+    """Only these, by name; all if none is given."""
+    memory: bool = True
+    """Measure the memory as well, each variant in a process of its own."""
+    out: Path | None = None
+    """Folder for a dated file with the table and the figures."""
+
+
+CASES = {
+    "s112": ("vit_s", 112),
+    "s224": ("vit_s", 224),
+    "b224": ("vit_b", 224),
+    "toy": ("demo", 64),
+}
+
+
+def model_of(case: Case) -> ModelConfig:
+    word, image_size = CASES[case]
+    return replace(preset(word).model, image_size=image_size)
+
+
+class Variant(NamedTuple):
+    """One way of making a step."""
+
+    name: str
+    public: bool = False
+    attention: Literal["eager", "fused"] = "fused"
+    bf16: bool = False
+    recompute: bool = False
+    passes: int | None = None
+
+
+VARIANTS = (
+    Variant("public, fp32", public=True, attention="eager"),
+    Variant("public, fp32, fused attention", public=True),
+    Variant("ours, fp32"),
+    Variant("ours, fp32, R = 2", passes=2),
+    Variant("ours, fp32, R = 1000", passes=1000),
+    Variant("ours, bf16", bf16=True),
+    Variant("ours, bf16, recompute", bf16=True, recompute=True),
+)
+
+
+def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], None]:
+    """A step, forward and backward, of one variant, ready to be run."""
+    import random
+
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from benchmarks.public_schedule import Plain, eager
+    from sefar_core.checkpoint import build_model
+    from sefar_core.config import LossConfig
+    from sefar_core.recipe import Draws, choose_method, plan_mixing
+    from sefar_core.step import SslBatch, ssl_step
+    from sefar_core.teacher import EmaTeacher
+
+    torch.manual_seed(0)
+    model = model_of(case)
+    student = build_model(model, num_classes=99).train()
+    student.backbone.recompute = variant.recompute
+    teacher = EmaTeacher(student, decay=0.9992, dropout_passes=variant.passes or settings.passes)
+
+    def clips(number: int) -> list[torch.Tensor]:
+        side = model.image_size
+        return [torch.randn(number, 3, frames, side, side) for frames in model.sizes]
+
+    num_unlabeled = 3 * settings.labeled
+    labels = torch.arange(settings.labeled)
+    batch = SslBatch(clips(settings.labeled), labels, clips(num_unlabeled), clips(num_unlabeled))
+    loss = LossConfig()
+    draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
+    mix = plan_mixing(student, num_unlabeled, loss, draws)
+    assert mix is not None
+    method = choose_method(loss, draws.tensors)
+    plain = Plain(eager if variant.attention == "eager" else scaled_dot_product_attention)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant.bf16):
+            if variant.public:
+                losses = plain.step(student, teacher, batch, method, mix)
+            else:
+                losses = ssl_step(student, teacher, batch, method, mix).losses
+        losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
+        student.zero_grad()
+
+    return step
+
+
+class Timing(NamedTuple):
+    """Seconds of one variant, one number a turn."""
+
+    cpu_s: list[float]
+    wall_s: list[float]
+
+
+def alternate(case: Case, chosen: list[Variant], settings: SslStep) -> dict[str, Timing]:
+    """All variants in turn, `turns` times, after one turn that warms up."""
+    import torch
+    from tqdm import tqdm
+
+    torch.set_num_threads(settings.threads)
+    steps = {variant.name: prepare(case, variant, settings) for variant in chosen}
+    timings = {name: Timing([], []) for name in steps}
+    bar = tqdm(total=(settings.turns + 1) * len(steps), desc=case, unit="step")
+    for turn in range(settings.turns + 1):
+        for name, step in steps.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            step()
+            if turn > 0:
+                timings[name].cpu_s.append(time.process_time() - cpu)
+                timings[name].wall_s.append(time.perf_counter() - wall)
+            bar.update()
+    bar.close()
+    return timings
+
+
+def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
+    """What a step takes at its highest above the networks and the batch, in a fresh process."""
+    code = (
+        "import torch\n"
+        "from benchmarks.ssl_step import *\n"
+        f"settings = SslStep(labeled={settings.labeled}, passes={settings.passes})\n"
+        f"torch.set_num_threads({settings.threads})\n"
+        f"step = prepare({case!r}, Variant{tuple(variant)!r}, settings)\n"
+        "held = lambda field: int(open('/proc/self/status').read().split(field)[1].split()[0])\n"
+        "before = held('VmRSS:')\n"
+        "step()\n"
+        "print((held('VmHWM:') - before) / 1024)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def forward_gflop(case: Case) -> float:
+    """Work of one plain forward pass of one clip, 10^9 operations (a multiply-add counts two)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks.public_schedule import Plain
+    from sefar_core.checkpoint import build_model
+
+    model = model_of(case)
+    with torch.device("meta"):
+        network = build_model(model, num_classes=99)
+        side = model.image_size
+        clip = [torch.randn(1, 3, frames, side, side) for frames in model.sizes]
+    with FlopCounterMode(display=False) as counter:
+        Plain().logits(network, clip)
+    return counter.get_total_flops() / 1e9
+
+
+def main(settings: SslStep) -> None:
+    from sefar_core.run_folder import surroundings
+
+    chosen = [v for v in VARIANTS if not settings.variants or v.name in settings.variants]
+    lines = []
+    figures = {}
+    for case in settings.cases:
+        gflop = forward_gflop(case)
+        timings = alternate(case, chosen, settings)
+        base = statistics.median(timings[chosen[0].name].cpu_s)
+        lines += [
+            f"\n{case}: {settings.labeled} labeled and {3 * settings.labeled} unlabeled clips, "
+            f"R = {settings.passes}, {settings.threads} thread(s); a plain forward pass of a clip "
+            f"is {gflop:.1f} GFLOP\n",
+            "| variant | CPU s (range) | wall s | times as fast, CPU | memory, MiB | ratio |",
+            "|---|---|---|---|---|---|",
+        ]
+        memory = {
+            v.name: peak_memory_mib(case, v, settings) if settings.memory else None for v in chosen
+        }
+        for variant in chosen:
+            cpu, wall = timings[variant.name]
+            held, first = memory[variant.name], memory[chosen[0].name]
+            of_memory = f"{held:.0f} | {held / first:.2f}" if held and first else "- | -"
+            middle = statistics.median(cpu)
+            lines.append(
+                f"| {variant.name} | {middle:.2f} ({min(cpu):.2f}-{max(cpu):.2f}) | "
+                f"{statistics.median(wall):.2f} | {base / middle:.2f} | {of_memory} |"
+            )
+        figures[case] = {
+            "gflop": gflop,
+            "seconds": {name: timing._asdict() for name, timing in timings.items()},
+            "memory_mib": memory,
+        }
+    print("\n".join(lines))
+    if settings.out is not None:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        name = f"{date.today()}-ssl-step-{'-'.join(settings.cases)}"
+        facts = surroundings()
+        (settings.out / f"{name}.json").write_text(
+            json.dumps({"figures": figures, **facts}, indent=1) + "\n"
+        )
+        print(f"written: {settings.out / name}.json")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(SslStep, description=__doc__))

@@ -1,0 +1,175 @@
+"""One block of divided space-time attention: over time, over space, the MLP.
+
+Source: Bertasius et al. 2021 (arXiv:2102.05095). Names of parameters are timm's names of a 2-D ViT
+where the two networks share a part. Tokens are kept as a class token (batch, dim) and patch tokens
+(batch, frame, token, dim), not as one flat sequence. docs/paper_map.md, row 2.
+"""
+
+from typing import TypeAlias
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sefar_core.shapes import Feature, PatchTokens
+
+Heads: TypeAlias = Float[Tensor, "row head _ d"]
+
+LAYER_NORM_EPS = 1e-6
+
+
+def drop_path(residual: Tensor, drop: float, training: bool) -> Tensor:
+    """Stochastic depth: drop the residual of whole rows, all but the last two axes, and rescale."""
+    if drop == 0 or not training:
+        return residual
+    rows = residual.shape[:-2] + (1, 1)
+    kept = torch.rand(rows, device=residual.device) >= drop
+    return (residual * kept).div_(1 - drop)
+
+
+def attention(q: Heads, k: Heads, v: Heads) -> Heads:
+    """softmax(q k / sqrt(d)) v, fused where that is faster.
+
+    The fused kernel's bf16 backward pass on a CPU takes twice the time of the same spelled out.
+    """
+    if q.is_cuda or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v)
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the next-to-last axis; every axis before it is batch."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, tokens: Float[Tensor, "*batch token dim"]
+    ) -> Float[Tensor, "*batch token dim"]:
+        return self.proj(self.attend(tokens))
+
+    def attend(
+        self, tokens: Float[Tensor, "*batch token dim"]
+    ) -> Float[Tensor, "*batch token dim"]:
+        """What the heads gather, side by side, before the output projection."""
+        rows = tokens.reshape(-1, *tokens.shape[-2:])  # the fused kernels take one batch axis
+        q, k, v = rearrange(
+            self.qkv(rows),
+            "row token (three head d) -> three row head token d",
+            three=3,
+            head=self.num_heads,
+        )
+        gathered = attention(q, k, v)
+        return rearrange(gathered, "row head token d -> row token (head d)").view_as(tokens)
+
+    def first(self, tokens: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 1 dim"]:
+        """The first token of `forward`, at the cost of its keys and values alone."""
+        rows = tokens.reshape(-1, *tokens.shape[-2:])
+        dim = tokens.shape[-1]
+        q = F.linear(rows[:, :1], self.qkv.weight[:dim], self.qkv.bias[:dim])
+        kv = F.linear(rows, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        heads = {"head": self.num_heads}
+        q = rearrange(q, "row token (head d) -> row head token d", **heads)
+        k, v = rearrange(kv, "row token (two head d) -> two row head token d", two=2, **heads)
+        gathered = attention(q, k, v)
+        gathered = rearrange(gathered, "row head token d -> row token (head d)")
+        return self.proj(gathered).view(*tokens.shape[:-2], 1, dim)
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(
+        self, tokens: Float[Tensor, "*batch token dim"]
+    ) -> Float[Tensor, "*batch token dim"]:
+        hidden = self.fc1(tokens)
+        if torch.is_grad_enabled():
+            # GELU is made again in the backward pass: cheap, and four times as wide as a token.
+            return checkpoint(self.narrow, hidden, use_reentrant=False, preserve_rng_state=False)
+        return self.narrow(hidden)
+
+    def narrow(
+        self, hidden: Float[Tensor, "*batch token wide"]
+    ) -> Float[Tensor, "*batch token dim"]:
+        return self.fc2(F.gelu(hidden))
+
+
+class Block(nn.Module):
+    """Attention over time at each place, then over space in each frame, then the MLP."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop: float):
+        super().__init__()
+        self.drop = drop
+        self.temporal_norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.temporal_attn = Attention(dim, num_heads)
+        self.temporal_fc = nn.Linear(dim, dim)
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
+        patches = patches + self.over_time(patches)
+        cls, patches = self.over_space(cls, patches)
+        return self.through_mlp(cls, patches)
+
+    def class_token(self, cls: Feature, patches: PatchTokens) -> Feature:
+        """The class token of `forward`: all that recognition needs of the last block."""
+        patches = patches + self.over_time(patches)
+        tokens = self.norm1(with_class_token(cls, patches))
+        residual = drop_path(self.attn.first(tokens), self.drop, self.training)
+        cls = cls + reduce(residual, "batch frame 1 dim -> batch dim", "mean")
+        token = rearrange(cls, "batch dim -> batch 1 dim")
+        return cls + drop_path(self.mlp(self.norm2(token)), self.drop, self.training)[:, 0]
+
+    def over_time(self, patches: PatchTokens) -> PatchTokens:
+        """Residual of attention among the frames at each place. The class token takes no part.
+
+        The attention's projection P and `temporal_fc` F follow one another, with nothing but
+        stochastic depth between them, which F's bias escapes: F(drop(P(x))) = drop((F P)(x)) + b.
+        One product of small matrices saves one product a token.
+        """
+        tracks = rearrange(patches, "batch frame token dim -> batch token frame dim")
+        gathered = self.temporal_attn.attend(self.temporal_norm1(tracks))
+        inner, outer = self.temporal_attn.proj, self.temporal_fc
+        residual = F.linear(gathered, outer.weight @ inner.weight, outer.weight @ inner.bias)
+        residual = drop_path(residual, self.drop, self.training) + outer.bias
+        return rearrange(residual, "batch token frame dim -> batch frame token dim")
+
+    def over_space(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
+        """Attention inside each frame; each frame has a copy of the class token, then averaged."""
+        tokens = self.norm1(with_class_token(cls, patches))
+        residual = drop_path(self.attn(tokens), self.drop, self.training)
+        cls_residual = reduce(residual[:, :, 0], "batch frame dim -> batch dim", "mean")
+        return cls + cls_residual, patches + residual[:, :, 1:]
+
+    def through_mlp(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
+        tokens = torch.cat(
+            [
+                rearrange(cls, "batch dim -> batch 1 dim"),
+                rearrange(patches, "batch frame token dim -> batch (frame token) dim"),
+            ],
+            dim=1,
+        )
+        tokens = tokens + drop_path(self.mlp(self.norm2(tokens)), self.drop, self.training)
+        num_frames = patches.shape[1]
+        return tokens[:, 0], rearrange(
+            tokens[:, 1:], "batch (frame token) dim -> batch frame token dim", frame=num_frames
+        )
+
+
+def with_class_token(
+    cls: Feature, patches: PatchTokens
+) -> Float[Tensor, "batch frame one_and_token dim"]:
+    """A copy of the class token before the patch tokens of each frame."""
+    copies = repeat(cls, "batch dim -> batch frame 1 dim", frame=patches.shape[1])
+    return torch.cat([copies, patches], dim=-2)

@@ -1,0 +1,139 @@
+"""Mixing unlabeled clips by tubes of patches, and their targets with them.
+
+Source: SVFormer's "tube TokenMix" (arXiv:2211.13222) as SeFAR (arXiv:2501.01245) uses it. The
+public code (train_net_emamix.py, d0435a9) draws other partners for each element and gives the
+targets of the last: `one_each`. What the targets mean is `one_for_all`. docs/paper_map.md, row 4.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from einops import repeat
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefar_core.shapes import Clip, KeepMask, PerClip, Probs
+
+Partners = Int[Tensor, "batch"]
+"""Position in the batch of each clip's partner."""
+
+
+class MixPlan(NamedTuple):
+    """Who is mixed with whom, and where: drawn once a step, so that clips and targets agree."""
+
+    partners: list[Partners]
+    """For each element; the targets are mixed with the last one's."""
+    share: float
+    """Part of the mixture that belongs to the clip itself, in [0, 1]."""
+    keep: list[KeepMask]
+    """For each element, the patches that stay the clip's own, in all frames alike."""
+
+    def blend(self, values: Tensor) -> Tensor:
+        """share * own + (1 - share) * partner's, along the batch: of probabilities, or of trust."""
+        return torch.lerp(values[self.partners[-1]], values, self.share)
+
+
+def one_for_all(draw: Callable[[], Tensor], num_elements: int) -> list[Tensor]:
+    """The same partners for every element: a mixture of two clips, as its target says."""
+    return [draw()] * num_elements
+
+
+def one_each(draw: Callable[[], Tensor], num_elements: int) -> list[Tensor]:
+    """Partners of its own for each element, as in the public code."""
+    return [draw() for _ in range(num_elements)]
+
+
+def soft_targets(probs: Probs, trust: PerClip) -> Probs:
+    """The teacher's mean probabilities, whatever their trust."""
+    return probs
+
+
+def sharp_where_trusted(probs: Probs, trust: PerClip) -> Probs:
+    """SVFormer's targets: one-hot where the trust is whole, the probabilities elsewhere."""
+    one_hot = F.one_hot(probs.argmax(dim=-1), probs.shape[-1]).to(probs.dtype)
+    return torch.where((trust == 1)[:, None], one_hot, probs)
+
+
+MIX_TARGETS = {"soft": soft_targets, "sharp": sharp_where_trusted}
+PARTNERS = {choice.__name__: choice for choice in (one_for_all, one_each)}
+
+
+def draw_mix_plan(
+    batch: int,
+    grid: int,
+    num_elements: int,
+    share: float,
+    generator: torch.Generator,
+    *,
+    partners: Callable[[Callable[[], Tensor], int], list[Tensor]] = one_for_all,
+) -> MixPlan:
+    """Draw the partners and masks of one step.
+
+    Args:
+        batch: clips in the unlabeled batch.
+        grid: patches along each side of a frame.
+        num_elements: one mask is drawn for each.
+        share: part of the mixture that is the clip's own, in [0, 1] (paper: Beta(10, 10)).
+        generator: source of all draws.
+        partners: `one_for_all` or `one_each`.
+
+    Returns:
+        The plan. Each mask keeps floor(share * grid * grid) patches; the targets use the share
+        itself, as published.
+
+    Raises:
+        ValueError: a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is the clip's own part of the mixture, in [0, 1], got {share}")
+    num_kept = int(share * grid * grid)
+    masks = []
+    for _ in range(num_elements):
+        mask = torch.zeros(grid * grid, dtype=torch.bool)
+        mask[torch.randperm(grid * grid, generator=generator)[:num_kept]] = True
+        masks.append(mask.view(grid, grid))
+    chosen = partners(lambda: torch.randperm(batch, generator=generator), num_elements)
+    return MixPlan(chosen, share, masks)
+
+
+def mix_elements(
+    own: Sequence[Tensor], others: Sequence[Tensor], mix: MixPlan, *, patch: int
+) -> list[Tensor]:
+    """The mixed clips of a step.
+
+    Args:
+        own: elements of the clips.
+        others: elements from which the partners are taken; the same clips, maybe seen otherwise.
+        mix: the plan.
+        patch: side of a patch, in pixels.
+    """
+    return [
+        tube_mix(clip, other[partner], keep, patch=patch)
+        for clip, other, partner, keep in zip(own, others, mix.partners, mix.keep, strict=True)
+    ]
+
+
+def tube_mix(clip: Clip, partner: Clip, keep: KeepMask, *, patch: int) -> Clip:
+    """`clip` where `keep` is true and `partner` elsewhere, the same patches in every frame.
+
+    Mixing pixels by whole patches equals mixing patch tokens, since the patch embedding has its
+    stride equal to its kernel.
+
+    Args:
+        clip: the clips of the batch.
+        partner: the clips they are mixed with.
+        keep: patch grid; must tile the frame.
+        patch: side of a patch, in pixels.
+
+    Raises:
+        ValueError: the mask's patches do not tile the frame.
+    """
+    pixels = repeat(keep, "row column -> (row high) (column wide)", high=patch, wide=patch)
+    if pixels.shape != clip.shape[-2:]:
+        raise ValueError(
+            f"a mask of {tuple(keep.shape)} patches of {patch} pixels covers "
+            f"{tuple(pixels.shape)} pixels, but the frames have {tuple(clip.shape[-2:])}"
+        )
+    return torch.where(pixels.to(clip.device), clip, partner)

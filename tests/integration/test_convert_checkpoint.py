@@ -1,0 +1,67 @@
+"""A public checkpoint becomes an encoder and comes back, by the script as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sefar_core
+from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core.config import ModelConfig
+from tests.oracles.public_model import PublicModel
+
+ROOT = Path(__file__).parents[2]
+
+
+def convert(*args: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts/convert_checkpoint.py", *args]
+    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    torch.manual_seed(0)
+    model = PublicModel(width=64, depth=1, grid=2, classes=5)
+    cfg = "DATA: {MEAN: [0.4, 0.5, 0.6]}"
+    parts = {"epoch": 1, "model_state": model.state_dict(), "optimizer_state": {}, "cfg": cfg}
+    torch.save(parts, tmp_path / "public.pyth")
+    return model, tmp_path / "public.pyth"
+
+
+def test_an_encoder_made_of_a_public_checkpoint_gives_its_logits(tmp_path, toy):
+    public, path = toy
+    done = convert("from-public", path, tmp_path / "made" / "student")
+    assert done.returncode == 0, done.stderr
+    assert "5 classes, elements of 2-2-4 frames" in done.stdout
+    encoder = sefar_core.load_encoder(tmp_path / "made")
+    clips = [torch.randn(1, 3, t, 32, 32) for t in (2, 2, 4)]
+    torch.testing.assert_close(encoder(clips), public(clips), atol=1e-4, rtol=0)
+    assert encoder.mean == (0.4, 0.5, 0.6)
+
+
+def test_what_exists_is_not_overwritten_and_a_wrong_file_is_refused_in_a_line(tmp_path, toy):
+    _, path = toy
+    (tmp_path / "precious").mkdir()
+    done = convert("from-public", path, tmp_path / "precious")
+    assert done.returncode == 1 and "precious exists already" in done.stderr
+    path.write_text("no checkpoint")
+    done = convert("from-public", path, tmp_path / "made")
+    assert done.returncode == 1 and not (tmp_path / "made").exists()
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_an_encoder_of_full_size_comes_back_from_the_public_form_as_it_was(tmp_path):
+    config = ModelConfig()
+    with torch.device("meta"):
+        model = build_model(config, num_classes=7)
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.fill_(number / 100)
+    save_encoder(model, config, tmp_path / "student")
+    done = convert("to-public", tmp_path / "student", tmp_path / "public.pyth")
+    assert done.returncode == 0, done.stderr
+    back = sefar_core.load_released_checkpoint(tmp_path / "public.pyth").state_dict()
+    assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
