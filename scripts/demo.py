@@ -156,7 +156,7 @@ def recognize(settings: Demo) -> list[Step]:
     """SeFAR and its supervised-only baseline, trained and evaluated."""
     out = settings.out
     videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
-    presets = {"sefar": "demo", "supervised": "demo_supervised"}
+    presets = {"sefar": "demo", "supervised": "demo+supervised"}
     warmup = {"sefar": settings.epochs // 2, "supervised": settings.epochs}
     titles = {"sefar": "SeFAR", "supervised": "the same network on labels alone"}
     train = [

@@ -2,21 +2,29 @@
 
     scripts/train_ssl.py demo --manifest data/splits/manifest.csv \
         --video-root data/gym/videos --run-dir runs/sefar
-    accelerate launch scripts/train_ssl.py paper_s ...       # several GPUs
+    accelerate launch scripts/train_ssl.py gym99_5+vit_b ...       # several GPUs
 
-The first word is a preset; every setting of it can be overridden, for example
-`--loss.perturbation unchanged`. The run folder gets config.json, run.json, metrics.jsonl, states
-to resume from (run the same command again) and the encoders student/ and teacher/.
+First comes a preset: one word, or several joined by `+`, applied in turn to the paper's settings.
+Every setting of it can be overridden, for example `--loss.perturbation unchanged`.
+
+The run folder gets config.json, run.json, metrics.jsonl, states to resume from (run the same
+command again) and the encoders student/ and teacher/.
 """
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated
 
 import tyro
 
 from sefar_core.config import TrainConfig
-from sefar_core.presets import PRESETS
+from sefar_core.presets import GROUPS, preset
+from sefar_core.variants import Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +57,44 @@ def main(settings: TrainSsl) -> None:
         raise SystemExit(f"error: {cause}") from cause
 
 
-def parse() -> TrainSsl:
+def parse(arguments: Sequence[str]) -> TrainSsl:
     """The command line: a preset, then what is changed in it."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\n{catalogue()}\n\ntrain_ssl.py PRESET --help lists every setting.")
+        raise SystemExit(0 if arguments else 2)
+    name, *changes = arguments
+    try:
+        config = preset(name)
+    except ValueError as cause:
+        raise SystemExit(f"error: {cause}") from cause
     asked = tyro.MISSING
-    presets = {
-        name: TrainSsl(manifest=asked, video_root=asked, run_dir=asked, config=config)
-        for name, config in PRESETS.items()
-    }
-    return tyro.cli(tyro.extras.subcommand_type_from_defaults(presets), description=__doc__)
+    default = TrainSsl(manifest=asked, video_root=asked, run_dir=asked, config=config)
+    return tyro.cli(
+        TrainSsl, args=changes, default=default, prog=f"train_ssl.py {name}", description=__doc__
+    )
+
+
+def catalogue() -> str:
+    """The words of a preset, group by group, with what they do."""
+    lines = ["words of a preset:"]
+    for title, words in GROUPS.items():
+        lines.append(f"\n  {title}")
+        for told, names in groupby(words, key=lambda name: summary(words[name])):
+            together = ", ".join(names)
+            if "," in together or len(together) > 22:
+                lines += [
+                    f"    {told}",
+                    *wrap(together, 92, initial_indent=8 * " ", subsequent_indent=8 * " "),
+                ]
+            else:
+                lines.append(f"    {together:24}{told}")
+    return "\n".join(lines)
+
+
+def summary(word: Word) -> str:
+    """The first line of what a word's function says of itself."""
+    return ((word.func if isinstance(word, partial) else word).__doc__ or "").splitlines()[0]
 
 
 if __name__ == "__main__":
-    main(parse())
+    main(parse(sys.argv[1:]))

@@ -81,6 +81,13 @@ class DataConfig:
     """Range from which the short side of a training clip is drawn, pixels."""
     flip: bool = True
     """Mirror half of the clips; off where left and right mean different classes."""
+    weak_flip: bool = True
+    """Mirror half of the teacher's views as well; the public code does not."""
+    placement: Literal["one_for_all", "one_each"] = "one_for_all"
+    """Scale, crop and mirror a clip's elements alike, or each by a draw of its own, as the public
+    code does."""
+    moments: Literal["independent", "shared"] = "independent"
+    """Whether the student's strong view shows moments of its own or those that the teacher saw."""
     workers: int = 4
     """Loader processes; 0 loads in the training process."""
     store: bool = False

@@ -1,40 +1,55 @@
-"""Settings by name: the paper's runs, and the demo's.
+"""Settings by name: the rows of the paper's tables, the public code's run, rivals, and the demo's.
 
-A preset is a function without arguments; the command line is `train_ssl.py PRESET --key value`.
+A preset is one word, or several joined by `+` that are applied from left to right to the defaults,
+which are the paper's: `gym288_5+vit_b+without_regulation` is a row of Table 3 on Gym288 with ViT-B.
+Every word is a function from settings to settings. docs/paper_map.md says where each comes from.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
-from sefar_core.config import (
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    TeacherConfig,
-    TrainConfig,
+from sefar_core.config import DataConfig, ModelConfig, OptimConfig, TeacherConfig, TrainConfig
+from sefar_core.variants import (
+    COMPONENTS,
+    DECISIONS,
+    ELEMENTS,
+    PASSES,
+    PERTURBED,
+    RIVALS,
+    Word,
 )
 
 
-def paper_s() -> TrainConfig:
-    """SeFAR-S as the paper writes it: ViT-S/16, 2-2-4 frames of 224 pixels, 30 epochs."""
-    return TrainConfig()
+def paper(config: TrainConfig) -> TrainConfig:
+    """SeFAR as the paper writes it: ViT-S/16, 2-2-4 frames of 224 pixels, 30 epochs."""
+    return config
 
 
-def paper_b() -> TrainConfig:
-    """SeFAR-B: the same on ViT-B/16."""
-    return replace(paper_s(), model=ModelConfig(dim=768, num_heads=12))
+def released(config: TrainConfig) -> TrainConfig:
+    """SeFAR as its public code runs: a color flip for the reversal, and all that goes with it."""
+    return replace(
+        config,
+        data=replace(config.data, placement="one_each", weak_flip=False),
+        teacher=TeacherConfig(ema_decay=0.9999, dropout_passes=10, ema_every="micro_batch"),
+        loss=replace(
+            config.loss,
+            perturbation="swap_red_blue",
+            color_dropout=0.2,
+            mix_partners="one_each",
+            gamma_un=2.0,
+            gamma_mix=2.0,
+        ),
+        mixed_precision="no",
+    )
 
 
-def released_loss() -> TrainConfig:
-    """SeFAR-S with the public code's perturbation (a color flip) and doubled loss weights."""
-    loss = LossConfig(perturbation="swap_red_blue", gamma_un=2.0, gamma_mix=2.0)
-    return replace(paper_s(), loss=loss)
-
-
-def demo() -> TrainConfig:
+def demo(config: TrainConfig) -> TrainConfig:
     """SeFAR on the synthetic gymnasts, small enough for two CPU cores."""
-    return TrainConfig(
+    return replace(
+        config,
         model=ModelConfig(
             image_size=64,
             patch_size=16,
@@ -47,7 +62,7 @@ def demo() -> TrainConfig:
         ),
         data=DataConfig(short_side=(64, 72), workers=0, store=True),
         teacher=TeacherConfig(ema_decay=0.98),
-        loss=LossConfig(mix_on="probs", gamma_un=2.0, gamma_mix=2.0),
+        loss=replace(config.loss, mix_on="probs", gamma_un=2.0, gamma_mix=2.0),
         optim=OptimConfig(kind="adamw", lr=1e-3, weight_decay=0.05, schedule="cosine"),
         batch_size=12,
         micro_batch_size=12,
@@ -57,12 +72,84 @@ def demo() -> TrainConfig:
     )
 
 
-def demo_supervised() -> TrainConfig:
-    """The demo on its labels alone: as many labeled steps, the same network and dropout."""
-    config = demo()
-    return replace(config, warmup_epochs=config.epochs)
+BASES: dict[str, Word] = {word.__name__: word for word in (paper, released, demo)}
 
 
-PRESETS = {
-    preset.__name__: preset() for preset in (paper_s, paper_b, released_loss, demo, demo_supervised)
+def vit_s(config: TrainConfig) -> TrainConfig:
+    """SeFAR-S: tokens of 384, 6 heads."""
+    return replace(config, model=replace(config.model, dim=384, num_heads=6))
+
+
+def vit_b(config: TrainConfig) -> TrainConfig:
+    """SeFAR-B: tokens of 768, 12 heads."""
+    return replace(config, model=replace(config.model, dim=768, num_heads=12))
+
+
+NETWORKS: dict[str, Word] = {word.__name__: word for word in (vit_s, vit_b)}
+
+
+def on_data_set(
+    config: TrainConfig, *, classes: int | None, rate: float | None, flip: bool
+) -> TrainConfig:
+    """A data set of the tables at a labeled share, which the manifest is checked against."""
+    return replace(
+        config,
+        data=replace(config.data, flip=flip and config.data.flip),
+        expected_classes=classes,
+        expected_rate=rate,
+    )
+
+
+# Classes (none: not published) and labeled percent. Something-Something tells left from right.
+RATES: dict[str, tuple[int | None, tuple[int, ...]]] = {
+    "gym99": (99, (5, 10)),
+    "gym288": (288, (5, 10)),
+    "ub": (25, (10, 20)),
+    "fx": (35, (10, 20)),
+    "vt": (6, (10, 20)),
+    "ub_s1": (15, (10, 20)),
+    "fx_s1": (11, (10, 20)),
+    "gym_new": (40, (5, 10)),
+    "diving": (None, (1, 3, 5, 7, 10)),
+    "diving_10m": (None, (10, 20)),
+    "diving_5253b": (None, (10, 20)),
+    "ucf101": (101, (1, 5, 10)),
+    "hmdb51": (51, (40, 50, 60)),
 }
+DATA_SETS: dict[str, Word] = {
+    f"{name}_{rate}": partial(on_data_set, classes=classes, rate=rate / 100, flip=True)
+    for name, (classes, rates) in RATES.items()
+    for rate in rates
+} | {"sthsth": partial(on_data_set, classes=174, rate=None, flip=False)}
+
+GROUPS: dict[str, Mapping[str, Word]] = {
+    "whole runs": BASES,
+    "networks": NETWORKS,
+    "data sets, labeled percent": DATA_SETS,
+    "rivals": RIVALS,
+    "components left out": COMPONENTS,
+    "sampling combinations": ELEMENTS,
+    "temporal perturbations": PERTURBED,
+    "predictions of the teacher": PASSES,
+    "single decisions": DECISIONS,
+}
+WORDS: dict[str, Word] = {name: word for group in GROUPS.values() for name, word in group.items()}
+
+
+def preset(name: str) -> TrainConfig:
+    """The settings that a word, or words joined by `+`, stand for.
+
+    >>> preset("gym99_5+vit_b").model.dim
+    768
+
+    Raises:
+        ValueError: a word that is not known.
+    """
+    config = TrainConfig()
+    for word in name.split("+"):
+        if word not in WORDS:
+            near = get_close_matches(word, WORDS)
+            meant = f"did you mean {' or '.join(near)}?" if near else "see train_ssl.py --help"
+            raise ValueError(f"there is no preset {word!r}; {meant}")
+        config = WORDS[word](config)
+    return config

@@ -18,14 +18,14 @@ from sefar_core import train
 from sefar_core.config import ModelConfig, OptimConfig, TeacherConfig, TrainConfig
 from sefar_core.data.video import VideoReadError
 from sefar_core.fit import fit
-from sefar_core.presets import demo
+from sefar_core.presets import preset
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(
     model=ModelConfig(
         image_size=32, patch_size=16, dim=16, depth=1, num_heads=2, fusion_dim=8, dropout=0.2
     ),
-    data=replace(demo().data, short_side=(32, 36)),
+    data=replace(preset("demo").data, short_side=(32, 36)),
     teacher=TeacherConfig(ema_decay=0.5, dropout_passes=3),
     optim=OptimConfig(kind="adamw", lr=1e-3, schedule="cosine"),
     batch_size=4,

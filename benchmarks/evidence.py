@@ -1,0 +1,290 @@
+"""What each part of the method brings, measured on the synthetic gymnasts.
+
+    python benchmarks/evidence.py run --seeds 0 1 2 3 4 --jobs 2     # adds what is missing
+    python benchmarks/evidence.py table > benchmarks/results/evidence.md
+
+An arm is the demo's run with words of a preset added (`ARMS`). A seed draws the labeled clips, the
+weights of the head, the order and every augmentation, alike for all arms; arms that see clips in
+the same way go on from one warm-up on labels. Each finished arm adds a line to the results file, so
+that a run that was interrupted is gone on with. Scores are of fixed views: on validation clips, by
+which settings may be chosen, and on test clips of athletes and arenas that no other split has.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sefar_core.config import TrainConfig
+from sefar_core.presets import preset
+
+ARMS = {
+    "sefar": "",
+    "supervised": "supervised",
+    "fixmatch": "fixmatch",
+    "svformer": "svformer",
+    "without_dual_elements": "without_dual_elements",
+    "without_perturbation": "without_perturbation",
+    "without_regulation": "without_regulation",
+    "without_mixing": "without_mixing",
+    "perturb_unchanged": "perturb_unchanged",
+    "perturb_slow": "perturb_slow",
+    "perturb_shuffle_all": "perturb_shuffle_all",
+    "perturb_shuffle_fine": "perturb_shuffle_fine",
+    "perturb_repeat_half": "perturb_repeat_half",
+    "perturb_reverse_all": "perturb_reverse_all",
+    "perturb_swap_red_blue": "perturb_swap_red_blue",
+    "local_window": "local_window",
+    "shared_moments": "shared_moments",
+    "mix_on_logits": "mix_on_logits",
+    "passes_1": "passes_1",
+    "passes_2": "passes_2",
+    "passes_5": "passes_5",
+    "passes_20": "passes_20",
+    "passes_100": "passes_100",
+    "passes_1000": "passes_1000",
+    "micro_batches": "",
+    "ema_every_micro_batch": "ema_every_micro_batch",
+    "released": "released+mix_on_logits",
+}
+MICRO_BATCH = {"micro_batches": 3, "ema_every_micro_batch": 3}
+EPOCHS, WARMUP_EPOCHS = 18, 12
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % points of Student's t with 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Train and score what the results file lacks."""
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Which."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Each of them for every arm."""
+    jobs: int = 2
+    """Arms at a time, each on one thread."""
+    work: Path = Path("runs/evidence")
+    """Folder for the clips and the runs."""
+    results: Path = Path("benchmarks/results/evidence.jsonl")
+    """One line for each arm and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Print the table of the results file."""
+
+    results: Path = Path("benchmarks/results/evidence.jsonl")
+    """What `run` wrote."""
+
+
+def settings_of(arm: str, seed: int) -> TrainConfig:
+    """The demo's settings with an arm's words, shorter and in bf16."""
+    words = "+".join(word for word in ("demo", ARMS[arm]) if word)
+    config = preset(words)
+    warmup = EPOCHS if arm == "supervised" else WARMUP_EPOCHS
+    return replace(
+        config,
+        seed=seed,
+        epochs=EPOCHS,
+        warmup_epochs=warmup,
+        micro_batch_size=MICRO_BATCH.get(arm, config.micro_batch_size),
+        save_every_epochs=WARMUP_EPOCHS,
+        mixed_precision="bf16",
+    )
+
+
+def look_of(config: TrainConfig) -> str:
+    """What arms must share to go on from one warm-up: the network, and how clips are seen."""
+    model, data = config.model, config.data
+    sizes = "-".join(map(str, model.sizes))
+    return f"{sizes}-{model.sampling}-{data.placement}-{config.micro_batch_size}"
+
+
+def make_clips(work: Path, seed: int) -> Path:
+    """The rendered set, and the manifest of a seed's draw of labels."""
+    from qa_data.annotations import read_elements, to_clips
+    from qa_data.manifest import write_manifest
+    from qa_data.synthetic.dataset import make_set
+    from qa_data.synthetic.settings import SyntheticSettings
+    from qa_data.taxonomy import read_categories
+    from sefar_core.data.splits import SplitConfig, split_pool
+
+    settings = SyntheticSettings(num_train=3000, num_test=720, num_test_sources=24)
+    make_set(work / "gym", settings, workers=2)
+    manifest = work / f"seed-{seed}" / "manifest.csv"
+    if not manifest.exists():
+        classes = read_categories(work / "gym/categories.txt")
+        pool = to_clips(read_elements(work / "gym/train_element.txt"), classes, split="labeled")
+        test = to_clips(read_elements(work / "gym/val_element.txt"), classes, split="test")
+        config = SplitConfig(rate=0.1, val_from="pool", val_rate=0.12, seed=seed)
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        write_manifest([*split_pool(pool, config), *test], manifest)
+    return manifest
+
+
+def run(settings: Run) -> None:
+    """All arms of one seed after the other, so that whole tables come first."""
+    from tqdm import tqdm
+
+    done = {(line["arm"], line["seed"]) for line in read_results(settings.results)}
+    wanted = [(a, s) for s in settings.seeds for a in settings.arms if (a, s) not in done]
+    settings.results.parent.mkdir(parents=True, exist_ok=True)
+    for seed in sorted({seed for _, seed in wanted}):
+        make_clips(settings.work, seed)
+        warm_up_all(settings, [arm for arm, s in wanted if s == seed], seed)
+    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(train_and_score, arm, seed, settings.work) for arm, seed in wanted]
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="arms", unit="arm"):
+            with settings.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(job.result()) + "\n")
+
+
+def warm_up_all(settings: Run, arms: Sequence[str], seed: int) -> None:
+    """Each warm-up that the arms share, once."""
+    looks: dict[str, TrainConfig] = {}
+    for arm in arms:
+        config = settings_of(arm, seed)
+        looks.setdefault(look_of(config), replace(config, warmup_epochs=EPOCHS))
+    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+        for job in [pool.submit(warm_up, look, c, settings.work) for look, c in looks.items()]:
+            job.result()
+
+
+def warm_up(look: str, config: TrainConfig, work: Path) -> None:
+    """Train on labels alone; the state at the end of the warm-up is what arms start from."""
+    folder = work / f"seed-{config.seed}"
+    train(config, folder, folder / f"warm-up-{look}")
+
+
+def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
+    import torch
+
+    from sefar_core.fit import fit
+
+    torch.set_num_threads(1)
+    videos = folder.parent / "gym/videos"
+    fit(config, manifest=folder / "manifest.csv", video_root=videos, run_dir=run_dir)
+
+
+def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
+    """One arm with one seed: its line of the results."""
+    import time
+
+    from sefar_core.run_folder import surroundings
+
+    began = time.process_time()
+    config = settings_of(arm, seed)
+    folder = work / f"seed-{seed}"
+    run_dir = folder / arm
+    shutil.rmtree(run_dir, ignore_errors=True)
+    warm = folder / f"warm-up-{look_of(config)}"
+    first = min((warm / "states").glob("step-*"))
+    shutil.copytree(first, run_dir / "states" / first.name)
+    train(config, folder, run_dir)
+    line = {"arm": arm, "seed": seed, "scores": scores(folder, run_dir)}
+    facts = surroundings()
+    return line | {
+        "cpu_s": round(time.process_time() - began, 1),
+        "commit": facts["commit"],
+        "torch": facts["torch"],
+    }
+
+
+def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
+    """Top-1, mean class and direction of student and teacher on validation and test clips."""
+    import torch
+
+    from qa_data.manifest import by_split, read_manifest
+    from qa_data.taxonomy import opposite_pairs, read_categories
+    from sefar_core.checkpoint import load_encoder
+    from sefar_core.data.dataset import view_moments
+    from sefar_core.data.feeds import evaluation_views
+    from sefar_core.data.frame_store import open_frame_store
+    from sefar_core.data.loader import Feed
+    from sefar_core.evaluate import pair_accuracy, predict, score
+
+    gym = folder.parent / "gym"
+    pairs = opposite_pairs(read_categories(gym / "categories.txt").values())
+    found = {}
+    for split in ("val", "test"):
+        clips = by_split(read_manifest(folder / "manifest.csv"), split)
+        store = open_frame_store(clips, gym / "videos", folder / f"frames-{split}")
+        for role in ("student", "teacher"):
+            if not (run_dir / role).exists():
+                continue
+            network = load_encoder(run_dir / role)
+            moments = view_moments(network.sizes, 1)
+            views = evaluation_views(
+                network, clips, store.read, moments=moments, num_crops=1, feed=Feed()
+            )
+            probs, labels = predict(network, views, torch.device("cpu"))
+            result = score(probs, labels, [clip.source for clip in clips])
+            found[f"{role} {split}"] = {
+                "top1": result.top1,
+                "mean_class": result.mean_class,
+                "direction": pair_accuracy(probs, labels, pairs).mean().item(),
+            }
+    return found
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def show(settings: Table) -> None:
+    """Mean and 95 % interval over the seeds of each arm, and its paired difference to SeFAR."""
+    lines = read_results(settings.results)
+    by_arm = {arm: {ln["seed"]: ln["scores"] for ln in lines if ln["arm"] == arm} for arm in ARMS}
+    print("| arm | seeds | test top-1 | minus `sefar` | direction | teacher, top-1 | val top-1 |")
+    print("|---|---|---|---|---|---|---|")
+    for arm, seeds in by_arm.items():
+        if not seeds:
+            print(f"| `{arm}` | 0 | not measured | | | | |")
+            continue
+        shared = seeds.keys() & by_arm["sefar"].keys()
+        gains = [
+            seeds[s]["student test"]["top1"] - by_arm["sefar"][s]["student test"]["top1"]
+            for s in shared
+        ]
+        cells = [
+            f"`{arm}`",
+            str(len(seeds)),
+            interval([s["student test"]["top1"] for s in seeds.values()]),
+            interval(gains, sign="+") if arm != "sefar" else "-",
+            interval([s["student test"]["direction"] for s in seeds.values()]),
+            interval([s["teacher test"]["top1"] for s in seeds.values() if "teacher test" in s]),
+            interval([s["student val"]["top1"] for s in seeds.values()]),
+        ]
+        print("| " + " | ".join(cells) + " |")
+
+
+def interval(values: Sequence[float], *, sign: str = "") -> str:
+    """Mean and 95 % interval of Student's t, in percent."""
+    from statistics import fmean, stdev
+
+    if not values:
+        return "-"
+    mean = 100 * fmean(values)
+    if len(values) == 1:
+        return f"{mean:{sign}.1f}"
+    half = 100 * stdev(values) / len(values) ** 0.5 * T_975[len(values) - 2]
+    return f"{mean:{sign}.1f} ± {half:.1f}"
+
+
+def main(command: Run | Table) -> None:
+    if isinstance(command, Run):
+        run(command)
+    else:
+        show(command)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Run | Table, description=__doc__))
