@@ -122,7 +122,7 @@ def make_clips(work: Path, seed: int) -> Path:
         classes = read_categories(work / "gym/categories.txt")
         pool = to_clips(read_elements(work / "gym/train_element.txt"), classes, split="labeled")
         test = to_clips(read_elements(work / "gym/val_element.txt"), classes, split="test")
-        config = SplitConfig(rate=0.1, val_from="pool", val_rate=0.12, seed=seed)
+        config = SplitConfig(rate=0.07, val_from="pool", val_rate=0.12, seed=seed)
         manifest.parent.mkdir(parents=True, exist_ok=True)
         write_manifest([*split_pool(pool, config), *test], manifest)
     return manifest
@@ -192,7 +192,7 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     return line | {
         "cpu_s": round(time.process_time() - began, 1),
         "commit": facts["commit"],
-        "torch": facts["torch"],
+        "torch": facts["packages"]["torch"],
     }
 
 
