@@ -1,7 +1,7 @@
 """What each part of the method brings, measured on the synthetic gymnasts.
 
-    python benchmarks/evidence.py run --seeds 0 1 2 3 4 --jobs 2     # adds what is missing
-    python benchmarks/evidence.py table > benchmarks/results/evidence.md
+    python -m benchmarks.evidence run --seeds 0 1 2 3 4 --jobs 2     # adds what is missing
+    python -m benchmarks.evidence table > benchmarks/results/evidence.md
 
 An arm is the demo's run with words of a preset added (`ARMS`). A seed draws the labeled clips, the
 weights of the head, the order and every augmentation, alike for all arms; arms that see clips in
@@ -54,7 +54,8 @@ ARMS = {
     "released": "released+mix_on_logits",
 }
 MICRO_BATCH = {"micro_batches": 3, "ema_every_micro_batch": 3}
-EPOCHS, WARMUP_EPOCHS = 18, 12
+EPOCHS, WARMUP_EPOCHS = 18, 9
+TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % points of Student's t with 1, 2, ... degrees of freedom."""
 
@@ -124,7 +125,11 @@ def make_clips(work: Path, seed: int) -> Path:
         test = to_clips(read_elements(work / "gym/val_element.txt"), classes, split="test")
         config = SplitConfig(rate=0.07, val_from="pool", val_rate=0.12, seed=seed)
         manifest.parent.mkdir(parents=True, exist_ok=True)
-        write_manifest([*split_pool(pool, config), *test], manifest)
+        clips = [*split_pool(pool, config), *test]
+        write_manifest(
+            [clip for clip in clips if clip.split != "val"], manifest.with_name(TRAINING)
+        )
+        write_manifest(clips, manifest)
     return manifest
 
 
@@ -169,14 +174,14 @@ def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
 
     torch.set_num_threads(1)
     videos = folder.parent / "gym/videos"
-    fit(config, manifest=folder / "manifest.csv", video_root=videos, run_dir=run_dir)
+    fit(config, manifest=folder / TRAINING, video_root=videos, run_dir=run_dir)
 
 
 def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     """One arm with one seed: its line of the results."""
     import time
 
-    from sefar_core.run_folder import surroundings
+    from sefar_core.runs.folder import surroundings
 
     began = time.process_time()
     config = settings_of(arm, seed)
@@ -219,7 +224,7 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
             if not (run_dir / role).exists():
                 continue
             network = load_encoder(run_dir / role)
-            moments = view_moments(network.sizes, 1)
+            moments = view_moments(network.sampling, network.sizes, 1)
             views = evaluation_views(
                 network, clips, store.read, moments=moments, num_crops=1, feed=Feed()
             )

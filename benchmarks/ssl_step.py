@@ -1,6 +1,6 @@
 """Time one semi-supervised step against the public code's schedule, alternated in one run.
 
-    python benchmarks/ssl_step.py --cases s112 s224 --out benchmarks/results
+    python -m benchmarks.ssl_step --cases s112 s224 --out benchmarks/results
 
 The public schedule (public_schedule.py) runs the whole teacher R times, the student three times,
 and each element by itself with attention spelled out; it is timed in fp32, as published, and with
@@ -10,20 +10,17 @@ are CPU seconds of this process, and wall seconds beside them; memory is what th
 its highest above what it held before the step, each variant in a process of its own.
 """
 
-import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import tyro
 
+from benchmarks.timing import alternate, report
 from sefar_core.config import ModelConfig
 from sefar_core.presets import preset
 
@@ -133,34 +130,6 @@ def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], Non
     return step
 
 
-class Timing(NamedTuple):
-    """Seconds of one variant, one number a turn."""
-
-    cpu_s: list[float]
-    wall_s: list[float]
-
-
-def alternate(case: Case, chosen: list[Variant], settings: SslStep) -> dict[str, Timing]:
-    """All variants in turn, `turns` times, after one turn that warms up."""
-    import torch
-    from tqdm import tqdm
-
-    torch.set_num_threads(settings.threads)
-    steps = {variant.name: prepare(case, variant, settings) for variant in chosen}
-    timings = {name: Timing([], []) for name in steps}
-    bar = tqdm(total=(settings.turns + 1) * len(steps), desc=case, unit="step")
-    for turn in range(settings.turns + 1):
-        for name, step in steps.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            step()
-            if turn > 0:
-                timings[name].cpu_s.append(time.process_time() - cpu)
-                timings[name].wall_s.append(time.perf_counter() - wall)
-            bar.update()
-    bar.close()
-    return timings
-
-
 def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
     """What a step takes at its highest above the networks and the batch, in a fresh process."""
     code = (
@@ -230,66 +199,53 @@ def against_transformers(case: Case, settings: SslStep) -> float:
     )
     theirs = TimesformerModel(config)
     clip = torch.randn(1, 3, 8, model.image_size, model.image_size)
-    runs: list[Callable[[], torch.Tensor]] = [
-        lambda: Plain().features(ours.eval(), [clip]),
-        lambda: theirs.eval()(clip.transpose(1, 2)).last_hidden_state,
+    runs = {
+        "plain": lambda: Plain().features(ours.eval(), [clip]).sum().backward(),
+        "theirs": lambda: theirs.eval()(clip.transpose(1, 2)).last_hidden_state.sum().backward(),
+    }
+    timings = alternate(runs, turns=settings.turns)
+    return timings["plain"].cpu / timings["theirs"].cpu
+
+
+def measure(case: Case, chosen: Sequence[Variant], settings: SslStep) -> tuple[list[str], dict]:
+    """The table of one network, and its figures."""
+    steps = {variant.name: prepare(case, variant, settings) for variant in chosen}
+    timings = alternate(steps, turns=settings.turns)
+    memory = {
+        v.name: peak_memory_mib(case, v, settings) if settings.memory else None for v in chosen
+    }
+    gflop, beside = forward_gflop(case), against_transformers(case, settings)
+    lines = [
+        f"\n{case}: {settings.labeled} labeled and {3 * settings.labeled} unlabeled clips, "
+        f"R = {settings.passes}, {settings.threads} thread(s); a plain forward pass of a clip is "
+        f"{gflop:.1f} GFLOP; the plain backbone takes {beside:.2f} of the time of transformers' "
+        f"TimeSformer\n",
+        "| variant | CPU s (range) | wall s | times as fast, CPU | memory, MiB | ratio |",
+        "|---|---|---|---|---|---|",
     ]
-    seconds: list[list[float]] = [[], []]
-    for turn in range(settings.turns + 1):
-        for own, make in zip(seconds, runs, strict=True):
-            began = time.process_time()
-            make().sum().backward()
-            if turn > 0:
-                own.append(time.process_time() - began)
-    return statistics.median(seconds[0]) / statistics.median(seconds[1])
+    first = chosen[0].name
+    for name, timing in timings.items():
+        held, base = memory[name], memory[first]
+        of_memory = f"{held:.0f} | {held / base:.2f}" if held and base else "- | -"
+        lines.append(
+            f"| {name} | {timing.cpu:.2f} ({min(timing.cpu_s):.2f}-{max(timing.cpu_s):.2f}) | "
+            f"{timing.wall:.2f} | {timings[first].cpu / timing.cpu:.2f} | {of_memory} |"
+        )
+    seconds = {name: timing._asdict() for name, timing in timings.items()}
+    figures = {"gflop": gflop, "plain_over_transformers": beside, "seconds": seconds}
+    return lines, figures | {"memory_mib": memory}
 
 
 def main(settings: SslStep) -> None:
-    from sefar_core.run_folder import surroundings
+    import torch
 
+    torch.set_num_threads(settings.threads)
     chosen = [v for v in VARIANTS if not settings.variants or v.name in settings.variants]
-    lines = []
-    figures = {}
+    lines, figures = [], {}
     for case in settings.cases:
-        gflop = forward_gflop(case)
-        timings = alternate(case, chosen, settings)
-        beside = against_transformers(case, settings)
-        base = statistics.median(timings[chosen[0].name].cpu_s)
-        lines += [
-            f"\n{case}: {settings.labeled} labeled and {3 * settings.labeled} unlabeled clips, "
-            f"R = {settings.passes}, {settings.threads} thread(s); a plain forward pass of a clip "
-            f"is {gflop:.1f} GFLOP; the plain backbone takes {beside:.2f} of the time of "
-            f"transformers' TimeSformer\n",
-            "| variant | CPU s (range) | wall s | times as fast, CPU | memory, MiB | ratio |",
-            "|---|---|---|---|---|---|",
-        ]
-        memory = {
-            v.name: peak_memory_mib(case, v, settings) if settings.memory else None for v in chosen
-        }
-        for variant in chosen:
-            cpu, wall = timings[variant.name]
-            held, first = memory[variant.name], memory[chosen[0].name]
-            of_memory = f"{held:.0f} | {held / first:.2f}" if held and first else "- | -"
-            middle = statistics.median(cpu)
-            lines.append(
-                f"| {variant.name} | {middle:.2f} ({min(cpu):.2f}-{max(cpu):.2f}) | "
-                f"{statistics.median(wall):.2f} | {base / middle:.2f} | {of_memory} |"
-            )
-        figures[case] = {
-            "gflop": gflop,
-            "plain_over_transformers": beside,
-            "seconds": {name: timing._asdict() for name, timing in timings.items()},
-            "memory_mib": memory,
-        }
-    print("\n".join(lines))
-    if settings.out is not None:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        name = f"{date.today()}-ssl-step-{'-'.join(settings.cases)}"
-        facts = surroundings()
-        (settings.out / f"{name}.json").write_text(
-            json.dumps({"figures": figures, **facts}, indent=1) + "\n"
-        )
-        print(f"written: {settings.out / name}.json")
+        table, figures[case] = measure(case, chosen, settings)
+        lines += table
+    report(f"ssl-step-{'-'.join(settings.cases)}", lines, figures, settings.out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main(settings: EvaluateConfig) -> None:
     from rich.console import Console
 
     from qa_data.schema import QuestionError
-    from sefar_core.run_folder import surroundings, write_json
+    from sefar_core.runs.folder import surroundings, write_json
     from sefar_mllm.checkpoint import FolderError, load_trained
     from sefar_mllm.data import LessonError, load_questions, name_sets
     from sefar_mllm.evaluate import as_json, score_file, table

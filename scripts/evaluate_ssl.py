@@ -30,6 +30,9 @@ class EvaluateSsl:
     """Class list: names of the classes, and which differ in direction alone."""
     split: Literal["test", "val"] = "test"
     """Which clips. Tune on val, report test."""
+    protocol: Literal["fixed", "released"] = "fixed"
+    """The same views every time, beside the controls; or one random view of each clip, as the
+    public code tests."""
     views: int = 5
     """Temporal views of a clip."""
     crops: int = 3
@@ -49,7 +52,7 @@ def main(settings: EvaluateSsl) -> None:
     from sefar_core.checkpoint import load_encoder
     from sefar_core.evaluate import clustered_interval, confusion, pair_accuracy, score
     from sefar_core.plots import plot_confusion
-    from sefar_core.run_folder import surroundings, write_json
+    from sefar_core.runs.folder import surroundings, write_json
 
     classes = read_categories(settings.categories)
     roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
@@ -66,7 +69,8 @@ def main(settings: EvaluateSsl) -> None:
     pairs = opposite_pairs(classes.values())
     sources = [clip.source for clip in clips]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    out = settings.run_dir / "evaluation" / settings.split
+    suffix = "-released" if settings.protocol == "released" else ""
+    out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
     out.mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict] = {}
     for role in roles:
@@ -109,15 +113,18 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
     import torch
 
     from sefar_core.data.dataset import read_from_folder, view_moments
-    from sefar_core.data.feeds import evaluation_views
+    from sefar_core.data.feeds import evaluation_views, released_views
     from sefar_core.data.loader import Feed
     from sefar_core.evaluate import middle_moments, predict, shuffle_frames
 
-    views = partial(
-        evaluation_views, network, clips, num_crops=settings.crops, feed=Feed(settings.workers)
-    )
+    feed = Feed(settings.workers)
     read = partial(read_from_folder, root=settings.video_root)
-    plain = partial(views, moments=view_moments(network.sizes, settings.views))
+    if settings.protocol == "released":
+        views = released_views(network, clips, read, seed=0, feed=feed)
+        yield None, *predict(network, views, device)
+        return
+    views = partial(evaluation_views, network, clips, num_crops=settings.crops, feed=feed)
+    plain = partial(views, moments=view_moments(network.sampling, network.sizes, settings.views))
     yield None, *predict(network, plain(read), device)
     middle = views(read, moments=[middle_moments(network.sizes)])
     yield "one middle frame", *predict(network, middle, device)
@@ -158,7 +165,7 @@ def trust_of(settings: EvaluateSsl, network, clips: Sequence, device, out: Path)
         network,
         clips,
         read,
-        moments=view_moments(network.sizes, 1),
+        moments=view_moments(network.sampling, network.sizes, 1),
         num_crops=1,
         feed=Feed(settings.workers),
     )

@@ -241,7 +241,7 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
     """Write the weights and the card that says how they were made."""
     from safetensors.torch import save_file
 
-    from sefar_core.run_folder import surroundings, write_text
+    from sefar_core.runs.folder import surroundings, write_text
 
     settings.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}

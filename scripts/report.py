@@ -34,7 +34,7 @@ class Report:
 
 
 def main(settings: Report) -> None:
-    from sefar_core.run_folder import surroundings, write_text
+    from sefar_core.runs.folder import surroundings, write_text
 
     out = settings.out
     sections = [

@@ -43,7 +43,13 @@ def main(settings: TrainSsl) -> None:
     from sefar_core.data.frame_store import FrameStoreError
     from sefar_core.data.video import VideoReadError
     from sefar_core.fit import fit
+    from sefar_core.runs.folder import WriteError
+    from sefar_core.runs.interruption import Interrupted
+    from sefar_core.runs.lock import RunFolderBusy
+    from sefar_core.runs.ranks import StoppedByAnother
+    from sefar_core.runs.watch import LoaderDied
 
+    known = (CheckpointError, FrameStoreError, LoaderDied, RunFolderBusy, WriteError)
     try:
         fit(
             settings.config,
@@ -51,9 +57,14 @@ def main(settings: TrainSsl) -> None:
             video_root=settings.video_root,
             run_dir=settings.run_dir,
         )
+    except Interrupted as wish:
+        print(wish, file=sys.stderr)
+        raise SystemExit(wish.exit_code) from wish
+    except StoppedByAnother as cause:  # one process speaks for all
+        raise SystemExit(1) from cause
     except VideoReadError as cause:  # a loader process sends its traceback before the message
         raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
-    except (CheckpointError, FrameStoreError, FloatingPointError, ValueError) as cause:
+    except (*known, FloatingPointError, ValueError) as cause:
         raise SystemExit(f"error: {cause}") from cause
 
 

@@ -90,10 +90,25 @@ class DataConfig:
     """Whether the student's strong view shows moments of its own or those that the teacher saw."""
     workers: int = 4
     """Loader processes; 0 loads in the training process."""
-    store: bool = False
-    """Decode every clip once into a file of small frames and train from it."""
+    reader: Literal["auto", "decord", "torchcodec"] = "auto"
+    """What reads the videos. auto is PyAV, which reads every file that plays; decord is asked for
+    files that it reads right and torchcodec, to be installed apart, in its exact mode."""
+    store: Literal["none", "raw", "jpeg"] = "none"
+    """Decode every clip once into a file of frames and train from it: raw ones, or JPEGs (quality
+    95) of a tenth of the size."""
+    store_short_side: int = 256
+    """Larger frames are stored with their shorter side scaled down to this, pixels."""
 
     def __post_init__(self):
+        if self.store_short_side < 1:
+            raise ValueError(
+                f"data.store_short_side must be at least 1, got {self.store_short_side}"
+            )
+        if self.store != "none" and self.reader != "auto":
+            raise ValueError(
+                f"data.store is filled by reader auto, got {self.reader}; leave data.reader alone, "
+                f"or set data.store to none"
+            )
         low, high = self.short_side
         if not 0 < low <= high:
             raise ValueError(f"data.short_side must be a rising range, got {self.short_side}")
@@ -195,6 +210,12 @@ class TrainConfig:
     """Passes over the labeled clips."""
     warmup_epochs: int = 5
     """Passes on labels alone, before the teacher is made. As many as `epochs`: supervised only."""
+    steps: int | None = None
+    """Optimizer steps of the run, in place of `epochs` passes; warm-up, ramp and learning rate keep
+    their shares of it."""
+    leftovers: Literal["kept", "dropped"] = "kept"
+    """Clips of a pass that are fewer than a batch: they begin the next batch, or are thrown away,
+    as published."""
     seed: int = 0
     """All draws follow from it."""
     expected_classes: int | None = None
@@ -203,13 +224,25 @@ class TrainConfig:
     """Labeled share of the training clips that the manifest must have, give or take a fifth."""
     save_every_epochs: int = 5
     """Epochs from one checkpoint to the next; the last state is always kept."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept, besides the best on validation clips if there are any."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto: bf16 on CUDA, fp32 elsewhere."""
+    recompute: bool = False
+    """Compute activations twice in place of storing them: less memory, more time."""
+    compile: bool = False
+    """Translate the student by torch.compile, which takes minutes at the start."""
+    deterministic: bool = False
+    """Bit-equal runs on CUDA as well, by slower kernels."""
+    log: Literal["none", "tensorboard"] = "none"
+    """Where curves are drawn, besides metrics.jsonl."""
 
     def __post_init__(self):
-        for name in ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs", "steps")
+        for name in (*counts, "save_every_epochs", "keep_last"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
@@ -224,5 +257,3 @@ class TrainConfig:
             raise ValueError(
                 f"warmup_epochs must lie in [0, epochs], got {self.warmup_epochs} of {self.epochs}"
             )
-        if self.save_every_epochs < 1:
-            raise ValueError(f"save_every_epochs must be at least 1, got {self.save_every_epochs}")

@@ -42,6 +42,7 @@ def released(config: TrainConfig) -> TrainConfig:
             gamma_un=2.0,
             gamma_mix=2.0,
         ),
+        leftovers="dropped",
         mixed_precision="no",
     )
 
@@ -60,7 +61,7 @@ def demo(config: TrainConfig) -> TrainConfig:
             dropout=0.2,
             pretrained=Path("demo/backbone/vit.safetensors"),
         ),
-        data=DataConfig(short_side=(64, 72), workers=0, store=True),
+        data=DataConfig(short_side=(64, 72), workers=0, store="raw"),
         teacher=TeacherConfig(ema_decay=0.98),
         loss=replace(config.loss, mix_on="probs", gamma_un=2.0, gamma_mix=2.0),
         optim=OptimConfig(kind="adamw", lr=1e-3, weight_decay=0.05, schedule="cosine"),
@@ -116,7 +117,7 @@ RATES: dict[str, tuple[int | None, tuple[int, ...]]] = {
     "ucf101": (101, (1, 5, 10)),
     "hmdb51": (51, (40, 50, 60)),
 }
-DATA_SETS: dict[str, Word] = {
+DATA_SETS: Mapping[str, Word] = {
     f"{name}_{rate}": partial(on_data_set, classes=classes, rate=rate / 100, flip=True)
     for name, (classes, rates) in RATES.items()
     for rate in rates

@@ -1,212 +1,148 @@
-"""The training loop: schedule, optimizer, teacher's updates, states to resume from.
+"""The training loop: micro-batches to a step, the teacher's updates, and when to stop.
 
 Every random draw is a function of (seed, step, rank) here and of (seed, epoch, clip, view) in the
 loader, so a resumed run equals an uninterrupted one. docs/paper_map.md, row 9.
 """
 
+import contextlib
 import math
 import random
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
-from sefar_core.checkpoint import load_exactly, save_encoder
-from sefar_core.config import OptimConfig, TrainConfig
-from sefar_core.loss import ramp
-from sefar_core.model import SefarModel
+from sefar_core.data.draws import seeded
+from sefar_core.loop import Loop
 from sefar_core.recipe import Draws, micro_step
-from sefar_core.resume import load_latest, restore_optimizer, save_state
-from sefar_core.run_folder import append_metrics
-from sefar_core.step import SslBatch
-from sefar_core.teacher import EmaTeacher
+from sefar_core.runs.interruption import Interrupted
+from sefar_core.runs.progress import Clocked, Tick
+from sefar_core.runs.ranks import highest, joined, means, on_main, stop_all
+from sefar_core.runs.watch import Watch
+
+NAMED = 64  # clips that an error message lists
 
 
-def learning_rate(config: OptimConfig, progress: float) -> float:
-    """The rate at a part of the run, `progress` in [0, 1)."""
-    if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-    return config.lr * (1.0 if progress < 25 / 30 else 0.1 if progress < 28 / 30 else 0.01)
-
-
-def build_optimizer(config: OptimConfig, student: nn.Module) -> torch.optim.Optimizer:
-    if config.kind == "adamw":
-        return torch.optim.AdamW(
-            student.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
-    return torch.optim.SGD(
-        student.parameters(),
-        lr=config.lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=config.weight_decay,
-    )
-
-
-class Schedule(NamedTuple):
-    """The run in optimizer steps. An epoch is one pass over the labeled clips; none is dropped:
-    a batch that begins in one pass ends in the next."""
-
-    num_labeled: int
-    batch_size: int
-    epochs: int
-    warmup_epochs: int
-
-    @property
-    def num_steps(self) -> int:
-        return max(1, round(self.epochs * self.num_labeled / self.batch_size))
-
-    @property
-    def warmup_steps(self) -> int:
-        if self.warmup_epochs == self.epochs:
-            return self.num_steps
-        return round(self.warmup_epochs * self.num_labeled / self.batch_size)
-
-    def epoch(self, step: int) -> int:
-        """The pass in which a step begins."""
-        return min(step * self.batch_size // self.num_labeled, self.epochs - 1)
-
-    def ramp(self, step: int) -> float:
-        """Weight of the unsupervised losses, constant within an epoch, as published."""
-        stage = self.epochs - self.warmup_epochs
-        done = self.epoch(step) + 1 - self.warmup_epochs
-        return ramp(min(max(done / stage, 0.0), 1.0))
-
-
-class Loop:
-    """The state of a run: networks, optimizer, and the step they have reached."""
-
-    def __init__(
-        self, student: SefarModel, config: TrainConfig, accelerator: Accelerator, run_dir: Path
-    ):
-        self.config, self.accelerator, self.run_dir = config, accelerator, run_dir
-        self.optimizer = build_optimizer(config.optim, student)
-        self.student, self.optimizer = accelerator.prepare(student, self.optimizer)
-        self.teacher: EmaTeacher | None = None
-        self.step = 0
-
-    @property
-    def network(self) -> SefarModel:
-        """The student without the wrapper of distributed training."""
-        return self.accelerator.unwrap_model(self.student)
-
-    def make_teacher(self) -> EmaTeacher:
-        settings = self.config.teacher
-        return EmaTeacher(
-            self.network, decay=settings.ema_decay, dropout_passes=settings.dropout_passes
-        )
-
-    def resume(self) -> None:
-        """Go on from the newest whole state of the run folder, if there is one."""
-        state = load_latest(self.run_dir / "states")
-        if state is None:
-            return
-        load_exactly(self.network, state.student, self.run_dir / "states")
-        restore_optimizer(self.optimizer, state.optimizer)
-        if state.teacher is not None:
-            self.teacher = self.make_teacher()
-            load_exactly(self.teacher.network, state.teacher, self.run_dir / "states")
-        self.step = state.step
-
-    def save(self) -> None:
-        if self.accelerator.is_main_process:
-            save_state(
-                self.run_dir / "states", self.step, self.network, self.teacher, self.optimizer
-            )
-        self.accelerator.wait_for_everyone()
-
-
-def run_steps(loop: Loop, schedule: Schedule, batches: Iterator[SslBatch]) -> None:
-    """Train from the loop's step to the end of the schedule.
+def run_steps(loop: Loop, batches: Clocked, watch: Watch) -> None:
+    """Train from the loop's step to the end of its schedule.
 
     Args:
-        loop: networks and optimizer, fresh or resumed; its run folder gets metrics and states.
-        schedule: how many steps, and of which kind.
+        loop: networks and optimizer, fresh or resumed; its run folder gets the states.
         batches: micro-batches in order, from the loop's step on. During the warm-up the
             unlabeled part is empty.
+        watch: who looks on.
 
     Raises:
-        FloatingPointError: the loss is no longer a finite number.
+        FloatingPointError: a loss or a gradient is no longer a finite number.
+        Interrupted: the run was asked to end; its state is saved.
     """
-    config, main = loop.config, loop.accelerator.is_main_process
-    bar = tqdm(
-        total=schedule.num_steps, initial=loop.step, desc="train", unit="step", disable=not main
-    )
-    save_every = max(1, round(config.save_every_epochs * schedule.num_labeled / config.batch_size))
+    schedule, accelerator = loop.schedule, loop.accelerator
     while loop.step < schedule.num_steps:
         if loop.step >= schedule.warmup_steps and loop.teacher is None:
             loop.teacher = loop.make_teacher()
-        metrics = optimizer_step(loop, schedule, batches)
+        metrics = optimizer_step(loop, batches, watch.name_clips)
         loop.step += 1
-        if main:
-            append_metrics(loop.run_dir, {"step": loop.step, **metrics})
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}")
-            bar.update()
-        if loop.step % save_every == 0 or loop.step == schedule.num_steps:
-            loop.save()
-    bar.close()
+        tick = batches.lap(loop.clips_per_step)
+
+        asked = highest(accelerator, watch.wish.number)
+        over = loop.step == schedule.num_steps
+        due = over or loop.step % schedule.steps_in(loop.config.save_every_epochs) == 0
+        on_main(accelerator, partial(tell, watch, loop, metrics, tick, due=due))
+        if due or asked:
+            on_main(accelerator, loop.save)
+        if asked and not over:
+            raise Interrupted(asked, f"stopped after step {loop.step}; saved in {loop.states}")
 
 
-def optimizer_step(loop: Loop, schedule: Schedule, batches: Iterator[SslBatch]) -> dict[str, float]:
-    """Accumulate the micro-batches of one step, move the student, then the teacher."""
-    config, accelerator = loop.config, loop.accelerator
-    step_seed = config.seed * 1_000_003 + loop.step * 1009 + accelerator.process_index
-    torch.manual_seed(step_seed)
-    generator = torch.Generator().manual_seed(step_seed)
-    rate = learning_rate(config.optim, loop.step / schedule.num_steps)
-    for group in loop.optimizer.param_groups:
-        group["lr"] = rate
+def tell(watch: Watch, loop: Loop, metrics: dict[str, float], tick: Tick, *, due: bool) -> None:
+    """Report a step; when a save is due, with the accuracies on validation clips."""
+    scores = loop.judge(watch.judge) if due and watch.judge else {}
+    if watch.progress is not None:
+        watch.progress.tell(loop.step, metrics | scores, tick)
 
+
+def optimizer_step(loop: Loop, batches: Iterator, name_clips: Callable) -> dict[str, float]:
+    """Accumulate the micro-batches of one step, move the student, then the teacher.
+
+    Returns:
+        What metrics.jsonl says of the step: means over its micro-batches and all processes.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite. Nothing was updated by it; a
+            teacher that moves with each micro-batch has seen those before.
+    """
+    config, accelerator, teacher = loop.config, loop.accelerator, loop.teacher
+    generator = seeded(config.seed, "step", loop.step, accelerator.process_index)
+    draws = Draws(generator, random.Random(generator.initial_seed()))
+    torch.manual_seed(generator.initial_seed())
+    rate, ramp = loop.set_rate(), loop.ramp()
     loop.student.train()
-    num_micro = config.batch_size // (config.micro_batch_size * accelerator.num_processes)
     reports = []
-    for micro in range(num_micro):
-        batch = next(batches)
-        with accelerator.autocast():
-            losses, report = micro_step(
-                loop.student,
-                loop.teacher,
-                batch,
-                config.loss,
-                Draws(generator, random.Random(step_seed + micro)),
+    for micro in range(loop.num_micro):
+        last = micro == loop.num_micro - 1
+        # Processes add their gradients up once a step.
+        with contextlib.nullcontext() if last else accelerator.no_sync(loop.student):
+            with accelerator.autocast():
+                losses, report = micro_step(
+                    loop.student, teacher, next(batches), config.loss, draws
+                )
+            loss = losses.total(
+                ramp=ramp, gamma_un=config.loss.gamma_un, gamma_mix=config.loss.gamma_mix
             )
-        weight = 0.0 if loop.teacher is None else schedule.ramp(loop.step)
-        loss = losses.total(
-            ramp=weight, gamma_un=config.loss.gamma_un, gamma_mix=config.loss.gamma_mix
-        )
-        refuse_infinite(loss, loop)
-        accelerator.backward(loss / num_micro)
-        reports.append({"loss": loss.item(), **report, "ramp": weight})
+            accelerator.backward(loss / loop.num_micro)
+        reports.append({"loss": loss.item(), **report})
+        if teacher and config.teacher.ema_every == "micro_batch" and not last:
+            teacher.update(loop.network)
+    metrics = means(accelerator, average(reports)) | {"grad_norm": grad_norm(loop.network)}
+    refuse_infinite(loop, metrics, reports, name_clips)
     loop.optimizer.step()
     loop.optimizer.zero_grad()
-    if loop.teacher is not None:
-        loop.teacher.update(loop.network)
-    return {"lr": rate} | {
-        name: sum(report[name] for report in reports) / num_micro for name in reports[0]
-    }
+    if teacher:
+        teacher.update(loop.network)
+    return {"lr": rate, "ramp": ramp, **metrics}
 
 
-def refuse_infinite(loss: Tensor, loop: Loop) -> None:
-    if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss became {loss.item()} at step {loop.step}; nothing was updated by it. "
-            f"Lower optim.lr; the last good state is in {loop.run_dir / 'states'}"
-        )
+def average(reports: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number."""
+    return {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
 
 
-def finish(loop: Loop, schedule: Schedule) -> None:
-    """Write student and teacher as encoders, and say how much of the warm-up is in the teacher."""
-    if not loop.accelerator.is_main_process:
+def grad_norm(network: nn.Module) -> float:
+    """Length of the gradient of all parameters together; not finite if any of it is not."""
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    return nn.utils.get_total_norm(grads).item()
+
+
+def refuse_infinite(
+    loop: Loop,
+    metrics: dict[str, float],
+    reports: Sequence[dict[str, float]],
+    name_clips: Callable,
+) -> None:
+    """Stop all processes if a loss or the gradient is not finite on any of them.
+
+    Args:
+        loop: to stop.
+        metrics: of the step, the same on all processes.
+        reports: of this process's micro-batches; those without a finite loss are named, or all.
+        name_clips: step -> the clips of each of these.
+
+    Raises:
+        FloatingPointError: on the main process, naming the clips.
+    """
+    broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics[name])]
+    if not broken:
         return
-    save_encoder(loop.network, loop.config.model, loop.run_dir / "student")
-    if loop.teacher is None:
-        return
-    save_encoder(loop.teacher.network, loop.config.model, loop.run_dir / "teacher")
-    left = loop.teacher.decay ** (schedule.num_steps - schedule.warmup_steps)
-    print(f"share of the warm-up model left in the teacher: {left:.1%}")
-    if left > 0.5:
-        print("more than half: the teacher hardly learned; lower teacher.ema_decay or train longer")
+    named = list(zip(reports, name_clips(loop.step), strict=True))
+    guilty = [clip for r, clips in named if not math.isfinite(r["loss"]) for clip in clips]
+    clips = joined(loop.accelerator, guilty) or joined(
+        loop.accelerator, [clip for _, clips in named for clip in clips]
+    )
+    more = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
+    what = " and ".join(f"{name} became {metrics[name]}" for name in broken)
+    error = FloatingPointError(
+        f"{what} in step {loop.step + 1}; nothing was updated by it, and the last good state is "
+        f"in {loop.states}. Lower optim.lr, or look at the clips: {', '.join(clips[:NAMED])}{more}"
+    )
+    stop_all(loop.accelerator, error)

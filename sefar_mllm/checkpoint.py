@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from sefar_core.checkpoint import replace_folder
-from sefar_core.run_folder import write_json
+from sefar_core.runs.folder import write_json
 from sefar_mllm.adapters import composite, without_peft_warning
 from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
 from sefar_mllm.model_config import SefarVlmConfig

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
-from sefar_core.run_folder import write_text
+from sefar_core.runs.folder import write_text
 from sefar_mllm.adapters import composite
 from sefar_mllm.data import pad_batch
 from sefar_mllm.prompt import Turn, encode_conversation, letter_ids, question_text

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qa_data.manifest import Clip
-from sefar_core.run_folder import write_json
+from sefar_core.runs.folder import write_json
 
 INDEX = "index.json"
 FORMAT = 1

@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from qa_data.schema import Question
-from sefar_core.run_folder import append_metrics, open_run
+from sefar_core.runs.folder import append_metrics, open_run
 from sefar_mllm.adapters import add_adapters, composite, learn_projector_alone, optimizer_groups
 from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
 from sefar_mllm.config import FinetuneConfig

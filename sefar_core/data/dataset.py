@@ -18,13 +18,11 @@ from torch.utils.data import Dataset
 
 from qa_data.manifest import Clip
 from sefar_core.data.draws import seeded
-from sefar_core.data.transforms import Augmentation, Pixels, Placement, look
+from sefar_core.data.transforms import Augmentation, Pixels, Placement, look, squares
 from sefar_core.data.video import read_fractions
-from sefar_core.sampling import center_fractions
+from sefar_core.sampling import Moments, Sampling
 
 CLIP_FRAME_AXIS = 1  # of (channel, frame, height, width), a clip without its batch axis
-Moments = list[Tensor]
-"""For each element, the fractions of the clip's length that it samples."""
 Sampler = Callable[[torch.Generator], Moments]
 Reader = Callable[[Clip, Sequence[float]], Tensor]
 """The frames of a clip at fractions of its length: `read_from_folder` bound to a folder, or
@@ -32,31 +30,39 @@ Reader = Callable[[Clip, Sequence[float]], Tensor]
 
 
 class LabeledItem(NamedTuple):
+    """One look at a clip: squares of whole colors, (frame, height, width, color), one tensor an
+    element. `transforms.to_network` makes of them what a network takes, where they are wanted."""
+
     elements: list[Tensor]
     label: Tensor
 
 
 class UnlabeledItem(NamedTuple):
-    """What the teacher sees of a clip and what the student sees of it."""
+    """What the teacher sees of a clip and what the student sees of it, both as in `LabeledItem`."""
 
     weak: list[Tensor]
     strong: list[Tensor]
 
 
-class EvalItem(NamedTuple):
-    """All views of one clip: elements have the views as first axis, labels and clips one a view."""
-
-    elements: list[Tensor]
-    labels: Tensor
-    clips: Tensor
-
-
 def read_from_folder(
-    clip: Clip, fractions: Sequence[float], *, root: Path, short_side: int | None = None
+    clip: Clip,
+    fractions: Sequence[float],
+    *,
+    root: Path,
+    short_side: int | None = None,
+    read: Callable[..., Tensor] = read_fractions,
 ) -> Tensor:
-    """The frames of a clip at fractions of its length, decoded from its file under `root`."""
+    """The frames of a clip at fractions of its length, decoded from its file under `root`.
+
+    Args:
+        clip: which.
+        fractions: in [0, 1].
+        root: folder that the clip's path starts from.
+        short_side: larger frames are scaled down to it.
+        read: one of `readers.READERS`.
+    """
     path, start_s, end_s = root / clip.path, clip.start_s, clip.end_s
-    return read_fractions(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
+    return read(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
 
 
 class LabeledClips(Dataset[LabeledItem]):
@@ -67,7 +73,7 @@ class LabeledClips(Dataset[LabeledItem]):
         read: where frames come from.
         sample: draws the moments of the elements.
         augment: what placements are drawn from.
-        pixels: what the network takes.
+        crop_size: side of the squares, pixels.
         seed: of all draws.
 
     Raises:
@@ -81,13 +87,13 @@ class LabeledClips(Dataset[LabeledItem]):
         *,
         sample: Sampler,
         augment: Augmentation,
-        pixels: Pixels,
+        crop_size: int,
         seed: int,
     ):
         self.clips = list(clips)
-        self.labels = _labels(self.clips)
+        self.labels = known_labels(self.clips)
         self.read, self.sample, self.augment = read, sample, augment
-        self.pixels, self.seed = pixels, seed
+        self.crop_size, self.seed = crop_size, seed
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -98,8 +104,8 @@ class LabeledClips(Dataset[LabeledItem]):
         generator = seeded(self.seed, epoch, clip.id, "labeled")
         moments = self.sample(generator)
         placements = self.augment.draw(len(moments), generator)
-        frames = _frames(self.read, clip, moments)
-        return LabeledItem(_look(frames, placements, self.pixels), self.labels[position])
+        frames = frames_of(self.read, clip, moments)
+        return LabeledItem(_squares(frames, placements, self.crop_size), self.labels[position])
 
 
 def independent_moments(
@@ -115,6 +121,9 @@ def shared_moments(
     """The student sees the moments that the teacher saw."""
     moments = sample(weak)
     return moments, moments
+
+
+MOMENTS = {"independent": independent_moments, "shared": shared_moments}
 
 
 class TwoViews(NamedTuple):
@@ -135,7 +144,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
         clips: labels are not looked at.
         read: where frames come from.
         views: how both views are drawn.
-        pixels: what the network takes.
+        crop_size: side of the squares, pixels.
         seed: of all draws.
 
     Raises:
@@ -143,10 +152,10 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
     """
 
     def __init__(
-        self, clips: Sequence[Clip], read: Reader, *, views: TwoViews, pixels: Pixels, seed: int
+        self, clips: Sequence[Clip], read: Reader, *, views: TwoViews, crop_size: int, seed: int
     ):
         self.clips = _at_least_one(clips)
-        self.read, self.views, self.pixels, self.seed = read, views, pixels, seed
+        self.read, self.views, self.crop_size, self.seed = read, views, crop_size, seed
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -157,77 +166,47 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
         weak_draws = seeded(self.seed, epoch, clip.id, "weak")
         strong_draws = seeded(self.seed, epoch, clip.id, "strong")
         weak, strong = views.moments(views.sample, weak_draws, strong_draws)
-        frames = _frames(self.read, clip, weak + strong)
+        frames = frames_of(self.read, clip, weak + strong)
         weak_places = views.weak.draw(len(weak), weak_draws)
         strong_places = views.strong.draw(len(strong), strong_draws)
         return UnlabeledItem(
-            _look(frames[: len(weak)], weak_places, self.pixels),
-            _look(frames[len(weak) :], strong_places, self.pixels),
+            _squares(frames[: len(weak)], weak_places, self.crop_size),
+            _squares(frames[len(weak) :], strong_places, self.crop_size),
         )
 
 
-class EvalClips(Dataset[EvalItem]):
-    """Clips seen at fixed moments and places: every temporal view under every crop.
+def view_moments(sampling: Sampling, sizes: Sequence[int], num_views: int) -> list[Moments]:
+    """Moments of evaluation: view v of V looks (v + 0.5) / V of the way into every segment.
 
     Args:
-        clips: each with a label.
-        read: where frames come from.
-        moments: one per temporal view; see `view_moments`.
-        placements: the crops; see `transforms.fixed_placements`.
-        pixels: what the network takes.
-
-    Raises:
-        ValueError: no clip, or one without a label.
+        sampling: that the network was trained with.
+        sizes: frames of each element.
+        num_views: how many.
     """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        read: Reader,
-        *,
-        moments: Sequence[Moments],
-        placements: Sequence[Placement],
-        pixels: Pixels,
-    ):
-        self.clips = list(clips)
-        self.labels = _labels(self.clips)
-        self.read, self.moments, self.placements, self.pixels = read, moments, placements, pixels
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, position: int) -> EvalItem:
-        frames = _frames(
-            self.read, self.clips[position], [m for view in self.moments for m in view]
-        )
-        num_elements = len(self.moments[0])
-        views = [
-            _look(frames[start : start + num_elements], [place] * num_elements, self.pixels)
-            for start in range(0, len(frames), num_elements)
-            for place in self.placements
-        ]
-        return EvalItem(
-            [torch.stack(element) for element in zip(*views, strict=True)],
-            self.labels[position].expand(len(views)),
-            torch.full((len(views),), position),
-        )
+    return [sampling.center(sizes, (view + 0.5) / num_views) for view in range(num_views)]
 
 
-def view_moments(sizes: Sequence[int], num_views: int) -> list[Moments]:
-    """Moments of evaluation: view v of V looks (v + 0.5) / V of the way into every segment."""
-    return [center_fractions(sizes, (view + 0.5) / num_views) for view in range(num_views)]
-
-
-def _frames(read: Reader, clip: Clip, moments: Moments) -> list[Tensor]:
+def frames_of(read: Reader, clip: Clip, moments: Moments) -> list[Tensor]:
     """The frames of each element, all read in one go."""
     lengths = [len(element) for element in moments]
     return list(read(clip, torch.cat(moments).tolist()).split(lengths))
 
 
-def _look(
+def _squares(
+    frames: Sequence[Tensor], placements: Sequence[Placement], crop_size: int
+) -> list[Tensor]:
+    """The elements of a clip as whole colors."""
+    return [
+        squares(element, placement, crop_size)
+        for element, placement in zip(frames, placements, strict=True)
+    ]
+
+
+def looks_at(
     frames: Sequence[Tensor], placements: Sequence[Placement], pixels: Pixels
 ) -> list[Tensor]:
-    """The elements of a clip; neighbors that share a placement are cut out in one go."""
+    """The elements of a clip as a network takes them; neighbors that share a placement are cut out
+    in one go."""
     elements: list[Tensor] = []
     for placement, group in groupby(zip(frames, placements, strict=True), key=itemgetter(1)):
         together = [element for element, _ in group]
@@ -242,7 +221,12 @@ def _at_least_one(clips: Sequence[Clip]) -> list[Clip]:
     return list(clips)
 
 
-def _labels(clips: Sequence[Clip]) -> Tensor:
+def known_labels(clips: Sequence[Clip]) -> Tensor:
+    """The label of every clip.
+
+    Raises:
+        ValueError: no clip, or one without a label.
+    """
     labels = [clip.label for clip in _at_least_one(clips)]
     if None in labels:
         clip = clips[labels.index(None)]

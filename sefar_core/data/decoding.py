@@ -2,10 +2,11 @@
 
 Decoding in order and counting what comes out is the only way that gives the right frame for every
 file that plays: seeking by frame number goes wrong without a word on clips cut without re-encoding
-and on open groups of pictures.
+and on open groups of pictures. Where a file allows it, packets that no wanted frame needs are left
+out (shortcut.py); the frames are the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
+from sefar_core.data.shortcut import stamped_frames
 from sefar_core.data.timeline import Timeline
 
 MEND = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
@@ -70,28 +72,58 @@ def counted(path: Path, shown: Timeline) -> Iterator[VideoFrame]:
 
 
 def pictures(
-    path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None
+    path: Path, shown: Timeline, numbers: np.ndarray, short_side: int | None
 ) -> UInt8[Tensor, "frame height width 3"]:
-    """The frames with the wanted numbers, which ascend; nothing behind the last is decoded.
+    """The frames with these numbers, in any order, repeats allowed.
 
     Raises:
         VideoReadError: fewer frames come out than the packets promise, or of different sizes.
     """
-    kept: list[np.ndarray] = []
-    reformatter = VideoReformatter()
-    for number, frame in enumerate(counted(path, shown)):
-        if number == wanted[len(kept)]:
-            kept.append(_picture(frame, reformatter, short_side))
-            if len(kept) == len(wanted):
-                break
-    if len(kept) < len(wanted):
-        raise VideoReadError(
-            f"{path} lists {len(shown.times_s)} frames, but frame {wanted[len(kept)]} does not "
-            f"come out of the decoder: data is missing. {MEND}"
-        )
+    wanted, places = np.unique(numbers, return_inverse=True)
+    kept = _by_stamp(shown, wanted, short_side) or _by_count(path, shown, wanted, short_side)
     if len({picture.shape for picture in kept}) > 1:
         raise VideoReadError(f"{path} changes its picture size between frames. {MEND}")
-    return torch.from_numpy(np.stack(kept))
+    return torch.from_numpy(np.stack([kept[place] for place in places]))
+
+
+def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> list[np.ndarray]:
+    """The wanted frames, told by their timestamps; none if that does not give every one in order,
+    in which case `_by_count` has the last word.
+    """
+    stream = shown.packets[0].stream
+    if shown.stamps is None or stream.codec_context.name != "h264":
+        return []
+    stamps = shown.stamps[wanted].tolist()
+    convert = _converter(short_side)
+    kept: list[np.ndarray] = []
+    try:
+        for frame in stamped_frames(shown.packets, stamps, stream):
+            if len(kept) == len(stamps) or frame.pts != stamps[len(kept)]:
+                return []
+            kept.append(convert(frame))
+    except av.FFmpegError:
+        return []
+    finally:
+        stream.codec_context.skip_frame = "DEFAULT"
+        stream.codec_context.flush_buffers()
+    return kept if len(kept) == len(stamps) else []
+
+
+def _by_count(
+    path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None
+) -> list[np.ndarray]:
+    """The wanted frames, counted out in order; nothing behind the last is decoded."""
+    convert = _converter(short_side)
+    kept: list[np.ndarray] = []
+    for number, frame in enumerate(counted(path, shown)):
+        if number == wanted[len(kept)]:
+            kept.append(convert(frame))
+            if len(kept) == len(wanted):
+                return kept
+    raise VideoReadError(
+        f"{path} lists {len(shown.times_s)} frames, but frame {wanted[len(kept)]} does not "
+        f"come out of the decoder: data is missing. {MEND}"
+    )
 
 
 def quarter_turns(frame: VideoFrame) -> int:
@@ -99,15 +131,19 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90)
 
 
-def _picture(
-    frame: VideoFrame, reformatter: VideoReformatter, short_side: int | None
-) -> np.ndarray:
-    scale = 1 if short_side is None else short_side / min(frame.width, frame.height)
-    color = reformatter.reformat(
-        frame,
-        width=round(frame.width * scale),
-        height=round(frame.height * scale),
-        format="rgb24",
-        threads=1,
-    )
-    return np.rot90(color.to_ndarray(), quarter_turns(frame))
+def fitted_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height of a picture whose shorter side is brought down to `short_side` pixels."""
+    scale = 1.0 if short_side is None else min(1.0, short_side / min(width, height))
+    return round(width * scale), round(height * scale)
+
+
+def _converter(short_side: int | None) -> Callable[[VideoFrame], np.ndarray]:
+    """From decoded frame to upright RGB picture, through one converter for a whole clip."""
+    reformatter = VideoReformatter()
+
+    def convert(frame: VideoFrame) -> np.ndarray:
+        width, height = fitted_size(frame.width, frame.height, short_side)
+        color = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        return np.rot90(color.to_ndarray(), quarter_turns(frame))
+
+    return convert

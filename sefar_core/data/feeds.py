@@ -11,20 +11,25 @@ from torch.utils.data import DataLoader
 
 from qa_data.manifest import Clip, by_split, read_manifest
 from sefar_core.data.dataset import (
-    EvalClips,
     LabeledClips,
     Moments,
     Reader,
     TwoViews,
     UnlabeledClips,
-    independent_moments,
     read_from_folder,
 )
-from sefar_core.data.frame_store import open_frame_store
+from sefar_core.data.frame_store import Storage, open_frame_store
 from sefar_core.data.loader import Feed, Share, evaluation_batches, pair, training_stream
-from sefar_core.data.transforms import Augmentation, Pixels, fixed_placements
+from sefar_core.data.readers import choose_file_reader
+from sefar_core.data.transforms import (
+    Augmentation,
+    Pixels,
+    fixed_placements,
+    one_each,
+    to_network,
+)
+from sefar_core.data.views import EvalClips, Views, fixed_views, released_view
 from sefar_core.model import SefarModel
-from sefar_core.sampling import sample_fractions
 
 
 class TrainClips(NamedTuple):
@@ -55,11 +60,30 @@ def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
 
 
 def choose_reader(
-    clips: TrainClips, video_root: Path, store: Path | None, *, workers: int
+    clips: TrainClips,
+    video_root: Path,
+    store: Storage | None,
+    *,
+    workers: int,
+    reader: str = "auto",
 ) -> Reader:
-    """Frames from the videos, or from a store of frames, decoded on first use."""
+    """Frames from the videos, or from a store of frames, decoded on first use.
+
+    Every process of a run calls this by itself: one of them fills the store, the others wait for
+    its file, which takes no barrier that could time out.
+
+    Args:
+        clips: all that training reads.
+        video_root: folder that their paths start from.
+        store: where and how frames are kept; none reads the videos each time.
+        workers: decoding processes that fill a store.
+        reader: name of what reads the videos, a key of `readers.READERS`.
+
+    Raises:
+        ValueError: the reader is not installed.
+    """
     if store is None:
-        return partial(read_from_folder, root=video_root)
+        return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
     seen = [*clips.labeled, *clips.unlabeled]
     return open_frame_store(seen, video_root, store, workers=workers).read
 
@@ -67,9 +91,10 @@ def choose_reader(
 class Look(NamedTuple):
     """How training looks at a clip."""
 
-    sizes: tuple[int, ...]
-    augment: Augmentation
-    pixels: Pixels
+    views: TwoViews
+    """Of unlabeled clips. The labeled ones are looked at as in the strong view."""
+    crop_size: int
+    """Side of the squares that the network sees, pixels."""
     seed: int
 
 
@@ -85,6 +110,8 @@ class Pace(NamedTuple):
     warmup_steps: int
     """Steps from the start of the run that see labels alone."""
     share: Share
+    labeled_per_pass: int
+    """Labeled clips that are taken of each pass over them."""
 
 
 def training_batches(
@@ -94,19 +121,19 @@ def training_batches(
 
     The last two are empty during the warm-up.
     """
-    sample = partial(sample_fractions, look.sizes)
     labeled = training_stream(
         LabeledClips(
             clips.labeled,
             read,
-            sample=sample,
-            augment=look.augment,
-            pixels=look.pixels,
+            sample=look.views.sample,
+            augment=look.views.strong,
+            crop_size=look.crop_size,
             seed=look.seed,
         ),
         batch_size=pace.micro_batch_size,
         start=pace.first_step * pace.batch_size,
         share=pace.share,
+        per_pass=pace.labeled_per_pass,
         feed=feed,
     )
     unlabeled = iter(())
@@ -116,8 +143,8 @@ def training_batches(
             UnlabeledClips(
                 clips.unlabeled,
                 read,
-                views=TwoViews(sample, independent_moments, look.augment, look.augment),
-                pixels=look.pixels,
+                views=look.views,
+                crop_size=look.crop_size,
                 seed=look.seed,
             ),
             batch_size=pace.micro_batch_size * pace.unlabeled_per_labeled,
@@ -130,9 +157,9 @@ def training_batches(
     return pair(labeled, unlabeled, warmup=warmup)
 
 
-def to_device(elements: list[Tensor], device: torch.device) -> list[Tensor]:
-    """The elements on the device."""
-    return [clip.to(device, non_blocking=True) for clip in elements]
+def to_device(elements: list[Tensor], device: torch.device, pixels: Pixels) -> list[Tensor]:
+    """Elements of a training batch, whole colors, to what a network on the device takes."""
+    return [to_network(seen.to(device, non_blocking=True), pixels) for seen in elements]
 
 
 def evaluation_views(
@@ -154,11 +181,37 @@ def evaluation_views(
         num_crops: 1 or 3 places of each view.
         feed: loader processes.
     """
-    views = EvalClips(
-        clips,
-        read,
-        moments=moments,
-        placements=fixed_placements(model.image_size, num_crops),
-        pixels=Pixels(model.image_size, model.mean, model.std),
+    placements = fixed_placements(model.image_size, num_crops)
+    views = partial(fixed_views, moments=moments, placements=placements)
+    return _evaluated(model, clips, read, views, feed)
+
+
+def released_views(
+    model: SefarModel, clips: Sequence[Clip], read: Reader, *, seed: int, feed: Feed
+) -> DataLoader:
+    """One random view of every clip, as the public code tests: random moments, and for each element
+    a random place along the longer side and a flip half of the time.
+
+    Args:
+        model: says how it samples a clip, and what size and colors it takes.
+        clips: with labels.
+        read: where frames come from.
+        seed: of the draws.
+        feed: loader processes.
+    """
+    size = model.image_size
+    views = partial(
+        released_view,
+        sample=partial(model.sampling.draw, model.sizes),
+        augment=Augmentation((size, size), True, one_each),
+        seed=seed,
     )
-    return evaluation_batches(views, batch_size=8, feed=feed)
+    return _evaluated(model, clips, read, views, feed)
+
+
+def _evaluated(
+    model: SefarModel, clips: Sequence[Clip], read: Reader, views: Views, feed: Feed
+) -> DataLoader:
+    pixels = Pixels(model.image_size, model.mean, model.std)
+    shown = EvalClips(clips, read, views=views, pixels=pixels)
+    return evaluation_batches(shown, batch_size=8, feed=feed)

@@ -5,6 +5,7 @@ pass. A stream is begun at any position without decoding what lies before it, wh
 run equal to an uninterrupted one; ranks take every n-th clip of it.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -13,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sefar_core.data.dataset import (
-    EvalClips,
-    EvalItem,
     LabeledClips,
     LabeledItem,
     UnlabeledClips,
     UnlabeledItem,
 )
 from sefar_core.data.draws import seeded
+from sefar_core.data.views import EvalClips, EvalItem
 
 Item = TypeVar("Item", LabeledItem, UnlabeledItem)
 
@@ -41,20 +41,31 @@ class ClipStream(Sampler[tuple[int, int]]):
         name: streams of other names are shuffled otherwise.
         start: clips that all ranks together have taken before.
         share: this process takes clips start + rank, start + rank + num_ranks, ...
+        per_pass: clips that are taken of each pass, whose others are left out; none takes all.
     """
 
-    def __init__(self, num_clips: int, *, seed: int, name: str, start: int, share: Share):
+    def __init__(  # noqa: PLR0913 - where it starts, and which part of it this is
+        self,
+        num_clips: int,
+        *,
+        seed: int,
+        name: str,
+        start: int,
+        share: Share,
+        per_pass: int | None = None,
+    ):
         self.num_clips, self.seed, self.name = num_clips, seed, name
         self.start, self.share = start, share
+        self.per_pass = per_pass or num_clips
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         place = self.start + self.share.rank
         epoch, order = -1, [0]
         while True:
-            if epoch != place // self.num_clips:
-                epoch = place // self.num_clips
+            if epoch != place // self.per_pass:
+                epoch = place // self.per_pass
                 order = shuffled(self.num_clips, seed=self.seed, name=self.name, epoch=epoch)
-            yield epoch, order[place % self.num_clips]
+            yield epoch, order[place % self.per_pass]
             place += self.share.num_ranks
 
 
@@ -81,12 +92,13 @@ WHOLE = Share()
 IN_PROCESS = Feed()
 
 
-def training_stream(
+def training_stream(  # noqa: PLR0913 - what, and which part of it
     clips: LabeledClips | UnlabeledClips,
     *,
     batch_size: int,
     start: int = 0,
     share: Share = WHOLE,
+    per_pass: int | None = None,
     feed: Feed = IN_PROCESS,
 ) -> Iterator:
     """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
@@ -96,10 +108,13 @@ def training_stream(
         batch_size: clips of one micro-batch of one rank.
         start: clips of this stream that all ranks together have trained on before.
         share: the part of this rank.
+        per_pass: clips that are taken of each pass; none takes all.
         feed: loader processes.
     """
     name = type(clips).__name__
-    stream = ClipStream(len(clips), seed=clips.seed, name=name, start=start, share=share)
+    stream = ClipStream(
+        len(clips), seed=clips.seed, name=name, start=start, share=share, per_pass=per_pass
+    )
     # A generator: processes start and decode when the first batch is asked for, not before.
     yield from _loader(clips, feed, batch_size=batch_size, sampler=stream, join=collate)
 
@@ -142,6 +157,11 @@ def _stack(values: Sequence) -> Tensor | list[Tensor]:
     return [torch.stack(element) for element in zip(*values, strict=True)]
 
 
+def leave_the_group(worker: int) -> None:
+    """Be out of reach of a signal to the training's process group, which ends it in good order."""
+    os.setpgid(0, 0)
+
+
 def _loader(
     clips: Dataset, feed: Feed, *, batch_size: int, sampler: Iterable, join: Callable
 ) -> DataLoader:
@@ -153,6 +173,7 @@ def _loader(
         num_workers=feed.workers,
         pin_memory=feed.pin_memory,
         timeout=feed.timeout_s if feed.workers else 0,
+        worker_init_fn=leave_the_group if feed.workers else None,
         # Its own, so that starting a loader leaves the global random state alone.
         generator=torch.Generator().manual_seed(0),
     )

@@ -26,12 +26,14 @@ class Timeline:
         packets: what has to be decoded, in decoding order, from a keyframe on.
         times_s: when each frame appears, ascending, seconds from the file's first shown frame.
         end_s: when the last of them disappears.
+        stamps: the timestamp of each frame, ascending; none where they do not name each frame.
         constant_rate: the frames follow one another evenly, at the rate that the file states.
     """
 
     packets: list[Packet]
     times_s: np.ndarray
     end_s: float
+    stamps: np.ndarray | None
     constant_rate: bool
 
     def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
@@ -182,7 +184,17 @@ def _timeline(packets: list[Packet], stream: VideoStream, *, origin: int | None)
         packets=packets,
         times_s=times_s,
         end_s=float(times_s[-1] + step_s),
+        stamps=stamps if _name_each_frame(packets) else None,
         constant_rate=constant_rate,
+    )
+
+
+def _name_each_frame(packets: list[Packet]) -> bool:
+    """Each packet has a timestamp of its own, not before its decoding."""
+    stamps = {packet.pts for packet in packets}
+    return len(stamps) == len(packets) and all(
+        packet.pts is not None and (packet.dts is None or packet.dts <= packet.pts)
+        for packet in packets
     )
 
 

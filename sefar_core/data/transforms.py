@@ -8,11 +8,16 @@ one scene: `one_for_all` and `one_each`. docs/paper_map.md, row 2.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
+
+# Loader processes are many already, and OpenCV's threads do not survive a fork.
+cv2.setNumThreads(1)
 
 
 class Placement(NamedTuple):
@@ -89,6 +94,9 @@ def one_each(draw: Callable[[], Placement], num_elements: int) -> list[Placement
     return [draw() for _ in range(num_elements)]
 
 
+SHARES = {share.__name__: share for share in (one_for_all, one_each)}
+
+
 def fixed_placements(short_side: int, num_crops: int) -> list[Placement]:
     """Crops for evaluation: the center one, or three from end to end of the longer side.
 
@@ -118,6 +126,69 @@ def cut_out(
     Raises:
         ValueError: the scaled frames are smaller than the square.
     """
+    size, top, left = _square_of(frames, placement, crop_size)
+    clip = rearrange(frames, "frame height width color -> color frame height width").float()
+    if size != tuple(frames.shape[1:3]):
+        clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
+    square = clip[..., top : top + crop_size, left : left + crop_size]
+    return square.flip(-1) if placement.flip else square.contiguous()
+
+
+def squares(
+    frames: UInt8[Tensor, "frame height width 3"], placement: Placement, crop_size: int
+) -> UInt8[Tensor, "frame side side 3"]:
+    """What `cut_out` gives, rounded to whole colors: a quarter of the bytes, a fifth of the time.
+
+    OpenCV's interpolation weights have 11 bits: no color is further off than 0.8 of 255, on average
+    0.27, of which plain rounding takes 0.25. Training travels on these; evaluation does not.
+
+    Raises:
+        ValueError: the scaled frames are smaller than the square.
+    """
+    size, top, left = _square_of(frames, placement, crop_size)
+    seen = np.empty((len(frames), crop_size, crop_size, 3), np.uint8)
+    for picture, square in zip(frames.numpy(), seen, strict=True):
+        if size != picture.shape[:2]:
+            picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
+        part = picture[top : top + crop_size, left : left + crop_size]
+        if placement.flip:
+            cv2.flip(part, 1, dst=square)
+        else:
+            square[:] = part
+    return torch.from_numpy(seen)
+
+
+def to_network(
+    seen: UInt8[Tensor, "*batch frame height width 3"], pixels: Pixels
+) -> Float[Tensor, "*batch 3 frame height width"]:
+    """Whole colors as they travel to what a network takes, on the device where they lie."""
+    gain, shift = _gain_and_shift(pixels.mean, pixels.std, seen.device)
+    channels_first = rearrange(seen, "... frame height width color -> ... color frame height width")
+    # Turned while it is small, scaled where it lies: a quarter of the time on a CPU.
+    return channels_first.contiguous().float().mul_(gain).add_(shift)
+
+
+def normalize(
+    clip: Float[Tensor, "3 frame height width"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "3 frame height width"]:
+    """Colors from [0, 255] to (color / 255 - mean) / std."""
+    gain, shift = _gain_and_shift(mean, std, clip.device)
+    return torch.addcmul(shift, clip, gain)
+
+
+def _gain_and_shift(
+    mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    gain = [1 / (255 * deviation) for deviation in std]
+    shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
+    factor, summand = torch.tensor([gain, shift], device=device).view(2, 3, 1, 1, 1)
+    return factor, summand
+
+
+def _square_of(
+    frames: Tensor, placement: Placement, crop_size: int
+) -> tuple[tuple[int, int], int, int]:
+    """Height and width of the scaled frames, and where in them the square begins."""
     if placement.short_side < crop_size:
         raise ValueError(
             f"a square of {crop_size} px does not fit frames scaled to a short side of "
@@ -125,27 +196,10 @@ def cut_out(
         )
     height, width = frames.shape[1:3]
     scale = placement.short_side / min(height, width)
-    clip = rearrange(frames, "frame height width color -> color frame height width").float()
     size = (round(height * scale), round(width * scale))
-    if size != (height, width):
-        clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
     top = _offset(placement.top, size[0] - crop_size)
     left = _offset(placement.left, size[1] - crop_size)
-    square = clip[..., top : top + crop_size, left : left + crop_size]
-    return square.flip(-1) if placement.flip else square.contiguous()
-
-
-def normalize(
-    clip: Float[Tensor, "3 frame height width"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "3 frame height width"]:
-    """Colors from [0, 255] to (color / 255 - mean) / std."""
-    gain = [1 / (255 * deviation) for deviation in std]
-    shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
-    return torch.addcmul(_per_color(shift), clip, _per_color(gain))
-
-
-def _per_color(values: Sequence[float]) -> Float[Tensor, "3 1 1 1"]:
-    return torch.tensor(values).view(3, 1, 1, 1)
+    return size, top, left
 
 
 def _offset(place: float, slack: int) -> int:

@@ -98,14 +98,15 @@ def frames_at(
     Args:
         path: the video.
         moments_s: seconds from the first shown frame, in any order, repeats allowed.
-        short_side: if given, frames are scaled so that their shorter side has this many pixels.
+        short_side: if given, larger frames are scaled so that their shorter side has this many
+            pixels.
 
     Raises:
         VideoReadError: the file is unreadable, or ends before one of the moments.
         ValueError: no moment, or one before 0.
     """
     moments = np.asarray(moments_s, dtype=np.float64)
-    _refuse_outside(moments, high=np.inf, name="moments_s")
+    refuse_outside(moments, high=np.inf, name="moments_s")
     with opened(path) as (container, stream):
         return _read(path, timeline.whole(container, stream), moments, short_side)
 
@@ -126,14 +127,15 @@ def read_fractions(
             arithmetic rounds up to it once in some ten million draws.
         start_s: where the clip begins, seconds from the file's first shown frame.
         end_s: where it ends. Little more than what lies between is decoded.
-        short_side: if given, frames are scaled so that their shorter side has this many pixels.
+        short_side: if given, larger frames are scaled so that their shorter side has this many
+            pixels.
 
     Raises:
         VideoReadError: the file is unreadable, or ends before the clip does.
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
     places = np.asarray(fractions, dtype=np.float64)
-    _refuse_outside(places, high=1.0, name="fractions")
+    refuse_outside(places, high=1.0, name="fractions")
     places = np.minimum(places, np.nextafter(1, 0))
     with opened(path) as (container, stream):
         shown, start, end = _span(container, stream, start_s, end_s)
@@ -156,7 +158,7 @@ def read_clip(
     """
     with opened(path) as (container, stream):
         shown, start, end = _span(container, stream, start_s, end_s)
-        _refuse_beyond(path, shown, end - ROUNDING_S)
+        refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, end - ROUNDING_S)
         first = shown.shown_at(np.array([start]))[0]
         numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
         places = (shown.times_s[numbers] - start) / (end - start)
@@ -191,22 +193,24 @@ def _span(
 
 
 def _read(path: Path, shown: Timeline, moments: np.ndarray, short_side: int | None) -> Tensor:
-    _refuse_beyond(path, shown, float(moments.max()))
-    wanted, places = np.unique(shown.shown_at(moments), return_inverse=True)
-    return pictures(path, shown, wanted, short_side)[places]
+    refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, float(moments.max()))
+    return pictures(path, shown, shown.shown_at(moments), short_side)
 
 
-def _refuse_beyond(path: Path, shown: Timeline, moment_s: float) -> None:
+def refuse_beyond(path: Path, last_s: float, end_s: float, moment_s: float) -> None:
+    """Raise VideoReadError for a moment after a file's end, told by when its last frame appears
+    and disappears.
+    """
     # Lists round their times: a clip may seem to end up to a frame after its file does.
-    last_frame_s = shown.end_s - shown.times_s[-1]
-    if moment_s >= shown.end_s + last_frame_s:
+    if moment_s >= end_s + (end_s - last_s):
         raise VideoReadError(
-            f"{path} ends after {shown.end_s:.3f} s, but the frame at {moment_s:.3f} s was asked "
+            f"{path} ends after {end_s:.3f} s, but the frame at {moment_s:.3f} s was asked "
             f"for. The list was made from a longer video: correct it, or cut the clip again."
         )
 
 
-def _refuse_outside(places: np.ndarray, *, high: float, name: str) -> None:
+def refuse_outside(places: np.ndarray, *, high: float, name: str) -> None:
+    """Raise ValueError unless there are places and all lie in [0, high]."""
     if places.ndim != 1 or len(places) == 0:
         raise ValueError(f"{name} must be a list of at least one number")
     if not ((places >= 0) & (places <= high)).all():

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from sefar_core.checkpoint import replace_folder
-from sefar_core.run_folder import surroundings
+from sefar_core.runs.folder import surroundings
 from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.demo.moves import HELD_OUT
 from sefar_mllm.demo.pretrain import BATCH, curriculum, examine, pretrain

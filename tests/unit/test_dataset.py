@@ -7,22 +7,21 @@ import torch
 from torch import Tensor
 
 from qa_data.manifest import Clip
+from sefar_core.data import shortcut, timeline
 from sefar_core.data.dataset import (
-    EvalClips,
     LabeledClips,
     TwoViews,
     UnlabeledClips,
     independent_moments,
     read_from_folder,
     shared_moments,
-    view_moments,
 )
 from sefar_core.data.draws import seeded
 from sefar_core.data.transforms import (
     Augmentation,
     Pixels,
-    fixed_placements,
     one_for_all,
+    to_network,
 )
 from sefar_core.sampling import sample_fractions
 from tests.oracles import videos as oracle
@@ -53,13 +52,18 @@ class CountingReader:
 
 def labeled(reader=None, *, augment=MOVING, seed=0) -> LabeledClips:
     return LabeledClips(
-        CLIPS, reader or CountingReader(), sample=SAMPLE, augment=augment, pixels=RAW, seed=seed
+        CLIPS, reader or CountingReader(), sample=SAMPLE, augment=augment, crop_size=8, seed=seed
     )
 
 
 def unlabeled(reader=None, *, moments=independent_moments, weak=MOVING, seed=0) -> UnlabeledClips:
     views = TwoViews(SAMPLE, moments, weak, MOVING)
-    return UnlabeledClips(CLIPS, reader or CountingReader(), views=views, pixels=RAW, seed=seed)
+    return UnlabeledClips(CLIPS, reader or CountingReader(), views=views, crop_size=8, seed=seed)
+
+
+def seen(elements: list[Tensor]) -> list[Tensor]:
+    """Elements as a network takes them, here with colors as they are."""
+    return [to_network(element, RAW) for element in elements]
 
 
 def moments_of(elements: list[Tensor]) -> list[list[int]]:
@@ -72,7 +76,9 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def test_a_labeled_item_has_one_frame_in_each_eighth_of_its_clip():
-    elements, label = labeled()[0, 4]
+    whole_colors, label = labeled()[0, 4]
+    assert all(element.dtype == torch.uint8 for element in whole_colors)
+    elements = seen(whole_colors)
     assert [tuple(element.shape) for element in elements] == [(3, n, 8, 8) for n in SIZES]
     assert label.item() == 1
     assert all(element[0].round().unique().item() == 4 for element in elements)
@@ -88,14 +94,14 @@ def test_an_item_made_alone_equals_the_one_made_among_others():
 
 @pytest.mark.parametrize("change", ["seed", "epoch", "clip"])
 def test_another_seed_epoch_or_clip_draws_otherwise(change):
-    base = moments_of(labeled()[0, 0].elements)
+    base = moments_of(seen(labeled()[0, 0].elements))
     other = {"seed": labeled(seed=1)[0, 0], "epoch": labeled()[1, 0], "clip": labeled()[0, 1]}
-    assert moments_of(other[change].elements) != base
+    assert moments_of(seen(other[change].elements)) != base
 
 
 def test_an_item_does_not_depend_on_where_its_clip_stands_in_the_list():
     turned = LabeledClips(
-        CLIPS[::-1], CountingReader(), sample=SAMPLE, augment=MOVING, pixels=RAW, seed=0
+        CLIPS[::-1], CountingReader(), sample=SAMPLE, augment=MOVING, crop_size=8, seed=0
     )
     assert same(turned[0, 0].elements, labeled()[0, 4].elements)
 
@@ -110,21 +116,21 @@ def test_teacher_and_student_look_at_moments_of_their_own_in_one_pass():
     reader = CountingReader()
     item = unlabeled(reader)[0, 2]
     assert reader.passes == 1
-    assert moments_of(item.weak) != moments_of(item.strong)
-    assert [len(element[0]) for element in item.strong] == list(SIZES)
+    assert moments_of(seen(item.weak)) != moments_of(seen(item.strong))
+    assert [len(element) for element in item.strong] == list(SIZES)
 
 
 def test_shared_moments_are_shared_but_not_the_place():
     places = set()
     for epoch in range(8):
         item = unlabeled(moments=shared_moments)[epoch, 2]
-        assert moments_of(item.weak) == moments_of(item.strong)
+        assert moments_of(seen(item.weak)) == moments_of(seen(item.strong))
         places.add(same(item.weak, item.strong))
     assert False in places
 
 
 def is_mirrored(elements: list[Tensor]) -> bool:
-    columns = elements[0][2, 0, 0]
+    columns = seen(elements)[0][2, 0, 0]
     return bool(columns[0] > columns[-1])
 
 
@@ -141,32 +147,10 @@ def test_unlabeled_clips_yield_no_label():
     assert unlabeled()[0, 0]._fields == ("weak", "strong")
 
 
-def test_evaluation_sees_every_moment_under_every_crop_in_one_pass():
-    reader = CountingReader()
-    clips = EvalClips(
-        CLIPS,
-        reader,
-        moments=view_moments(SIZES, 5),
-        placements=fixed_placements(8, 3),
-        pixels=RAW,
-    )
-    elements, labels, positions = clips[4]
-    assert reader.passes == 1
-    assert [tuple(element.shape) for element in elements] == [(15, 3, n, 8, 8) for n in SIZES]
-    assert labels.tolist() == [1] * 15 and positions.tolist() == [4] * 15
-    for view in range(15):
-        got = moments_of([element[view] for element in elements])
-        offset = (view // 3 + 0.5) / 5
-        expected = [[int((k + offset) * 32) for k in e] for e in ([3, 7], [1, 5], [0, 2, 4, 6])]
-        assert got == expected
-    assert not torch.equal(elements[0][0], elements[0][1])
-    assert same(clips[4].elements, elements)
-
-
 def test_a_labeled_list_with_an_unlabeled_clip_is_refused():
     clips = [*CLIPS, Clip(id="secret", path="x.mp4", split="unlabeled")]
     with pytest.raises(ValueError, match="clip secret of split unlabeled has no label"):
-        LabeledClips(clips, CountingReader(), sample=SAMPLE, augment=MOVING, pixels=RAW, seed=0)
+        LabeledClips(clips, CountingReader(), sample=SAMPLE, augment=MOVING, crop_size=8, seed=0)
 
 
 def test_an_empty_list_is_refused():
@@ -175,7 +159,7 @@ def test_an_empty_list_is_refused():
             [],
             CountingReader(),
             views=TwoViews(SAMPLE, independent_moments, STILL, STILL),
-            pixels=RAW,
+            crop_size=8,
             seed=0,
         )
 
@@ -198,3 +182,25 @@ def test_frames_come_from_the_folder_or_from_a_stretch_of_a_longer_file(tmp_path
         read_from_folder(CLIPS[0], [0.99], root=tmp_path).numpy().tolist() == whole[[19]].tolist()
     )
     assert read_from_folder(part, [0.0], root=tmp_path, short_side=24).shape == (1, 24, 32, 3)
+
+
+def test_both_views_of_a_clip_are_decoded_once_in_order(tmp_path, monkeypatch):
+    oracle.write_video(tmp_path / "0.mp4", oracle.numbered_frames(48), options={"bf": "0"})
+    passes: list[int] = []
+    decode = timeline.Timeline.decode
+    monkeypatch.setattr(shortcut, "runs", lambda packets, stamps, stream: count(packets, stamps))
+
+    def count(packets, stamps):
+        passes.append(len(stamps))
+        return [(0, len(packets))]
+
+    def counted(shown):
+        passes.append(-1)
+        return decode(shown)
+
+    monkeypatch.setattr(timeline.Timeline, "decode", counted)
+    clips = unlabeled(partial(read_from_folder, root=tmp_path))
+    item = clips[0, 0]
+    # One pass for the frames of both views, none of them twice.
+    assert len(passes) == 1 and 8 < passes[0] <= 16
+    assert [len(element) for element in item.weak + item.strong] == [*SIZES, *SIZES]

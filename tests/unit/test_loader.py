@@ -9,7 +9,6 @@ from torch import Tensor
 
 from qa_data.manifest import Clip
 from sefar_core.data.dataset import (
-    EvalClips,
     LabeledClips,
     TwoViews,
     UnlabeledClips,
@@ -27,7 +26,8 @@ from sefar_core.data.loader import (
 )
 from sefar_core.data.transforms import Augmentation, Pixels, fixed_placements, one_for_all
 from sefar_core.data.video import VideoReadError
-from sefar_core.sampling import sample_fractions
+from sefar_core.data.views import EvalClips, fixed_views
+from sefar_core.sampling import SAMPLINGS, sample_fractions
 
 SIZES = (1, 2)
 SAMPLE = partial(sample_fractions, SIZES)
@@ -48,20 +48,23 @@ def read_nothing(clip: Clip, fractions: list[float]) -> Tensor:
 
 
 def labeled(seed: int = 0, reader=read) -> LabeledClips:
-    return LabeledClips(CLIPS, reader, sample=SAMPLE, augment=AUGMENT, pixels=RAW, seed=seed)
+    return LabeledClips(CLIPS, reader, sample=SAMPLE, augment=AUGMENT, crop_size=8, seed=seed)
 
 
 def unlabeled() -> UnlabeledClips:
     views = TwoViews(SAMPLE, independent_moments, AUGMENT, AUGMENT)
-    return UnlabeledClips(CLIPS, read, views=views, pixels=RAW, seed=0)
+    return UnlabeledClips(CLIPS, read, views=views, crop_size=8, seed=0)
 
 
 def evaluated() -> EvalClips:
     return EvalClips(
         CLIPS,
         read,
-        moments=view_moments(SIZES, 2),
-        placements=fixed_placements(8, 3),
+        views=partial(
+            fixed_views,
+            moments=view_moments(SAMPLINGS["interleaved"], SIZES, 2),
+            placements=fixed_placements(8, 3),
+        ),
         pixels=RAW,
     )
 
@@ -113,7 +116,7 @@ def test_ranks_share_the_stream_between_them():
 
 def test_a_batch_has_one_row_a_clip():
     batch = next(training_stream(labeled(), batch_size=3))
-    assert [tuple(element.shape) for element in batch.elements] == [(3, 3, n, 8, 8) for n in SIZES]
+    assert [tuple(element.shape) for element in batch.elements] == [(3, n, 8, 8, 3) for n in SIZES]
     assert (batch.elements[0][:, 0, 0, 0, 0] / 10).round().int().tolist() == batch.label.tolist()
 
 
@@ -189,3 +192,15 @@ def test_a_broken_video_stops_training_with_its_name(workers):
     stream = training_stream(labeled(reader=read_nothing), batch_size=2, feed=Feed(workers=workers))
     with pytest.raises(VideoReadError, match=r"\d.mp4 is empty"):
         next(stream)
+
+
+def test_the_rest_of_a_pass_is_left_out_where_leftovers_are_dropped():
+    stream = ClipStream(7, seed=0, name="x", start=0, share=Share(), per_pass=4)
+    keys = list(islice(stream, 12))
+    assert [epoch for epoch, _ in keys] == [0] * 4 + [1] * 4 + [2] * 4
+    whole = list(islice(ClipStream(7, seed=0, name="x", start=0, share=Share()), 21))
+    for epoch in range(3):
+        of_pass = [position for e, position in whole if e == epoch]
+        assert [position for e, position in keys if e == epoch] == of_pass[:4]
+    again = list(islice(ClipStream(7, seed=0, name="x", start=6, share=Share(), per_pass=4), 6))
+    assert again == keys[6:]

@@ -16,6 +16,8 @@ from sefar_core.data.transforms import (
     normalize,
     one_each,
     one_for_all,
+    squares,
+    to_network,
 )
 
 
@@ -145,3 +147,41 @@ def test_a_look_is_a_normalized_cut_out():
     expected = normalize(cut_out(frames, place, 10), (0.45, 0.4, 0.5), (0.2, 0.3, 0.1))
     assert torch.equal(got, expected)
     assert got.shape == (3, 2, 10, 10) and got.dtype == torch.float32
+
+
+def grainy_frames(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (3, height, width, 3), generator=generator(3)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (160, 90), (51, 51)])
+@pytest.mark.parametrize("short_side", [32, 45, 48, 60])
+def test_traveling_squares_are_the_exact_ones_in_whole_colors(height, width, short_side, flip):
+    frames, place = grainy_frames(height, width), Placement(short_side, 0.3, 0.8, flip)
+    exact = cut_out(frames, place, 32).permute(1, 2, 3, 0)
+    got = squares(frames, place, 32)
+    assert got.shape == (3, 32, 32, 3) and got.dtype == torch.uint8
+    error = (got.float() - exact).abs()
+    assert error.max() <= 0.8 and error.mean() < 0.3
+
+
+def test_an_unscaled_square_is_exact():
+    frames, place = grainy_frames(40, 50), Placement(40, 0.9, 0.1, True)
+    exact = cut_out(frames, place, 32).permute(1, 2, 3, 0)
+    assert torch.equal(squares(frames, place, 32).float(), exact)
+
+
+def test_a_traveling_square_larger_than_the_frames_is_refused():
+    with pytest.raises(ValueError, match="square of 10 px does not fit.*raise data.short_side"):
+        squares(telltale_frames(), Placement(9, 0.0, 0.0, False), 10)
+
+
+def test_squares_become_what_a_network_takes_each_in_its_place():
+    pixels = Pixels(12, (0.1, 0.2, 0.3), (0.5, 0.25, 0.1))
+    batch = torch.stack([telltale_frames(4, 12, 12), grainy_frames(12, 12)[[0, 1, 2, 0]]])
+    got = to_network(batch, pixels)
+    assert got.shape == (2, 3, 4, 12, 12)
+    for clip, color, frame, row, column in [(0, 0, 0, 0, 0), (1, 2, 3, 5, 7), (0, 1, 2, 11, 3)]:
+        value = batch[clip, frame, row, column, color].item() / 255
+        expected = (value - pixels.mean[color]) / pixels.std[color]
+        assert got[clip, color, frame, row, column].item() == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,187 @@
+"""Time the semi-supervised step on a GPU: seconds, clips a second, MFU, memory.
+
+    python -m benchmarks.gpu_step --out benchmarks/results          # make bench-gpu
+    python -m benchmarks.gpu_step --device cpu --networks toy --labeled 2 --turns 1   # a dry run
+
+Ours runs under bf16 autocast with the fused optimizer, as in training, with and without compiling
+and recomputing; the public schedule (public_schedule.py) runs in fp32 with TF32 off and on. A step
+is forward, backward, optimizer and teacher. MFU counts the operations that ours needs (a multiply-
+add is two) against the measured and the data sheet's bf16 rate of an H200; the public schedule is
+given the same count, since it makes the same thing. Variants that do not fit into memory say so.
+"""
+
+import json
+import statistics
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import tyro
+
+MEASURED_FLOPS = 790e12
+DATA_SHEET_FLOPS = 989e12
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuStep:
+    """The settings of the measurement."""
+
+    networks: tuple[Literal["vit_s", "vit_b", "toy"], ...] = ("vit_s", "vit_b")
+    """At 224 pixels; `toy` is the demo's."""
+    labeled: tuple[int, ...] = (8, 32, 64)
+    """Labeled clips of a step; three times as many unlabeled ones."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """cpu is for trying the benchmark out."""
+    turns: int = 10
+    """Steps that are timed, after three that are not."""
+    out: Path | None = None
+    """Folder for a dated file with the figures."""
+
+
+class Variant(NamedTuple):
+    """One way of making a step."""
+
+    name: str
+    public: bool = False
+    tf32: bool = False
+    compile: bool = False
+    recompute: bool = False
+
+
+VARIANTS = (
+    Variant("public, fp32", public=True),
+    Variant("public, TF32", public=True, tf32=True),
+    Variant("ours, bf16"),
+    Variant("ours, bf16, compiled", compile=True),
+    Variant("ours, bf16, recompute", recompute=True),
+)
+
+
+class Figures(NamedTuple):
+    """What one variant did with one batch."""
+
+    seconds: list[float]
+    gflop: float
+    memory_gib: float | None
+
+
+def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> Figures:
+    """Time one variant; a fresh network and batch."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = variant.tf32
+    cuda = settings.device == "cuda"
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    step = whole_step(network, variant, labeled, settings.device)
+    count_with = whole_step(network, Variant("count"), 1, settings.device)
+    with FlopCounterMode(display=False) as counter:
+        count_with()
+    del count_with
+    for _ in range(3):
+        step()
+    seconds = []
+    for _ in range(settings.turns):
+        if cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    return Figures(seconds, labeled * counter.get_total_flops() / 1e9, memory)
+
+
+def whole_step(network: str, variant: Variant, labeled: int, device: str):
+    """Forward, backward, optimizer and teacher of one batch, ready to be run."""
+    import random
+
+    import torch
+
+    from benchmarks.public_schedule import Plain
+    from sefar_core.checkpoint import build_model
+    from sefar_core.config import LossConfig, OptimConfig
+    from sefar_core.loop import build_optimizer
+    from sefar_core.presets import preset
+    from sefar_core.recipe import Draws, choose_method, plan_mixing
+    from sefar_core.step import SslBatch, ssl_step
+    from sefar_core.teacher import EmaTeacher
+
+    torch.manual_seed(0)
+    model = preset("demo" if network == "toy" else network).model
+    student = build_model(replace(model, pretrained=None), num_classes=99).train().to(device)
+    student.backbone.recompute = variant.recompute
+    teacher = EmaTeacher(student, decay=0.9992, dropout_passes=10)
+    if variant.compile:
+        student.compile()
+    optimizer = build_optimizer(OptimConfig(), student)
+    side = model.image_size
+
+    def clips(number: int) -> list[torch.Tensor]:
+        return [torch.randn(number, 3, size, side, side, device=device) for size in model.sizes]
+
+    labels = torch.arange(labeled, device=device) % 99
+    batch = SslBatch(clips(labeled), labels, clips(3 * labeled), clips(3 * labeled))
+    draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
+    method = choose_method(LossConfig(), draws.tensors)
+
+    def step() -> None:
+        mix = plan_mixing(student, 3 * labeled, LossConfig(), draws)
+        assert mix is not None
+        with torch.autocast(device, torch.bfloat16, enabled=not variant.public):
+            if variant.public:
+                losses = Plain().step(student, teacher, batch, method, mix)
+            else:
+                losses = ssl_step(student, teacher, batch, method, mix).losses
+        losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        teacher.update(student)
+
+    return step
+
+
+def main(settings: GpuStep) -> None:
+    import torch
+
+    from sefar_core.runs.folder import surroundings
+
+    found: dict[str, dict] = {}
+    print("| network, labeled clips | variant | ms a step | clips/s | MFU, 790 | MFU, 989 | GiB |")
+    print("|---|---|---|---|---|---|---|")
+    for network in settings.networks:
+        for labeled in settings.labeled:
+            for variant in VARIANTS:
+                name = f"{network}, {labeled}"
+                try:
+                    figures = measure(network, variant, labeled, settings)
+                except torch.cuda.OutOfMemoryError:
+                    print(f"| {name} | {variant.name} | does not fit | | | | |", flush=True)
+                    continue
+                found.setdefault(name, {})[variant.name] = figures._asdict()
+                middle = statistics.median(figures.seconds)
+                rate = figures.gflop * 1e9 / middle
+                held = f"{figures.memory_gib:.1f}" if figures.memory_gib else "-"
+                print(
+                    f"| {name} | {variant.name} | {1e3 * middle:.1f} | {4 * labeled / middle:.0f} "
+                    f"| {rate / MEASURED_FLOPS:.1%} | {rate / DATA_SHEET_FLOPS:.1%} | {held} |",
+                    flush=True,
+                )
+    if settings.out is not None:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        facts = surroundings()
+        if settings.device == "cuda":
+            facts["gpu"] = torch.cuda.get_device_name()
+        path = settings.out / f"{date.today()}-gpu-step.json"
+        path.write_text(json.dumps({"figures": found, **facts}, indent=1) + "\n")
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(GpuStep, description=__doc__))

@@ -1,0 +1,147 @@
+"""Time one unlabeled training sample with both of its views: our ways and the public one.
+
+    python -m benchmarks.loader --out benchmarks/results
+
+Clips of 1 to 3 s, 320x256 pixels, are written first. Ours is timed from the videos, from a store of
+raw frames and from a store of JPEGs, down to the float tensors that a network takes, although in
+training the last step, the normalization, is done on the device. The public way
+(public_loader.py) decodes twice, seeks every frame and augments each element in float. The ways
+take turns; figures are medians over turns, of one sample.
+"""
+
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+if TYPE_CHECKING:
+    from benchmarks.timing import Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderBenchmark:
+    turns: int = 9
+    """Turns of each way."""
+    clips: int = 12
+    """Clips that a turn goes through."""
+    gop: int = 250
+    """Frames from one keyframe to the next, at most."""
+    step_s: float = 0.1
+    """Duration of a training step that the loader must keep up with."""
+    clips_per_step: int = 32
+    """Clips that a step of one device takes: 8 labeled and 24 unlabeled ones by default."""
+    out: Path | None = None
+    """Folder for a dated result."""
+
+
+def stall_share(clip_s: float, *, clips_per_step: int, workers: int, step_s: float) -> float:
+    """Part of the time in which the device waits for its loader.
+
+    Args:
+        clip_s: what one worker needs for a clip.
+        clips_per_step: that a step takes.
+        workers: loader processes, each with a core of its own.
+        step_s: duration of a step that does not wait.
+    """
+    load_s = clip_s * clips_per_step / workers
+    return max(0.0, 1 - step_s / load_s)
+
+
+def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
+    """From a position in the list to both views as a network takes them."""
+    from sefar_core.data.dataset import (
+        TwoViews,
+        UnlabeledClips,
+        independent_moments,
+        read_from_folder,
+    )
+    from sefar_core.data.frame_store import Storage, open_frame_store
+    from sefar_core.data.transforms import Augmentation, Pixels, one_for_all, to_network
+    from sefar_core.sampling import sample_fractions
+
+    pixels = Pixels(224, (0.45,) * 3, (0.225,) * 3)
+    augment = Augmentation((256, 320), True, one_for_all)
+    views = TwoViews(partial(sample_fractions, (2, 2, 4)), independent_moments, augment, augment)
+    readers = {
+        "videos": partial(read_from_folder, root=root),
+        "raw store": open_frame_store(clips, root, Storage(root / "stored", "raw", 256)).read,
+        "JPEG store": open_frame_store(clips, root, Storage(root / "stored", "jpeg", 256)).read,
+    }
+    sets = {
+        name: UnlabeledClips(clips, read, views=views, crop_size=224, seed=0)
+        for name, read in readers.items()
+    }
+
+    def as_it_travels(name: str, position: int) -> object:
+        return sets[name][0, position]
+
+    def normalized(name: str, position: int) -> object:
+        item = sets[name][0, position]
+        return [to_network(element, pixels) for view in item for element in view]
+
+    return {f"ours, {name}": partial(normalized, name) for name in sets} | {
+        f"ours, {name}, before normalization": partial(as_it_travels, name) for name in sets
+    }
+
+
+def main(settings: LoaderBenchmark) -> None:
+    import torch
+
+    from benchmarks.moving_clips import write_clip
+    from benchmarks.public_loader import both_views
+    from benchmarks.timing import alternate, report
+    from qa_data.manifest import Clip
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        clips = [Clip(id=f"{k}", path=f"{k}.mp4", split="unlabeled") for k in range(settings.clips)]
+        for k, clip in enumerate(clips):
+            num_frames = 25 + 50 * k // max(1, settings.clips - 1)
+            write_clip(root / clip.path, num_frames=num_frames, gop=settings.gop, seed=k)
+        rng = random.Random(0)
+        ways: dict[str, Callable[[int], object]] = {
+            "public": lambda k: both_views(root / clips[k].path, rng),
+            **our_ways(clips, root),
+        }
+
+        def through(way: Callable[[int], object]) -> None:
+            for position in range(settings.clips):
+                way(position)
+
+        whole = {name: partial(through, way) for name, way in ways.items()}
+        timings = alternate(whole, turns=settings.turns)
+    lines = table(timings, settings)
+    report("loader", lines, {name: t._asdict() for name, t in timings.items()}, settings.out)
+
+
+def table(timings: "dict[str, Timing]", settings: LoaderBenchmark) -> list[str]:
+    """One line a way, with what it would make a training step wait."""
+    workers = (1, 4, 8, 16)
+    told = ", ".join(str(number) for number in workers)
+    lines = [
+        f"| way | CPU ms a sample | wall ms | times cheaper than public | clips/s a worker | "
+        f"stall % of a {settings.step_s:g} s step of {settings.clips_per_step} clips "
+        f"with {told} workers |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, timing in timings.items():
+        cpu, wall = timing.cpu / settings.clips, timing.wall / settings.clips
+        stall = partial(
+            stall_share, cpu, clips_per_step=settings.clips_per_step, step_s=settings.step_s
+        )
+        stalls = ", ".join(f"{100 * stall(workers=number):.0f}" for number in workers)
+        lines.append(
+            f"| {name} | {1000 * cpu:.2f} | {1000 * wall:.2f} | "
+            f"{timings['public'].cpu / timing.cpu:.1f} | {1 / cpu:.0f} | {stalls} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main(tyro.cli(LoaderBenchmark, description=__doc__))

@@ -1,0 +1,71 @@
+"""What the readers that ask by frame number share: which frames, and how large.
+
+The numbers come from a file's packets, so that every reader shows the same frames at the same
+moments.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+from jaxtyping import UInt8
+
+from sefar_core.data.decoding import fitted_size
+from sefar_core.data.timeline import ROUNDING_S
+from sefar_core.data.video import VideoInfo, probe, refuse_beyond, refuse_outside
+
+
+def known(path: Path) -> VideoInfo:
+    """What `probe` tells of a file, remembered for the files that were asked for last.
+
+    Raises:
+        VideoReadError: the file is unreadable.
+    """
+    if not path.is_file():
+        return probe(path)
+    found = path.stat()
+    return _probed(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _probed(path: Path, size: int, changed_ns: int) -> VideoInfo:
+    return probe(path)
+
+
+def frame_numbers(
+    path: Path,
+    info: VideoInfo,
+    fractions: Sequence[float],
+    *,
+    start_s: float | None,
+    end_s: float | None,
+) -> list[int]:
+    """Numbers of the frames that `video.read_fractions` gives.
+
+    Raises:
+        VideoReadError: the file ends before the clip does.
+        ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
+    """
+    places = np.asarray(fractions, dtype=np.float64)
+    refuse_outside(places, high=1.0, name="fractions")
+    start, end = start_s or 0.0, info.duration_s if end_s is None else end_s
+    if end <= start:
+        raise ValueError(f"{path}: a clip from {start} s to {end} s has no length")
+    moments = start + np.minimum(places, np.nextafter(1, 0)) * (end - start)
+    refuse_beyond(path, info.times_s[-1], info.duration_s, float(moments.max()))
+    return (np.searchsorted(info.times_s, moments + ROUNDING_S, side="right") - 1).tolist()
+
+
+def shrunk(
+    frames: UInt8[np.ndarray, "frame height width 3"], short_side: int | None
+) -> UInt8[np.ndarray, "frame smaller_height smaller_width 3"]:
+    """Larger frames scaled down so that their shorter side has `short_side` pixels."""
+    height, width = frames.shape[1:3]
+    size = fitted_size(width, height, short_side)
+    if size == (width, height):
+        return frames
+    pictures = (VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
+    small = (frame.reformat(width=size[0], height=size[1]).to_ndarray() for frame in pictures)
+    return np.stack(list(small))

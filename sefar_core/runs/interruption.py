@@ -1,0 +1,51 @@
+"""SIGTERM and SIGINT as a wish: the step that runs is finished and saved before the run ends."""
+
+import os
+import signal
+import time
+from types import FrameType, TracebackType
+
+# A launcher passes on to its processes what the terminal has sent them already.
+SAME_WISH_S = 2.0
+
+
+class Interrupted(Exception):
+    """The run was asked to end, and ended with a state to go on from."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class Interruption:
+    """While entered, remembers a SIGTERM or SIGINT; a second one ends the process at once.
+
+    Attributes:
+        number: of the signal that came, 0 if none did.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._first_s = 0.0
+        self._before: dict[int, signal.Handlers] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._remember)  # type: ignore[assignment]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.number == 0:
+            self.number, self._first_s = number, time.monotonic()
+            os.write(2, b"\nstopping after this step; once more stops at once, unsaved\n")
+        elif time.monotonic() - self._first_s > SAME_WISH_S:
+            os._exit(128 + number)

@@ -1,0 +1,303 @@
+"""What may befall a run: it stops with one clear line, and goes on from its last state exactly."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+import sefar_core
+from sefar_core import train
+from sefar_core.config import OptimConfig
+from sefar_core.fit import fit
+from sefar_core.runs import resume
+from sefar_core.runs.folder import WriteError
+from sefar_core.runs.interruption import Interrupted
+from sefar_core.runs.lock import RunFolderBusy
+from sefar_core.runs.resume import complete_states, first_fault
+from tests.integration.tiny_run import CONFIG, ROOT, make_world, order, run, start
+
+LAST = "states/step-00000008"
+HOLD = """
+import sys, time
+from pathlib import Path
+from sefar_core.runs.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    return make_world(tmp_path_factory.mktemp("faults"))
+
+
+def places(world: Path, name: str, manifest: str = "manifest.csv") -> dict[str, Path]:
+    return {
+        "manifest": world / manifest,
+        "video_root": world / "gym/videos",
+        "run_dir": world / name,
+    }
+
+
+@pytest.fixture(scope="module")
+def straight(world) -> Path:
+    fit(CONFIG, **places(world, "straight"))
+    return world / "straight"
+
+
+def fingerprints(run_dir: Path) -> dict[str, str]:
+    files = [f"{LAST}/{role}.safetensors" for role in ("student", "teacher", "optimizer")]
+    return {
+        name: hashlib.sha256((run_dir / name).read_bytes()).hexdigest()
+        for name in (*files, "metrics.jsonl")
+    }
+
+
+def lines(run_dir: Path, name: str = "metrics.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (run_dir / name).read_text().splitlines()]
+
+
+def before_step(monkeypatch, step: int, action) -> None:
+    """Do something as the step after `step` others begins, once."""
+    whole_step = train.optimizer_step
+
+    def disturbed(loop, batches, name_clips):
+        if loop.step == step:
+            action(loop)
+        return whole_step(loop, batches, name_clips)
+
+    monkeypatch.setattr(train, "optimizer_step", disturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_step_end_saves_and_goes_on_bit_for_bit(
+    world, straight, number, monkeypatch
+):
+    here = places(world, number.name)
+    handler = signal.getsignal(number)
+    before_step(monkeypatch, 4, lambda loop: os.kill(os.getpid(), number))
+    with pytest.raises(Interrupted, match="stopped after step 5; saved in") as wish:
+        fit(CONFIG, **here)
+    assert wish.value.exit_code == {"SIGTERM": 143, "SIGINT": 130}[number.name]
+    assert signal.getsignal(number) == handler
+    assert complete_states(here["run_dir"] / "states")[-1].name == "step-00000005"
+    monkeypatch.undo()
+    fit(CONFIG, **here)
+    assert fingerprints(here["run_dir"]) == fingerprints(straight)
+
+
+def test_a_signal_in_the_last_step_only_ends_the_run(world, straight, monkeypatch):
+    before_step(monkeypatch, 7, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
+    fit(CONFIG, **places(world, "late"))
+    assert fingerprints(world / "late") == fingerprints(straight)
+
+
+def test_a_loss_that_is_no_number_changes_nothing_and_names_the_clips(world, straight, monkeypatch):
+    here, kept, whole_micro, seen = places(world, "infinite"), {}, train.micro_step, []
+
+    def tensors(loop) -> dict:
+        optimizer = resume.optimizer_tensors(loop.optimizer)
+        parts = {**loop.network.state_dict(), **optimizer}
+        teacher = {f"t.{k}": v for k, v in loop.teacher.network.state_dict().items()}
+        return {name: tensor.clone() for name, tensor in (parts | teacher).items()}
+
+    def remember(loop):
+        kept["loop"], kept["before"] = loop, tensors(loop)
+
+    def broken(student, teacher, batch, config, draws):
+        losses, report = whole_micro(student, teacher, batch, config, draws)
+        if "loop" in kept:
+            seen.append(batch)
+        if len(seen) == 2:  # the second micro-batch of the step
+            losses = losses._replace(unsupervised=losses.unsupervised * torch.inf)
+        return losses, report
+
+    before_step(monkeypatch, 5, remember)
+    monkeypatch.setattr(train, "micro_step", broken)
+    with pytest.raises(FloatingPointError, match="loss became inf.*step 6") as failure:
+        fit(CONFIG, **here)
+    after = tensors(kept["loop"])
+    assert all(torch.equal(after[name], tensor) for name, tensor in kept["before"].items())
+    named = str(failure.value).partition("look at the clips: ")[2].split(", ")
+    # Step 6 takes labeled clips 20 to 23 of the stream of passes of 8: its second micro-batch are
+    # the last two; and unlabeled clips 36 to 47 in passes of 16: the last six.
+    assert named == stream_of("LabeledClips", world, "labeled", 22, 24) + stream_of(
+        "UnlabeledClips", world, "unlabeled", 42, 48
+    )
+    monkeypatch.undo()
+    fit(CONFIG, **here)
+    assert fingerprints(here["run_dir"]) == fingerprints(straight)
+
+
+def stream_of(name: str, world: Path, split: str, first: int, last: int) -> list[str]:
+    """Clips of a stream, told from the manifest's text and the passes' shuffling alone."""
+    rows = [line.split(",") for line in (world / "manifest.csv").read_text().splitlines()]
+    column = rows[0].index("split")
+    clips = [row[0] for row in rows[1:] if row[column] == split]
+    stream: list[str] = []
+    for number in range(1 + last // len(clips)):
+        digest = hashlib.blake2b(repr((0, name, number)).encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+        stream += [clips[place] for place in torch.randperm(len(clips), generator=generator)]
+    return stream[first:last]
+
+
+@pytest.mark.parametrize("full", [SafetensorError("No space left"), OSError(28, "No space left")])
+def test_a_full_disk_leaves_the_state_before(world, straight, full, monkeypatch):
+    here = places(world, type(full).__name__)
+    save_file = resume.save_file
+
+    def refused(tensors, path):
+        if "step-00000006" in str(path):
+            path.write_bytes(b"half")
+            raise full
+        save_file(tensors, path)
+
+    monkeypatch.setattr(resume, "save_file", refused)
+    with pytest.raises(WriteError, match="cannot write .*step-00000006.*needs .* are free"):
+        fit(CONFIG, **here)
+    left = sorted(path.name for path in (here["run_dir"] / "states").iterdir())
+    assert left == ["step-00000002", "step-00000004"]
+    monkeypatch.undo()
+    fit(CONFIG, **here)
+    assert fingerprints(here["run_dir"]) == fingerprints(straight)
+
+
+def test_a_killed_loader_process_is_told_with_its_mend(world, straight):
+    code, output = run(order(world, world / "loader", workers=1, kill_loader_at=5))
+    assert code == 1 and "Traceback" not in output
+    assert "error: a loader process is gone" in output and "memory: lower data.workers" in output
+    fit(CONFIG, **places(world, "loader"))  # fewer loader processes, the same run
+    assert fingerprints(world / "loader") == fingerprints(straight)
+
+
+def test_a_second_process_in_the_same_run_folder_is_refused(world):
+    command = [sys.executable, "-c", HOLD, str(world / "shared")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
+        holder.stdout.readline()
+        with pytest.raises(RunFolderBusy, match=f"process {holder.pid}"):
+            fit(CONFIG, **places(world, "shared"))
+        holder.kill()
+    assert [path.name for path in (world / "shared").iterdir()] == ["lock"]
+
+
+def test_the_best_network_on_validation_clips_is_kept_also_over_a_stop(world, monkeypatch):
+    scores = iter([0.2, 0.3, 0.9, 0.4, 0.9, 0.5, 0.1])
+
+    def judged(loop, held_out, network):
+        assert len(held_out.clips) == 24 and {c.split for c in held_out.clips} == {"val"}
+        return next(scores)
+
+    monkeypatch.setattr("sefar_core.fit.top1", judged)
+    here = places(world, "best", "with_val.csv")
+    before_step(monkeypatch, 6, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        fit(CONFIG, **here)
+    fit(CONFIG, **here)
+    run_dir = here["run_dir"]
+    told = json.loads((run_dir / "best.json").read_text())
+    assert told == {"state": "step-00000004", "step": 4, "network": "teacher", "top1": 0.9}
+    best = load_file(run_dir / "states/step-00000004/teacher.safetensors")
+    exported = load_file(run_dir / "best/model.safetensors")
+    assert all(torch.equal(exported[name], tensor) for name, tensor in best.items())
+    with_scores = [line["step"] for line in lines(run_dir) if "val_student" in line]
+    assert with_scores == [2, 4, 6, 8]  # not 7, where the signal came
+
+
+def test_networks_are_judged_on_validation_clips(world):
+    fit(replace(CONFIG, steps=4), **places(world, "judged", "with_val.csv"))
+    last = lines(world / "judged")[-1]
+    assert all(0 <= last[name] <= 1 and last[name] * 24 % 1 < 1e-4 for name in ("val_student",))
+    assert sefar_core.load_encoder(world / "judged/best").classifier.out_features == 12
+
+
+@pytest.mark.parametrize("every", ["step", "micro_batch"])
+def test_the_teacher_follows_the_student_that_the_step_has_made(world, every):
+    """By plain arithmetic on the states of the last two steps, of two micro-batches each."""
+    teacher = replace(CONFIG.teacher, ema_every=every, ema_decay=0.75)
+    optim = OptimConfig(kind="adamw", lr=1e-2)
+    config = replace(CONFIG, teacher=teacher, optim=optim, epochs=8, warmup_epochs=2)
+    fit(config, **places(world, every))
+
+    def saved(step: int, role: str) -> dict:
+        return load_file(world / every / f"states/step-0000000{step}/{role}.safetensors")
+
+    student, before, moved = saved(8, "student"), saved(7, "teacher"), saved(8, "teacher")
+    assert any((student[name] - before[name]).abs().max() > 1e-3 for name in student)
+    for name, tensor in saved(7, "student").items():
+        start = before[name]
+        if every == "micro_batch":  # the first of the two, before the optimizer moves
+            start = 0.75 * start + 0.25 * tensor
+        expected = 0.75 * start + 0.25 * student[name]
+        torch.testing.assert_close(moved[name], expected, rtol=0, atol=1e-6)
+
+
+def test_curves_are_drawn_by_tensorboard_and_clocks_stand_apart(world, straight):
+    fit(replace(CONFIG, log="tensorboard"), **places(world, "curves"))
+    assert list((world / "curves/tensorboard").iterdir())
+    assert fingerprints(world / "curves") == fingerprints(straight)
+    timing = lines(straight, "timing.jsonl")
+    assert [line["step"] for line in timing] == list(range(1, 9))
+    assert all(0 <= line["stall"] <= 1 and line["clips_per_s"] > 0 for line in timing)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(world):
+    assert survived(world, kills=3, seed=0) == 3
+
+
+def survived(world: Path, *, kills: int, seed: int) -> int:
+    """Kills after which a whole state was found, in one run that saves every step.
+
+    The moments are drawn: from before the first step to between the files of a state.
+    """
+    every_step = {"epochs": 24, "warmup_epochs": 3, "steps": 24}
+    shutil.rmtree(world / "killed", ignore_errors=True)
+    told = order(world, world / "killed", changes=every_step, pause_s=0.01)
+    moments, good = random.Random(seed), 0
+    states = world / "killed/states"
+    for _ in range(kills):
+        process = start(told)
+        before = len(lines_or_none(world / "killed"))
+        while len(lines_or_none(world / "killed")) <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.random() * 0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        good += bool(complete_states(states)) and first_fault(complete_states(states)[-1]) is None
+    code, output = run(told)
+    assert code == 0, output
+    assert not list(states.glob(".*")) and "damaged" not in output
+    fit(replace(CONFIG, **every_step), **places(world, "unkilled"))
+    assert lines(world / "killed") == lines(world / "unkilled")
+    for role in ("student", "teacher"):
+        killed, unkilled = (
+            (world / name / role / "model.safetensors").read_bytes()
+            for name in ("killed", "unkilled")
+        )
+        assert killed == unkilled
+    return good
+
+
+def lines_or_none(run_dir: Path) -> list[str]:
+    path = run_dir / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_the_script_gives_one_line_and_an_exit_code_of_its_own(world):
+    code, output = run(order(world, world / "script", signal_at=[1, 0, "SIGTERM"]))
+    assert code == 143
+    assert "stopped after step 2; saved in" in output and "Traceback" not in output

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+from benchmarks.evidence import ARMS, MICRO_BATCH, Table, interval, look_of, settings_of, show
+
+
+def test_every_arm_differs_from_sefar_and_from_every_other():
+    told = {arm: settings_of(arm, seed=0) for arm in ARMS}
+    assert len(set(map(str, told.values()))) == len(ARMS)
+    assert all(config.seed == 0 and config.mixed_precision == "bf16" for config in told.values())
+
+
+def test_arms_that_see_clips_alike_share_a_warm_up():
+    looks = {arm: look_of(settings_of(arm, seed=0)) for arm in ARMS}
+    assert looks["sefar"] == looks["supervised"] == looks["fixmatch"] == looks["passes_1000"]
+    assert looks["svformer"] == looks["without_dual_elements"] != looks["sefar"]
+    own = {looks[arm] for arm in ("local_window", "released", *MICRO_BATCH)}
+    assert looks["sefar"] not in own and looks["micro_batches"] == looks["ema_every_micro_batch"]
+
+
+def test_the_interval_is_student_s():
+    # Mean 2, deviation 1, three seeds: 4.303 / sqrt(3) = 2.484.
+    assert interval([0.01, 0.02, 0.03]) == "2.0 ± 2.5"
+    assert interval([-0.01], sign="+") == "-1.0"
+    assert interval([]) == "-"
+
+
+def test_the_table_pairs_arms_by_seed(tmp_path, capsys):
+    def line(arm: str, seed: int, top1: float) -> str:
+        figures = {"top1": top1, "mean_class": top1, "direction": 0.5}
+        roles = ("student val", "student test", "teacher test")
+        return json.dumps({"arm": arm, "seed": seed, "scores": dict.fromkeys(roles, figures)})
+
+    lines = [line("sefar", 0, 0.5), line("sefar", 1, 0.7), line("fixmatch", 1, 0.6)]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
+    show(Table(results=tmp_path / "results.jsonl"))
+    rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
+    assert "| 1 | 60.0 | -10.0 |" in rows["fixmatch"]
+    assert "| 2 | 60.0 ± 127.1 | - |" in rows["sefar"]
+    assert "not measured" in rows["supervised"]
+
+
+@pytest.mark.parametrize("arm", ["sefar", "ema_every_micro_batch"])
+def test_micro_batches_divide_the_batch(arm):
+    config = settings_of(arm, seed=3)
+    assert config.batch_size % config.micro_batch_size == 0

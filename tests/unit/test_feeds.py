@@ -1,0 +1,146 @@
+"""From a list of clips to batches on a device: readers, stores, looks and views by their names."""
+
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qa_data.manifest import Clip
+from sefar_core.data.dataset import MOMENTS, TwoViews
+from sefar_core.data.feeds import (
+    Look,
+    Pace,
+    TrainClips,
+    choose_reader,
+    evaluation_views,
+    released_views,
+    to_device,
+    training_batches,
+)
+from sefar_core.data.frame_store import Storage
+from sefar_core.data.loader import Feed, Share
+from sefar_core.data.transforms import SHARES, Augmentation, Pixels
+from sefar_core.data.video import read_fractions
+from sefar_core.evaluate import predict
+from sefar_core.model import SefarModel
+from sefar_core.sampling import sample_fractions
+from sefar_core.timesformer import TimeSformer
+from tests.oracles import videos as oracle
+
+SIZES = (2, 2, 4)
+PIXELS = Pixels(32, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("videos")
+    for k in range(4):
+        frames = oracle.numbered_frames(12 + k)
+        frames[..., 1] = np.linspace(0, 200, 64)  # green rises to the right
+        oracle.write_video(root / f"{k}.mp4", frames)
+    return root
+
+
+LABELED = [Clip(id=f"l{k}", path=f"{k}.mp4", label=k, split="labeled") for k in range(2)]
+UNLABELED = [Clip(id=f"u{k}", path=f"{k}.mp4", split="unlabeled") for k in (2, 3)]
+CLIPS = TrainClips(LABELED, UNLABELED, 2)
+
+
+def look(*, weak_flip: bool = True, share: str = "one_for_all", moments: str = "shared") -> Look:
+    augment = partial(Augmentation, (32, 40), share=SHARES[share])
+    sample = partial(sample_fractions, SIZES)
+    views = TwoViews(sample, MOMENTS[moments], augment(flip=weak_flip), augment(flip=True))
+    return Look(views=views, crop_size=32, seed=0)
+
+
+def batches(root: Path, seen: Look, store: Storage | None = None) -> list:
+    read = choose_reader(CLIPS, root, store, workers=0)
+    pace = Pace(
+        batch_size=2,
+        micro_batch_size=1,
+        unlabeled_per_labeled=2,
+        first_step=0,
+        warmup_steps=1,
+        share=Share(),
+        labeled_per_pass=len(LABELED),
+    )
+    return list(islice(training_batches(CLIPS, read, seen, pace, Feed()), 8))
+
+
+def test_batches_travel_as_whole_colors_and_become_normalized_clips(root):
+    elements, labels, weak, strong = batches(root, look())[3]
+    assert [tuple(e.shape) for e in elements] == [(1, n, 32, 32, 3) for n in SIZES]
+    assert [tuple(e.shape) for e in weak + strong] == [(2, n, 32, 32, 3) for n in SIZES + SIZES]
+    for traveled, clip in zip(elements, to_device(elements, CPU, PIXELS), strict=True):
+        assert traveled.dtype == torch.uint8 and clip.dtype == torch.float32
+        for color in range(3):
+            expected = traveled[..., color].double() / 255 - PIXELS.mean[color]
+            got = clip[:, color].double() * PIXELS.std[color]
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_the_teacher_s_view_can_be_left_unmirrored(root):
+    def mirrored(elements) -> list[bool]:
+        return [bool((e[..., 0, 1] > e[..., -1, 1]).all()) for e in elements[2]]
+
+    plain, flipped = batches(root, look(weak_flip=False)), batches(root, look())
+    assert not any(any(mirrored(weak)) for _, _, weak, _ in plain[2:])
+    assert any(any(mirrored(weak)) for _, _, weak, _ in flipped[2:])
+    assert any(any(mirrored(strong)) for _, _, _, strong in plain[2:])
+    assert any(any(mirrored(labeled)) for labeled, _, _, _ in plain)
+
+
+def test_elements_share_their_place_or_have_one_each(root):
+    def pictures_agree(batch) -> bool:
+        # The red band above and the rise of green stand still in all frames.
+        return torch.allclose(
+            batch[0][0][:, 0, 0, :, 0].float(), batch[0][2][:, 0, 0, :, 0].float(), atol=12
+        ) and torch.allclose(
+            batch[0][0][:, 0, :, 0, 1].float(), batch[0][2][:, 0, :, 0, 1].float(), atol=12
+        )
+
+    assert all(map(pictures_agree, batches(root, look())))
+    assert not all(map(pictures_agree, batches(root, look(share="one_each"))))
+
+
+@pytest.mark.parametrize("store", [None, "raw", "jpeg"])
+def test_a_store_changes_the_speed_and_hardly_a_pixel(root, tmp_path, store):
+    plain = batches(root, look())
+    storage = None if store is None else Storage(tmp_path / "frames", store, 256)
+    for batch, other in zip(plain, batches(root, look(), storage), strict=True):
+        assert torch.equal(batch[1], other[1])
+        for element, stored in zip(batch[0] + batch[3], other[0] + other[3], strict=True):
+            error = (element.int() - stored.int()).abs().float().mean()
+            assert error < 6 if store == "jpeg" else error == 0
+
+
+def test_the_reader_is_chosen_by_name(root):
+    assert choose_reader(CLIPS, root, None, workers=0).keywords["read"] is read_fractions  # type: ignore[attr-defined]
+    pytest.importorskip("decord")
+    read = choose_reader(CLIPS, root, None, workers=0, reader="decord")
+    got, expected = read(LABELED[0], [0.1, 0.9]), read_fractions(root / "0.mp4", [0.1, 0.9])
+    assert (got.int() - expected.int()).abs().float().mean() < 3
+
+
+@pytest.fixture(scope="module")
+def model() -> SefarModel:
+    torch.manual_seed(0)
+    backbone = TimeSformer(SIZES, image_size=32, patch_size=16, dim=16, depth=1, num_heads=2)
+    return SefarModel(backbone, SIZES, dim=16, num_classes=2, fusion_dim=8)
+
+
+def test_both_protocols_give_every_clip_its_probabilities(root, model):
+    read = choose_reader(CLIPS, root, None, workers=0)
+    moments = [list(sample_fractions(SIZES, torch.Generator().manual_seed(0)))] * 2
+    fixed = evaluation_views(model, LABELED, read, moments=moments, num_crops=3, feed=Feed())
+    probs, labels = predict(model, fixed, CPU)
+    assert probs.shape == (2, 2) and labels.tolist() == [0, 1]
+    released = partial(released_views, model, LABELED, read, feed=Feed())
+    first, labels = predict(model, released(seed=0), CPU)
+    assert first.shape == (2, 2) and labels.tolist() == [0, 1]
+    assert torch.equal(predict(model, released(seed=0), CPU)[0], first)
+    assert not torch.equal(predict(model, released(seed=1), CPU)[0], first)

@@ -1,0 +1,114 @@
+import errno
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from sefar_core.runs.folder import (
+    WriteError,
+    append_metrics,
+    close_run,
+    forget_metrics_after,
+    open_run,
+    writing,
+)
+from sefar_core.runs.lock import RunFolderBusy, locked
+
+
+@dataclass(frozen=True)
+class Inner:
+    workers: int = 4
+    lr: float = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    optim: Inner = field(default_factory=Inner)
+    epochs: int = 3
+
+
+def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
+    open_run(tmp_path / "run", Settings(), seed=7, data={"manifest_sha256": "abc"})
+    close_run(tmp_path / "run", {"steps": 12})
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config == {
+        "optim": {"workers": 4, "lr": 0.1},
+        "epochs": 3,
+        "manifest_sha256": "abc",
+    }
+    told = json.loads((tmp_path / "run/run.json").read_text())
+    assert told["seed"] == 7 and told["steps"] == 12 and told["packages"]["torch"]
+
+
+def test_other_settings_are_refused_by_the_name_that_the_command_line_has(tmp_path):
+    open_run(tmp_path, Settings(), seed=0)
+    with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is asked"):
+        open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
+
+
+def test_settings_that_change_no_result_may_differ(tmp_path):
+    open_run(tmp_path, Settings(), seed=0)
+    open_run(tmp_path, Settings(optim=Inner(workers=0)), seed=0, free=("optim.workers",))
+    assert json.loads((tmp_path / "config.json").read_text())["optim"]["workers"] == 0
+
+
+def test_drafts_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".config.json.4711").write_text("{")
+    (tmp_path / ".student.4711").mkdir()
+    (tmp_path / ".notes").write_text("mine")
+    open_run(tmp_path, Settings(), seed=0)
+    assert {path.name for path in tmp_path.iterdir()} == {".notes", "config.json", "run.json"}
+
+
+def test_lines_beyond_a_step_and_half_a_line_are_forgotten(tmp_path):
+    for step in (1, 2, 3):
+        append_metrics(tmp_path, {"step": step, "loss": step / 10})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    forget_metrics_after(tmp_path, 2)
+    append_metrics(tmp_path, {"step": 3, "loss": 0.3})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+
+
+def test_half_a_line_that_reads_like_a_whole_one_is_forgotten(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}')
+    forget_metrics_after(tmp_path, 2)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_what_cannot_be_written_is_named_with_the_space_it_needs(tmp_path):
+    draft = tmp_path / ".draft"
+    draft.write_text("half")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(WriteError, match=r"result.*No space.*needs 12,345 bytes"),
+        writing(tmp_path / "result", 12345, draft),
+    ):
+        raise full
+    assert not draft.exists()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sefar_core.runs.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_folder_in_use_is_refused_until_its_process_is_dead(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderBusy, match=f"in use by process {holder.pid} on"):
+            with locked(tmp_path / "run"):
+                pass
+        holder.kill()
+        holder.wait()
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run/lock").read_text().startswith("process")

@@ -1,0 +1,97 @@
+import math
+
+import pytest
+
+from sefar_core.schedule import Schedule, learning_rate
+
+
+def schedule(num_labeled=640, batch_size=64, epochs=30, warmup_epochs=5, **other):
+    return Schedule(
+        num_labeled=num_labeled,
+        batch_size=batch_size,
+        epochs=epochs,
+        warmup_epochs=warmup_epochs,
+        **other,
+    )
+
+
+def test_a_run_takes_every_labeled_clip_epochs_times():
+    gym99_5 = schedule(1316)
+    assert gym99_5.num_steps == round(30 * 1316 / 64) == 617
+    assert gym99_5.warmup_steps == 103
+
+
+@pytest.mark.parametrize(
+    ("num_labeled", "steps_an_epoch"),
+    [(1316, 20), (1466, 22), (959, 14), (64, 1), (127, 1)],
+)
+def test_the_published_run_drops_what_is_left_of_each_pass(num_labeled, steps_an_epoch):
+    # Steps an epoch of Gym99 5 %, Gym288 5 % and UB 10 % in the public code.
+    dropped = schedule(num_labeled, leftovers="dropped")
+    assert dropped.num_steps == 30 * steps_an_epoch
+    assert dropped.warmup_steps == 5 * steps_an_epoch
+    assert dropped.per_pass == 64 * steps_an_epoch
+
+
+def test_a_run_without_one_whole_batch_is_refused_if_leftovers_are_dropped():
+    with pytest.raises(ValueError, match="40 labeled clips.*smaller batch_size"):
+        schedule(40, leftovers="dropped")
+    assert schedule(40).num_steps == 19
+
+
+def test_fewer_labels_than_a_batch_still_train():
+    assert schedule(10).num_steps == 5
+
+
+@pytest.mark.parametrize("steps", [1, 7, 30, 617, 6170])
+def test_a_run_told_in_steps_keeps_the_shares_of_warm_up_and_ramp(steps):
+    plan = schedule(steps=steps)
+    assert plan.num_steps == steps
+    assert plan.warmup_steps == math.ceil(steps / 6)
+    after = range(plan.warmup_steps, steps)
+    assert all(plan.ramp(step) == pytest.approx(published_ramp(plan, step)) for step in after)
+
+
+def published_ramp(plan, step: int) -> float:
+    epoch = math.floor(30 * step / plan.num_steps)
+    return math.sin(math.pi / 2 * (epoch + 1 - 5) / (30 - 5))
+
+
+def test_the_ramp_is_constant_within_an_epoch_and_ends_at_one():
+    plan = schedule()
+    values = [plan.ramp(step) for step in range(plan.num_steps)]
+    assert values[: plan.warmup_steps] == [0.0] * 50
+    assert [round(value, 3) for value in values[50:300:10]][:3] == [0.063, 0.125, 0.187]
+    assert len(set(values[50:60])) == 1
+    assert values[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("num_labeled", [10, 36, 641, 1316])
+def test_the_unlabeled_clips_weigh_something_from_the_first_step_with_a_teacher(num_labeled):
+    plan = schedule(num_labeled)
+    assert plan.ramp(plan.warmup_steps) > 0
+    assert plan.warmup_steps == 0 or plan.ramp(plan.warmup_steps - 1) == 0
+
+
+def test_supervised_only_is_a_warm_up_to_the_end():
+    plan = schedule(warmup_epochs=30)
+    assert plan.warmup_steps == plan.num_steps
+
+
+def test_the_published_teacher_keeps_two_thirds_of_the_warm_up_at_batches_of_8():
+    gym99_5 = schedule(1316, leftovers="dropped")
+    assert gym99_5.warmup_left(0.9999, updates_per_step=8) == pytest.approx(0.67, abs=0.005)
+    assert gym99_5.warmup_left(0.9999, updates_per_step=64) == pytest.approx(0.04, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("progress", "factor"), [(0.0, 1), (0.83, 1), (0.84, 0.1), (0.93, 0.1), (0.94, 0.01)]
+)
+def test_the_published_rate_falls_at_25_and_28_of_30(progress, factor):
+    assert learning_rate(0.005, "step", progress) == pytest.approx(0.005 * factor)
+
+
+def test_the_cosine_falls_from_the_rate_to_nearly_nothing():
+    assert learning_rate(1.0, "cosine", 0.0) == 1
+    assert learning_rate(1.0, "cosine", 0.5) == pytest.approx(0.5)
+    assert learning_rate(1.0, "cosine", 0.999) < 1e-4
