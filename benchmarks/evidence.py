@@ -210,7 +210,7 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     from sefar_core.checkpoint import load_encoder
     from sefar_core.data.dataset import view_moments
     from sefar_core.data.feeds import evaluation_views
-    from sefar_core.data.frame_store import open_frame_store
+    from sefar_core.data.frame_store import Storage, open_frame_store
     from sefar_core.data.loader import Feed
     from sefar_core.evaluate import pair_accuracy, predict, score
 
@@ -219,7 +219,7 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     found = {}
     for split in ("val", "test"):
         clips = by_split(read_manifest(folder / "manifest.csv"), split)
-        store = open_frame_store(clips, gym / "videos", folder / f"frames-{split}")
+        store = open_frame_store(clips, gym / "videos", Storage(folder.parent / "frames"))
         for role in ("student", "teacher"):
             if not (run_dir / role).exists():
                 continue
