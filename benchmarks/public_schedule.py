@@ -70,7 +70,8 @@ class Plain(NamedTuple):
         patches = patches + residual[:, :, 1:]
 
         tokens = torch.cat([cls[:, None], patches.flatten(1, 2)], dim=1)
-        tokens = tokens + drop(block.mlp(block.norm2(tokens)))
+        hidden = F.gelu(block.mlp.fc1(block.norm2(tokens)))
+        tokens = tokens + drop(block.mlp.fc2(hidden))
         return tokens[:, 0], tokens[:, 1:].unflatten(1, (num_frames, num_tokens))
 
     def features(self, model: SefarModel, elements: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ where the two networks share a part. Tokens are kept as a class token (batch, di
 (batch, frame, token, dim), not as one flat sequence. docs/paper_map.md, row 2.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
@@ -40,6 +41,20 @@ def attention(q: Heads, k: Heads, v: Heads) -> Heads:
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
 
 
+def linear_after(
+    light: Callable[[Tensor], Tensor], linear: nn.Linear, tokens: Float[Tensor, "*batch token _"]
+) -> Float[Tensor, "*batch token _"]:
+    """linear(light(tokens)), keeping `tokens` alone for the backward pass.
+
+    Norms and GELU cost little to make again, and their results as much memory as any other.
+    """
+    if not torch.is_grad_enabled():
+        return linear(light(tokens))
+    return checkpoint(
+        lambda given: linear(light(given)), tokens, use_reentrant=False, preserve_rng_state=False
+    )
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over the next-to-last axis; every axis before it is batch."""
 
@@ -50,17 +65,22 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, tokens: Float[Tensor, "*batch token dim"]
+        self, tokens: Float[Tensor, "*batch token dim"], norm: nn.LayerNorm
     ) -> Float[Tensor, "*batch token dim"]:
-        return self.proj(self.attend(tokens))
+        return self.proj(self.attend(tokens, norm))
 
     def attend(
-        self, tokens: Float[Tensor, "*batch token dim"]
+        self, tokens: Float[Tensor, "*batch token dim"], norm: nn.LayerNorm
     ) -> Float[Tensor, "*batch token dim"]:
-        """What the heads gather, side by side, before the output projection."""
+        """What the heads gather, side by side, before the output projection.
+
+        Args:
+            tokens: not yet normalized.
+            norm: of the tokens.
+        """
         rows = tokens.reshape(-1, *tokens.shape[-2:])  # the fused kernels take one batch axis
         q, k, v = rearrange(
-            self.qkv(rows),
+            linear_after(norm, self.qkv, rows),
             "row token (three head d) -> three row head token d",
             three=3,
             head=self.num_heads,
@@ -68,9 +88,11 @@ class Attention(nn.Module):
         gathered = attention(q, k, v)
         return rearrange(gathered, "row head token d -> row token (head d)").view_as(tokens)
 
-    def first(self, tokens: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 1 dim"]:
+    def first(
+        self, tokens: Float[Tensor, "*batch token dim"], norm: nn.LayerNorm
+    ) -> Float[Tensor, "*batch 1 dim"]:
         """The first token of `forward`, at the cost of its keys and values alone."""
-        rows = tokens.reshape(-1, *tokens.shape[-2:])
+        rows = norm(tokens).reshape(-1, *tokens.shape[-2:])
         dim = tokens.shape[-1]
         q = F.linear(rows[:, :1], self.qkv.weight[:dim], self.qkv.bias[:dim])
         kv = F.linear(rows, self.qkv.weight[dim:], self.qkv.bias[dim:])
@@ -89,18 +111,9 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(
-        self, tokens: Float[Tensor, "*batch token dim"]
+        self, tokens: Float[Tensor, "*batch token dim"], norm: nn.LayerNorm
     ) -> Float[Tensor, "*batch token dim"]:
-        hidden = self.fc1(tokens)
-        if torch.is_grad_enabled():
-            # GELU is made again in the backward pass: cheap, and four times as wide as a token.
-            return checkpoint(self.narrow, hidden, use_reentrant=False, preserve_rng_state=False)
-        return self.narrow(hidden)
-
-    def narrow(
-        self, hidden: Float[Tensor, "*batch token wide"]
-    ) -> Float[Tensor, "*batch token dim"]:
-        return self.fc2(F.gelu(hidden))
+        return linear_after(F.gelu, self.fc2, linear_after(norm, self.fc1, tokens))
 
 
 class Block(nn.Module):
@@ -125,11 +138,11 @@ class Block(nn.Module):
     def class_token(self, cls: Feature, patches: PatchTokens) -> Feature:
         """The class token of `forward`: all that recognition needs of the last block."""
         patches = patches + self.over_time(patches)
-        tokens = self.norm1(with_class_token(cls, patches))
-        residual = drop_path(self.attn.first(tokens), self.drop, self.training)
+        tokens = with_class_token(cls, patches)
+        residual = drop_path(self.attn.first(tokens, self.norm1), self.drop, self.training)
         cls = cls + reduce(residual, "batch frame 1 dim -> batch dim", "mean")
         token = rearrange(cls, "batch dim -> batch 1 dim")
-        return cls + drop_path(self.mlp(self.norm2(token)), self.drop, self.training)[:, 0]
+        return cls + drop_path(self.mlp(token, self.norm2), self.drop, self.training)[:, 0]
 
     def over_time(self, patches: PatchTokens) -> PatchTokens:
         """Residual of attention among the frames at each place. The class token takes no part.
@@ -139,7 +152,7 @@ class Block(nn.Module):
         One product of small matrices saves one product a token.
         """
         tracks = rearrange(patches, "batch frame token dim -> batch token frame dim")
-        gathered = self.temporal_attn.attend(self.temporal_norm1(tracks))
+        gathered = self.temporal_attn.attend(tracks, self.temporal_norm1)
         inner, outer = self.temporal_attn.proj, self.temporal_fc
         residual = F.linear(gathered, outer.weight @ inner.weight, outer.weight @ inner.bias)
         residual = drop_path(residual, self.drop, self.training) + outer.bias
@@ -147,8 +160,8 @@ class Block(nn.Module):
 
     def over_space(self, cls: Feature, patches: PatchTokens) -> tuple[Feature, PatchTokens]:
         """Attention inside each frame; each frame has a copy of the class token, then averaged."""
-        tokens = self.norm1(with_class_token(cls, patches))
-        residual = drop_path(self.attn(tokens), self.drop, self.training)
+        tokens = with_class_token(cls, patches)
+        residual = drop_path(self.attn(tokens, self.norm1), self.drop, self.training)
         cls_residual = reduce(residual[:, :, 0], "batch frame dim -> batch dim", "mean")
         return cls + cls_residual, patches + residual[:, :, 1:]
 
@@ -160,7 +173,7 @@ class Block(nn.Module):
             ],
             dim=1,
         )
-        tokens = tokens + drop_path(self.mlp(self.norm2(tokens)), self.drop, self.training)
+        tokens = tokens + drop_path(self.mlp(tokens, self.norm2), self.drop, self.training)
         num_frames = patches.shape[1]
         return tokens[:, 0], rearrange(
             tokens[:, 1:], "batch (frame token) dim -> batch frame token dim", frame=num_frames
