@@ -1,12 +1,16 @@
-# make demo   the whole road on a synthetic set: videos, training, questions, language model, report
-# make test   style, types and tests, as CI runs them
-# make lint   style and types alone
+# make demo        the whole road on a synthetic set: videos, training, questions, language model, report
+# make test        style, types and tests, as CI runs them
+# make lint        style and types alone
+# make bench       the step, the loader and the readers against the public way, on a CPU
+# make bench-gpu   on a GPU: time of a step, clips a second, MFU, memory, the share of the loader
+# make evidence    what each part of the method brings on the synthetic set; hours on two cores
 # Each makes .venv if it is missing. PYTHON picks the interpreter, 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
+RESULTS := benchmarks/results
 
-.PHONY: demo test lint
+.PHONY: demo test lint bench bench-gpu evidence
 
 .venv/installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
@@ -23,3 +27,16 @@ lint: .venv/installed
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+bench: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ssl_step --cases s112 s224 b224 --out $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.loader --out $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.video_read --out $(RESULTS)
+
+bench-gpu: .venv/installed
+	$(BIN)/python -m benchmarks.gpu_step --out $(RESULTS)
+	$(BIN)/python -m benchmarks.stall --out $(RESULTS)
+
+evidence: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence run
+	$(BIN)/python -m benchmarks.evidence table

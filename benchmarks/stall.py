@@ -1,0 +1,111 @@
+"""The loader's share of training: real runs, and what their timing.jsonl says.
+
+    python -m benchmarks.stall --presets vit_s vit_b --workers 14 --out benchmarks/results
+    python -m benchmarks.stall --presets demo --clips 24 --steps 8 --workers 1     # a dry run
+
+Clips of 1 to 3 s, 320x256 pixels, are written first; a tenth of them is labeled. Each preset trains
+for a few steps, all but a few of them semi-supervised, with the videos read each time and with a
+store of JPEGs. The stall is the part of a step's time in which it waits for its batch, over the
+second half of the steps.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import tyro
+
+from benchmarks.timing import report
+from sefar_core.presets import preset
+
+NUM_CLASSES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """The settings of the measurement."""
+
+    presets: tuple[str, ...] = ("vit_s", "vit_b")
+    """Networks, as words of train_ssl.py."""
+    stores: tuple[Literal["none", "jpeg", "raw"], ...] = ("none", "jpeg")
+    """Where frames come from."""
+    clips: int = 400
+    """Training clips."""
+    steps: int = 30
+    """Optimizer steps of a run; a sixth of them are warm-up."""
+    workers: int = 14
+    """Loader processes."""
+    out: Path | None = None
+    """Folder for a dated result."""
+
+
+def write_set(root: Path, num_clips: int) -> Path:
+    """Video files and the manifest that lists them."""
+    from tqdm import tqdm
+
+    from benchmarks.moving_clips import write_clip
+    from qa_data.manifest import Clip, write_manifest
+
+    clips = []
+    for number in tqdm(range(num_clips), desc="write", unit="clip"):
+        name = f"clip-{number:04d}"
+        write_clip(root / f"{name}.mp4", num_frames=25 + number % 50, gop=250, seed=number)
+        labeled = number % 10 == 0
+        clips.append(
+            Clip(
+                id=name,
+                path=f"{name}.mp4",
+                label=number // 10 % NUM_CLASSES if labeled else None,
+                split="labeled" if labeled else "unlabeled",
+            )
+        )
+    write_manifest(clips, root / "manifest.csv")
+    return root / "manifest.csv"
+
+
+def timed_run(
+    word: str, store: Literal["none", "jpeg", "raw"], settings: Stall, root: Path
+) -> dict:
+    """Train, and sum up the second half of timing.jsonl."""
+    from sefar_core.fit import fit
+
+    config = preset(word)
+    data = replace(config.data, store=store, workers=settings.workers)
+    config = replace(config, data=data, steps=settings.steps, save_every_epochs=config.epochs)
+    run_dir = root / f"{word}-{store}"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    fit(config, manifest=root / "manifest.csv", video_root=root, run_dir=run_dir)
+    lines = [json.loads(line) for line in (run_dir / "timing.jsonl").read_text().splitlines()]
+    later = lines[len(lines) // 2 :]
+    return {
+        name: median(line[name] for line in later) for name in ("seconds", "clips_per_s", "stall")
+    }
+
+
+def main(settings: Stall) -> None:
+    lines = [
+        f"{settings.workers} loader processes, {settings.steps} steps of {settings.clips} clips\n",
+        "| preset | frames from | s a step | clips/s | stall |",
+        "|---|---|---|---|---|",
+    ]
+    figures: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_set(root, settings.clips)
+        for word in settings.presets:
+            for store in settings.stores:
+                found = timed_run(word, store, settings, root)
+                figures[f"{word}, {store}"] = found
+                lines.append(
+                    f"| {word} | {'videos' if store == 'none' else store + ' store'} | "
+                    f"{found['seconds']:.3f} | {found['clips_per_s']:.0f} | {found['stall']:.1%} |"
+                )
+    report("stall", lines, figures, settings.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Stall, description=__doc__))
