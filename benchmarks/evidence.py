@@ -3,13 +3,17 @@
     python -m benchmarks.evidence run --seeds 0 1 2 3 4 --jobs 2     # adds what is missing
     python -m benchmarks.evidence table > benchmarks/results/evidence.md
 
-An arm is the demo's run with words of a preset added (`ARMS`). A seed draws the labeled clips, the
-weights of the head, the order and every augmentation, alike for all arms; arms that see clips in
-the same way go on from one warm-up on labels. Each finished arm adds a line to the results file, so
-that a run that was interrupted is gone on with. Scores are of fixed views: on validation clips, by
-which settings may be chosen, and on test clips of athletes and arenas that no other split has.
+An arm is the demo's run with words of a preset and single settings added (arms.py). The demo's
+own settings were chosen with SeFAR on validation clips; `paper_weights` has the paper's, and each
+rival stands there with its published settings and with a second choice. A seed draws the labeled
+clips, the weights of the head, the order and every augmentation, alike for all arms; arms that
+see clips in the same way go on from one warm-up on labels. Each finished arm adds a line to the
+results file, so that a run that was interrupted is gone on with. Scores are of fixed views: on
+validation clips, by which settings may be chosen, and on test clips of athletes and arenas that
+no other split has.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -21,41 +25,9 @@ from typing import Any
 
 import tyro
 
+from benchmarks.arms import ARMS, EPOCHS, TRAINING, look_of, settings_of
 from sefar_core.config import TrainConfig
-from sefar_core.presets import preset
 
-ARMS = {
-    "sefar": "",
-    "supervised": "supervised",
-    "fixmatch": "fixmatch",
-    "svformer": "svformer",
-    "without_dual_elements": "without_dual_elements",
-    "without_perturbation": "without_perturbation",
-    "without_regulation": "without_regulation",
-    "without_mixing": "without_mixing",
-    "perturb_unchanged": "perturb_unchanged",
-    "perturb_slow": "perturb_slow",
-    "perturb_shuffle_all": "perturb_shuffle_all",
-    "perturb_shuffle_fine": "perturb_shuffle_fine",
-    "perturb_repeat_half": "perturb_repeat_half",
-    "perturb_reverse_all": "perturb_reverse_all",
-    "perturb_swap_red_blue": "perturb_swap_red_blue",
-    "local_window": "local_window",
-    "shared_moments": "shared_moments",
-    "mix_on_logits": "mix_on_logits",
-    "passes_1": "passes_1",
-    "passes_2": "passes_2",
-    "passes_5": "passes_5",
-    "passes_20": "passes_20",
-    "passes_100": "passes_100",
-    "passes_1000": "passes_1000",
-    "micro_batches": "",
-    "ema_every_micro_batch": "ema_every_micro_batch",
-    "released": "released+mix_on_logits",
-}
-MICRO_BATCH = {"micro_batches": 3, "ema_every_micro_batch": 3}
-EPOCHS, WARMUP_EPOCHS = 18, 9
-TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % points of Student's t with 1, 2, ... degrees of freedom."""
 
@@ -84,31 +56,16 @@ class Table:
     """What `run` wrote."""
 
 
-def settings_of(arm: str, seed: int) -> TrainConfig:
-    """The demo's settings with an arm's words, shorter and in bf16."""
-    words = "+".join(word for word in ("demo", ARMS[arm]) if word)
-    config = preset(words)
-    warmup = EPOCHS if arm == "supervised" else WARMUP_EPOCHS
-    return replace(
-        config,
-        seed=seed,
-        epochs=EPOCHS,
-        warmup_epochs=warmup,
-        micro_batch_size=MICRO_BATCH.get(arm, config.micro_batch_size),
-        save_every_epochs=WARMUP_EPOCHS,
-        mixed_precision="bf16",
-    )
+def code() -> str:
+    """A hash of all that a result depends on but its settings: the packages and this file."""
+    root = Path(__file__).parents[1]
+    files = [Path(__file__), root / "benchmarks/arms.py"]
+    files += sorted(root.glob("sefar_core/**/*.py")) + sorted(root.glob("qa_data/**/*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-def look_of(config: TrainConfig) -> str:
-    """What arms must share to go on from one warm-up: the network, and how clips are seen."""
-    model, data = config.model, config.data
-    sizes = "-".join(map(str, model.sizes))
-    return f"{sizes}-{model.sampling}-{data.placement}-{config.micro_batch_size}"
-
-
-def make_clips(work: Path, seed: int) -> Path:
-    """The rendered set, and the manifest of a seed's draw of labels."""
+def make_clips(work: Path, seed: int) -> None:
+    """The rendered set, and the manifests of a seed's draw of labels."""
     from qa_data.annotations import read_elements, to_clips
     from qa_data.manifest import write_manifest
     from qa_data.synthetic.dataset import make_set
@@ -137,7 +94,9 @@ def run(settings: Run) -> None:
     """All arms of one seed after the other, so that whole tables come first."""
     from tqdm import tqdm
 
-    done = {(line["arm"], line["seed"]) for line in read_results(settings.results)}
+    lines = read_results(settings.results)
+    refuse_other_code([*lines, {"code": code()}], settings.results)
+    done = {(line["arm"], line["seed"]) for line in lines}
     wanted = [(a, s) for s in settings.seeds for a in settings.arms if (a, s) not in done]
     settings.results.parent.mkdir(parents=True, exist_ok=True)
     for seed in sorted({seed for _, seed in wanted}):
@@ -164,7 +123,7 @@ def warm_up_all(settings: Run, arms: Sequence[str], seed: int) -> None:
 def warm_up(look: str, config: TrainConfig, work: Path) -> None:
     """Train on labels alone; the state at the end of the warm-up is what arms start from."""
     folder = work / f"seed-{config.seed}"
-    train(config, folder, folder / f"warm-up-{look}")
+    train(config, folder, folder / f"warm-up-{code()}-{look}")
 
 
 def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
@@ -188,7 +147,7 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     folder = work / f"seed-{seed}"
     run_dir = folder / arm
     shutil.rmtree(run_dir, ignore_errors=True)
-    warm = folder / f"warm-up-{look_of(config)}"
+    warm = folder / f"warm-up-{code()}-{look_of(config)}"
     first = min((warm / "states").glob("step-*"))
     shutil.copytree(first, run_dir / "states" / first.name)
     train(config, folder, run_dir)
@@ -197,6 +156,7 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     return line | {
         "cpu_s": round(time.process_time() - began, 1),
         "commit": facts["commit"],
+        "code": code(),
         "torch": facts["packages"]["torch"],
     }
 
@@ -244,9 +204,20 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def refuse_other_code(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Raise ValueError if results of different code stand side by side."""
+    found = sorted({line["code"] for line in lines})
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} and this code make results of {len(found)} versions of the code "
+            f"({', '.join(found)}), which cannot be compared; move the file away"
+        )
+
+
 def show(settings: Table) -> None:
     """Mean and 95 % interval over the seeds of each arm, and its paired difference to SeFAR."""
     lines = read_results(settings.results)
+    refuse_other_code(lines, settings.results)
     by_arm = {arm: {ln["seed"]: ln["scores"] for ln in lines if ln["arm"] == arm} for arm in ARMS}
     print("| arm | seeds | test top-1 | minus `sefar` | direction | teacher, top-1 | val top-1 |")
     print("|---|---|---|---|---|---|---|")

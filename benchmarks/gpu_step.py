@@ -120,7 +120,9 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str):
     teacher = EmaTeacher(student, decay=0.9992, dropout_passes=10)
     if variant.compile:
         student.compile()
-    optimizer = build_optimizer(OptimConfig(), student)
+    optimizer = build_optimizer(
+        OptimConfig(), student, fused=device == "cuda" and not variant.public
+    )
     side = model.image_size
 
     def clips(number: int) -> list[torch.Tensor]:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.loader --out benchmarks/results
 
-Clips of 1 to 3 s, 320x256 pixels, are written first. Ours is timed from the videos, from a store of
+Clips of 1 to 3 s, 320x256 pixels, are written first, with a keyframe every 12 and every 250
+frames. Ours is timed from the videos, from a store of
 raw frames and from a store of JPEGs, down to the float tensors that a network takes, although in
 training the last step, the normalization, is done on the device. The public way
 (public_loader.py) decodes twice, seeks every frame and augments each element in float. The ways
@@ -22,6 +23,11 @@ import tyro
 if TYPE_CHECKING:
     from benchmarks.timing import Timing
 
+GOPS = (12, 250)
+"""Frames from one keyframe to the next, at most."""
+WORKERS = (2, 4, 8, 16)
+"""Loader processes that a stall is told for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderBenchmark:
@@ -29,26 +35,31 @@ class LoaderBenchmark:
     """Turns of each way."""
     clips: int = 12
     """Clips that a turn goes through."""
-    gop: int = 250
-    """Frames from one keyframe to the next, at most."""
     step_s: float = 0.1
     """Duration of a training step that the loader must keep up with."""
-    clips_per_step: int = 32
-    """Clips that a step of one device takes: 8 labeled and 24 unlabeled ones by default."""
+    labeled_per_step: int = 8
+    """Labeled clips that a step of one device takes."""
+    unlabeled_per_labeled: int = 3
+    """Unlabeled clips that it takes for each of them."""
     out: Path | None = None
     """Folder for a dated result."""
 
 
-def stall_share(clip_s: float, *, clips_per_step: int, workers: int, step_s: float) -> float:
+def stall_share(
+    clip_s: float, *, labeled: int, unlabeled: int, workers: tuple[int, int], step_s: float
+) -> float:
     """Part of the time in which the device waits for its loader.
 
     Args:
-        clip_s: what one worker needs for a clip.
-        clips_per_step: that a step takes.
-        workers: loader processes, each with a core of its own.
+        clip_s: what one worker needs for an unlabeled clip. A labeled one, which has one view in
+            place of two, is taken to cost as much, so the share is an upper bound.
+        labeled: clips that a step takes.
+        unlabeled: clips that a step takes.
+        workers: loader processes of the labeled and of the unlabeled clips, each with a core of its
+            own.
         step_s: duration of a step that does not wait.
     """
-    load_s = clip_s * clips_per_step / workers
+    load_s = clip_s * max(labeled / workers[0], unlabeled / workers[1])
     return max(0.0, 1 - step_s / load_s)
 
 
@@ -92,52 +103,74 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
 def main(settings: LoaderBenchmark) -> None:
     import torch
 
-    from benchmarks.moving_clips import write_clip
-    from benchmarks.public_loader import both_views
-    from benchmarks.timing import alternate, report
-    from qa_data.manifest import Clip
+    from benchmarks.timing import report
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        clips = [Clip(id=f"{k}", path=f"{k}.mp4", split="unlabeled") for k in range(settings.clips)]
-        for k, clip in enumerate(clips):
-            num_frames = 25 + 50 * k // max(1, settings.clips - 1)
-            write_clip(root / clip.path, num_frames=num_frames, gop=settings.gop, seed=k)
-        rng = random.Random(0)
-        ways: dict[str, Callable[[int], object]] = {
-            "public": lambda k: both_views(root / clips[k].path, rng),
-            **our_ways(clips, root),
-        }
-
-        def through(way: Callable[[int], object]) -> None:
-            for position in range(settings.clips):
-                way(position)
-
-        whole = {name: partial(through, way) for name, way in ways.items()}
-        timings = alternate(whole, turns=settings.turns)
-    lines = table(timings, settings)
-    report("loader", lines, {name: t._asdict() for name, t in timings.items()}, settings.out)
+    lines, figures = heading(settings), {}
+    for gop in GOPS:
+        with tempfile.TemporaryDirectory() as folder:
+            timings = timed(Path(folder), gop, settings)
+        lines += rows(gop, timings, settings)
+        figures[f"GOP {gop}"] = {name: timing._asdict() for name, timing in timings.items()}
+    report("loader", lines, figures, settings.out)
 
 
-def table(timings: "dict[str, Timing]", settings: LoaderBenchmark) -> list[str]:
-    """One line a way, with what it would make a training step wait."""
-    workers = (1, 4, 8, 16)
-    told = ", ".join(str(number) for number in workers)
-    lines = [
-        f"| way | CPU ms a sample | wall ms | times cheaper than public | clips/s a worker | "
-        f"stall % of a {settings.step_s:g} s step of {settings.clips_per_step} clips "
+def timed(root: Path, gop: int, settings: LoaderBenchmark) -> "dict[str, Timing]":
+    """Each way on clips with a keyframe every `gop` frames."""
+    from benchmarks.moving_clips import write_clip
+    from benchmarks.public_loader import both_views
+    from benchmarks.timing import alternate
+    from qa_data.manifest import Clip
+
+    clips = [Clip(id=f"{k}", path=f"{k}.mp4", split="unlabeled") for k in range(settings.clips)]
+    for k, clip in enumerate(clips):
+        num_frames = 25 + 50 * k // max(1, settings.clips - 1)
+        write_clip(root / clip.path, num_frames=num_frames, gop=gop, seed=k)
+    rng = random.Random(0)
+    ways: dict[str, Callable[[int], object]] = {
+        "public": lambda k: both_views(root / clips[k].path, rng),
+        **our_ways(clips, root),
+    }
+
+    def through(way: Callable[[int], object]) -> None:
+        for position in range(settings.clips):
+            way(position)
+
+    whole = {name: partial(through, way) for name, way in ways.items()}
+    return alternate(whole, turns=settings.turns)
+
+
+def heading(settings: LoaderBenchmark) -> list[str]:
+    told = ", ".join(str(number) for number in WORKERS)
+    clips = settings.labeled_per_step * (1 + settings.unlabeled_per_labeled)
+    return [
+        f"| GOP | way | CPU ms a sample | wall ms | times cheaper than public | clips/s a worker | "
+        f"stall % at most of a {settings.step_s:g} s step of {clips} clips "
         f"with {told} workers |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
+
+
+def rows(gop: int, timings: "dict[str, Timing]", settings: LoaderBenchmark) -> list[str]:
+    """One line a way, with what it would make a training step wait."""
+    from sefar_core.data.feeds import split_workers
+
+    ratio = settings.unlabeled_per_labeled
+    lines = []
     for name, timing in timings.items():
         cpu, wall = timing.cpu / settings.clips, timing.wall / settings.clips
         stall = partial(
-            stall_share, cpu, clips_per_step=settings.clips_per_step, step_s=settings.step_s
+            stall_share,
+            cpu,
+            labeled=settings.labeled_per_step,
+            unlabeled=settings.labeled_per_step * ratio,
+            step_s=settings.step_s,
         )
-        stalls = ", ".join(f"{100 * stall(workers=number):.0f}" for number in workers)
+        stalls = ", ".join(
+            f"{100 * stall(workers=split_workers(number, ratio)):.0f}" for number in WORKERS
+        )
         lines.append(
-            f"| {name} | {1000 * cpu:.2f} | {1000 * wall:.2f} | "
+            f"| {gop} | {name} | {1000 * cpu:.2f} | {1000 * wall:.2f} | "
             f"{timings['public'].cpu / timing.cpu:.1f} | {1 / cpu:.0f} | {stalls} |"
         )
     return lines

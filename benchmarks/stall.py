@@ -5,8 +5,8 @@
 
 Clips of 1 to 3 s, 320x256 pixels, are written first; a tenth of them is labeled. Each preset trains
 for a few steps, all but a few of them semi-supervised, with the videos read each time and with a
-store of JPEGs. The stall is the part of a step's time in which it waits for its batch, over the
-second half of the steps.
+store of JPEGs. The stall is the part of the second half of the steps that is spent waiting for
+batches: of its whole time, as waiting comes in bursts.
 """
 
 import json
@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import tyro
@@ -38,7 +37,7 @@ class Stall:
     steps: int = 30
     """Optimizer steps of a run; a sixth of them are warm-up."""
     workers: int = 14
-    """Loader processes."""
+    """Loader processes, of labeled and unlabeled clips together."""
     out: Path | None = None
     """Folder for a dated result."""
 
@@ -80,9 +79,19 @@ def timed_run(
     shutil.rmtree(run_dir, ignore_errors=True)
     fit(config, manifest=root / "manifest.csv", video_root=root, run_dir=run_dir)
     lines = [json.loads(line) for line in (run_dir / "timing.jsonl").read_text().splitlines()]
-    later = lines[len(lines) // 2 :]
+    return over(lines[len(lines) // 2 :])
+
+
+def over(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Mean seconds of steps, and of all their time the clips a second and the part waited."""
+    whole_s = sum(step["seconds"] for step in steps)
+    clips, waited_s = (
+        sum(step[name] * step["seconds"] for step in steps) for name in ("clips_per_s", "stall")
+    )
     return {
-        name: median(line[name] for line in later) for name in ("seconds", "clips_per_s", "stall")
+        "seconds": whole_s / len(steps),
+        "clips_per_s": clips / whole_s,
+        "stall": waited_s / whole_s,
     }
 
 

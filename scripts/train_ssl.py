@@ -64,7 +64,7 @@ def main(settings: TrainSsl) -> None:
         raise SystemExit(1) from cause
     except VideoReadError as cause:  # a loader process sends its traceback before the message
         raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
-    except (*known, FloatingPointError, ValueError) as cause:
+    except (*known, FloatingPointError, ValueError, OSError) as cause:
         raise SystemExit(f"error: {cause}") from cause
 
 

@@ -89,7 +89,9 @@ class DataConfig:
     moments: Literal["independent", "shared"] = "independent"
     """Whether the student's strong view shows moments of its own or those that the teacher saw."""
     workers: int = 4
-    """Loader processes; 0 loads in the training process."""
+    """Loader processes of each training process, shared between labeled and unlabeled clips; 1
+    gives each of the two one of its own, 0 loads in the training process. Validation on a split
+    val starts as many again while it lasts."""
     reader: Literal["auto", "decord", "torchcodec"] = "auto"
     """What reads the videos. auto is PyAV, which reads every file that plays; decord is asked for
     files that it reads right and torchcodec, to be installed apart, in its exact mode."""
@@ -118,9 +120,9 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    ema_decay: float = 0.9992
-    """Part of the old teacher kept at each optimizer step. The public code keeps 0.9999 at each of
-    the 8 micro-batches of a step of 64 clips; 0.9999 ** 8 moves as far."""
+    ema_decay: float | None = None
+    """Part of the old teacher kept at each update. None follows the public code, which keeps 0.9999
+    at each micro-batch of 8 labeled clips: 0.9999 ** (batch_size / 8) a step, 0.9992 at 64."""
     dropout_passes: int = 10
     """Stochastic predictions averaged into one pseudo-label; 0 is a single one without dropout. The
     adaptive regulation takes at least 2."""
@@ -128,7 +130,7 @@ class TeacherConfig:
     """When the teacher moves: with the optimizer, or after every micro-batch, as published."""
 
     def __post_init__(self):
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"teacher.ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.dropout_passes < 0:
             raise ValueError(
@@ -236,6 +238,14 @@ class TrainConfig:
     """Bit-equal runs on CUDA as well, by slower kernels."""
     log: Literal["none", "tensorboard"] = "none"
     """Where curves are drawn, besides metrics.jsonl."""
+
+    @property
+    def ema_decay(self) -> float:
+        """Part of the old teacher kept at each of its updates."""
+        if self.teacher.ema_decay is not None:
+            return self.teacher.ema_decay
+        clips = self.batch_size if self.teacher.ema_every == "step" else self.micro_batch_size
+        return 0.9999 ** (clips / 8)
 
     def __post_init__(self):
         counts = ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs", "steps")

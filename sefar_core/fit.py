@@ -5,16 +5,18 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import TrainConfig
-from sefar_core.data.dataset import MOMENTS, TwoViews
+from sefar_core.data.dataset import MOMENTS, Reader, TwoViews
 from sefar_core.data.feeds import (
     Look,
     Pace,
@@ -92,6 +94,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
         on_main(accelerator, occupy)
         loop = Loop(student, config, schedule, accelerator, run_dir)
         loop.resume()
+        read = open_reader(loop, clips, video_root)
         bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
         with Interruption() as wish, loader_deaths_explained(wish), bar as progress:
             watch = Watch(
@@ -100,7 +103,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
                 judge=partial(top1, loop, held_out) if held_out else None,
                 name_clips=partial(clips_of_step, loop, clips),
             )
-            run_steps(loop, Clocked(batches(loop, schedule, clips, video_root)), watch)
+            run_steps(loop, Clocked(batches(loop, schedule, clips, read)), watch)
         on_main(accelerator, partial(finish, loop, began_s))
     accelerator.end_training()
 
@@ -122,8 +125,11 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     torch.use_deterministic_algorithms(config.deterministic)
     precision = config.mixed_precision
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() else "no"
-    accelerator = Accelerator(mixed_precision=precision)
+        on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+        precision = "bf16" if on_gpu else "no"
+    # The main process alone judges networks on validation clips, which may take a while.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
     refuse_separate_runs(accelerator)
     if config.batch_size % (config.micro_batch_size * accelerator.num_processes):
         raise ValueError(
@@ -189,9 +195,15 @@ def finish(loop: Loop, began_s: float) -> None:
     close_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
 
 
-def batches(
-    loop: Loop, schedule: Schedule, clips: TrainClips, video_root: Path
-) -> Iterator[SslBatch]:
+def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:
+    """Where frames come from; a store that is asked for is filled first, which may take long."""
+    data, store = loop.config.data, None
+    if data.store != "none":
+        store = Storage(loop.run_dir.parent / "frames", data.store, data.store_short_side)
+    return choose_reader(clips, video_root, store, workers=data.workers, reader=data.reader)
+
+
+def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
     """Micro-batches of this process from the loop's step on, on its device."""
     config, accelerator = loop.config, loop.accelerator
     model, data = config.model, config.data
@@ -216,10 +228,6 @@ def batches(
         labeled_per_pass=schedule.per_pass,
     )
     feed = Feed(workers=data.workers, pin_memory=accelerator.device.type == "cuda")
-    store = None
-    if data.store != "none":
-        store = Storage(loop.run_dir.parent / "frames", data.store, data.store_short_side)
-    read = choose_reader(clips, video_root, store, workers=data.workers, reader=data.reader)
     to_network = partial(
         to_device,
         device=accelerator.device,

@@ -86,7 +86,8 @@ class Loop:
 
     @property
     def origin(self) -> Origin:
-        return Origin(self.config.seed, self.accelerator.num_processes)
+        accelerator = self.accelerator
+        return Origin(self.config.seed, accelerator.num_processes, accelerator.mixed_precision)
 
     @property
     def num_micro(self) -> int:
@@ -104,7 +105,7 @@ class Loop:
         """Share of the warm-up model in the teacher at the end of the run; 0 without a teacher."""
         if self.schedule.warmup_steps == self.schedule.num_steps:
             return 0.0
-        return self.schedule.warmup_left(self.config.teacher.ema_decay, self.updates_per_step)
+        return self.schedule.warmup_left(self.config.ema_decay, self.updates_per_step)
 
     @property
     def clips_per_step(self) -> int:
@@ -115,7 +116,7 @@ class Loop:
     def make_teacher(self) -> EmaTeacher:
         settings = self.config.teacher
         return EmaTeacher(
-            self.network, decay=settings.ema_decay, dropout_passes=settings.dropout_passes
+            self.network, decay=self.config.ema_decay, dropout_passes=settings.dropout_passes
         )
 
     def resume(self) -> None:

@@ -71,7 +71,8 @@ class SefarModel(nn.Module):
         self.sizes = sizes
         self.dim = dim
         num_pairs = len(sizes) * (len(sizes) - 1) // 2
-        self.pair = Fuse(2 * dim, fusion_dim)
+        # Distributed training refuses what nothing trains.
+        self.pair = Fuse(2 * dim, fusion_dim) if num_pairs else nn.Identity()
         self.single = Fuse(dim, fusion_dim)
         self.joint = Fuse((num_pairs + len(sizes)) * fusion_dim, fusion_dim)
         self.dropout = nn.Dropout(dropout)

@@ -6,7 +6,7 @@ Every word is a function from settings to settings. docs/paper_map.md says where
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,15 @@ def paper(config: TrainConfig) -> TrainConfig:
 
 
 def released(config: TrainConfig) -> TrainConfig:
-    """SeFAR as its public code runs: a color flip for the reversal, and all that goes with it."""
+    """SeFAR as its public code runs: a color flip for the reversal, and what goes with it.
+
+    What it shares with the others, docs/paper_map.md says so: clips of fewer than 8 frames and the
+    edge of a crop are handled as ours, and the unlabeled clips are gone through without a gap.
+    """
     return replace(
         config,
         data=replace(config.data, placement="one_each", weak_flip=False),
-        teacher=TeacherConfig(ema_decay=0.9999, dropout_passes=10, ema_every="micro_batch"),
+        teacher=replace(config.teacher, dropout_passes=10, ema_every="micro_batch"),
         loss=replace(
             config.loss,
             perturbation="swap_red_blue",
@@ -144,13 +148,35 @@ def preset(name: str) -> TrainConfig:
     768
 
     Raises:
-        ValueError: a word that is not known.
+        ValueError: a word that is not known, or that undoes what one before it set; only a whole
+            run that comes first may be changed.
     """
     config = TrainConfig()
-    for word in name.split("+"):
+    set_by: dict[str, str] = {}
+    for number, word in enumerate(name.split("+")):
         if word not in WORDS:
             near = get_close_matches(word, WORDS)
             meant = f"did you mean {' or '.join(near)}?" if near else "see train_ssl.py --help"
             raise ValueError(f"there is no preset {word!r}; {meant}")
+        changed = changes(config, WORDS[word](config))
+        if undone := sorted(changed & set_by.keys()):
+            raise ValueError(
+                f"{word!r} sets {undone[0]}, and so does {set_by[undone[0]]!r} before it; take one "
+                f"of them, or put a whole run first"
+            )
+        if number > 0 or word not in BASES:
+            set_by |= dict.fromkeys(changed, word)
         config = WORDS[word](config)
     return config
+
+
+def changes(before: TrainConfig, after: TrainConfig) -> set[str]:
+    """The dotted names of the settings in which two differ."""
+    found = set()
+    for name, old in vars(before).items():
+        new = getattr(after, name)
+        if is_dataclass(old):
+            found |= {f"{name}.{k}" for k, v in vars(old).items() if v != getattr(new, k)}
+        elif old != new:
+            found.add(name)
+    return found

@@ -4,7 +4,7 @@ Source: KyleHuang9/SeFAR at d0435a9, `multi_granular_vit`: a `torch.save` dict w
 `model_state`, `optimizer_state` and `cfg`, the settings as YAML text. Of these `model_state` is
 loaded, and `cfg` gives what tensors cannot tell: the mean and deviation of the colors. Sizes are
 told from shapes. The number of heads leaves no trace in a shape; both published sizes, S and B,
-have heads of 64, and so have the models read here. docs/paper_map.md, row 2.
+have heads of 64, and so have the models read here. docs/paper_map.md, row 13.
 """
 
 import math
@@ -126,7 +126,7 @@ def released_settings(model: SefarModel) -> str:
     if missing := [wanted for wanted, true in found.items() if not true]:
         raise ValueError(
             f"the public code cannot build this network: it asks for {', '.join(missing)}; train "
-            f"with the sizes of the presets paper_s or paper_b"
+            f"with the sizes of the presets vit_s or vit_b"
         )
     settings = {
         "DATA": {

@@ -86,7 +86,7 @@ class Schedule:
     def ramp(self, step: int) -> float:
         """Part of the semi-supervised weight that is reached, constant within an epoch.
 
-        0 in the warm-up, 1 in the last epoch.
+        0 in the warm-up, 1 in the steps that begin in the last epoch.
         """
         stage = self.epochs - self.warmup_epochs
         done = self.epoch(step) + 1 - self.warmup_epochs

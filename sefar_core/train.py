@@ -73,9 +73,9 @@ def optimizer_step(loop: Loop, batches: Iterator, name_clips: Callable) -> dict[
             teacher that moves with each micro-batch has seen those before.
     """
     config, accelerator, teacher = loop.config, loop.accelerator, loop.teacher
-    generator = seeded(config.seed, "step", loop.step, accelerator.process_index)
-    draws = Draws(generator, random.Random(generator.initial_seed()))
-    torch.manual_seed(generator.initial_seed())
+    here = (config.seed, loop.step, accelerator.process_index)
+    draws = Draws(seeded("views", *here), random.Random(seeded("shares", *here).initial_seed()))
+    torch.manual_seed(seeded("dropout", *here).initial_seed())
     rate, ramp = loop.set_rate(), loop.ramp()
     loop.student.train()
     reports = []

@@ -3,7 +3,7 @@
 Source: the public SeFAR code starts from a ViT of ImageNet in timm's naming (helpers.py, d0435a9):
 each block's attention and norm are copied to their temporal twins, the temporal projection and the
 time embeddings stay zero, so that the first forward pass sees each frame as the ViT does. A
-TimeSformer brings its own temporal weights. docs/paper_map.md, row 2.
+TimeSformer brings its own temporal weights. docs/paper_map.md, row 12.
 """
 
 import math

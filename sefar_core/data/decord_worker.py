@@ -14,12 +14,13 @@ import numpy as np
 
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
+    import decord
+
+    refusals = (decord.DECORDError, RuntimeError, IndexError, OSError, ValueError)
     for line in asked:
         try:
             frames = read(**json.loads(line))
-        except (
-            Exception
-        ) as cause:  # decord raises its own kinds; the asking process words the error
+        except refusals as cause:  # the asking process words the error
             answers.write(line_of({"fault": (str(cause).strip() or repr(cause)).splitlines()[0]}))
         else:
             answers.write(line_of({"shape": frames.shape}) + frames.tobytes())

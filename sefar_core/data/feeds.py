@@ -1,7 +1,10 @@
 """A manifest -> the batches that training and evaluation iterate over."""
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +22,7 @@ from sefar_core.data.dataset import (
     read_from_folder,
 )
 from sefar_core.data.frame_store import Storage, open_frame_store
-from sefar_core.data.loader import Feed, Share, evaluation_batches, pair, training_stream
+from sefar_core.data.loader import Feed, Share, evaluation_batches, training_stream
 from sefar_core.data.readers import choose_file_reader
 from sefar_core.data.transforms import (
     Augmentation,
@@ -81,6 +84,8 @@ def choose_reader(
 
     Raises:
         ValueError: the reader is not installed.
+        VideoReadError: a store is asked for and a clip cannot be decoded.
+        WriteError: the disk is too full for the store.
     """
     if store is None:
         return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
@@ -114,14 +119,29 @@ class Pace(NamedTuple):
     """Labeled clips that are taken of each pass over them."""
 
 
+def split_workers(workers: int, unlabeled_per_labeled: int) -> tuple[int, int]:
+    """Loader processes of the labeled and of the unlabeled stream, by the views that they load.
+
+    A labeled clip has one view and an unlabeled one two. Both together are `workers`, but where
+    that is 1: each stream then has one.
+    """
+    labeled = math.ceil(workers / (1 + 2 * unlabeled_per_labeled))
+    return labeled, max(workers - labeled, min(workers, 1))
+
+
 def training_batches(
     clips: TrainClips, read: Reader, look: Look, pace: Pace, feed: Feed
 ) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]]:
     """(labeled elements, labels, weak elements, strong elements) of one micro-batch after another.
 
-    The last two are empty during the warm-up.
+    The last two are empty during the warm-up, when all loader processes load labeled clips.
     """
-    labeled = training_stream(
+    labeled_feed, unlabeled_feed = (
+        feed._replace(workers=part)
+        for part in split_workers(feed.workers, pace.unlabeled_per_labeled)
+    )
+    stream = partial(
+        training_stream,
         LabeledClips(
             clips.labeled,
             read,
@@ -131,30 +151,27 @@ def training_batches(
             seed=look.seed,
         ),
         batch_size=pace.micro_batch_size,
-        start=pace.first_step * pace.batch_size,
         share=pace.share,
         per_pass=pace.labeled_per_pass,
-        feed=feed,
     )
-    unlabeled = iter(())
-    if clips.unlabeled:
-        ssl_steps = max(pace.first_step - pace.warmup_steps, 0)
-        unlabeled = training_stream(
-            UnlabeledClips(
-                clips.unlabeled,
-                read,
-                views=look.views,
-                crop_size=look.crop_size,
-                seed=look.seed,
-            ),
-            batch_size=pace.micro_batch_size * pace.unlabeled_per_labeled,
-            start=ssl_steps * pace.batch_size * pace.unlabeled_per_labeled,
-            share=pace.share,
-            feed=feed,
-        )
     micros = pace.batch_size // (pace.micro_batch_size * pace.share.num_ranks)
     warmup = max(pace.warmup_steps - pace.first_step, 0) * micros
-    return pair(labeled, unlabeled, warmup=warmup)
+    with closing(stream(start=pace.first_step * pace.batch_size, feed=feed)) as alone:
+        for elements, labels in islice(alone, warmup):
+            yield elements, labels, [], []
+    ssl_step = max(pace.first_step, pace.warmup_steps)
+    labeled = stream(start=ssl_step * pace.batch_size, feed=labeled_feed)
+    unlabeled = training_stream(
+        UnlabeledClips(
+            clips.unlabeled, read, views=look.views, crop_size=look.crop_size, seed=look.seed
+        ),
+        batch_size=pace.micro_batch_size * pace.unlabeled_per_labeled,
+        start=(ssl_step - pace.warmup_steps) * pace.batch_size * pace.unlabeled_per_labeled,
+        share=pace.share,
+        feed=unlabeled_feed,
+    )
+    for (elements, labels), (weak, strong) in zip(labeled, unlabeled, strict=True):
+        yield elements, labels, weak, strong
 
 
 def to_device(elements: list[Tensor], device: torch.device, pixels: Pixels) -> list[Tensor]:

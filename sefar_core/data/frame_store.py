@@ -58,6 +58,7 @@ class FrameStore:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self._kind: Kind = index["kind"]
         self._shapes: dict[str, list[int]] = index["shapes"]
+        self._lengths_s: dict[str, float] = index["lengths_s"]
         lengths = np.array([shape[0] for shape in self._shapes.values()])
         self._first = dict(zip(self._shapes, np.cumsum(lengths) - lengths, strict=True))
         self._map()
@@ -78,7 +79,8 @@ class FrameStore:
             )
         first = int(self._first[clip.id])
         appears = self._appears[first : first + shape[0]]
-        numbers = np.searchsorted(appears, np.asarray(fractions) + ROUNDING_S, side="right") - 1
+        asked = np.asarray(fractions) + ROUNDING_S / self._lengths_s[clip.id]
+        numbers = np.searchsorted(appears, asked, side="right") - 1
         if self._kind == "raw":
             start = self._bounds[first]
             frames = self._bytes[start : start + int(np.prod(shape))].reshape(shape)
@@ -130,6 +132,7 @@ def open_frame_store(
 
     Raises:
         VideoReadError: a clip cannot be decoded. What was decoded before it is kept.
+        WriteError: the disk is full. What was decoded before is kept.
         ValueError: no clip.
     """
     if not clips:

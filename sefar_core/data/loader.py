@@ -6,7 +6,7 @@ run equal to an uninterrupted one; ranks take every n-th clip of it.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -100,7 +100,7 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
     share: Share = WHOLE,
     per_pass: int | None = None,
     feed: Feed = IN_PROCESS,
-) -> Iterator:
+) -> Generator:
     """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
 
     Args:
@@ -125,18 +125,6 @@ def evaluation_batches(
     """Every clip of this rank once, all its views together; `batch_size` counts clips."""
     mine = range(share.rank, len(clips), share.num_ranks)
     return _loader(clips, feed, batch_size=batch_size, sampler=mine, join=collate_views)
-
-
-def pair(
-    labeled: Iterator[LabeledItem], unlabeled: Iterator[UnlabeledItem], *, warmup: int
-) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]]:
-    """(labeled elements, labels, weak elements, strong elements) of one micro-batch after another.
-
-    The first `warmup` micro-batches have no unlabeled part, and none is loaded for them.
-    """
-    for number, (elements, labels) in enumerate(labeled):
-        weak, strong = next(unlabeled) if number >= warmup else ([], [])
-        yield elements, labels, weak, strong
 
 
 def collate(items: Sequence[Item]) -> Item:

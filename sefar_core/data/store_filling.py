@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TextIO
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from qa_data.manifest import Clip
-from sefar_core.data.video import read_clip
+from sefar_core.data.video import clip_length, read_clip
+from sefar_core.runs.folder import sync, writing
 
-FORMAT = 2
+FORMAT = 3
 Kind = Literal["raw", "jpeg"]
 JPEG_QUALITY = 95
 
@@ -31,6 +32,7 @@ class StoredClip(NamedTuple):
 
     id: str
     shape: list[int]
+    length_s: float
     appears: list[float]
     """Fraction of the clip's length at which each frame appears."""
     sizes: list[int]
@@ -58,22 +60,25 @@ def fill(
 
     Raises:
         VideoReadError: a clip cannot be decoded. What was decoded before it is kept.
+        WriteError: the disk is full. What was decoded before is kept.
     """
     draft = folder.with_name(f".{folder.name}.part")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    lock_path = folder.with_name(f".{folder.name}.lock")
+    with writing(lock_path, 0):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock_path.touch()
+    with lock_path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "index.json").is_file():
-            draft.mkdir(exist_ok=True)
             decode_rest(_PackedClips(clips, video_root, kind, short_side), draft, workers)
-            write_index(draft, kind)
-            os.replace(draft, folder)
+            write_index(draft, kind, folder)
 
 
 def decode_rest(packed: "_PackedClips", draft: Path, workers: int) -> None:
     """Add the clips that the journal does not have, with a progress bar."""
-    journal, frames = draft / "clips.jsonl", draft / "frames.bin"
-    done = whole_clips(journal, frames)
+    with writing(draft, 0):
+        draft.mkdir(exist_ok=True)
+        done = whole_clips(draft / "clips.jsonl", draft / "frames.bin")
     ids = {clip.id for clip in done}
     todo = [place for place, clip in enumerate(packed.clips) if clip.id not in ids]
     # A generator of its own, so that decoding leaves the global random state alone.
@@ -81,10 +86,11 @@ def decode_rest(packed: "_PackedClips", draft: Path, workers: int) -> None:
     loader: Iterator = iter(
         DataLoader(packed, batch_size=None, sampler=todo, num_workers=workers, generator=generator)
     )
-    with frames.open("ab") as pixels, journal.open("a", encoding="utf-8") as lines:
-        bar = tqdm(loader, initial=len(done), total=len(packed), desc="decode", unit="clip")
-        for clip, content in bar:
-            _append(pixels, lines, clip, content)
+    bar = tqdm(loader, initial=len(done), total=len(packed), desc="decode", unit="clip")
+    for number, (clip, content) in enumerate(bar):
+        # As if the clips to come were as large as this one.
+        with writing(draft / "frames.bin", content.numel() * (len(todo) - number)):
+            _append(draft, clip, content)
 
 
 def whole_clips(journal: Path, frames: Path) -> list[StoredClip]:
@@ -105,17 +111,36 @@ def whole_clips(journal: Path, frames: Path) -> list[StoredClip]:
     return clips
 
 
-def write_index(draft: Path, kind: Kind) -> None:
-    """What a reader of the store needs, from the journal, which is then superfluous."""
-    journal = draft / "clips.jsonl"
-    clips = whole_clips(journal, draft / "frames.bin")
+def write_index(draft: Path, kind: Kind, folder: Path) -> None:
+    """Add what a reader of the store needs, from the journal, and rename the draft to the store.
+
+    Raises:
+        WriteError: the disk is full. The frames are kept.
+    """
+    clips = whole_clips(draft / "clips.jsonl", draft / "frames.bin")
     sizes = [size for clip in clips for size in clip.sizes]
-    np.save(draft / "bounds.npy", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-    np.save(draft / "appears.npy", np.array([place for clip in clips for place in clip.appears]))
-    shapes = {clip.id: clip.shape for clip in clips}
-    index = {"format": FORMAT, "kind": kind, "shapes": shapes}
-    (draft / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    journal.unlink()
+    places = {
+        "bounds.npy": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        "appears.npy": np.array([place for clip in clips for place in clip.appears]),
+    }
+    index = {
+        "format": FORMAT,
+        "kind": kind,
+        "shapes": {clip.id: clip.shape for clip in clips},
+        "lengths_s": {clip.id: clip.length_s for clip in clips},
+    }
+    text = json.dumps(index)
+    with writing(folder, len(text) + sum(array.nbytes for array in places.values())):
+        for name, array in places.items():
+            np.save(draft / name, array)
+        (draft / "index.json").write_text(text, encoding="utf-8")
+        for name in ("frames.bin", *places, "index.json"):
+            sync(draft / name)
+        sync(draft)
+        os.replace(draft, folder)
+        sync(folder.parent)
+        # Not before: without it all would be decoded again.
+        (folder / "clips.jsonl").unlink()
 
 
 class _PackedClips(Dataset):
@@ -134,16 +159,13 @@ class _PackedClips(Dataset):
 
     def __getitem__(self, position: int) -> tuple[StoredClip, Tensor]:
         clip = self.clips[position]
-        frames, appears = read_clip(
-            self.video_root / clip.path,
-            start_s=clip.start_s,
-            end_s=clip.end_s,
-            short_side=self.short_side,
-        )
+        path, start_s, end_s = self.video_root / clip.path, clip.start_s, clip.end_s
+        frames, appears = read_clip(path, start_s=start_s, end_s=end_s, short_side=self.short_side)
+        length_s = clip_length(path, start_s=start_s, end_s=end_s)
         pictures = frames.numpy()
         packed = [_compress(p) if self.kind == "jpeg" else p.reshape(-1) for p in pictures]
         sizes = [len(picture) for picture in packed]
-        entry = StoredClip(clip.id, list(frames.shape), appears, sizes)
+        entry = StoredClip(clip.id, list(frames.shape), length_s, appears, sizes)
         return entry, torch.from_numpy(np.concatenate(packed))
 
 
@@ -155,9 +177,9 @@ def _compress(picture: np.ndarray) -> np.ndarray:
     return packed.reshape(-1)
 
 
-def _append(pixels: BinaryIO, lines: TextIO, clip: StoredClip, content: Tensor) -> None:
+def _append(draft: Path, clip: StoredClip, content: Tensor) -> None:
     # The journal last: a clip that it names is whole.
-    pixels.write(content.numpy().data)
-    pixels.flush()
-    lines.write(json.dumps(clip._asdict()) + "\n")
-    lines.flush()
+    with (draft / "frames.bin").open("ab") as pixels:
+        pixels.write(content.numpy().data)
+    with (draft / "clips.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(clip._asdict()) + "\n")

@@ -29,6 +29,7 @@ from sefar_core.data.timeline import ROUNDING_S, Timeline
 __all__ = [
     "VideoInfo",
     "VideoReadError",
+    "clip_length",
     "count_decoded",
     "frames_at",
     "probe",
@@ -163,6 +164,17 @@ def read_clip(
         numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
         places = (shown.times_s[numbers] - start) / (end - start)
         return pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
+
+
+def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
+    """Seconds that a clip lasts.
+
+    Raises:
+        VideoReadError: the file is unreadable.
+    """
+    with opened(path) as (container, stream):
+        _, start, end = _span(container, stream, start_s, end_s)
+        return end - start
 
 
 def count_decoded(

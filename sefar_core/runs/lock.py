@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sefar_core.runs.folder import writing
+
 
 class RunFolderBusy(Exception):
     """Another process trains in the run folder. The message names folder and process."""
@@ -22,18 +24,24 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     Raises:
         RunFolderBusy: one does.
+        WriteError: the folder cannot be made or written to.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "lock").open("a+", encoding="utf-8") as file:
+    path = run_dir / "lock"
+    told = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+    with writing(path, len(told)):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    # Unbuffered: closing it must not write again what a full disk has refused.
+    with path.open("a+b", buffering=0) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as cause:
             file.seek(0)
+            holder = file.read().decode().strip()
             raise RunFolderBusy(
-                f"{run_dir} is in use by {file.read().strip()}; wait for it, stop it, or give "
-                f"another run folder"
+                f"{run_dir} is in use by {holder}; wait for it, stop it, or give another run folder"
             ) from cause
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing(path, len(told)):
+            file.truncate(0)
+            file.write(told)
         yield

@@ -30,6 +30,8 @@ class Origin(NamedTuple):
 
     seed: int
     num_processes: int
+    precision: str
+    """Of the products: "no" is fp32, "bf16"."""
 
 
 class Best(NamedTuple):

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from benchmarks.evidence import ARMS, MICRO_BATCH, Table, interval, look_of, settings_of, show
+from benchmarks.arms import ARMS, look_of, settings_of
+from benchmarks.evidence import Table, code, interval, show
 
 
 def test_every_arm_differs_from_sefar_and_from_every_other():
@@ -15,7 +16,9 @@ def test_arms_that_see_clips_alike_share_a_warm_up():
     looks = {arm: look_of(settings_of(arm, seed=0)) for arm in ARMS}
     assert looks["sefar"] == looks["supervised"] == looks["fixmatch"] == looks["passes_1000"]
     assert looks["svformer"] == looks["without_dual_elements"] != looks["sefar"]
-    own = {looks[arm] for arm in ("local_window", "released", *MICRO_BATCH)}
+    own = {
+        looks[arm] for arm in ("local_window", "released", "micro_batches", "ema_every_micro_batch")
+    }
     assert looks["sefar"] not in own and looks["micro_batches"] == looks["ema_every_micro_batch"]
 
 
@@ -30,7 +33,8 @@ def test_the_table_pairs_arms_by_seed(tmp_path, capsys):
     def line(arm: str, seed: int, top1: float) -> str:
         figures = {"top1": top1, "mean_class": top1, "direction": 0.5}
         roles = ("student val", "student test", "teacher test")
-        return json.dumps({"arm": arm, "seed": seed, "scores": dict.fromkeys(roles, figures)})
+        scores = dict.fromkeys(roles, figures)
+        return json.dumps({"arm": arm, "seed": seed, "code": code(), "scores": scores})
 
     lines = [line("sefar", 0, 0.5), line("sefar", 1, 0.7), line("fixmatch", 1, 0.6)]
     (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
@@ -45,3 +49,16 @@ def test_the_table_pairs_arms_by_seed(tmp_path, capsys):
 def test_micro_batches_divide_the_batch(arm):
     config = settings_of(arm, seed=3)
     assert config.batch_size % config.micro_batch_size == 0
+
+
+def test_the_teacher_moves_as_far_in_four_micro_batches_as_in_a_step():
+    whole, parts = (settings_of(arm, 0) for arm in ("micro_batches", "ema_every_micro_batch"))
+    assert parts.ema_decay**4 == pytest.approx(whole.ema_decay)
+    assert parts.batch_size // parts.micro_batch_size == 4
+
+
+def test_results_of_different_code_are_not_put_into_one_table(tmp_path):
+    lines = [json.dumps({"arm": "sefar", "seed": s, "code": str(s), "scores": {}}) for s in (0, 1)]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="2 versions of the code"):
+        show(Table(results=tmp_path / "results.jsonl"))

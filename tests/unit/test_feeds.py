@@ -1,5 +1,8 @@
 """From a list of clips to batches on a device: readers, stores, looks and views by their names."""
 
+import multiprocessing
+import pickle
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,6 +20,7 @@ from sefar_core.data.feeds import (
     choose_reader,
     evaluation_views,
     released_views,
+    split_workers,
     to_device,
     training_batches,
 )
@@ -59,16 +63,80 @@ def look(*, weak_flip: bool = True, share: str = "one_for_all", moments: str = "
 
 def batches(root: Path, seen: Look, store: Storage | None = None) -> list:
     read = choose_reader(CLIPS, root, store, workers=0)
-    pace = Pace(
+    return list(islice(training_batches(CLIPS, read, seen, pace(), Feed()), 8))
+
+
+def pace(first_step: int = 0) -> Pace:
+    """Two micro-batches a step, two of them of warm-up."""
+    return Pace(
         batch_size=2,
         micro_batch_size=1,
         unlabeled_per_labeled=2,
-        first_step=0,
+        first_step=first_step,
         warmup_steps=1,
         share=Share(),
         labeled_per_pass=len(LABELED),
     )
-    return list(islice(training_batches(CLIPS, read, seen, pace, Feed()), 8))
+
+
+def assert_same(first: list, second: list) -> None:
+    for one, other in zip(first, second, strict=True):
+        (labeled, labels, *views), (other_labeled, other_labels, *other_views) = one, other
+        assert torch.equal(labels, other_labels)
+        assert [len(view) for view in views] == [len(view) for view in other_views]
+        elements = [*labeled, *views[0], *views[1]]
+        others = [*other_labeled, *other_views[0], *other_views[1]]
+        assert all(torch.equal(a, b) for a, b in zip(elements, others, strict=True))
+
+
+def test_the_unlabeled_part_begins_after_the_warm_up(root):
+    found = batches(root, look())
+    assert [len(weak) for _, _, weak, _ in found] == [0, 0] + [3] * 6
+    unlabeled = {float(clip.float().mean()) for *_, strong in found[2:3] for clip in strong[2]}
+    assert len(unlabeled) == 2  # both clips in the first pass
+    labels = torch.cat([labels for _, labels, _, _ in found]).tolist()
+    assert [sorted(labels[k : k + 2]) for k in (0, 2, 4, 6)] == [[0, 1]] * 4
+
+
+@pytest.mark.parametrize("first_step", [1, 2])
+def test_a_run_begun_later_gives_the_batches_that_were_left(root, first_step):
+    read = choose_reader(CLIPS, root, None, workers=0)
+    rest = training_batches(CLIPS, read, look(), pace(first_step), Feed())
+    whole = batches(root, look())[2 * first_step :]
+    assert_same(whole, list(islice(rest, len(whole))))
+
+
+def test_no_more_loader_processes_run_than_are_asked_for_and_none_is_idle(root):
+    read = choose_reader(CLIPS, root, None, workers=0)
+    with closing(training_batches(CLIPS, read, look(), pace(), Feed(workers=2))) as stream:
+        found, running = [], []
+        for batch in islice(stream, 4):
+            found.append(batch)
+            running.append(len(multiprocessing.active_children()))
+    assert running == [2, 2, 2, 2]
+    assert multiprocessing.active_children() == []
+    assert_same(found, batches(root, look())[:4])
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 7])
+def test_loader_processes_are_split_so_that_the_slower_stream_is_as_fast_as_can_be(ratio):
+    def slower(labeled: int, unlabeled: int) -> float:
+        return max(1 / labeled, 2 * ratio / unlabeled)
+
+    for workers in range(2, 40):
+        labeled, unlabeled = split_workers(workers, ratio)
+        assert labeled + unlabeled == workers and min(labeled, unlabeled) >= 1
+        best = min(slower(part, workers - part) for part in range(1, workers))
+        assert slower(labeled, unlabeled) <= 1.35 * best
+    assert split_workers(1, ratio) == (1, 1) and split_workers(0, ratio) == (0, 0)
+
+
+@pytest.mark.parametrize("store", [None, "raw"])
+def test_a_reader_travels_to_another_process(root, tmp_path, store):
+    storage = None if store is None else Storage(tmp_path / "frames", store)
+    read = choose_reader(CLIPS, root, storage, workers=0)
+    again = pickle.loads(pickle.dumps(read))
+    assert torch.equal(again(UNLABELED[0], [0.1, 0.7]), read(UNLABELED[0], [0.1, 0.7]))
 
 
 def test_batches_travel_as_whole_colors_and_become_normalized_clips(root):

@@ -21,7 +21,6 @@ from sefar_core.data.loader import (
     Feed,
     Share,
     evaluation_batches,
-    pair,
     training_stream,
 )
 from sefar_core.data.transforms import Augmentation, Pixels, fixed_placements, one_for_all
@@ -165,19 +164,6 @@ def test_evaluation_is_shared_by_ranks_without_repeats():
     ]
     assert sorted(set(torch.cat(parts).tolist())) == list(range(7))
     assert not set(parts[0].tolist()) & set(parts[1].tolist())
-
-
-def test_the_unlabeled_part_begins_after_the_warm_up():
-    stream = pair(
-        training_stream(labeled(), batch_size=2),
-        training_stream(unlabeled(), batch_size=6),
-        warmup=2,
-    )
-    batches = list(islice(stream, 4))
-    assert [len(weak) for _, _, weak, _ in batches] == [0, 0, 2, 2]
-    first = next(training_stream(unlabeled(), batch_size=6))
-    assert_same([batches[2][2:]], [first])
-    assert len(batches[2][0][0]) == 2 and len(batches[2][3][1]) == 6
 
 
 def test_loading_leaves_the_global_random_state_alone():

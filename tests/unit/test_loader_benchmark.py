@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import public_loader
 from benchmarks.loader import stall_share
+from benchmarks.stall import over
 from tests.oracles import videos as oracle
 
 
@@ -27,8 +28,22 @@ def test_the_public_way_sees_one_frame_of_each_eighth_in_two_decodings(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("clip_s", "workers", "share"), [(0.01, 1, 0.0), (0.02, 1, 0.5), (0.04, 2, 0.5), (0.04, 4, 0.0)]
+    ("clip_s", "workers", "share"),
+    [
+        (0.01, (1, 1), 0.0),
+        (0.02, (1, 1), 0.5),
+        (0.04, (2, 2), 0.5),
+        (0.04, (1, 4), 0.0),
+        (0.08, (1, 4), 0.5),  # the streams do not help one another: the slower one decides
+        (0.08, (1, 99), 0.375),
+    ],
 )
 def test_the_device_waits_for_what_the_loader_is_longer_than_the_step(clip_s, workers, share):
-    waits = stall_share(clip_s, clips_per_step=10, workers=workers, step_s=0.1)
+    waits = stall_share(clip_s, labeled=2, unlabeled=10, workers=workers, step_s=0.1)
     assert waits == pytest.approx(share)
+
+
+def test_a_burst_of_waiting_counts_by_its_duration():
+    steps = [{"seconds": 1.0, "clips_per_s": 32.0, "stall": 0.0}] * 3
+    told = over([*steps, {"seconds": 5.0, "clips_per_s": 6.4, "stall": 0.8}])
+    assert told == pytest.approx({"seconds": 2.0, "clips_per_s": 16.0, "stall": 0.5})

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sefar_core.checkpoint import build_model
-from sefar_core.config import TrainConfig
+from sefar_core.config import TeacherConfig, TrainConfig
 from sefar_core.presets import DATA_SETS, GROUPS, NETWORKS, WORDS, preset
 from sefar_core.teacher import EmaTeacher
 from sefar_core.variants import COMPONENTS, PERTURBED, RIVALS
@@ -33,7 +33,7 @@ def test_the_paper_s_preset_is_frozen_to_its_decisions():
         "model.fusion_dim": 256, "model.dropout": 0.5,
         "data.short_side": (256, 320), "data.flip": True, "data.weak_flip": True,
         "data.placement": "one_for_all", "data.moments": "independent",
-        "teacher.ema_decay": 0.9992, "teacher.dropout_passes": 10, "teacher.ema_every": "step",
+        "teacher.ema_decay": None, "teacher.dropout_passes": 10, "teacher.ema_every": "step",
         "loss.perturbation": "reverse_fine", "loss.color_dropout": 0.0,
         "loss.regulation": "adaptive", "loss.mix_on": "logits", "loss.mix_partners": "one_for_all",
         "loss.mix_targets": "soft", "loss.mix_concentration": 10.0, "loss.gamma_un": 1.0,
@@ -49,7 +49,7 @@ def test_the_paper_s_preset_is_frozen_to_its_decisions():
 def test_the_released_run_differs_from_the_paper_s_in_these_settings_alone():
     assert changes("released") == {
         "data.placement": "one_each", "data.weak_flip": False,
-        "teacher.ema_decay": 0.9999, "teacher.ema_every": "micro_batch",
+        "teacher.ema_every": "micro_batch",
         "loss.perturbation": "swap_red_blue", "loss.color_dropout": 0.2,
         "loss.mix_partners": "one_each", "loss.gamma_un": 2.0, "loss.gamma_mix": 2.0,
         "leftovers": "dropped", "mixed_precision": "no",
@@ -57,9 +57,29 @@ def test_the_released_run_differs_from_the_paper_s_in_these_settings_alone():
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_every_word_makes_settings_alone_and_on_the_demo(name):
+def test_every_word_makes_settings_alone_and_every_other_on_the_demo(name):
     assert isinstance(preset(name), TrainConfig)
-    assert isinstance(preset(f"demo+{name}"), TrainConfig)
+    if name != "demo":
+        assert isinstance(preset(f"demo+{name}"), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("batch", "every", "expected"),
+    [(64, "step", 0.9999**8), (8, "step", 0.9999), (64, "micro_batch", 0.9999)],
+)
+def test_the_teacher_moves_as_far_for_a_clip_as_in_the_public_code(batch, every, expected):
+    config = TrainConfig(batch_size=batch, teacher=TeacherConfig(ema_every=every))
+    assert config.ema_decay == pytest.approx(expected)
+    assert TrainConfig(teacher=TeacherConfig(ema_decay=0.5)).ema_decay == 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["passes_2+passes_5", "passes_1+released", "vit_b+demo", "without_perturbation+perturb_slow"],
+)
+def test_a_word_that_undoes_what_another_set_is_refused(name):
+    with pytest.raises(ValueError, match="and so does"):
+        preset(name)
 
 
 def test_every_data_set_is_there_for_both_networks_and_with_every_component_left_out():
@@ -79,10 +99,10 @@ def test_words_of_the_groups_do_not_hide_one_another():
     assert len(PERTURBED) == 9 and len(RIVALS) == 3
 
 
-def test_words_are_applied_from_left_to_right():
-    assert preset("passes_2+passes_5").teacher.dropout_passes == 5
+def test_a_whole_run_that_comes_first_may_be_changed():
     assert preset("demo+vit_b").model.dim == 768
-    assert preset("vit_b+demo").model.dim == 128
+    assert preset("demo+mix_on_logits").loss.mix_on == "logits"
+    assert preset("released+passes_2").teacher.dropout_passes == 2
 
 
 def test_a_single_prediction_is_regulated_by_its_confidence():
@@ -97,7 +117,7 @@ def test_the_student_is_fixmatch_s_own_teacher():
     torch.manual_seed(0)
     student = build_model(config.model, num_classes=12)
     teacher = EmaTeacher(
-        student, decay=config.teacher.ema_decay, dropout_passes=config.teacher.dropout_passes
+        student, decay=config.ema_decay, dropout_passes=config.teacher.dropout_passes
     )
     with torch.no_grad():
         for parameter in student.parameters():

@@ -1,6 +1,7 @@
 """Every reader gives PyAV's frames on files that it can be trusted with, and refuses the others."""
 
 import os
+import subprocess
 import sys
 import time
 from functools import partial
@@ -128,6 +129,21 @@ def test_one_reading_process_serves_clip_after_clip(clip):
         decord_reader._worker_of(os.getpid()).read(clip, [3], 31, timeout_s=10.0)
     decord_reader.read_fractions(clip, [0.1])
     assert decord_reader._worker_of(os.getpid()).process is first
+
+
+def test_what_decord_refuses_is_told_and_a_mistake_of_ours_is_not_passed_off_as_it(clip, tmp_path):
+    pytest.importorskip("decord")
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(np.random.default_rng(0).bytes(5000))
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(clip.read_bytes()[:-300])
+    worker = Worker(COMMAND)
+    for path, number in [(noise, 0), (tmp_path / "absent.mp4", 0), (clip, 30), (cut, 29)]:
+        with pytest.raises(VideoReadError, match=rf"decord cannot read .*{path.name}: \S"):
+            worker.read(path, [number], 30, timeout_s=10.0)
+    worker.stop()
+    asked = subprocess.run(COMMAND, input=b'{"file": "x"}\n', capture_output=True, check=False)
+    assert asked.stdout == b"" and b"TypeError" in asked.stderr
 
 
 def test_decord_serves_a_loader_process_which_may_not_have_children_of_its_own(clip):

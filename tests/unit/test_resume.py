@@ -22,7 +22,7 @@ from sefar_core.runs.resume import (
     sweep,
 )
 
-ORIGIN = Origin(seed=0, num_processes=1)
+ORIGIN = Origin(seed=0, num_processes=1, precision="no")
 
 
 def trained(steps: int):
@@ -116,7 +116,11 @@ def test_a_state_without_its_final_name_is_never_read_and_is_swept(tmp_path):
 
 @pytest.mark.parametrize(
     ("origin", "named"),
-    [(Origin(1, 1), "seed = 0.*has 1"), (Origin(0, 2), "num_processes = 1.*has 2")],
+    [
+        (Origin(1, 1, "no"), "seed = 0.*has 1"),
+        (Origin(0, 2, "no"), "num_processes = 1.*has 2"),
+        (Origin(0, 1, "bf16"), "precision = no.*has bf16"),
+    ],
 )
 def test_a_run_of_other_draws_is_refused_by_name(tmp_path, origin, named):
     folder = save_state(tmp_path, state_at(1))

@@ -1,5 +1,6 @@
 import errno
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -89,6 +90,21 @@ def test_what_cannot_be_written_is_named_with_the_space_it_needs(tmp_path):
     ):
         raise full
     assert not draft.exists()
+
+
+def test_a_run_folder_that_cannot_be_made_or_locked_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"cannot write .*run/lock.*Not a directory"):
+        with locked(tmp_path / "file/run"):
+            pass
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(WriteError, match=r"cannot write .*run/lock.*File too large"):
+            with locked(tmp_path / "run"):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 HOLD = """

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,11 +80,17 @@ def test_the_step_is_the_paper_s_formulas_clip_by_clip(networks):
     assert losses.mix.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_gradients_reach_the_student_alone(networks):
-    student, teacher = networks
-    mix = draw_mix_plan(3, 2, 3, 0.5, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("sizes", [(2, 2, 4), (8,)])
+def test_gradients_reach_all_of_the_student_and_it_alone(sizes):
+    """Distributed training waits for ever for a parameter that gets none."""
+    torch.manual_seed(0)
+    student = build_model(replace(TINY, sizes=sizes), num_classes=5)
+    teacher = EmaTeacher(student, decay=0.9, dropout_passes=3)
+    views = [[torch.randn(n, 3, size, 32, 32) for size in sizes] for n in (2, 3, 3)]
+    seen = SslBatch(views[0], torch.tensor([0, 3]), views[1], views[2])
+    mix = draw_mix_plan(3, 2, len(sizes), 0.5, torch.Generator().manual_seed(0))
     method = choose_method(LossConfig(), torch.Generator())
-    losses = ssl_step(student, teacher, batch(), method, mix).losses
+    losses = ssl_step(student, teacher, seen, method, mix).losses
     losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -108,3 +115,16 @@ def test_a_fixed_threshold_above_every_confidence_silences_the_unlabeled(network
     outcome = ssl_step(student, teacher, batch(), method, mix)
     assert outcome.losses.unsupervised == 0 and outcome.losses.mix == 0
     assert outcome.trust.tolist() == [0, 0, 0]
+
+
+def test_under_bf16_the_statistics_and_losses_are_fp32_and_near_the_exact_ones(networks):
+    student, teacher = networks
+    mix = draw_mix_plan(3, 2, 3, 0.5, torch.Generator().manual_seed(0))
+    method = choose_method(LossConfig(mix_on="probs"), torch.Generator())
+    exact = ssl_step(student, teacher, batch(), method, mix)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = ssl_step(student, teacher, batch(), method, mix)
+    told = [rough.trust, rough.pseudo.probs, rough.pseudo.confidence, rough.labeled_logits]
+    assert {part.dtype for part in (*told, *rough.losses)} == {torch.float32}
+    torch.testing.assert_close(tuple(rough.losses), tuple(exact.losses), rtol=0.05, atol=0.01)
+    torch.testing.assert_close(rough.pseudo.probs, exact.pseudo.probs, rtol=0, atol=0.02)

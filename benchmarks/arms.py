@@ -1,0 +1,67 @@
+"""The arms of the evidence: what each changes in the demo's run."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from sefar_core.config import TrainConfig
+from sefar_core.presets import preset
+
+
+class Arm(NamedTuple):
+    """What is added to the demo's run: words of a preset, then single settings."""
+
+    words: str = ""
+    changes: dict[str, Any] = {}
+
+
+# As fast a teacher at four micro-batches a step as at one.
+QUARTER = {"teacher.ema_decay": 0.98**0.25}
+SMALL = {"micro_batch_size": 3}
+ARMS = {
+    "sefar": Arm(),
+    "paper_weights": Arm("mix_on_logits", {"loss.gamma_un": 1.0, "loss.gamma_mix": 1.0}),
+    "supervised": Arm("supervised"),
+    "fixmatch": Arm("fixmatch"),
+    "fixmatch_0.7": Arm("fixmatch", {"loss.threshold": 0.7}),
+    "svformer": Arm("svformer"),
+    "svformer_on_probs": Arm("svformer", {"loss.mix_on": "probs"}),
+    **{name: Arm(name) for name in ("without_dual_elements", "without_perturbation")},
+    **{name: Arm(name) for name in ("without_regulation", "without_mixing")},
+    **{name: Arm(name) for name in ("perturb_unchanged", "perturb_slow", "perturb_shuffle_all")},
+    **{name: Arm(name) for name in ("perturb_shuffle_fine", "perturb_repeat_half")},
+    **{name: Arm(name) for name in ("perturb_reverse_all", "perturb_swap_red_blue")},
+    **{name: Arm(name) for name in ("local_window", "shared_moments", "mix_on_logits")},
+    **{f"passes_{passes}": Arm(f"passes_{passes}") for passes in (1, 2, 5, 20, 100, 1000)},
+    "micro_batches": Arm("", SMALL),
+    "ema_every_micro_batch": Arm("ema_every_micro_batch", SMALL | QUARTER),
+    "released": Arm("released", SMALL | QUARTER | {"loss.mix_on": "logits"}),
+}
+EPOCHS, WARMUP_EPOCHS = 18, 9
+TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
+
+
+def settings_of(arm: str, seed: int) -> TrainConfig:
+    """The demo's settings with an arm's words, shorter and in bf16."""
+    config = preset("+".join(word for word in ("demo", ARMS[arm].words) if word))
+    for name, value in ARMS[arm].changes.items():
+        *group, setting = name.split(".")
+        if group:
+            part = replace(getattr(config, group[0]), **{setting: value})
+            config = replace(config, **{group[0]: part})
+        else:
+            config = replace(config, **{setting: value})
+    return replace(
+        config,
+        seed=seed,
+        epochs=EPOCHS,
+        warmup_epochs=EPOCHS if arm == "supervised" else WARMUP_EPOCHS,
+        save_every_epochs=WARMUP_EPOCHS,
+        mixed_precision="bf16",
+    )
+
+
+def look_of(config: TrainConfig) -> str:
+    """What arms must share to go on from one warm-up: the network, and how clips are seen."""
+    model, data = config.model, config.data
+    sizes = "-".join(map(str, model.sizes))
+    return f"{sizes}-{model.sampling}-{data.placement}-{config.micro_batch_size}"
