@@ -47,9 +47,14 @@ def writing(path: Path, needed: int, draft: Path | None = None) -> Iterator[None
         elif draft is not None:
             draft.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent if path.parent.exists() else "/").free
+        size = (
+            f"it needs {needed:,} bytes, {free:,} are free"
+            if needed
+            else f"{free:,} bytes are free"
+        )
         raise WriteError(
-            f"cannot write {path}: {cause}; it needs {needed:,} bytes, {free:,} are free. Make "
-            f"room, and run the same command again: it goes on from the last whole state"
+            f"cannot write {path}: {cause}; {size}. Make room, or give a folder that may be "
+            f"written, and run the same command again: it goes on from the last whole state"
         ) from cause
 
 
