@@ -16,13 +16,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import tyro
 
 from benchmarks.timing import alternate, report
 from sefar_core.config import ModelConfig
 from sefar_core.presets import preset
+
+if TYPE_CHECKING:  # brings torch, which the command line does without
+    from sefar_core.step import SslBatch
 
 Case = Literal["s112", "s224", "b224", "toy"]
 
@@ -49,6 +52,7 @@ class SslStep:
     """Folder for a dated file with the table and the figures."""
 
 
+NUM_CLASSES = 99
 CASES = {
     "s112": ("vit_s", 112),
     "s224": ("vit_s", 224),
@@ -84,6 +88,20 @@ VARIANTS = (
 )
 
 
+def random_batch(model: ModelConfig, labeled: int, *, device: str) -> "SslBatch":
+    """Clips of noise, three unlabeled ones for each labeled one."""
+    import torch
+
+    from sefar_core.step import SslBatch
+
+    def clips(number: int) -> list[torch.Tensor]:
+        side = model.image_size
+        return [torch.randn(number, 3, size, side, side, device=device) for size in model.sizes]
+
+    labels = torch.arange(labeled, device=device) % NUM_CLASSES
+    return SslBatch(clips(labeled), labels, clips(3 * labeled), clips(3 * labeled))
+
+
 def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], None]:
     """A step, forward and backward, of one variant, ready to be run."""
     import random
@@ -95,25 +113,19 @@ def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], Non
     from sefar_core.checkpoint import build_model
     from sefar_core.config import LossConfig
     from sefar_core.recipe import Draws, choose_method, plan_mixing
-    from sefar_core.step import SslBatch, ssl_step
+    from sefar_core.step import ssl_step
     from sefar_core.teacher import EmaTeacher
 
     torch.manual_seed(0)
     model = model_of(case)
-    student = build_model(model, num_classes=99).train()
+    student = build_model(model, num_classes=NUM_CLASSES).train()
     student.backbone.recompute = variant.recompute
     teacher = EmaTeacher(student, decay=0.9992, dropout_passes=variant.passes or settings.passes)
 
-    def clips(number: int) -> list[torch.Tensor]:
-        side = model.image_size
-        return [torch.randn(number, 3, frames, side, side) for frames in model.sizes]
-
-    num_unlabeled = 3 * settings.labeled
-    labels = torch.arange(settings.labeled)
-    batch = SslBatch(clips(settings.labeled), labels, clips(num_unlabeled), clips(num_unlabeled))
+    batch = random_batch(model, settings.labeled, device="cpu")
     loss = LossConfig()
     draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
-    mix = plan_mixing(student, num_unlabeled, loss, draws)
+    mix = plan_mixing(student, 3 * settings.labeled, loss, draws)
     assert mix is not None
     method = choose_method(loss, draws.tensors)
     plain = Plain(eager if variant.attention == "eager" else scaled_dot_product_attention)
@@ -167,7 +179,7 @@ def forward_gflop(case: Case) -> float:
 
     model = model_of(case)
     with torch.device("meta"):
-        network = build_model(model, num_classes=99)
+        network = build_model(model, num_classes=NUM_CLASSES)
         side = model.image_size
         clip = [torch.randn(1, 3, frames, side, side) for frames in model.sizes]
     with FlopCounterMode(display=False) as counter:
@@ -187,7 +199,7 @@ def against_transformers(case: Case, settings: SslStep) -> float:
     from sefar_core.checkpoint import build_model
 
     model = model_of(case)
-    ours = build_model(replace(model, sizes=(8,)), num_classes=99)
+    ours = build_model(replace(model, sizes=(8,)), num_classes=NUM_CLASSES)
     config = TimesformerConfig(
         image_size=model.image_size,
         num_frames=8,

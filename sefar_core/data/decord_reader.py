@@ -20,7 +20,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data.numbering import frame_numbers, known, shrunk
+from sefar_core.data.numbering import MEND, frame_numbers, known, shrunk
 from sefar_core.data.video import VideoReadError
 
 MISREAD = ("truncated", "edit_list", "open_gop", "corrupt")
@@ -28,7 +28,6 @@ MISREAD = ("truncated", "edit_list", "open_gop", "corrupt")
 TIMEOUT_S = 20.0
 # As a file, and without its folder on the path: it needs nothing of this package.
 COMMAND = [sys.executable, "-P", str(Path(__file__).with_name("decord_worker.py"))]
-MEND = "Set data.reader to auto, which reads every file that plays."
 
 
 def read_fractions(

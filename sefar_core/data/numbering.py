@@ -14,7 +14,9 @@ from jaxtyping import UInt8
 
 from sefar_core.data.decoding import fitted_size
 from sefar_core.data.timeline import ROUNDING_S
-from sefar_core.data.video import VideoInfo, probe, refuse_beyond, refuse_outside
+from sefar_core.data.video import VideoInfo, places_of, probe, refuse_beyond
+
+MEND = "Set data.reader to auto, which reads every file that plays."
 
 
 def known(path: Path) -> VideoInfo:
@@ -48,12 +50,11 @@ def frame_numbers(
         VideoReadError: the file ends before the clip does.
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
-    places = np.asarray(fractions, dtype=np.float64)
-    refuse_outside(places, high=1.0, name="fractions")
+    places = places_of(fractions)
     start, end = start_s or 0.0, info.duration_s if end_s is None else end_s
     if end <= start:
         raise ValueError(f"{path}: a clip from {start} s to {end} s has no length")
-    moments = start + np.minimum(places, np.nextafter(1, 0)) * (end - start)
+    moments = start + places * (end - start)
     refuse_beyond(path, info.times_s[-1], info.duration_s, float(moments.max()))
     return (np.searchsorted(info.times_s, moments + ROUNDING_S, side="right") - 1).tolist()
 

@@ -11,10 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data.numbering import frame_numbers, known, shrunk
+from sefar_core.data.numbering import MEND, frame_numbers, known, shrunk
 from sefar_core.data.video import VideoReadError
-
-MEND = "Set data.reader to auto, which reads every file that plays."
 
 
 def read_fractions(

@@ -135,12 +135,21 @@ def read_fractions(
         VideoReadError: the file is unreadable, or ends before the clip does.
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
-    places = np.asarray(fractions, dtype=np.float64)
-    refuse_outside(places, high=1.0, name="fractions")
-    places = np.minimum(places, np.nextafter(1, 0))
+    places = places_of(fractions)
     with opened(path) as (container, stream):
         shown, start, end = _span(container, stream, start_s, end_s)
         return _read(path, shown, start + places * (end - start), short_side)
+
+
+def places_of(fractions: Sequence[float]) -> np.ndarray:
+    """Fractions of a clip's length, in [0, 1): a 1 becomes the last number before it.
+
+    Raises:
+        ValueError: a fraction outside [0, 1], or none.
+    """
+    places = np.asarray(fractions, dtype=np.float64)
+    refuse_outside(places, high=1.0, name="fractions")
+    return np.minimum(places, np.nextafter(1, 0))
 
 
 def read_clip(

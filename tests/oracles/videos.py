@@ -45,6 +45,12 @@ def write_video(
     return path
 
 
+def write_referring_clip(path: Path) -> Path:
+    """30 frames, a keyframe every 10, with frames that refer to later ones."""
+    options = {"g": "10", "bf": "3", "sc_threshold": "0"}
+    return write_video(path, numbered_frames(30), options=options)
+
+
 def cut_without_encoding(source: Path, path: Path, *, first_shown: int) -> Path:
     """Copy an MP4 whole, marked so that frames before `first_shown` are not shown."""
     options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}

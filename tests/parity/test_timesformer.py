@@ -5,6 +5,7 @@ import torch
 from transformers import TimesformerConfig, TimesformerModel
 
 from sefar_core.timesformer import TimeSformer
+from tests.oracles.timesformer import assert_same_tokens, renamed
 
 FRAMES = 4
 
@@ -31,47 +32,14 @@ def reference() -> TimesformerModel:
     return model
 
 
-RENAMED = {
-    "embeddings.patch_embeddings.projection": "patch_embed.proj",
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.time_embeddings": "time_embed.0",
-    "encoder.layer": "blocks",
-    "temporal_layernorm": "temporal_norm1",
-    "temporal_attention.attention.qkv": "temporal_attn.qkv",
-    "temporal_attention.output.dense": "temporal_attn.proj",
-    "temporal_dense": "temporal_fc",
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "attention.attention.qkv": "attn.qkv",
-    "attention.output.dense": "attn.proj",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-    "layernorm": "norm",
-}
-
-
 def ours_with_the_same_weights(reference: TimesformerModel) -> TimeSformer:
     model = TimeSformer((FRAMES,), image_size=32, patch_size=16, dim=24, depth=3, num_heads=4)
-    state = {}
-    for name, tensor in reference.state_dict().items():
-        for theirs, mine in RENAMED.items():
-            name = name.replace(theirs, mine)
-        state[name] = tensor
-    model.load_state_dict(state)
+    model.load_state_dict(renamed(reference, time_embed="time_embed.0"))
     return model.eval()
 
 
 def test_every_token_equals_the_reference(reference):
-    ours = ours_with_the_same_weights(reference)
-    clip = torch.randn(2, 3, FRAMES, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        theirs = reference(clip.transpose(1, 2)).last_hidden_state
-        cls, patches = ours(clip, 0)
-    torch.testing.assert_close(cls, theirs[:, 0], atol=2e-5, rtol=1e-4)
-    # The reference lays tokens out place by place, time running fastest.
-    by_place = theirs[:, 1:].unflatten(1, (4, FRAMES)).transpose(1, 2)
-    torch.testing.assert_close(patches, by_place, atol=2e-5, rtol=1e-4)
+    assert_same_tokens(ours_with_the_same_weights(reference), reference, FRAMES)
 
 
 def test_the_order_of_frames_matters_through_the_time_embedding(reference):

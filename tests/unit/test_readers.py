@@ -33,9 +33,7 @@ SOUND = [
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("video") / "clip.mp4"
-    options = {"g": "10", "bf": "3", "sc_threshold": "0"}
-    return oracle.write_video(path, oracle.numbered_frames(30), options=options)
+    return oracle.write_referring_clip(tmp_path_factory.mktemp("video") / "clip.mp4")
 
 
 def choose(name: str):

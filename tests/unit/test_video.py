@@ -47,10 +47,7 @@ WHOLE_FILES = [
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """30 frames, a keyframe every 10, with frames that refer to later ones."""
-    path = tmp_path_factory.mktemp("video") / "clip.mp4"
-    options = {"g": "10", "bf": "3", "sc_threshold": "0"}
-    return oracle.write_video(path, oracle.numbered_frames(30), options=options)
+    return oracle.write_referring_clip(tmp_path_factory.mktemp("video") / "clip.mp4")
 
 
 def fractions_of(seed: int, count: int = 12) -> list[float]:

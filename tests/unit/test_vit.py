@@ -14,6 +14,7 @@ from sefar_core.checkpoint import CheckpointError, build_model
 from sefar_core.config import ModelConfig
 from sefar_core.sampling import SAMPLINGS
 from sefar_core.vit import load_vit
+from tests.oracles.timesformer import assert_same_tokens, renamed
 
 TINY = {"image_size": 32, "patch_size": 16, "dim": 16, "depth": 2, "num_heads": 2}
 
@@ -298,16 +299,6 @@ def kinetics_model(frames: int = 8, head: bool = False):
     return model
 
 
-def same_tokens(backbone, model, frames: int) -> None:
-    clip = torch.randn(2, 3, frames, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        theirs = model(clip.transpose(1, 2)).last_hidden_state
-        cls, patches = backbone(clip, 0)
-    torch.testing.assert_close(cls, theirs[:, 0], atol=2e-5, rtol=1e-4)
-    by_place = theirs[:, 1:].unflatten(1, (4, frames)).transpose(1, 2)
-    torch.testing.assert_close(patches, by_place, atol=2e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_transformers_timesformer_gives_the_same_tokens(tmp_path, head, suffix):
@@ -316,35 +307,14 @@ def test_transformers_timesformer_gives_the_same_tokens(tmp_path, head, suffix):
     (save_file if suffix == "safetensors" else torch.save)(model.state_dict(), path)
     backbone = new_backbone(sizes=(8,))
     load_vit(backbone, path)
-    same_tokens(backbone, model.timesformer if head else model, 8)
+    assert_same_tokens(backbone, model.timesformer if head else model, 8)
 
 
 def public_timesformer_state(model) -> dict[str, torch.Tensor]:
     """The same weights under the names of facebookresearch/TimeSformer."""
-    names = {
-        "embeddings.patch_embeddings.projection": "patch_embed.proj",
-        "embeddings.cls_token": "cls_token",
-        "embeddings.position_embeddings": "pos_embed",
-        "embeddings.time_embeddings": "time_embed",
-        "encoder.layer": "blocks",
-        "temporal_layernorm": "temporal_norm1",
-        "temporal_attention.attention.qkv": "temporal_attn.qkv",
-        "temporal_attention.output.dense": "temporal_attn.proj",
-        "temporal_dense": "temporal_fc",
-        "layernorm_before": "norm1",
-        "layernorm_after": "norm2",
-        "attention.attention.qkv": "attn.qkv",
-        "attention.output.dense": "attn.proj",
-        "intermediate.dense": "mlp.fc1",
-        "output.dense": "mlp.fc2",
-        "layernorm": "norm",
-    }
     state = {"model.head.weight": torch.ones(400, 16), "model.head.bias": torch.ones(400)}
-    for name, tensor in model.state_dict().items():
-        for theirs, public in names.items():
-            name = name.replace(theirs, public)
-        state[f"model.{name}"] = tensor
-    return state
+    named = renamed(model, time_embed="time_embed")
+    return state | {f"model.{name}": tensor for name, tensor in named.items()}
 
 
 def test_the_public_timesformer_gives_the_same_tokens(tmp_path):
@@ -353,7 +323,7 @@ def test_the_public_timesformer_gives_the_same_tokens(tmp_path):
     torch.save(content, tmp_path / "TimeSformer_divST_8x32_224_K400.pyth")
     backbone = new_backbone(sizes=(8,))
     load_vit(backbone, tmp_path / "TimeSformer_divST_8x32_224_K400.pyth")
-    same_tokens(backbone, model, 8)
+    assert_same_tokens(backbone, model, 8)
 
 
 @pytest.mark.parametrize(
