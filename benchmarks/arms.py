@@ -36,7 +36,7 @@ ARMS = {
     "ema_every_micro_batch": Arm("ema_every_micro_batch", SMALL | QUARTER),
     "released": Arm("released", SMALL | QUARTER | {"loss.mix_on": "logits"}),
 }
-EPOCHS, WARMUP_EPOCHS = 18, 9
+EPOCHS, WARMUP_EPOCHS = 20, 12
 TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
 
 

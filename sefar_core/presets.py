@@ -68,7 +68,7 @@ def demo(config: TrainConfig) -> TrainConfig:
         data=DataConfig(short_side=(64, 72), workers=0, store="raw"),
         teacher=TeacherConfig(ema_decay=0.98),
         loss=replace(config.loss, mix_on="probs", gamma_un=2.0, gamma_mix=2.0),
-        optim=OptimConfig(kind="adamw", lr=1e-3, weight_decay=0.05, schedule="cosine"),
+        optim=OptimConfig(kind="adamw", lr=5e-4, weight_decay=0.05, schedule="cosine"),
         batch_size=12,
         micro_batch_size=12,
         epochs=24,
