@@ -15,25 +15,16 @@ from qa_data.manifest import by_split, read_manifest, write_manifest
 from qa_data.synthetic.dataset import make_set
 from qa_data.synthetic.settings import SyntheticSettings
 from sefar_core import train
-from sefar_core.config import ModelConfig, OptimConfig, TeacherConfig, TrainConfig
 from sefar_core.data.video import VideoReadError
 from sefar_core.fit import fit
-from sefar_core.presets import preset
+from tests.integration import tiny_run
+from tests.integration.tiny_run import ROOT
 
-ROOT = Path(__file__).parents[2]
-CONFIG = TrainConfig(
-    model=ModelConfig(
-        image_size=32, patch_size=16, dim=16, depth=1, num_heads=2, fusion_dim=8, dropout=0.2
-    ),
-    data=replace(preset("demo").data, short_side=(32, 36)),
-    teacher=TeacherConfig(ema_decay=0.5, dropout_passes=3),
-    optim=OptimConfig(kind="adamw", lr=1e-3, schedule="cosine"),
-    batch_size=4,
-    micro_batch_size=2,
-    epochs=4,
+CONFIG = replace(
+    tiny_run.CONFIG,
+    data=replace(tiny_run.CONFIG.data, store="raw"),
     warmup_epochs=2,
-    save_every_epochs=1,
-    mixed_precision="no",
+    steps=None,
 )
 
 
