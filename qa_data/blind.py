@@ -2,21 +2,23 @@
 
 Every row answers by the texts alone, the oracles with one coarse fact about the clip besides. A
 rule that cannot tell its best options apart gets the mean of what they would earn, so that
-nothing is drawn. A result of a model means something only next to these rows.
+nothing is drawn. A result of a model means something only next to these rows. docs/gym_qa.md says
+what each row is and what it is on the real lists.
 """
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.table import Table
 
+from qa_data.blind_rules import blind_scores, code_scores, oracle_scores
+from qa_data.option_table import OptionTable, option_tables
 from qa_data.question import LETTERS, Question, QuestionError, count_repeats
 from qa_data.taxonomy import ElementClass
 
-Scores = Sequence[float] | Sequence[tuple[float, float]]
-Rule = Callable[[Question], Scores]
+ROUNDING = 9  # decimals of a score; what differs beyond is a tie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class Audit:
     """How often each letter is right."""
     shared_sources: int
     """Source videos that have training questions too."""
+    questions_of_shared_sources: int
+    """Questions about clips of these videos."""
 
 
 def audit(
@@ -53,48 +57,79 @@ def audit(
     classes: Mapping[int, ElementClass],
     *,
     bound: float | None = None,
+    codes: Mapping[int, str] | None = None,
 ) -> Audit:
     """Answer the questions blind by every rule.
 
     Args:
         questions: the set to audit.
         train: where the rules learn how often each text is asked about and how often it is right.
-        classes: which apparatus and set each text belongs to.
+        classes: which apparatus and set each class belongs to. The oracles are asked where every
+            right option reads as the class of its clip (see `schema.attach_classes`).
         bound: what the builder guarantees, for the record.
+        codes: place of each class in FineGym's attribute tree (see `code_scores`). The rows by
+            code are there where every option has its class, and the class a code.
 
     Raises:
-        QuestionError: no questions, or no training questions. Questions without class (see
-            `schema.attach_classes`) are audited without oracles.
+        QuestionError: no questions, or no training questions.
     """
     if not questions or not train:
         raise QuestionError(
             f"the audit needs questions and training questions, got {len(questions)} and "
             f"{len(train)}; is a split empty?"
         )
-    rules = _text_rules(train)
-    if all(question.label in classes for question in questions):
-        rules |= _oracles(train, classes)
-    train_sources = {question.source for question in train if question.source}
+    learned, asked = option_tables(train, questions)
+    scores = blind_scores(learned, asked)
+    if codes is not None and _all_options_in(questions, codes.keys() & classes.keys()):
+        scores |= code_scores(questions, classes, codes)
+    labels = [one.label for one in questions if one.label is not None and _is_class(one, classes)]
+    if len(labels) == len(questions):
+        scores |= oracle_scores(learned, asked, labels, classes)
+    weights = class_weights([_class_key(question) for question in questions])
+    sources = {one.source for one in train if one.source} & {one.source for one in questions}
     letters = Counter(question.letter for question in questions)
-    longest = max(len(question.options) for question in questions)
     return Audit(
         num_questions=len(questions),
-        rows={name: score(questions, rule) for name, rule in rules.items()},
+        rows={name: accuracy(credits_of(asked, one), weights) for name, one in scores.items()},
         bound=bound,
         repeats=count_repeats(questions),
-        letters={letter: letters[letter] for letter in LETTERS[:longest]},
-        shared_sources=len(train_sources & {question.source for question in questions}),
+        letters={letter: letters[letter] for letter in LETTERS[: asked.printed.shape[1]]},
+        shared_sources=len(sources),
+        questions_of_shared_sources=sum(one.source in sources for one in questions),
     )
 
 
-def score(questions: Sequence[Question], rule: Rule) -> Accuracy:
-    """Accuracy of a rule that gives every option a score and takes the highest."""
-    credits = [_credit(question, rule(question)) for question in questions]
-    keys = [_class_key(question) for question in questions]
+def credits_of(asked: OptionTable, scores: np.ndarray) -> np.ndarray:
+    """What each answer earns: 1 or 0; where options share the highest score, the mean of theirs."""
+    scores = np.where(asked.present, np.round(scores, ROUNDING), -np.inf)
+    best = scores == scores.max(axis=1, keepdims=True)
+    return best[np.arange(len(best)), asked.answer] / best.sum(axis=1)
+
+
+def class_weights(keys: Sequence[object]) -> np.ndarray:
+    """Weight of each question, all together 1, such that every class weighs alike.
+
+    Args:
+        keys: the class of each question.
+    """
     sizes = Counter(keys)
-    micro, micro_se = _weighted(credits, [1 / len(keys)] * len(keys))
-    macro, macro_se = _weighted(credits, [1 / (len(sizes) * sizes[key]) for key in keys])
-    return Accuracy(micro=micro, micro_se=micro_se, macro=macro, macro_se=macro_se)
+    return np.array([1 / (len(sizes) * sizes[key]) for key in keys])
+
+
+def accuracy(earned: np.ndarray, weights: np.ndarray) -> Accuracy:
+    """Means over questions and over classes.
+
+    Args:
+        earned: what each answer earns, in [0, 1].
+        weights: from `class_weights`.
+    """
+    deviation = earned.std()  # one for all questions
+    return Accuracy(
+        micro=float(earned.mean()),
+        micro_se=float(deviation / len(earned) ** 0.5),
+        macro=float(weights @ earned),
+        macro_se=float(deviation * (weights @ weights) ** 0.5),
+    )
 
 
 def audit_table(found: Audit, title: str) -> Table:
@@ -108,7 +143,8 @@ def audit_table(found: Audit, title: str) -> Table:
         "mean of classes",
         title=f"{title}: {found.num_questions} questions answered without looking",
         caption=f"best possible blind rule: {bound}; right letters: {letters}; {repeats}; "
-        f"source videos shared with training: {found.shared_sources}",
+        f"source videos shared with training: {found.shared_sources}, with "
+        f"{found.questions_of_shared_sources} of the questions",
     )
     for name, row in found.rows.items():
         micro = f"{row.micro:.1%} ± {100 * row.micro_se:.1f}"
@@ -116,84 +152,18 @@ def audit_table(found: Audit, title: str) -> Table:
     return table
 
 
-def _text_rules(train: Sequence[Question]) -> dict[str, Rule]:
-    right = Counter(question.options[question.answer] for question in train)
-    printed = Counter(text for question in train for text in question.options)
-
-    def likelihood_ratio(text: str) -> float:
-        return math.log((right[text] + 1) / (printed[text] - right[text] + 1))
-
-    return {
-        "chance": _by_text(lambda text: 0),
-        "first letter": lambda question: [-place for place in range(len(question.options))],
-        "longest option": _by_text(len),
-        "shortest option": _by_text(lambda text: -len(text)),
-        "commonest answer": _by_text(lambda text: right[text]),
-        "rarest answer": _by_text(lambda text: -right[text]),
-        "naive Bayes": _by_text(likelihood_ratio),
-        "naive Bayes inverted": _by_text(lambda text: -likelihood_ratio(text)),
-    }
+def _all_options_in(questions: Sequence[Question], labels: set[int]) -> bool:
+    return all(
+        one.option_labels is not None and labels.issuperset(one.option_labels) for one in questions
+    )
 
 
-def _oracles(train: Sequence[Question], classes: Mapping[int, ElementClass]) -> dict[str, Rule]:
-    right = Counter(question.options[question.answer] for question in train)
-    rules: dict[str, Rule] = {}
-    for name, key in (("apparatus", _event_key), ("set", _set_key)):
-        texts = defaultdict(set)
-        for element in classes.values():
-            texts[key(element)].add(element.text)
-        fits = _fits(texts, classes, key)
-        rules[f"{name} known"] = fits
-        rules[f"{name} known, commonest answer"] = _then_commonest(fits, right)
-    return rules
-
-
-def _event_key(element: ElementClass) -> object:
-    return element.event
-
-
-def _set_key(element: ElementClass) -> object:
-    return element.set_id
-
-
-def _fits(
-    texts: Mapping[object, set[str]],
-    classes: Mapping[int, ElementClass],
-    key: Callable[[ElementClass], object],
-) -> Callable[[Question], list[float]]:
-    def rule(question: Question) -> list[float]:
-        possible = texts[key(classes[question.label or 0])]
-        return [text in possible for text in question.options]
-
-    return rule
-
-
-def _then_commonest(fits: Callable[[Question], list[float]], right: Mapping[str, int]) -> Rule:
-    def rule(question: Question) -> list[tuple[float, float]]:
-        return [
-            (fit, right[text]) for fit, text in zip(fits(question), question.options, strict=True)
-        ]
-
-    return rule
-
-
-def _by_text(merit: Callable[[str], float]) -> Rule:
-    return lambda question: [merit(text) for text in question.options]
-
-
-def _credit(question: Question, scores: Scores) -> float:
-    """1 or 0; where several options share the highest score, the mean of theirs."""
-    best = max(scores)
-    return (scores[question.answer] == best) / sum(one == best for one in scores)
+def _is_class(question: Question, classes: Mapping[int, ElementClass]) -> bool:
+    """Whether the right option reads as the class of the clip."""
+    if question.label is None or question.label not in classes:
+        return False
+    return classes[question.label].text == question.options[question.answer]
 
 
 def _class_key(question: Question) -> object:
     return question.options[question.answer] if question.label is None else question.label
-
-
-def _weighted(credits: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
-    """Weighted mean and its standard error, with one variance for all questions."""
-    mean = sum(weight * credit for weight, credit in zip(weights, credits, strict=True))
-    overall = sum(credits) / len(credits)
-    variance = sum((credit - overall) ** 2 for credit in credits) / len(credits)
-    return mean, math.sqrt(variance * sum(weight**2 for weight in weights))

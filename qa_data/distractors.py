@@ -14,6 +14,8 @@ classes of the wrong options.
   probability 1/k, whatever the set, and no rule that reads only the options can do better. Where a
   text is commoner than 1/k that cannot be: it is put in every set, and a blind guess is right
   with at most its share, which no rule can undercut.
+- `attribute`: grids of two attributes, at chance too (see `attribute_sets`); `generate` goes to
+  `event_prior` for the clips that it leaves over.
 """
 
 import random
@@ -74,7 +76,8 @@ class ClassPool:
     """The classes of a benchmark and how many of the clips asked about each has."""
 
     classes: Mapping[int, ElementClass]
-    num_clips: Mapping[int, int]
+    num_clips: Mapping[int, float]
+    """By class; classes without any are an option of `public` and `distinct` alone."""
     merged: Mapping[str, str] = field(default_factory=dict)
     """Pools that are one, by name: what `merge` makes."""
     designs: dict[tuple[str, int], OptionDesign] = field(
@@ -114,7 +117,7 @@ def pool_of(classes: Mapping[int, ElementClass], labels: Iterable[int]) -> Class
 
 
 def option_design(
-    num_clips: Mapping[int, int], text_of_class: Mapping[int, str], *, size: int, name: str
+    num_clips: Mapping[int, float], text_of_class: Mapping[int, str], *, size: int, name: str
 ) -> OptionDesign:
     """The exchangeable design over the texts of some classes.
 

@@ -1,51 +1,126 @@
-"""A Gym-QA folder: train.json, val.json and test.json from the splits of a manifest, audited.
+"""A Gym-QA folder: question files from the splits of a table of clips, audited.
 
-Unlabeled clips have no questions: their answers would be labels.
+Unlabeled clips of a manifest have no questions: their answers would be labels. Built from
+FineGym's own lists, which know their classes, they get unlabel.json, as in the public sets.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from qa_data.atomic import write_text
+from qa_data.attribute_questions import attribute_questions, pair_questions
+from qa_data.attributes import TreePath
 from qa_data.blind import Audit, audit
 from qa_data.distractors import OTHER_NAMES
-from qa_data.generate import Common, QuestionSet, build_questions
+from qa_data.generate import QuestionSet, build_questions
 from qa_data.manifest import Clip, by_split
-from qa_data.question import QuestionError
+from qa_data.pool_report import Common
+from qa_data.question import LETTERS, STEM, QuestionError
 from qa_data.schema import write_public_json, write_questions
 from qa_data.taxonomy import ElementClass
+from qa_data.wordings import reworded
 
-SPLIT_OF_FILE = {"train": "labeled", "val": "val", "test": "test"}
+Asked = Literal["which", "attributes", "pairs"]
+SPLIT_OF_FILE = {"train": "labeled", "unlabel": "unlabeled", "val": "val", "test": "test"}
+NOT_MEASURED = ("train", "unlabel")
+WITHOUT_LIST = ("public", "distinct", "prior")  # rules that read neither apparatus nor sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionPlan:
+    """What is asked about the clips."""
+
+    asked: Asked = "which"
+    """Which move it is; attributes of it; or it against its mirror image."""
+    rule: str = "hard"
+    """Of the wrong options: one of generate.RULES, or of OTHER_NAMES."""
+    seed: int = 0
+    """Of all draws."""
+    num_options: int = 4
+    common: Common = "leave_out"
+    """What becomes of validation and test clips that no rule can bring to chance."""
+    wordings: int = 1
+    """Ways to ask which move it is; 1 is the public one alone."""
+    stem: str = STEM
+    """The first of these ways."""
+    dataset: str = "finegym"
+    """Name that every question bears."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_options <= len(LETTERS):
+            raise QuestionError(
+                f"questions of {self.num_options} options are asked for; take 2 to {len(LETTERS)}"
+            )
+        if self.stem != STEM and (self.wordings != 1 or self.asked != "which"):
+            raise QuestionError(
+                f"a stem of your own, {self.stem!r:.60}, asks which move it is, in one wording; "
+                f"got questions about {self.asked} and {self.wordings} wordings"
+            )
+        if not self.stem.endswith("?"):
+            raise QuestionError(f"the stem {self.stem!r:.60} must end in a question mark")
+        if self.asked != "which" and (self.wordings != 1 or self.common != "leave_out"):
+            raise QuestionError(
+                f"questions about {self.asked} have one wording, and clips that cannot be asked at "
+                f"chance are left out; got {self.wordings} wordings and common {self.common}"
+            )
+
+
+def classes_of(clips: Sequence[Clip]) -> dict[int, ElementClass]:
+    """The classes that the clips of a manifest tell themselves, for data sets without a list.
+
+    Raises:
+        QuestionError: a clip with a class does not say what the class is called, or two clips of
+            one class call it differently.
+    """
+    first: dict[int, Clip] = {}
+    for clip in clips:
+        if clip.label is None:
+            continue
+        if clip.text is None:
+            raise QuestionError(
+                f"clip {clip.id} of class {clip.label} has no text, which would be its right "
+                f"option; write it into the manifest, or give --categories"
+            )
+        known = first.setdefault(clip.label, clip)
+        if clip.text != known.text:
+            raise QuestionError(
+                f"class {clip.label} is {known.text!r} for clip {known.id} and {clip.text!r} for "
+                f"clip {clip.id}; call it by one name"
+            )
+    return {
+        label: ElementClass(label, 0, label, clip.event or "", clip.text or "")
+        for label, clip in sorted(first.items())
+    }
 
 
 def build_sets(
-    clips: Sequence[Clip],
-    classes: Mapping[int, ElementClass],
-    *,
-    rule: str,
-    seed: int,
-    num_options: int = 4,
-    common: Common = "leave_out",
+    clips: Sequence[Clip], classes: Mapping[int, ElementClass], plan: QuestionPlan
 ) -> dict[str, QuestionSet]:
     """Question sets by file name, for the splits that the clips have.
 
-    Training questions of pools that cannot be at chance are kept: nothing is measured on them.
+    Questions of clips that cannot be asked about at chance are kept in training: nothing is
+    measured on them.
 
     Args:
-        clips: of all splits.
+        clips: of all splits. Unlabeled ones are asked about if they have their class.
         classes: the class list that their labels count in.
-        rule: a key of DISTRACTORS or of OTHER_NAMES.
-        seed: of all draws.
-        num_options: options of a question.
-        common: what becomes of such pools in validation and test (see `build_questions`).
+        plan: what is asked.
 
     Raises:
         QuestionError: no labeled clips, or neither validation nor test clips; or a set cannot be
             built.
     """
-    members = {name: by_split(clips, split) for name, split in SPLIT_OF_FILE.items()}
+    members = {
+        name: [
+            clip
+            for clip in by_split(clips, split)
+            if split != "unlabeled" or clip.label is not None
+        ]
+        for name, split in SPLIT_OF_FILE.items()
+    }
     if not members["train"] or not (members["val"] or members["test"]):
         raise QuestionError(
             f"there are {len(members['train'])} labeled, {len(members['val'])} validation and "
@@ -53,28 +128,56 @@ def build_sets(
             f"others: make the manifest anew with scripts/make_splits.py"
         )
     return {
-        name: build_questions(
-            chosen,
-            classes,
-            rule=OTHER_NAMES.get(rule, rule),
-            seed=seed,
-            num_options=num_options,
-            common="keep" if name == "train" else common,
-        )
+        name: _build(chosen, classes, plan, keep=name in NOT_MEASURED)
         for name, chosen in members.items()
         if chosen
     }
 
 
+def _build(
+    clips: Sequence[Clip], classes: Mapping[int, ElementClass], plan: QuestionPlan, *, keep: bool
+) -> QuestionSet:
+    if plan.asked == "attributes":
+        return attribute_questions(clips, classes, seed=plan.seed, num_options=plan.num_options)
+    if plan.asked == "pairs":
+        return pair_questions(clips, classes, seed=plan.seed)
+    built = build_questions(
+        clips,
+        classes,
+        rule=OTHER_NAMES.get(plan.rule, plan.rule),
+        seed=plan.seed,
+        num_options=plan.num_options,
+        common="keep" if keep else plan.common,
+    )
+    questions = reworded(built.questions, plan.wordings, plan.seed)
+    if (plan.stem, plan.dataset) != (STEM, "finegym"):
+        questions = [
+            replace(one, stem=plan.stem if one.stem == STEM else one.stem, dataset=plan.dataset)
+            for one in questions
+        ]
+    return replace(built, questions=questions)
+
+
 def audit_sets(
-    sets: Mapping[str, QuestionSet], classes: Mapping[int, ElementClass]
+    sets: Mapping[str, QuestionSet],
+    classes: Mapping[int, ElementClass],
+    tree: Mapping[int, TreePath] | None = None,
 ) -> dict[str, Audit]:
-    """Blind audit of every set that is measured on; its rules learn from the training questions."""
+    """Blind audit of every set that is measured on; its rules learn from the training questions.
+
+    Args:
+        sets: by file name without suffix, "train" among them.
+        classes: the class list of the questions.
+        tree: FineGym's attribute tree by Glabel, for the rows by likeness of code.
+    """
+    codes = None
+    if tree is not None:
+        codes = {one.label: tree[one.glabel].code for one in classes.values() if one.glabel in tree}
     train = sets["train"].questions
     return {
-        name: audit(one.questions, train, classes, bound=one.bound)
+        name: audit(one.questions, train, classes, bound=one.bound, codes=codes)
         for name, one in sets.items()
-        if name != "train"
+        if name not in NOT_MEASURED
     }
 
 

@@ -1,11 +1,13 @@
 """A multiple-choice question about a clip: the record and what makes it sound."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STEM = "What gymnastics move is this athlete performing?"
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
 
 
 class QuestionError(ValueError):
@@ -21,7 +23,7 @@ class Question:
     video: str
     """Clip id: the video's name without folder and suffix."""
     stem: str
-    """The question without its options; ends in a question mark."""
+    """The question without its options; for the public files it ends in a question mark."""
     options: tuple[str, ...]
     """Texts to choose from, in the order of the letters. The public files repeat some."""
     answer: int
@@ -56,41 +58,50 @@ def check_question(question: Question) -> str | None:
     if not 2 <= len(question.options) <= len(LETTERS):
         return f"it has {len(question.options)} options; give 2 to {len(LETTERS)}"
     if not 0 <= question.answer < len(question.options):
-        return f"the answer is option {question.answer} of {len(question.options)}, counted from 0"
-    if not all(text.strip() for text in (question.video, *question.options)):
-        return f"video {question.video!r} or one of the options {question.options} is empty"
-    if question.option_labels is not None:
-        if len(question.option_labels) != len(question.options):
-            return (
-                f"{len(question.option_labels)} classes stand for {len(question.options)} options"
-            )
-        if question.option_labels[question.answer] != question.label:
-            return (
-                f"the clip's class is {question.label}, but the right option's class is "
-                f"{question.option_labels[question.answer]}"
-            )
-    if split_line(question.line) != (question.stem, question.options):
-        return f"stem and options could not be told apart again in {question.line!r}"
-    return None
+        return (
+            f"the answer is option {question.answer} of {len(question.options)}, counted from 0; "
+            f"name one of the options"
+        )
+    return _text_problem(question) or _class_problem(question)
+
+
+def line_problem(question: Question) -> str | None:
+    """Why stem and options cannot be told apart in the line that the public files print."""
+    try:
+        if split_line(question.line) == (question.stem, question.options):
+            return None
+    except QuestionError:
+        pass
+    return (
+        f"stem and options could not be told apart again in {question.line!r:.200}; end the stem "
+        f"in a question mark, keep '? A.' and ' B.' out of the texts, or use .jsonl files"
+    )
 
 
 def split_line(line: str) -> tuple[str, tuple[str, ...]]:
     """Stem and options of a printed question: `<stem>? A.<text> B.<text> ...`.
 
     Raises:
-        QuestionError: no question mark followed by " A." and " B.".
+        QuestionError: no question mark followed by " A.", or a letter is missing.
     """
     stem, mark, rest = line.partition("? A.")
-    options = []
+    if not mark:
+        raise QuestionError(
+            f"found {line!r:.200}; expected a question mark and options ' A.<text> B.<text> ...'"
+        )
+    options: list[str] = []
     for letter in LETTERS[1:]:
         text, found, tail = rest.partition(f" {letter}.")
         if not found:
             break
         options.append(text)
         rest = tail
-    if not mark or not options:
+    missing = len(options) + 1
+    after = LETTERS[missing + 1 : missing + 2]
+    if not options or (after and f" {after}." in rest):
         raise QuestionError(
-            f"found {line!r}; expected a question mark and options ' A.<text> B.<text> ...'"
+            f"option {LETTERS[missing]} is missing in {line!r:.200}; expected options ' A.<text> "
+            f"B.<text> ...' with every letter up to the last"
         )
     return f"{stem}?", (*options, rest)
 
@@ -104,6 +115,19 @@ def count_repeats(questions: Iterable[Question]) -> Mapping[str, int]:
             question.options.count(question.options[question.answer]) > 1
         )
     return dict(counts)
+
+
+def _text_problem(question: Question) -> str | None:
+    shown = [("its id", question.question_id), ("the video", question.video)]
+    shown.append(("the question", question.stem))
+    shown += [(f"option {LETTERS[i]}", text) for i, text in enumerate(question.options)]
+    for name, text in shown:
+        if not text.strip():
+            return f"{name} is empty; give it a text"
+    for text in (*vars(question).values(), *question.options):
+        if isinstance(text, str) and not text.isascii() and HALF_CHARACTER.search(text):
+            return f"{text!r:.60} holds half a character, which no file can; type it again"
+    return None
 
 
 def _class_problem(question: Question) -> str | None:

@@ -2,20 +2,29 @@
 
 Two files hold the same questions. The public JSON is read by the public code, byte for byte in
 its format: one object keyed by seven-digit ids, question and options in one line, no class. The
-JSON lines file holds everything that is known of each question, one object a line.
+JSON lines file holds everything that is known of each question, one object a line. Users' own
+questions may be shorter lines (see `question_lines`); `read_any` takes all three.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from qa_data.atomic import write_text
 from qa_data.manifest import Clip
-from qa_data.question import LETTERS, Question, QuestionError, check_question, split_line
+from qa_data.question import (
+    LETTERS,
+    Question,
+    QuestionError,
+    check_question,
+    line_problem,
+    split_line,
+)
+from qa_data.question_lines import is_count, question_of_line
+from qa_data.strict_json import parse, read_text
 
 PUBLIC_FIELDS = (
     "answer",
@@ -32,33 +41,56 @@ def attach_classes(questions: Iterable[Question], clips: Iterable[Clip]) -> list
     """Questions with the class, apparatus and source that a manifest gives for their clips.
 
     Raises:
-        QuestionError: a video is in no line of the manifest, or its class text is not the right
-            option.
+        QuestionError: a video is in no line of the manifest, or the right answer to what move it
+            is differs from its class text there.
     """
+    questions = list(questions)
     clip_of = {clip.id: clip for clip in clips}
+    check_videos(questions, clip_of)
     attached = []
     for question in questions:
-        clip = clip_of.get(question.video)
-        where = f"question {question.question_id}"
-        if clip is None:
-            raise QuestionError(f"{where}: video {question.video} is not in the manifest")
+        clip = clip_of[question.video]
         right = question.options[question.answer]
-        if clip.text is not None and clip.text != right:
+        if question.answer_type == "what" and clip.text not in (None, right):
             raise QuestionError(
-                f"{where}: the right option is {right!r}, but the manifest calls the clip "
-                f"{clip.text!r}; questions and manifest must come from the same class list"
+                f"question {question.question_id}: the right option is {right!r}, but the "
+                f"manifest calls the clip {clip.text!r}; questions and manifest must come from "
+                f"the same class list"
             )
         attached.append(replace(question, label=clip.label, event=clip.event, source=clip.source))
     return attached
+
+
+def check_videos(questions: Iterable[Question], clip_ids: Iterable[str]) -> None:
+    """Refuse questions about clips that are not there, all at once.
+
+    Raises:
+        QuestionError: names the first of them and says how many there are.
+    """
+    known = set(clip_ids)
+    unknown = [question for question in questions if question.video not in known]
+    if not unknown:
+        return
+    first = unknown[0]
+    meant = re.sub(r"^.*[/\\]|\.\w{2,4}$", "", first.video)
+    mend = f"write {meant!r}" if meant in known else "take questions and manifest of one set"
+    raise QuestionError(
+        f"question {first.question_id}: video {first.video} is not in the manifest; {mend}. So "
+        f"it is with {len(unknown)} questions"
+    )
 
 
 def write_public_json(questions: Sequence[Question], path: Path) -> None:
     """Write the public format: fields in its order, indented by 4, no line end after the last.
 
     Raises:
-        QuestionError: a question is not sound (see `check_question`) or an id repeats.
+        QuestionError: a question is not sound (see `check_question`), its stem and options cannot
+            be told apart once they stand in one line, or an id repeats.
     """
     _check_all(path, questions)
+    for question in questions:
+        if problem := line_problem(question):
+            raise QuestionError(f"{path}, question {question.question_id}: {problem}")
     entries = {
         question.question_id: {
             "answer": question.letter,
@@ -76,16 +108,7 @@ def read_public_json(path: Path) -> list[Question]:
     Raises:
         QuestionError: the file is missing or not of the format; the message names the question.
     """
-    entries = _load(path, _read_text(path), pairs_hook=list)
-    if not isinstance(entries, list) or not entries:
-        raise QuestionError(f"{path} holds no questions; expected an object keyed by question id")
-    questions = []
-    for entry in entries:
-        if not isinstance(entry, tuple) or not isinstance(entry[1], list):
-            raise QuestionError(f"{path}: found {entry!r:.60}; expected {{question id: {{...}}}}")
-        questions.append(_public_question(f"{path}, question {entry[0]}", *entry))
-    _check_all(path, questions)
-    return questions
+    return _public_questions(path, read_text(path))
 
 
 def write_questions(questions: Sequence[Question], path: Path) -> None:
@@ -95,69 +118,91 @@ def write_questions(questions: Sequence[Question], path: Path) -> None:
         QuestionError: a question is not sound (see `check_question`) or an id repeats.
     """
     _check_all(path, questions)
-    lines = (json.dumps(asdict(question), ensure_ascii=False) for question in questions)
+    lines = (json.dumps(vars(question), ensure_ascii=False) for question in questions)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions of a JSON lines file.
+    """Questions of a JSON lines file: ours, or a user's shorter ones (see `question_lines`).
 
     Raises:
         QuestionError: the file is missing or empty, or a line is no question.
     """
-    lines = _read_text(path).rstrip("\n").split("\n")
-    questions = [_own_question(f"{path}, line {i}", line) for i, line in enumerate(lines, 1)]
+    return _line_questions(path, read_text(path))
+
+
+def read_any(path: Path) -> list[Question]:
+    """Questions of a file of any of the three formats, told apart by what stands in it.
+
+    A file that is one JSON object with an object for every key is in the public format; of
+    anything else, each line must be a question.
+
+    Raises:
+        QuestionError: the file is missing or of none of the formats; the message names the line
+            or the question.
+    """
+    text = read_text(path)
+    start = text.lstrip()
+    if start.startswith("["):
+        raise QuestionError(
+            f"{path} is a JSON list; write one object a line, without brackets and commas around"
+        )
+    public = re.match(r'\{\s*("[^"]*"\s*:\s*\{|\}|$)', start)
+    return _public_questions(path, text) if public else _line_questions(path, text)
+
+
+def _public_questions(path: Path, text: str) -> list[Question]:
+    entries = parse(path, text)
+    if not isinstance(entries, dict) or not entries:
+        raise QuestionError(f"{path} holds no questions; expected an object keyed by question id")
+    questions = [
+        _public_question(f"{path}, question {key:.40}", key, entry)
+        for key, entry in entries.items()
+    ]
     _check_all(path, questions)
     return questions
 
 
-def _public_question(where: str, question_id: str, pairs: list[tuple[str, object]]) -> Question:
-    entry = dict(pairs)
-    if [name for name, _ in pairs] != list(PUBLIC_FIELDS):
-        raise QuestionError(
-            f"{where}: its fields are {list(entry)}; expected {list(PUBLIC_FIELDS)}"
-        )
+def _public_question(where: str, question_id: str, entry: object) -> Question:
+    if not isinstance(entry, dict) or list(entry) != list(PUBLIC_FIELDS):
+        found = f"its fields are {list(entry)}" if isinstance(entry, dict) else f"found {entry!r}"
+        raise QuestionError(f"{where}: {found:.200}; expected {list(PUBLIC_FIELDS)}")
     if entry["question_id"] != question_id:
         raise QuestionError(
-            f"{where}: its question_id is {entry['question_id']!r}; make the two agree"
+            f"{where}: its question_id is {entry['question_id']!r:.40}; make the two agree"
         )
-    letter, line, frames = entry["answer"], entry["question"], entry["frame_length"]
+    letter, frames = entry["answer"], entry["frame_length"]
     if not isinstance(letter, str) or not re.fullmatch(r"[A-Z]", letter):
-        raise QuestionError(f"{where}: its answer is {letter!r}; expected a letter such as 'A'")
-    if not isinstance(line, str) or not (frames is None or isinstance(frames, int)):
+        raise QuestionError(f"{where}: its answer is {letter!r:.40}; expected a letter such as 'A'")
+    for name in ("question", "video", "answer_type", "dataset"):
+        if not isinstance(entry[name], str):
+            raise QuestionError(f"{where}: {name} is {entry[name]!r:.60}; expected a text")
+    if frames is not None and not is_count(frames):
         raise QuestionError(
-            f"{where}: question is {line!r:.60} and frame_length is {frames!r}; expected a text "
-            f"and a whole number or null"
+            f"{where}: frame_length is {frames!r:.40}; expected a whole number from 0, or null"
         )
     try:
-        stem, options = split_line(line)
+        stem, options = split_line(entry["question"])
     except QuestionError as error:
         raise QuestionError(f"{where}: {error}") from error
     return Question(
-        question_id=question_id,
-        video=str(entry["video"]),
         stem=stem,
         options=options,
         answer=LETTERS.index(letter),
-        frame_length=frames,
-        answer_type=str(entry["answer_type"]),
-        dataset=str(entry["dataset"]),
+        **{name: entry[name] for name in PUBLIC_FIELDS[2:]},
     )
 
 
-def _own_question(where: str, line: str) -> Question:
-    entry = _load(where, line)
-    names = [field.name for field in fields(Question)]
-    if not isinstance(entry, dict) or sorted(entry) != sorted(names):
-        raise QuestionError(f"{where}: found {line:.60}; expected the fields {names}")
-    labels, options = entry["option_labels"], entry["options"]
-    if not isinstance(entry["answer"], int) or not isinstance(options, list):
-        raise QuestionError(
-            f"{where}: answer is {entry['answer']!r} and options are {options!r:.60}; expected a "
-            f"position and a list of texts"
-        )
-    entry |= {"options": tuple(options), "option_labels": labels and tuple(labels)}
-    return Question(**entry)
+def _line_questions(path: Path, text: str) -> list[Question]:
+    lines = text.rstrip("\r\n").split("\n")
+    questions = []
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            raise QuestionError(f"{where} is empty; delete it")
+        questions.append(question_of_line(where, parse(where, line), number - 1))
+    _check_all(path, questions)
+    return questions
 
 
 def _check_all(path: Path, questions: Sequence[Question]) -> None:
@@ -169,16 +214,3 @@ def _check_all(path: Path, questions: Sequence[Question]) -> None:
     for question in questions:
         if problem := check_question(question):
             raise QuestionError(f"{path}, question {question.question_id}: {problem}")
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise QuestionError(f"no questions at {path}; build them with scripts/build_gym_qa.py")
-    return path.read_text(encoding="utf-8")
-
-
-def _load(where: object, text: str, pairs_hook: Callable | None = None) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=pairs_hook)
-    except ValueError as cause:
-        raise QuestionError(f"{where} is not JSON: {cause}; fetch or build it again") from cause

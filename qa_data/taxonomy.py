@@ -15,14 +15,17 @@ EVENTS = {1: "VT", 2: "FX", 3: "BB", 4: "UB"}
 # FineGym files the forward and the backward saltos of the floor under two sets.
 MIRROR_SETS = {24: 25, 25: 24}
 
+DIRECTIONS = ("forward", "backward")
+
 CLASS_LINE = re.compile(
-    r"Clabel:\s*(?P<label>\d+);\s*set:\s*(?P<set_id>\d+);\s*"
-    r"Glabel:\s*(?P<glabel>\d+);\s*\((?P<event>\w+)\)(?P<text>.*)"
+    r"Clabel:\s*(?P<label>[0-9]{1,6});\s*set:\s*(?P<set_id>[0-9]{1,6});\s*"
+    r"Glabel:\s*(?P<glabel>[0-9]{1,6});\s*\((?P<event>\w+)\)(?P<text>.*)"
 )
 GYM530_LINE = re.compile(
-    r"Glabel:\s*(?P<glabel>\d+);\s*set:\s*(?P<set_id>\d+);\s*\((?P<event>\w+)\)(?P<text>.*)"
+    r"Glabel:\s*(?P<glabel>[0-9]{1,6});\s*set:\s*(?P<set_id>[0-9]{1,6});\s*"
+    r"\((?P<event>\w+)\)(?P<text>.*)"
 )
-SET_LINE = re.compile(r"set:\s*(\d+);\s*(\S.*)")
+SET_LINE = re.compile(r"set:\s*([0-9]{1,6});\s*(\S.*)")
 
 
 class TaxonomyError(ValueError):
@@ -60,8 +63,8 @@ def read_categories(path: Path) -> dict[int, ElementClass]:
         found = _element_class(where, line)
         if found.label in classes:
             raise TaxonomyError(
-                f"{where}: label {found.label} is given a second time, for {found.text!r} after "
-                f"{classes[found.label].text!r}; number the classes 0, 1, 2, ..."
+                f"{where}: label {found.label} is given a second time, for {found.text!r:.60} "
+                f"after {classes[found.label].text!r:.60}; number the classes 0, 1, 2, ..."
             )
         classes[found.label] = found
     if gaps := sorted(set(range(len(classes))) - classes.keys()):
@@ -84,15 +87,17 @@ def read_sets(path: Path) -> dict[int, str]:
         match = SET_LINE.fullmatch(line)
         if match is None or int(match[1]) in sets:
             raise TaxonomyError(
-                f"{path}, line {number}: found {line!r}; expected a line such as "
+                f"{path}, line {number}: found {line!r:.90}; expected a line such as "
                 f"'set: 21; FX_leap_jump_hop' with a set that no line before it has"
             )
         sets[int(match[1])] = match[2]
     return sets
 
 
-def opposite_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
-    """Labels of classes that differ in the direction of motion alone, each pair once, ascending.
+def opposite_pairs(
+    classes: Iterable[ElementClass], words: tuple[str, str] = DIRECTIONS
+) -> list[tuple[int, int]]:
+    """Labels of classes that differ in two opposite words alone, each pair once, ascending.
 
     Their texts are mirror images ("salto forward tucked", "salto backward tucked"), and they are
     of one apparatus and one set, the floor's front and back saltos counting as one.
@@ -101,7 +106,7 @@ def opposite_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
     by_key = {(one.event, one.set_id, one.text): one.label for one in known}
     pairs = set()
     for one in known:
-        turned = mirrored(one.text)
+        turned = mirrored(one.text, words)
         if turned == one.text:
             continue
         for set_id in (one.set_id, MIRROR_SETS.get(one.set_id, one.set_id)):
@@ -111,17 +116,20 @@ def opposite_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def mirrored(text: str) -> str:
-    """The text with "forward" and "backward" exchanged."""
-    turn = {"forward": "backward", "backward": "forward"}
-    return re.sub(r"\b(forward|backward)\b", lambda word: turn[word[0]], text)
+def mirrored(text: str, words: tuple[str, str] = DIRECTIONS) -> str:
+    """The text with the two words exchanged, wherever they stand as whole words."""
+    turn = {words[0]: words[1], words[1]: words[0]}
+    return re.sub(rf"\b({'|'.join(words)})\b", lambda word: turn[word[0]], text)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that are not blank, stripped, with their numbers from 1."""
     if not path.is_file():
         raise TaxonomyError(f"no list at {path}; FineGym's lists are on its dataset page")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as cause:
+        raise TaxonomyError(f"{path} is not UTF-8 text: {cause}; fetch it again") from cause
     kept = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not kept:
         raise TaxonomyError(f"{path} is empty; fetch it again")
@@ -132,7 +140,7 @@ def _element_class(where: str, line: str) -> ElementClass:
     match = CLASS_LINE.fullmatch(line) or GYM530_LINE.fullmatch(line)
     if match is None:
         raise TaxonomyError(
-            f"{where}: found {line!r}; expected a line such as "
+            f"{where}: found {line!r:.90}; expected a line such as "
             f"'Clabel: 0; set: 1; Glabel: 1; (VT) round-off, flic-flac on'"
         )
     cells = match.groupdict()
@@ -141,7 +149,7 @@ def _element_class(where: str, line: str) -> ElementClass:
         raise TaxonomyError(f"{where}: the class has no text; write it after the apparatus")
     if cells["event"] not in EVENTS.values():
         raise TaxonomyError(
-            f"{where}: unknown apparatus {cells['event']!r}; it must be one of "
+            f"{where}: unknown apparatus {cells['event']!r:.60}; it must be one of "
             f"{', '.join(EVENTS.values())}"
         )
     glabel = int(cells["glabel"])

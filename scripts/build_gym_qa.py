@@ -1,84 +1,203 @@
-"""Build Gym-QA from a manifest: one multiple-choice question for each clip with a class.
+"""Build Gym-QA: multiple-choice questions about clips, and how far they can be answered blind.
 
-    scripts/build_gym_qa.py --manifest data/gym99-5/manifest.csv \\
-        --categories data/gym99_categories.txt --distractors hard --out data/gym99-5/qa-hard
+    scripts/build_gym_qa.py --categories gym99_categories.txt \\
+        --train-list gym99_train_element_v1.1.txt --test-list gym99_val_element.txt --rate 0.05 \\
+        --distractors public --out data/qa99-public             # FineGym's lists, nothing else
+    scripts/build_gym_qa.py --categories gym99_categories.txt \\
+        --manifest data/gym99-5/manifest.csv --distractors hard --out data/gym99-5/qa-hard
+    scripts/build_gym_qa.py --manifest data/ucf101/manifest.csv --distractors prior \\
+        --stem "What is going on in this clip?" --dataset ucf101 --out data/ucf101/qa
 
 Writes train.json (labeled clips), val.json and test.json in the public format, the same with
-classes as .jsonl, and audit.json: how far each set can be answered without looking. Nothing is
-written before every question and the audit are made.
+classes as .jsonl, and audit.json: what every blind rule gets right, and what became of the clips
+of each pool. From FineGym's lists, which know all classes, the other training clips go to
+unlabel.json, and the test list to val.json, as in the public sets. Nothing is written before
+every question and the audit are made.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from rich.console import Console
 
+from qa_data.annotations import AnnotationError, read_elements, to_clips
+from qa_data.attributes import QuestionTreeError, read_question_tree
 from qa_data.blind import audit_table
 from qa_data.distractors import TooFewOptions
-from qa_data.generate import Common, PoolReport
-from qa_data.gym_qa import audit_sets, build_sets, write_sets
-from qa_data.manifest import ManifestError, read_manifest
-from qa_data.question import QuestionError
-from qa_data.taxonomy import TaxonomyError, read_categories
+from qa_data.gym_qa import (
+    WITHOUT_LIST,
+    Asked,
+    QuestionPlan,
+    audit_sets,
+    build_sets,
+    classes_of,
+    write_sets,
+)
+from qa_data.manifest import Clip, ManifestError, read_manifest
+from qa_data.pool_report import Common, PoolReport
+from qa_data.question import STEM, QuestionError
+from qa_data.taxonomy import ElementClass, TaxonomyError, read_categories
+from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled
+
+POOLS_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildGymQa:
-    """What is asked, and where the questions go."""
+    """Which clips, what is asked, and where the questions go."""
 
-    manifest: Path
-    """Table of clips, from scripts/make_splits.py."""
-    categories: Path
-    """Class list that the manifest's labels count in."""
     out: Path
     """Folder for the question files and audit.json."""
-    distractors: Literal["public", "distinct", "prior", "event_prior", "hard", "set_prior"] = "hard"
-    """Rule of the wrong options (see qa_data/distractors.py); hard is event_prior."""
+    manifest: Path | None = None
+    """Table of clips, from scripts/make_splits.py; or give the two lists instead."""
+    categories: Path | None = None
+    """FineGym's class list, in which the labels count. A manifest of another data set does
+    without, under the rules public, distinct and prior."""
+    train_list: Path | None = None
+    """FineGym's element list of training clips."""
+    test_list: Path | None = None
+    """FineGym's element list of validation clips."""
+    rate: float = 0.05
+    """Share of the training list that train.json asks about, in (0, 1]."""
+    draw: Literal["stratified", "unstratified"] = "stratified"
+    """How that share is drawn: spread over the classes by their sizes, or plainly."""
+    attributes: Path | None = None
+    """FineGym's attribute tree (finegym_glabel_to_Qtree.json): the audit then also asks which
+    option's code is nearest to the others'. The questions do not need it."""
+    questions: Asked = "which"
+    """Which move it is (which); one attribute of it, yes or no, how many, forward or backward
+    (attributes); or it against its mirror image (pairs)."""
+    distractors: Literal[
+        "public", "distinct", "prior", "event_prior", "hard", "set_prior", "attribute"
+    ] = "hard"
+    """Rule of the wrong options for "which" (see qa_data/distractors.py); hard is event_prior."""
     options: int = 4
-    """Options of a question, the right one among them."""
-    seed: int = 0
+    """Options of a question, the right one among them; fewer where an attribute has fewer values,
+    and two for pairs."""
     common: Common = "leave_out"
-    """Validation and test clips of pools that no rule can bring to chance: leave them out, keep
-    them at a blind bound above chance, or widen such pools until they are at chance."""
+    """Validation and test clips that the rule cannot ask about at chance: leave them out, keep
+    them at a blind bound above chance, or widen their pools until they are at chance. Under
+    attribute: leave out what is in no grid, or ask about it by event_prior, kept or widened."""
+    wordings: int = 1
+    """Ways to ask "which", drawn by clip: 1 is the public wording alone, 7 are all."""
+    stem: str = STEM
+    """A wording of your own in place of the public one."""
+    dataset: str = "finegym"
+    """Name of the data set that every question bears."""
+    seed: int = 0
+    """Of all draws."""
 
 
 def main(settings: BuildGymQa) -> None:
-    """Read manifest and classes, build, audit, write, and print the audit."""
-    classes = read_categories(settings.categories)
-    sets = build_sets(
-        read_manifest(settings.manifest),
-        classes,
+    """Read clips and classes, build, audit, write, and print the audit."""
+    plan = QuestionPlan(
+        asked=settings.questions,
         rule=settings.distractors,
         seed=settings.seed,
         num_options=settings.options,
         common=settings.common,
+        wordings=settings.wordings,
+        stem=settings.stem,
+        dataset=settings.dataset,
     )
-    audits = audit_sets(sets, classes)
-    chosen = ("distractors", "options", "seed", "common")
-    record = {name: getattr(settings, name) for name in chosen}
-    write_sets(sets, audits, settings.out, settings=record)
+    tree = None if settings.attributes is None else read_question_tree(settings.attributes)
+    clips, classes = read_clips(settings)
+    sets = build_sets(clips, classes, plan)
+    audits = audit_sets(sets, classes, tree)
+    write_sets(sets, audits, settings.out, settings=record(settings))
     console = Console()
     for name, found in audits.items():
-        console.print(audit_table(found, f"{name}, {settings.distractors}"))
+        console.print(audit_table(found, f"{name}, {settings.questions}, {settings.distractors}"))
     for name, one in sets.items():
-        for pool in one.pools:
-            if not pool.asked:
-                console.print(f"{name}: {pool.clips} clips of {pool.pool} left out, {why(pool)}")
+        for line in left_out(one.pools):
+            console.print(f"{name}: {line}")
     counts = ", ".join(f"{len(one.questions)} in {name}.json" for name, one in sets.items())
     console.print(f"wrote questions to {settings.out}: {counts}")
 
 
-def why(pool: PoolReport) -> str:
-    """Why the clips of a pool are left out."""
+def read_clips(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass]]:
+    """The clips of the manifest or the lists, and their classes."""
+    lists = (settings.train_list, settings.test_list)
+    if (settings.manifest is None) == (lists == (None, None)) or (
+        settings.manifest is None and (None in lists or settings.categories is None)
+    ):
+        raise QuestionError(
+            "give --manifest, or FineGym's lists: --categories, --train-list and --test-list"
+        )
+    if settings.manifest is None:
+        return read_lists(settings)
+    clips = read_manifest(settings.manifest)
+    if settings.categories is not None:
+        return clips, read_categories(settings.categories)
+    if settings.questions != "which" or settings.distractors not in WITHOUT_LIST:
+        raise QuestionError(
+            f"--questions {settings.questions} with --distractors {settings.distractors} reads "
+            f"apparatus and sets of FineGym's class list; give it by --categories, or ask "
+            f"which, with {', '.join(WITHOUT_LIST)}"
+        )
+    return clips, classes_of(clips)
+
+
+def read_lists(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass]]:
+    """Labeled, other training and validation clips of FineGym's lists, in their order."""
+    assert settings.categories and settings.train_list and settings.test_list  # read_clips
+    classes = read_categories(settings.categories)
+    pool = to_clips(read_elements(settings.train_list), classes, split="unlabeled")
+    val = to_clips(read_elements(settings.test_list), classes, split="val")
+    try:
+        config = SplitConfig(rate=settings.rate, draw=settings.draw, seed=settings.seed)
+    except ValueError as cause:
+        raise QuestionError(str(cause)) from cause
+    labeled = {clip.id for clip in draw_labeled(pool, config)}
+    if both := labeled & {clip.id for clip in val}:
+        raise QuestionError(
+            f"{len(both)} clips of the training draw stand in the test list too, first "
+            f"{min(both)}; take both lists of one benchmark"
+        )
+    pool = [replace(clip, split="labeled") if clip.id in labeled else clip for clip in pool]
+    return [*pool, *val], classes
+
+
+def record(settings: BuildGymQa) -> dict[str, object]:
+    """The settings for audit.json: files by name, for a folder means nothing elsewhere."""
+    kept = {name: value for name, value in vars(settings).items() if name != "out"}
+    return {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in kept.items()
+        if value is not None
+    }
+
+
+def left_out(pools: Sequence[PoolReport]) -> list[str]:
+    """What is to be said of the clips that no question is made of, the most first."""
+    gone = sorted((pool for pool in pools if not pool.asked), key=lambda pool: -pool.clips)
+    lines = [f"{pool.clips} clips left out: {pool.pool}, {blind(pool)}" for pool in gone]
+    if len(gone) > POOLS_SHOWN:
+        clips = sum(pool.clips for pool in gone[POOLS_SHOWN:])
+        return [*lines[:POOLS_SHOWN], f"{clips} clips left out in other pools: see audit.json"]
+    return lines
+
+
+def blind(pool: PoolReport) -> str:
+    """What a blind guess would earn on the clips of a pool."""
     if pool.bound is None:
         return "which show too few different texts"
-    return f"where a blind guess is right in {pool.bound:.1%}"
+    return f"where the best blind guess would be right in {pool.bound:.1%}"
 
 
 if __name__ == "__main__":
     try:
         main(tyro.cli(BuildGymQa, description=__doc__))
-    except (ManifestError, TaxonomyError, QuestionError, TooFewOptions) as error:
+    except (
+        AnnotationError,
+        ManifestError,
+        QuestionError,
+        QuestionTreeError,
+        SplitError,
+        TaxonomyError,
+        TooFewOptions,
+    ) as error:
         raise SystemExit(f"build_gym_qa: {error}") from error

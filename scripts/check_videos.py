@@ -3,69 +3,109 @@
     python scripts/check_videos.py --manifest data/manifest.csv --video-root data/videos
 
 Every clip is decoded; `--quick` reads packets only, which takes milliseconds a file and finds what
-is missing, empty, cut short or listed too long, but no damage inside a picture. Nothing is written
-unless asked for: `--table` gets one line a clip, `--write-clean` a manifest without the broken
-clips. The exit code is 1 if any clip is broken.
+is missing, empty, cut short or listed too long, but no damage inside a picture. A file that crashes
+or hangs the decoder is named like any other. Nothing is written unless asked for: `--table` gets
+one line a clip, `--write-clean` a manifest without the broken clips. docs/damage.md lists what is
+found and what is not.
+
+Exit code: 0 if every clip is sound, 1 if any is broken, 2 if the check could not be made, 130 if it
+was stopped by Ctrl-C, which reports what was found until then and writes nothing.
 """
 
 import os
 import sys
-from collections import Counter
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
 
-def main(
-    manifest: Path,
-    video_root: Path,
-    *,
-    quick: bool = False,
-    workers: int = os.cpu_count() or 1,
-    table: Path | None = None,
-    write_clean: Path | None = None,
-) -> None:
-    """Check the videos of a manifest.
+@dataclass(frozen=True, kw_only=True)
+class CheckVideos:
+    manifest: Path
+    """CSV written by scripts/make_splits.py."""
+    video_root: Path
+    """Folder that the manifest's paths start from."""
+    quick: bool = False
+    """Read packets only, decode no pictures."""
+    workers: int = os.cpu_count() or 1
+    """Processes; 0 works in this one, which a damaged file can then crash or hang."""
+    patience_s: float = 120.0
+    """Seconds without a frame after which a file counts as hung."""
+    table: Path | None = None
+    """Where to write what was found about each clip, as CSV."""
+    write_clean: Path | None = None
+    """Where to write the manifest of the sound clips, probe columns filled in."""
 
-    Args:
-        manifest: CSV written by scripts/make_splits.py.
-        video_root: folder that the manifest's paths start from.
-        quick: read packets only, decode no pictures.
-        workers: processes; 0 works in this one.
-        table: where to write what was found about each clip, as CSV.
-        write_clean: where to write the manifest of the sound clips, probe columns filled in.
-    """
-    from tqdm import tqdm
+    def __post_init__(self):
+        files = [path for path in (self.manifest, self.table, self.write_clean) if path is not None]
+        if len({path.resolve() for path in files}) < len(files):
+            refuse("--manifest, --table and --write-clean must be different files")
+        if not self.video_root.is_dir():
+            refuse(f"--video-root: there is no folder {self.video_root}")
+        if self.workers < 0 or not self.patience_s > 0:
+            refuse(f"--workers {self.workers}, --patience-s {self.patience_s}: must be positive")
 
+
+def main(settings: CheckVideos) -> None:
     from qa_data.atomic import write_text
     from qa_data.manifest import ManifestError, read_manifest, write_manifest
-    from sefar_core.data.health import check_clips, report_table, with_probe
 
     try:
-        clips = read_manifest(manifest)
+        clips = read_manifest(settings.manifest)
     except ManifestError as fault:
-        sys.exit(f"check_videos: {fault}")
-    report = {}
-    with tqdm(total=len(clips), desc="check", unit="clip") as bar:
-        for file in check_clips(clips, video_root, quick=quick, workers=workers):
-            report |= {health.clip.id: health for health in file}
-            bar.update(len(file))
-    in_order = [report[clip.id] for clip in clips]
-    broken = [health for health in in_order if health.faults]
-    for health in broken:
-        print(f"{health.clip.id}: {'; '.join(health.faults)}")
-    oddities = Counter(flag for health in in_order if health.info for flag in health.info.flags)
-    for flag, count in oddities.most_common():
-        print(f"{count} clips: {flag} (read right)")
-    print(f"{len(clips)} clips: {len(clips) - len(broken)} sound, {len(broken)} broken")
-    if table is not None:
-        write_text(table, report_table(in_order))
-    if write_clean is not None:
-        write_manifest(
-            [with_probe(health) for health in in_order if not health.faults], write_clean
-        )
-    sys.exit(1 if broken else 0)
+        refuse(str(fault))
+
+    from sefar_core.data import health_report
+    from sefar_core.data.health import check_clips
+
+    check = check_clips(
+        clips,
+        settings.video_root,
+        quick=settings.quick,
+        workers=settings.workers,
+        patience_s=settings.patience_s,
+    )
+    found = gathered(check, len(clips))
+    report = [found[clip.id] for clip in clips if clip.id in found]
+    report = health_report.with_odd_sizes(report)
+    print("\n".join([*health_report.fault_lines(report), health_report.summary(report)]))
+    if len(report) < len(clips):
+        print(f"check_videos: stopped after {len(report)} of {len(clips)} clips", file=sys.stderr)
+        sys.exit(130)
+    sound = [health_report.with_probe(health) for health in report if not health.faults]
+    if settings.table is not None:
+        write_text(settings.table, health_report.report_table(report))
+    if settings.write_clean is not None and sound:
+        write_manifest(sound, settings.write_clean)
+    elif settings.write_clean is not None:
+        print(f"{settings.write_clean} is not written: no clip is sound", file=sys.stderr)
+    sys.exit(1 if len(sound) < len(report) else 0)
+
+
+def gathered(check: Generator[list], num_clips: int) -> dict:
+    """The health of each clip by its id; Ctrl-C ends the check with what it has."""
+    from tqdm import tqdm
+
+    found = {}
+    try:
+        with closing(check), tqdm(total=num_clips, desc="check", unit="clip") as bar:
+            for file in check:
+                found |= {health.clip.id: health for health in file}
+                bar.update(len(file))
+    except KeyboardInterrupt:
+        pass  # told by main, which sees that clips are missing
+    return found
+
+
+def refuse(reason: str) -> NoReturn:
+    """End with the exit code of a check that could not be made."""
+    print(f"check_videos: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main(tyro.cli(CheckVideos, description=__doc__))

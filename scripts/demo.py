@@ -125,6 +125,7 @@ def prepare(settings: Demo) -> list[Step]:
             "splits",
             "Cut into labeled, unlabeled, validation and test clips",
             "make_splits.py",
+            "finegym",
             *("--categories", gym / "categories.txt", *lists, "--video-root", gym / "videos"),
             *("--rate", "0.1", "--val-from", "pool", "--val-rate", "0.12", "--out", out / "splits"),
             *("--seed", settings.seed),

@@ -1,6 +1,6 @@
 """Score a fine-tuned language model on one or several question files.
 
-    scripts/evaluate_mllm.py --model runs/mllm-sefar/model --encoder-features data/tokens/sefar \
+    scripts/evaluate_mllm.py --model runs/mllm-sefar/model --encoder-features data/tokens/sefar \\
         --questions data/qa-public/test.jsonl data/qa-hard/test.jsonl --out runs/scores
 
 Primary number: letter likelihoods averaged over all rotations of the options. Intervals resample

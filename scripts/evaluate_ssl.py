@@ -1,6 +1,6 @@
 """Score a trained recognizer on labeled clips, beside controls that show what it looks at.
 
-    scripts/evaluate_ssl.py --run-dir runs/sefar --manifest data/splits/manifest.csv \
+    scripts/evaluate_ssl.py --run-dir runs/sefar --manifest data/splits/manifest.csv \\
         --video-root data/gym/videos --categories data/gym/categories.txt
 
 Every clip is seen at fixed moments and crops; probabilities of its views are averaged. The

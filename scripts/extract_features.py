@@ -1,6 +1,6 @@
 """Encode the clips of a manifest into a token cache, once for each encoder.
 
-    scripts/extract_features.py --manifest data/gym99-5/manifest.csv --video-root data/videos \
+    scripts/extract_features.py --manifest data/gym99-5/manifest.csv --video-root data/videos \\
         --encoder sefar --encoder-dir runs/sefar --out data/tokens/sefar
 
 Training and scoring read the cache and never open a video. Started again, it adds what is missing;

@@ -1,95 +1,111 @@
-"""Cut a data set into labeled, unlabeled, validation and test clips.
+"""From a data set as you have it on disk to labeled, unlabeled, validation and test clips.
 
-    scripts/make_splits.py --categories data/gym99_categories.txt \
-        --train-list data/gym99_train_element_v1.1.txt --test-list data/gym99_val_element.txt \
-        --video-root data/videos --rate 0.05 --out data/gym99-5
+    scripts/make_splits.py finegym --categories gym99_categories.txt \\
+        --train-list gym99_train_element_v1.1.txt --test-list gym99_val_element.txt \\
+        --video-root data/videos --rate 0.05 --test-cut official --out data/gym99-5
+    scripts/make_splits.py folders --root my/videos --video-root my/videos --out data/mine
+    scripts/make_splits.py ucf101 --help            # what a data set needs
 
-The official validation list is the test split. Every video is looked for first; all that are
-missing are named at once. Writes manifest.csv, which the other scripts read, and splits.json:
-settings, counts for each split and class, and what the splits share.
+The data set's own training list is the pool that labels are drawn from; its test list is the test
+split, as listed (--test-cut official) or cut anew where the two share source videos. Every clip is
+looked for first; all that are missing are named at once. Writes manifest.csv, which the other
+scripts read, and splits.json: settings, counts for each split and class, and what the splits share.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import subcommand
 
-from qa_data.annotations import AnnotationError, read_elements, read_times, to_clips
 from qa_data.atomic import write_text
-from qa_data.manifest import Clip, write_manifest
-from qa_data.taxonomy import TaxonomyError, read_categories
-from sefar_core.data.splits import SplitConfig, SplitError, split_pool, summary
+from qa_data.manifest import Clip, ManifestError, by_split, write_manifest
+from sefar_core.data.leaks import leak_tables
+from sefar_core.data.lists.diving48 import read_diving48
+from sefar_core.data.lists.finediving import read_finediving, read_finediving_json
+from sefar_core.data.lists.finegym import read_finegym
+from sefar_core.data.lists.folders import read_folders
+from sefar_core.data.lists.hmdb51 import read_hmdb51
+from sefar_core.data.lists.kinetics import read_kinetics
+from sefar_core.data.lists.listing import ListError, Listing
+from sefar_core.data.lists.places import find, place
+from sefar_core.data.lists.public import read_public
+from sefar_core.data.lists.something import read_something
+from sefar_core.data.lists.ucf101 import read_ucf101
+from sefar_core.data.separation import refuse_shared, separate_test
+from sefar_core.data.sources import SplitError, apart_from
+from sefar_core.data.splits import SplitConfig, split_pool, summary
+
+DataSet: TypeAlias = (
+    Annotated[Listing, subcommand("finegym", constructor=read_finegym)]
+    | Annotated[Listing, subcommand("public", constructor=read_public)]
+    | Annotated[Listing, subcommand("finediving", constructor=read_finediving)]
+    | Annotated[Listing, subcommand("finediving-json", constructor=read_finediving_json)]
+    | Annotated[Listing, subcommand("diving48", constructor=read_diving48)]
+    | Annotated[Listing, subcommand("ucf101", constructor=read_ucf101)]
+    | Annotated[Listing, subcommand("hmdb51", constructor=read_hmdb51)]
+    | Annotated[Listing, subcommand("ssv2", constructor=read_something)]
+    | Annotated[Listing, subcommand("kinetics", constructor=read_kinetics)]
+    | Annotated[Listing, subcommand("folders", constructor=read_folders)]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakeSplits:
-    """Where the lists and the videos are, and how the training list is cut."""
+    """Which data set, where its videos are, and how it is cut."""
 
-    categories: Path
-    """Class list, such as gym99_categories.txt."""
-    train_list: Path
-    """Element list of the training pool."""
-    test_list: Path
-    """Element list of the test split, such as gym99_val_element.txt."""
+    listing: Annotated[DataSet, tyro.conf.arg(name="")]
     video_root: Path
-    """Folder of the video files."""
+    """Folder of the videos; the folders that a list names are found beneath it, or left out."""
     out: Path
     """Folder for manifest.csv and splits.json."""
-    annotations: Path | None = None
-    """Annotation JSON or CSV of times; needed for full videos."""
-    videos: Literal["trimmed", "full"] = "trimmed"
-    """Files are clips (<clip id>.mp4), or whole source videos (<source>.mp4)."""
-    drop_test_sources: bool = False
-    """Leave training clips out whose source video has test clips (official lists share many)."""
+    missing: Literal["refuse", "leave_out"] = "refuse"
+    """Listed clips without a file: an error that names them, or leave them out and record it."""
     split: Annotated[SplitConfig, tyro.conf.arg(name="")] = SplitConfig()
 
 
 def main(settings: MakeSplits) -> None:
-    """Read the lists, look for the videos, cut, write, and print what came out."""
-    classes = read_categories(settings.categories)
-    times = None
-    if settings.videos == "full":
-        if settings.annotations is None:
-            raise SplitError("--videos full needs --annotations: they say where clips begin")
-        times = read_times(settings.annotations)
-    pool = to_clips(read_elements(settings.train_list), classes, split="labeled", times=times)
-    test = to_clips(read_elements(settings.test_list), classes, split="test", times=times)
-    if settings.drop_test_sources:
-        test_sources = {clip.source for clip in test}
-        pool = [clip for clip in pool if clip.source not in test_sources]
-    refuse_shared_clips(pool, test)
-    refuse_missing_videos([*pool, *test], settings.video_root)
-    clips = [*split_pool(pool, settings.split), *test]
-    report = summary(clips, settings.split)
+    """Look for the videos, cut, write, and print what came out."""
+    listing, config = settings.listing, settings.split
+    refuse_shared(listing.pool, listing.settled)
+    clips, missing = [*listing.pool, *listing.settled], []
+    if settings.missing == "refuse":
+        clips = place(clips, settings.video_root)
+    else:
+        clips, missing = find(clips, settings.video_root)
+    clips = cut(clips, {clip.id for clip in listing.pool}, config)
+    report = summary(clips, config, classes=listing.classes)
+    report["missing"] = [clip.id for clip in missing]
     write_manifest(clips, settings.out / "manifest.csv")
     write_text(settings.out / "splits.json", json.dumps(report, indent=2) + "\n")
-    show(report, num_classes=len(classes))
+    show(report, num_classes=len(listing.classes))
     print(f"wrote {settings.out / 'manifest.csv'} and splits.json beside it")
 
 
-def refuse_shared_clips(pool: Sequence[Clip], test: Sequence[Clip]) -> None:
-    """Raise SplitError if a test clip stands in the training list too."""
-    if shared := sorted({clip.id for clip in pool} & {clip.id for clip in test}):
-        raise SplitError(
-            f"{len(shared)} clips stand in the training list and in the test list, first "
-            f"{shared[0]}; take both lists of one benchmark, or delete them from one"
-        )
-
-
-def refuse_missing_videos(clips: Sequence[Clip], video_root: Path) -> None:
-    """Raise SplitError that counts the video files that are not there and names the first ten."""
-    paths = sorted({clip.path for clip in clips})
-    if missing := [path for path in paths if not (video_root / path).is_file()]:
-        raise SplitError(
-            f"{len(missing)} of {len(paths)} video files are not in {video_root}: "
-            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}. Fetch them, take "
-            f"their lines out of the lists, or say --videos trimmed|full as the files are."
-        )
+def cut(clips: Sequence[Clip], in_pool: Collection[str], config: SplitConfig) -> list[Clip]:
+    """Clips with their splits: those of the pool cut, the others as they are settled."""
+    pool = [clip for clip in clips if clip.id in in_pool]
+    settled = [clip for clip in clips if clip.id not in in_pool]
+    if not pool:
+        return settled
+    others = [clip for clip in settled if clip.split != "test"]
+    pool, test = separate_test(
+        pool,
+        by_split(settled, "test"),
+        how=config.test_cut,
+        rate=config.test_rate,
+        one_sided=config.one_sided,
+        seed=config.seed,
+    )
+    cut_pool = split_pool(pool, config)
+    if config.test_cut != "official":
+        others = apart_from(others, [*by_split(cut_pool, "val"), *test])
+    return [*cut_pool, *others, *test]
 
 
 def show(report: dict, *, num_classes: int) -> None:
@@ -99,15 +115,24 @@ def show(report: dict, *, num_classes: int) -> None:
         seen = len(report["clips_per_class"].get(split, {}))
         told = "not told" if split == "unlabeled" else f"{seen} of {num_classes}"
         table.add_row(split, str(count), str(report["sources"][split]), told)
-    shared = Table("splits", "shared clips", "shared sources", "shared routines", "clips of these")
-    for pair, counts in report["leaks"].items():
-        shared.add_row(pair, *map(str, counts.values()))
     console = Console()
-    console.print(table, shared)
+    console.print(table, *leak_tables(report))
+    if report["missing"]:
+        console.print(f"{len(report['missing'])} listed clips have no file: see splits.json")
 
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(MakeSplits, description=__doc__))
-    except (TaxonomyError, AnnotationError, SplitError) as error:
+        main(
+            tyro.cli(
+                MakeSplits,
+                description=__doc__,
+                config=(
+                    tyro.conf.CascadeSubcommandArgs,
+                    tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.OmitArgPrefixes,
+                ),
+            )
+        )
+    except (ListError, ManifestError, SplitError) as error:
         raise SystemExit(f"make_splits: {error}") from error

@@ -1,6 +1,6 @@
 """Train SeFAR, or its supervised-only baseline, from a manifest of clips.
 
-    scripts/train_ssl.py demo --manifest data/splits/manifest.csv \
+    scripts/train_ssl.py demo --manifest data/splits/manifest.csv \\
         --video-root data/gym/videos --run-dir runs/sefar
     accelerate launch scripts/train_ssl.py gym99_5+vit_b ...       # several GPUs
 

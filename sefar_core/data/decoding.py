@@ -42,10 +42,13 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise VideoReadError(f"{path} is empty (0 bytes). {MEND}")
     try:
-        with av.open(str(path)) as container:
+        # A title in another encoding than UTF-8 is no reason to refuse the pictures.
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoReadError(f"{path} has no video stream. {MEND}")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoReadError(f"{path} has a video stream that no decoder reads. {MEND}")
             # A second thread costs a fifth more CPU time a clip; more loader processes do not.
             stream.codec_context.thread_count = 1
             yield container, stream
@@ -94,11 +97,12 @@ def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> li
     if shown.stamps is None or stream.codec_context.name != "h264":
         return []
     stamps = shown.stamps[wanted].tolist()
-    convert = _converter(short_side)
+    convert = converter(short_side)
     kept: list[np.ndarray] = []
     try:
         for frame in stamped_frames(shown.packets, stamps, stream):
-            if len(kept) == len(stamps) or frame.pts != stamps[len(kept)]:
+            done = len(kept) == len(stamps)
+            if frame.is_corrupt or done or frame.pts != stamps[len(kept)]:
                 return []
             kept.append(convert(frame))
     except av.FFmpegError:
@@ -113,7 +117,7 @@ def _by_count(
     path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None
 ) -> list[np.ndarray]:
     """The wanted frames, counted out in order; nothing behind the last is decoded."""
-    convert = _converter(short_side)
+    convert = converter(short_side)
     kept: list[np.ndarray] = []
     for number, frame in enumerate(counted(path, shown)):
         if number == wanted[len(kept)]:
@@ -131,13 +135,19 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90)
 
 
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Width and height of the picture once it stands upright."""
+    lying = quarter_turns(frame) % 2
+    return (frame.height, frame.width) if lying else (frame.width, frame.height)
+
+
 def fitted_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     """Width and height of a picture whose shorter side is brought down to `short_side` pixels."""
     scale = 1.0 if short_side is None else min(1.0, short_side / min(width, height))
     return round(width * scale), round(height * scale)
 
 
-def _converter(short_side: int | None) -> Callable[[VideoFrame], np.ndarray]:
+def converter(short_side: int | None) -> Callable[[VideoFrame], np.ndarray]:
     """From decoded frame to upright RGB picture, through one converter for a whole clip."""
     reformatter = VideoReformatter()
 

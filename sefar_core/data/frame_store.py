@@ -151,12 +151,16 @@ def open_frame_store(
 
 
 def _key(clips: Sequence[Clip], video_root: Path, storage: Storage) -> str:
-    """Changes with the clips, their files, and the size and kind of the frames."""
+    """Changes with the clips, their files, and the size and kind of the frames.
+
+    Of a folder of pictures, with the files that come, go or are renamed; not with one that is
+    written over in place.
+    """
     contents = (FORMAT, storage.kind, storage.short_side)
     digest = hashlib.blake2b(repr(contents).encode(), digest_size=8)
     for clip in clips:
         path = video_root / clip.path
-        found = path.stat() if path.is_file() else None
+        found = path.stat() if path.exists() else None
         stamp = (found.st_size, found.st_mtime_ns) if found else None
         digest.update(repr((clip.id, clip.path, clip.start_s, clip.end_s, stamp)).encode())
     return digest.hexdigest()

@@ -1,23 +1,26 @@
 """What is wrong with the videos of a manifest, all of it at once.
 
-A fault is what stops training or shows it another frame than the list means; an oddity (rotated,
-uneven, cut without re-encoding) is read right and only told.
+A fault is what stops training or shows it other pictures than the list means; an oddity (rotated,
+uneven, cut without re-encoding, of an uncommon rate or size) is read right and only told.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 
 from qa_data.manifest import Clip
-from sefar_core.data.video import VideoInfo, VideoReadError, count_decoded, probe
+from sefar_core.data.decoded_faults import MEND, Fault, examined, named
+from sefar_core.data.video import VideoInfo, VideoReadError, probe
+from sefar_core.data.watched import Beat, Lost, watched
 
-Test = Callable[[Clip, Path, VideoInfo], str | None]
+COMMON_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 100, 120)
+"""Frames a second that cameras and encoders write; half a hundredth off still counts as one."""
+SMALL_SIDE = 64
+"""Pixels. Less than this is enlarged several times over before a network sees it."""
+
+Test = Callable[[Clip, Path, VideoInfo], Fault | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,119 +30,113 @@ class Health:
     Attributes:
         clip: as listed.
         info: what its file's packets tell; None if they cannot be read.
-        faults: in words, empty for a sound clip.
+        faults: empty for a sound clip.
+        oddities: by name: those of `timeline.oddities`, of `oddities_of` and of
+            `health_report.with_odd_sizes`.
     """
 
     clip: Clip
     info: VideoInfo | None
-    faults: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    oddities: tuple[str, ...] = ()
 
 
 def check_clips(
-    clips: Sequence[Clip], video_root: Path, *, quick: bool, workers: int
-) -> Iterator[list[Health]]:
-    """The health of every clip, file after file, as the files are done.
+    clips: Sequence[Clip],
+    video_root: Path,
+    *,
+    quick: bool,
+    workers: int,
+    patience_s: float = 120.0,
+) -> Generator[list[Health]]:
+    """The health of every clip, file after file, as the files are done; each file is opened once.
 
     Args:
         clips: of a manifest.
         video_root: folder that their paths start from.
         quick: read packets only. Damaged pictures inside an intact container go unseen.
-        workers: processes; 0 works in this one.
+        workers: processes; 0 works in this one, which a file can then crash or hang.
+        patience_s: a file that gives no frame for so many seconds counts as hung.
     """
     by_path = sorted(clips, key=lambda clip: clip.path)
     files = [list(group) for _, group in groupby(by_path, key=lambda clip: clip.path)]
     check = partial(check_file, video_root=video_root, quick=quick)
     if workers == 0:
-        yield from map(check, files)
+        yield from (check(file, lambda: None) for file in files)
         return
-    # Started afresh, not forked: the caller's threads cannot leave a lock held in the copies.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(check, files, chunksize=4)
+    report = watched(check, files, workers=workers, patience_s=patience_s, preload=__name__)
+    for file, found in report:
+        if isinstance(found, Lost):
+            words = f"{video_root / file[0].path}: {found.words}. {MEND}"
+            yield _unfit(file, Fault(found.kind, words))
+        else:
+            yield found
 
 
-def check_file(clips: Sequence[Clip], *, video_root: Path, quick: bool) -> list[Health]:
-    """The health of the clips that lie in one file."""
+def check_file(clips: Sequence[Clip], beat: Beat, *, video_root: Path, quick: bool) -> list[Health]:
+    """The health of the clips that lie in one file.
+
+    Args:
+        clips: with the same path.
+        beat: called for every frame.
+        video_root: folder that the path starts from.
+        quick: read packets only.
+    """
     path = video_root / clips[0].path
+    spans = [(clip.start_s, clip.end_s) for clip in clips]
     try:
-        info = probe(path)
-    except VideoReadError as fault:
-        return [Health(clip=clip, info=None, faults=(str(fault),)) for clip in clips]
+        info, by_span = (probe(path), {}) if quick else examined(path, spans, beat)
+    except VideoReadError as error:
+        return _unfit(clips, named(path, error))
     tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length]
-    if not quick:
-        tests.append(_decodes)
-    return [Health(clip=clip, info=info, faults=_faults(tests, clip, path, info)) for clip in clips]
+    report = []
+    for clip in clips:
+        found = [test(clip, path, info) for test in tests]
+        found.append(by_span.get((clip.start_s, clip.end_s)))
+        faults = tuple(fault for fault in found if fault)
+        report.append(Health(clip=clip, info=info, faults=faults, oddities=oddities_of(info)))
+    return report
 
 
-def with_probe(health: Health) -> Clip:
-    """The clip with its probe columns filled in."""
-    if health.info is None:
-        return health.clip
-    info = health.info
-    return replace(
-        health.clip,
-        num_frames=info.num_frames if health.clip.start_s is None else None,
-        fps=round(info.fps, 4),
-        rotation=info.rotation,
-        flags=" ".join(info.flags),
-    )
+def oddities_of(info: VideoInfo) -> tuple[str, ...]:
+    """What is uncommon about a file, by name: the flags of its probe, and
+
+    - `odd_rate`: even, but at a rate that no camera or encoder writes unasked;
+    - `odd_side`: a width or height that is no multiple of 2;
+    - `small`: a side of fewer pixels than SMALL_SIDE;
+    - `one_frame`: a still picture.
+    """
+    uneven = "variable_rate" in info.flags
+    tests = {
+        "odd_rate": not uneven and all(abs(info.fps / rate - 1) > 0.005 for rate in COMMON_RATES),
+        "odd_side": info.width % 2 == 1 or info.height % 2 == 1,
+        "small": min(info.width, info.height) < SMALL_SIDE,
+        "one_frame": info.num_frames == 1,
+    }
+    return info.flags + tuple(name for name, holds in tests.items() if holds)
 
 
-def report_table(report: Iterable[Health]) -> str:
-    """CSV, one line a clip: what was found and every fault."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        [
-            "id",
-            "path",
-            "num_frames",
-            "fps",
-            "width",
-            "height",
-            "rotation",
-            "codec",
-            "flags",
-            "fault",
-        ]
-    )
-    for health in report:
-        info = health.info
-        found: list[object] = [""] * 7
-        if info is not None:
-            found = [info.num_frames, round(info.fps, 4), info.width, info.height]
-            found += [info.rotation, info.codec, " ".join(info.flags)]
-        table.writerow([health.clip.id, health.clip.path, *found, "; ".join(health.faults)])
-    return text.getvalue()
+def _unfit(clips: Sequence[Clip], fault: Fault) -> list[Health]:
+    return [Health(clip=clip, info=None, faults=(fault,)) for clip in clips]
 
 
-def _faults(tests: Sequence[Test], clip: Clip, path: Path, info: VideoInfo) -> tuple[str, ...]:
-    found = [test(clip, path, info) for test in tests]
-    return tuple(fault for fault in found if fault)
-
-
-def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> str | None:
+def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
     if "truncated" not in info.flags:
         return None
-    return f"{path} is cut off: its header counts more frames than the {info.num_frames} it holds"
+    words = f"{path} is cut off: its header counts more frames than the {info.num_frames} it holds"
+    return Fault("cut off", words)
 
 
-def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> str | None:
+def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
     if clip.end_s is None or clip.end_s <= info.duration_s + 1 / info.fps:
         return None
-    return f"{path} ends after {info.duration_s:.3f} s, but the clip is listed to {clip.end_s} s"
+    words = f"{path} ends after {info.duration_s:.3f} s, but the clip is listed to {clip.end_s} s"
+    return Fault("too short", words)
 
 
-def _has_other_length(clip: Clip, path: Path, info: VideoInfo) -> str | None:
-    if clip.start_s is not None or clip.num_frames in (None, info.num_frames):
+def _has_other_length(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+    listed = clip.num_frames
+    if clip.start_s is not None or listed is None or listed == info.num_frames:
         return None
-    return f"{path} holds {info.num_frames} frames, but {clip.num_frames} are listed"
-
-
-def _decodes(clip: Clip, path: Path, info: VideoInfo) -> str | None:
-    try:
-        decoded, listed = count_decoded(path, start_s=clip.start_s, end_s=clip.end_s)
-    except VideoReadError as fault:
-        return str(fault)
-    if decoded == listed:
-        return None
-    return f"{path} lists {listed} frames, but {decoded} come out of the decoder"
+    words = f"{path} holds {info.num_frames} frames, but {listed} are listed"
+    return Fault("too short" if info.num_frames < listed else "too long", words)

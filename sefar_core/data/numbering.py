@@ -14,17 +14,19 @@ from jaxtyping import UInt8
 
 from sefar_core.data.decoding import fitted_size
 from sefar_core.data.timeline import ROUNDING_S
-from sefar_core.data.video import VideoInfo, places_of, probe, refuse_beyond
+from sefar_core.data.video import VideoInfo, VideoReadError, places_of, probe, refuse_beyond
 
-MEND = "Set data.reader to auto, which reads every file that plays."
+MEND = "Set data.reader to auto, which reads every file that plays and folders of pictures."
 
 
 def known(path: Path) -> VideoInfo:
     """What `probe` tells of a file, remembered for the files that were asked for last.
 
     Raises:
-        VideoReadError: the file is unreadable.
+        VideoReadError: the file is unreadable, or a folder of pictures.
     """
+    if path.is_dir():
+        raise VideoReadError(f"{path} is a folder of pictures, not a video file. {MEND}")
     if not path.is_file():
         return probe(path)
     found = path.stat()

@@ -23,6 +23,9 @@ def stamped_frames(
 ) -> Iterator[VideoFrame]:
     """The frames with the given timestamps, as many of them as come out, ascending.
 
+    A damaged frame is given too, wanted or not: what it is patched with, and so what the frames
+    that refer to it look like, depends on frames that may have been left out.
+
     Args:
         packets: of a stretch of the file in decoding order, the first one a keyframe.
         stamps: timestamps of frames shown in it, ascending.
@@ -33,9 +36,9 @@ def stamped_frames(
     for start, stop in runs(packets, stamps, stream):
         for packet in packets[start:stop]:
             decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-            yield from (frame for frame in packet.decode() if frame.pts in wanted)
+            yield from (f for f in packet.decode() if f.pts in wanted or f.is_corrupt)
         decoder.skip_frame = "DEFAULT"
-        yield from (frame for frame in stream.decode(None) if frame.pts in wanted)
+        yield from (f for f in stream.decode(None) if f.pts in wanted or f.is_corrupt)
         decoder.flush_buffers()
 
 

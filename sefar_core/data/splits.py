@@ -1,33 +1,28 @@
 """Which clips are labeled, unlabeled, for validation, for test.
 
-The official validation list is the test split; nothing is tuned on it. Validation clips are cut
-out of the training pool by source video, so that none of them shares athlete, camera or arena
-with a training clip. The labeled part is a prefix of one seeded order of the pool: with one seed,
-what is labeled at 5 % is labeled at 10 % too.
+First the test clips: as the data set lists them, or cut anew so that no source video is on both
+sides. Nothing is tuned on them. Validation clips are cut out of the training pool by source
+video, so that none of them shares athlete, camera or arena with a training clip. The labeled part
+is a prefix of one seeded order of the pool: with one seed, what is labeled at 5 % is labeled at
+10 % too.
 """
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from typing import Literal
 
-import numpy as np
-
-from qa_data.annotations import event_of
+from qa_data.annotations import Interval
 from qa_data.manifest import SPLITS, Clip, without_label
-
-VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows most classes is kept
-
-
-class SplitError(ValueError):
-    """A split that cannot be made as asked. The message says what stands against it."""
+from sefar_core.data.leaks import leak_report
+from sefar_core.data.separation import OneSided, TestCut
+from sefar_core.data.sources import SplitError, cut_sources, unit_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """How a training pool is cut."""
+    """How the clips of a data set are cut."""
 
     rate: float = 0.1
     """Labeled share of the pool, in (0, 1]."""
@@ -39,6 +34,16 @@ class SplitConfig:
     """Share of the clips (see val_from) that becomes validation clips, in [0, 1)."""
     val_from: Literal["labeled", "pool"] = "labeled"
     """Validation clips cost labels (labeled), or are labels on top of the rate (pool)."""
+    test_cut: TestCut = "by_source"
+    """Training and test clips cut anew so that they share no source video, if the lists let them
+    share any (by_source); as listed (official); test as listed, and training without the clips of
+    its source videos (official_disjoint)."""
+    test_rate: float = 0.2
+    """Share of the clips that becomes the test split of a data set without one, in [0, 1)."""
+    one_sided: OneSided = "refuse"
+    """Classes that cannot be on both sides of the test cut, since their clips come from too few
+    source videos: an error that names them; keep them where they are (after a new cut: in
+    training); or leave all their clips out."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,6 +51,8 @@ class SplitConfig:
             raise ValueError(f"rate must be in (0, 1], got {self.rate}")
         if not 0 <= self.val_rate < 1:
             raise ValueError(f"val_rate must be in [0, 1), got {self.val_rate}")
+        if not 0 <= self.test_rate < 1:
+            raise ValueError(f"test_rate must be in [0, 1), got {self.test_rate}")
         if self.min_per_class < 1:
             raise ValueError(f"min_per_class must be at least 1, got {self.min_per_class}")
 
@@ -78,19 +85,19 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
     if config.val_from == "labeled":
         labeled = draw_labeled(pool, config)
         sources = cut_sources(labeled, config.val_rate, random.Random(f"{config.seed} val"))
-        val = [clip for clip in labeled if clip.source in sources]
-        labeled = [clip for clip in labeled if clip.source not in sources]
+        val = [clip for clip in labeled if unit_of(clip) in sources]
+        labeled = [clip for clip in labeled if unit_of(clip) not in sources]
     else:
         sources = cut_sources(pool, config.val_rate, random.Random(f"{config.seed} val"))
-        val = [clip for clip in pool if clip.source in sources]
-        labeled = draw_labeled([clip for clip in pool if clip.source not in sources], config)
+        val = [clip for clip in pool if unit_of(clip) in sources]
+        labeled = draw_labeled([clip for clip in pool if unit_of(clip) not in sources], config)
     split_of = {clip.id: "val" for clip in val} | {clip.id: "labeled" for clip in labeled}
     return [
         replace(clip, split=split_of[clip.id])
         if clip.id in split_of
         else without_label(replace(clip, split="unlabeled"))
         for clip in pool
-        if clip.id in split_of or clip.source not in sources
+        if clip.id in split_of or unit_of(clip) not in sources
     ]
 
 
@@ -129,101 +136,33 @@ def stratified_order(
     return [clip for _, clip in ranked], least
 
 
-def cut_sources(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
-    """Source videos that hold about `rate` of the clips, while every class keeps a clip elsewhere.
+def summary(
+    clips: Sequence[Clip],
+    config: SplitConfig,
+    *,
+    classes: Mapping[int, str] | None = None,
+    times: Mapping[str, Interval] | None = None,
+) -> dict:
+    """Settings, counts and leaks of a split, as plain values for splits.json.
 
-    Raises:
-        SplitError: less than half of what was asked for can be cut.
+    Args:
+        clips: of all splits.
+        config: what they were cut by.
+        classes: names of all classes by label; None: the classes that the clips show.
+        times: when clips begin and end in their source, by id, where the clips do not say it.
     """
-    wanted = rate * len(clips)
-    if wanted < 0.5:
-        return set()
-    counts, sources, labels = _count_table(clips)
-    best: list[int] = []
-    best_merit = (-1, -np.inf)
-    for _ in range(VAL_TRIES):
-        chosen = _fill(counts, rng.sample(range(len(sources)), len(sources)), wanted)
-        inside = counts[chosen].sum(axis=0)
-        merit = (int((inside > 0).sum()), -abs(float(inside.sum()) - wanted))
-        if merit > best_merit:
-            best, best_merit = chosen, merit
-    if counts[best].sum() < wanted / 2:
-        single = [
-            label for label, row in zip(labels, counts.T, strict=True) if (row > 0).sum() == 1
-        ]
-        raise SplitError(
-            f"{wanted:.0f} of {len(clips)} clips were to become validation clips, but only "
-            f"{int(counts[best].sum())} can leave training by whole source videos without taking "
-            f"a class's last clip. {len(single)} classes come from one source video only: "
-            f"{single}. Lower val_rate, raise rate, or take val_from='pool'."
-        )
-    return {sources[index] for index in best}
-
-
-def leaks(clips: Iterable[Clip]) -> dict[str, dict[str, int]]:
-    """What each two splits share: clip ids, source videos, routines, and clips of shared sources.
-
-    `clips_of_shared_sources` counts the clips of the second split whose source is in the first.
-    """
-    members: dict[str, list[Clip]] = {split: [] for split in SPLITS}
-    for clip in clips:
-        members[clip.split].append(clip)
-    report = {}
-    for first, second in combinations([split for split in SPLITS if members[split]], 2):
-        shared_sources = {clip.source for clip in members[first]} & {
-            clip.source for clip in members[second]
-        }
-        report[f"{first}-{second}"] = {
-            "clips": _num_shared(members[first], members[second], lambda clip: clip.id),
-            "sources": len(shared_sources),
-            "routines": _num_shared(
-                members[first], members[second], lambda clip: event_of(clip.id)
-            ),
-            "clips_of_shared_sources": sum(c.source in shared_sources for c in members[second]),
-        }
-    return report
-
-
-def summary(clips: Sequence[Clip], config: SplitConfig) -> dict:
-    """Settings, counts and leaks of a split, as plain values for splits.json."""
     per_split = Counter(clip.split for clip in clips)
     per_class: Mapping[str, Counter] = {split: Counter() for split in SPLITS}
+    sources: Mapping[str, set] = {split: set() for split in SPLITS}
     for clip in clips:
         if clip.label is not None:
             per_class[clip.split][clip.label] += 1
+        if clip.source:
+            sources[clip.split].add(clip.source)
     return {
         "settings": asdict(config),
         "clips": {split: per_split[split] for split in SPLITS},
-        "sources": {s: len({c.source for c in clips if c.split == s}) for s in SPLITS},
+        "sources": {split: len(found) for split, found in sources.items()},
         "clips_per_class": {s: dict(sorted(n.items())) for s, n in per_class.items() if n},
-        "leaks": leaks(clips),
+        **leak_report(clips, classes=classes, times=times),
     }
-
-
-def _num_shared(first: Sequence[Clip], second: Sequence[Clip], key: Callable[[Clip], str]) -> int:
-    return len({key(clip) for clip in first} & {key(clip) for clip in second})
-
-
-def _count_table(clips: Sequence[Clip]) -> tuple[np.ndarray, list[str], list[int]]:
-    """Clips by (source, class), with the names of the rows and the columns."""
-    sources = sorted({clip.source for clip in clips})
-    labels = sorted({clip.label for clip in clips if clip.label is not None})
-    row, column = ({key: i for i, key in enumerate(keys)} for keys in (sources, labels))
-    counts = np.zeros((len(sources), len(labels)), dtype=int)
-    for clip in clips:
-        counts[row[clip.source], column[clip.label]] += 1
-    return counts, sources, labels
-
-
-def _fill(counts: np.ndarray, order: Sequence[int], wanted: float) -> list[int]:
-    """Sources in this order that bring the cut nearer to `wanted` clips and leave every class."""
-    outside = counts.sum(axis=0)
-    chosen, size = [], 0
-    for index in order:
-        more = int(counts[index].sum())
-        nearer = abs(size + more - wanted) < abs(size - wanted)
-        if nearer and (outside - counts[index] > 0).all():
-            chosen.append(index)
-            size += more
-            outside = outside - counts[index]
-    return chosen

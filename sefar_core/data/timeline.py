@@ -6,7 +6,7 @@ and their timestamps, sorted, say when. Decoding in order and counting then name
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from av.container import InputContainer
@@ -77,9 +77,11 @@ def stretch(
     seek_to, step_back = target, ticks_per_s
     while True:
         container.seek(max(int(seek_to), first_packet), stream=stream)
-        packets = list(_until(_packets(container, stream), stop))
+        packets, goes_on = _until(_packets(container, stream), stop)
         if seek_to <= first_packet or (packets and _shown(packets[0]) <= target):
-            return _timeline(packets, stream, origin=origin)
+            found = _timeline(packets, stream, origin=origin)
+            # What comes later is shown later: until then there is no end.
+            return replace(found, end_s=max(found.end_s, end_s)) if goes_on and end_s else found
         # An index by decoding time, or none, can lead to a keyframe that is shown too late.
         seek_to -= step_back
         step_back *= 2
@@ -127,12 +129,16 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]
             yield packet
 
 
-def _until(packets: Iterable[Packet], stop: float | None) -> Iterator[Packet]:
-    """The packets of frames that may be shown before `stop`: none is shown before its decoding."""
+def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet], bool]:
+    """The packets of frames that may be shown before `stop` (none is shown before its decoding),
+    and whether others follow.
+    """
+    before: list[Packet] = []
     for packet in packets:
         if stop is not None and packet.dts is not None and packet.dts >= stop:
-            return
-        yield packet
+            return before, True
+        before.append(packet)
+    return before, False
 
 
 def _beginning(container: InputContainer, stream: VideoStream) -> tuple[int, int]:

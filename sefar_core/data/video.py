@@ -1,16 +1,17 @@
-"""Frames of a video file, asked for by time.
+"""Frames of a video file, or of a folder of numbered pictures, asked for by time.
 
 Time rather than frame numbers, so that sources of 25, 30, 50 and 60 frames a second are seen at the
 same moments. Each request is one pass over the file or, for a stretch of a long one, from the
-keyframe before it; what it gives equals a full decode in order (decoding.py).
+keyframe before it; what it gives equals a full decode in order (decoding.py). Of a folder
+(frame_folder.py) only the pictures that are wanted are opened.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
@@ -23,8 +24,11 @@ from sefar_core.data.decoding import (
     opened,
     pictures,
     quarter_turns,
+    upright_size,
 )
+from sefar_core.data.frame_folder import FrameFolder, open_folder, probe_folder
 from sefar_core.data.timeline import ROUNDING_S, Timeline
+from sefar_core.data.video_info import VideoInfo
 
 __all__ = [
     "VideoInfo",
@@ -32,37 +36,11 @@ __all__ = [
     "clip_length",
     "count_decoded",
     "frames_at",
+    "info_of",
     "probe",
     "read_clip",
     "read_fractions",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What the packets and the first picture of a file tell.
-
-    Attributes:
-        num_frames: frames that are shown, which can be fewer than the file's header says.
-        times_s: when each appears, seconds from the first.
-        duration_s: from the first frame's appearance to the last one's end.
-        fps: shown frames per second, on average.
-        width: pixels, upright.
-        height: pixels, upright.
-        rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
-        codec: the decoder's name.
-        flags: what readers that trust the header stumble over; see `timeline.oddities`.
-    """
-
-    num_frames: int
-    times_s: tuple[float, ...]
-    duration_s: float
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    flags: tuple[str, ...]
 
 
 def probe(path: Path) -> VideoInfo:
@@ -71,24 +49,37 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         VideoReadError: missing, empty, no video, or the first picture does not decode.
     """
+    if path.is_dir():
+        return probe_folder(open_folder(path))
     with opened(path) as (container, stream):
         shown = timeline.whole(container, stream)
         first = next(counted(path, shown), None)
         if first is None:
             raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
-        turns = quarter_turns(first) % 4
-        height, width = (first.height, first.width)[:: -1 if turns % 2 else 1]
-        return VideoInfo(
-            num_frames=len(shown.times_s),
-            times_s=tuple(shown.times_s.tolist()),
-            duration_s=shown.end_s,
-            fps=len(shown.times_s) / shown.end_s,
-            width=width,
-            height=height,
-            rotation=turns * 90,
-            codec=stream.codec_context.name,
-            flags=timeline.oddities(stream, shown, rotated=turns != 0),
-        )
+        return info_of(stream, shown, first)
+
+
+def info_of(stream: VideoStream, shown: Timeline, first: VideoFrame) -> VideoInfo:
+    """What the packets of a file and its first picture tell.
+
+    Args:
+        stream: of an open file.
+        shown: all of its frames.
+        first: the first of them, decoded.
+    """
+    turns = quarter_turns(first) % 4
+    width, height = upright_size(first)
+    return VideoInfo(
+        num_frames=len(shown.times_s),
+        times_s=tuple(shown.times_s.tolist()),
+        duration_s=shown.end_s,
+        fps=len(shown.times_s) / shown.end_s,
+        width=width,
+        height=height,
+        rotation=turns * 90,
+        codec=stream.codec_context.name,
+        flags=timeline.oddities(stream, shown, rotated=turns != 0),
+    )
 
 
 def frames_at(
@@ -108,8 +99,8 @@ def frames_at(
     """
     moments = np.asarray(moments_s, dtype=np.float64)
     refuse_outside(moments, high=np.inf, name="moments_s")
-    with opened(path) as (container, stream):
-        return _read(path, timeline.whole(container, stream), moments, short_side)
+    with _shown(path) as (shown, _, _):
+        return _read(path, shown, moments, short_side)
 
 
 def read_fractions(
@@ -136,8 +127,7 @@ def read_fractions(
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
     places = places_of(fractions)
-    with opened(path) as (container, stream):
-        shown, start, end = _span(container, stream, start_s, end_s)
+    with _shown(path, start_s, end_s) as (shown, start, end):
         return _read(path, shown, start + places * (end - start), short_side)
 
 
@@ -166,13 +156,12 @@ def read_clip(
     Raises:
         VideoReadError: the file is unreadable, or fewer frames come out of it than it holds.
     """
-    with opened(path) as (container, stream):
-        shown, start, end = _span(container, stream, start_s, end_s)
+    with _shown(path, start_s, end_s) as (shown, start, end):
         refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, end - ROUNDING_S)
         first = shown.shown_at(np.array([start]))[0]
         numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
         places = (shown.times_s[numbers] - start) / (end - start)
-        return pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
+        return _pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
@@ -181,8 +170,7 @@ def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None
     Raises:
         VideoReadError: the file is unreadable.
     """
-    with opened(path) as (container, stream):
-        _, start, end = _span(container, stream, start_s, end_s)
+    with _shown(path, start_s, end_s) as (_, start, end):
         return end - start
 
 
@@ -194,28 +182,46 @@ def count_decoded(
     Raises:
         VideoReadError: the file is unreadable, or the decoder refuses a frame.
     """
-    with opened(path) as (container, stream):
-        shown, _, _ = _span(container, stream, start_s, end_s)
-        return sum(1 for _ in counted(path, shown)), len(shown.times_s)
+    with _shown(path, start_s, end_s) as (shown, _, _):
+        frames = shown.decode() if isinstance(shown, FrameFolder) else counted(path, shown)
+        return sum(1 for _ in frames), len(shown.times_s)
 
 
-def _span(
-    container: InputContainer, stream: VideoStream, start_s: float | None, end_s: float | None
-) -> tuple[Timeline, float, float]:
+@contextmanager
+def _shown(
+    path: Path, start_s: float | None = None, end_s: float | None = None
+) -> Iterator[tuple[Timeline | FrameFolder, float, float]]:
     """The frames of a clip, and where it starts and ends, seconds from the first shown frame."""
-    if start_s is None and end_s is None:
-        shown = timeline.whole(container, stream)
-        return shown, 0.0, shown.end_s
     start = start_s or 0.0
     if end_s is not None and end_s <= start:
-        raise ValueError(f"{container.name}: a clip from {start} s to {end_s} s has no length")
-    shown = timeline.stretch(container, stream, start, end_s)
-    return shown, start, shown.end_s if end_s is None else end_s
+        raise ValueError(f"{path}: a clip from {start} s to {end_s} s has no length")
+    whole = start_s is None and end_s is None
+    shown: Timeline | FrameFolder
+    if path.is_dir():
+        shown = open_folder(path) if whole else open_folder(path).stretch(start, end_s)
+        yield shown, start, shown.end_s if end_s is None else end_s
+        return
+    with opened(path) as (container, stream):
+        if whole:
+            shown = timeline.whole(container, stream)
+        else:
+            shown = timeline.stretch(container, stream, start, end_s)
+        yield shown, start, shown.end_s if end_s is None else end_s
 
 
-def _read(path: Path, shown: Timeline, moments: np.ndarray, short_side: int | None) -> Tensor:
+def _read(
+    path: Path, shown: Timeline | FrameFolder, moments: np.ndarray, short_side: int | None
+) -> Tensor:
     refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, float(moments.max()))
-    return pictures(path, shown, shown.shown_at(moments), short_side)
+    return _pictures(path, shown, shown.shown_at(moments), short_side)
+
+
+def _pictures(
+    path: Path, shown: Timeline | FrameFolder, numbers: np.ndarray, short_side: int | None
+) -> Tensor:
+    if isinstance(shown, FrameFolder):
+        return shown.pictures(numbers, short_side)
+    return pictures(path, shown, numbers, short_side)
 
 
 def refuse_beyond(path: Path, last_s: float, end_s: float, moment_s: float) -> None:

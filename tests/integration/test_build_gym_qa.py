@@ -51,8 +51,9 @@ def gym(tmp_path_factory):
 
 def split_arguments(gym, out):
     return [
-        "--categories", gym / "categories.txt", "--train-list", gym / "train_element.txt",
-        "--test-list", gym / "val_element.txt", "--video-root", gym / "videos",
+        "finegym", "--categories", gym / "categories.txt",
+        "--train-list", gym / "train_element.txt", "--test-list", gym / "val_element.txt",
+        "--video-root", gym / "videos",
         "--rate", "0.5", "--val-rate", "0.2", "--out", out,
     ]  # fmt: skip
 
@@ -120,7 +121,7 @@ def test_missing_videos_are_all_named_at_once_and_nothing_is_written(gym, tmp_pa
     arguments[arguments.index("--video-root") + 1] = tmp_path
     done = run("make_splits.py", *arguments)
     assert done.returncode == 1
-    assert "160 of 160 video files are not in" in done.stderr
+    assert "160 of 160 listed clips are not beneath the video root" in done.stderr
     assert done.stderr.count(".mp4") >= 10
     assert not (tmp_path / "out").exists()
 
@@ -130,4 +131,4 @@ def test_a_clip_in_both_lists_is_refused(gym, tmp_path):
     arguments[arguments.index("--test-list") + 1] = gym / "train_element.txt"
     done = run("make_splits.py", *arguments)
     assert done.returncode == 1
-    assert "120 clips stand in the training list and in the test list" in done.stderr
+    assert "120 clips stand in the training list and in another list" in done.stderr

@@ -1,17 +1,25 @@
 """The doctor names every broken clip at once, and writes only what it is asked to."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qa_data.manifest import Clip, read_manifest, write_manifest
+from sefar_core.data import health
 from sefar_core.data.health import check_clips
+from sefar_core.data.watched import Lost, watched
 from tests.oracles import videos as oracle
+from tests.oracles.poison import poisoned_check, poisoned_square
 
 ROOT = Path(__file__).parents[2]
+POISON = "tests.oracles.poison"
 
 
 def noise() -> np.ndarray:
@@ -58,10 +66,10 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
     )
 
 
-def faults(folder: Path, *, quick: bool, workers: int = 0) -> dict[str, tuple[str, ...]]:
+def faults(folder: Path, *, quick: bool, workers: int = 0) -> dict[str, tuple]:
     clips = read_manifest(folder / "manifest.csv")
     files = check_clips(clips, folder / "videos", quick=quick, workers=workers)
-    return {health.clip.id: health.faults for file in files for health in file}
+    return {found.clip.id: found.faults for file in files for found in file}
 
 
 def test_every_fault_is_named_with_its_cause(folder):
@@ -71,12 +79,12 @@ def test_every_fault_is_named_with_its_cause(folder):
         "missing": "does not exist",
         "long": "ends after 0.400 s, but the clip is listed to 3.0 s",
         "counted": "holds 12 frames, but 65 are listed",
-        "damaged": "frames were read before that",
+        "damaged": "does not decode at frame",
         "cut_off": "is cut off",
     }
     assert {name for name, words in found.items() if words} == set(causes)
     for name, cause in causes.items():
-        assert cause in found[name][0]
+        assert cause in found[name][0].words
 
 
 def test_a_quick_check_reads_no_pictures_and_says_less(folder):
@@ -89,32 +97,134 @@ def test_several_processes_find_what_one_finds(folder):
     assert faults(folder, quick=False, workers=2) == faults(folder, quick=False)
 
 
+@pytest.mark.timeout(60)
+def test_what_dies_or_hangs_is_told_and_the_others_go_on():
+    tasks = ["1", "exit", "2", "abort", "hang", "raise", "3", "4"]
+    answers = dict(watched(poisoned_square, tasks, workers=2, patience_s=2.0, preload=POISON))
+    assert {task: answers[task] for task in "1234"} == {"1": 1, "2": 4, "3": 9, "4": 16}
+    assert answers["exit"] == Lost("crashed", "the process that checked it died (exit code 3)")
+    assert answers["abort"] == Lost("crashed", "the process that checked it died (SIGABRT)")
+    assert answers["raise"] == Lost("crashed", "the process that checked it died (exit code 1)")
+    assert answers["hang"].kind == "hung"
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(health, "check_file", poisoned_check)
+    oracle.write_video(tmp_path / "sound.mp4", oracle.numbered_frames(3))
+    clips = [
+        Clip(id=n, path=n, split="unlabeled")
+        for n in ("sound.mp4", "exit.mp4", "hang.mp4", "missing.mp4")
+    ]
+    files = check_clips(clips, tmp_path, quick=False, workers=2, patience_s=4.0)
+    found = {file[0].clip.path: file[0].faults for file in files}
+    assert found["sound.mp4"] == ()
+    assert [fault.kind for fault in found["missing.mp4"]] == ["missing"]
+    (crash,) = found["exit.mp4"]
+    assert crash.kind == "crashed" and "exit.mp4: the process that checked it died" in crash.words
+    (hang,) = found["hang.mp4"]
+    assert hang.kind == "hung" and "came no further in 4 s" in hang.words
+
+
+@pytest.mark.timeout(60)
+def test_no_process_stays_behind_when_the_check_is_left():
+    before = set(active_children())
+    tasks = [str(number) for number in range(50)]
+    found = watched(poisoned_square, tasks, workers=2, patience_s=60.0, preload=POISON)
+    next(found)
+    assert len(set(active_children()) - before) == 2
+    found.close()
+    assert set(active_children()) <= before
+
+
 def test_the_script_reports_all_and_fails(folder, tmp_path):
-    done = run(
-        folder, "--workers", "0", "--table", tmp_path / "t.csv", "--write-clean", tmp_path / "m.csv"
-    )
+    outputs = ["--table", tmp_path / "t.csv", "--write-clean", tmp_path / "m.csv"]
+    done = run(folder, "--workers", "0", *outputs)
     assert done.returncode == 1, done.stderr
     for name in ("empty", "missing", "long", "counted", "damaged", "cut_off"):
         assert f"\n{name}: " in f"\n{done.stdout}"
-    assert "9 clips: 3 sound, 6 broken" in done.stdout
-    assert "1 clips: variable_rate" in done.stdout
+    assert done.stdout.endswith("9 clips in 6 files: 3 sound, 6 broken\n")
+    told = {kind: int(count) for count, kind in re.findall(r"(?m)^ +(\d+)  (.*)$", done.stdout)}
+    assert told["missing"] == told["empty"] == told["cut off"] == 1
+    assert told["too short"] == told["undecodable"] == 2
+    assert told["variable_rate"] == 1
     clean = read_manifest(tmp_path / "m.csv")
     assert [clip.id for clip in clean] == ["sound", "part", "uneven"]
     assert (clean[0].num_frames, clean[0].fps, clean[0].rotation) == (12, 30.0, 0)
-    assert clean[2].flags == "variable_rate"
-    assert len((tmp_path / "t.csv").read_text().splitlines()) == 10
+    assert clean[2].flags == "variable_rate small"
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(lines) == 10
+    assert lines[1] == "sound,sound.mp4,sound,12,30.0,64,48,0,h264,small,"
 
 
 def test_the_script_writes_nothing_unasked_and_passes_a_sound_set(folder, tmp_path):
     clips = [clip for clip in read_manifest(folder / "manifest.csv") if clip.id == "sound"]
     (tmp_path / "videos").symlink_to(folder / "videos")
     write_manifest(clips, tmp_path / "manifest.csv")
-    done = run(tmp_path, "--workers", "0", "--quick")
+    done = run(tmp_path, "--workers", "2", "--quick")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.csv", "videos"]
 
 
-def test_a_missing_manifest_is_named(tmp_path):
-    done = run(tmp_path)
+def test_no_manifest_of_nothing_is_written(folder, tmp_path):
+    clips = [clip for clip in read_manifest(folder / "manifest.csv") if clip.id == "missing"]
+    (tmp_path / "videos").symlink_to(folder / "videos")
+    write_manifest(clips, tmp_path / "manifest.csv")
+    done = run(tmp_path, "--workers", "0", "--write-clean", tmp_path / "clean.csv")
     assert done.returncode == 1
-    assert done.stderr.startswith("check_videos: no manifest at")
+    assert "is not written: no clip is sound" in done.stderr
+    assert not (tmp_path / "clean.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--write-clean", "{}/videos/../manifest.csv"], "must be different files"),
+        (["--table", "{0}/a.csv", "--write-clean", "{0}/a.csv"], "must be different files"),
+        (["--video-root", "{}/nowhere"], "there is no folder"),
+        (["--manifest", "{}/none.csv"], "check_videos: no manifest at"),
+        (["--manifest", "{}/videos/sound.mp4"], "check_videos: "),
+        (["--workers", "-1"], "must be positive"),
+        (["--workers", "many"], "--workers"),
+    ],
+)
+def test_a_check_that_cannot_be_made_is_told_by_its_exit_code(folder, options, reason):
+    before = (folder / "manifest.csv").read_bytes()
+    done = run(folder, *(option.format(folder) for option in options))
+    assert done.returncode == 2
+    assert reason in done.stderr and "Traceback" not in done.stderr
+    assert (folder / "manifest.csv").read_bytes() == before
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_tells_what_was_found_and_writes_nothing(tmp_path):
+    (tmp_path / "videos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 96, 128, 3), dtype=np.uint8)
+    video = oracle.write_video(tmp_path / "noise.mp4", noise)
+    clips = [Clip(id=str(n), path=f"{n}.mp4", split="unlabeled") for n in range(2000)]
+    for clip in clips:
+        (tmp_path / "videos" / clip.path).hardlink_to(video)
+    write_manifest(clips, tmp_path / "manifest.csv")
+    command = [sys.executable, "scripts/check_videos.py", "--manifest", tmp_path / "manifest.csv"]
+    command += ["--video-root", tmp_path / "videos", "--workers", "2"]
+    command += ["--table", tmp_path / "t.csv"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    seen = b""
+    while not re.search(rb" [1-9]\d*/2000", seen):
+        piece = os.read(process.stderr.fileno(), 4096)
+        assert piece, seen
+        seen += piece
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(rb"stopped after \d+ of 2000 clips", stderr)
+    assert b"Traceback" not in stderr
+    assert re.search(rb"(\d+) clips in \1 files: \1 sound, 0 broken", stdout)
+    assert not (tmp_path / "t.csv").exists()

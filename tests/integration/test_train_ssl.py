@@ -41,6 +41,7 @@ def world(tmp_path_factory):
     make_set(root / "gym", settings)
     made = script(
         "make_splits.py",
+        "finegym",
         *("--categories", root / "gym/categories.txt", "--out", root / "splits"),
         *("--train-list", root / "gym/train_element.txt"),
         *("--test-list", root / "gym/val_element.txt", "--video-root", root / "gym/videos"),

@@ -1,5 +1,6 @@
 """Slow, plain counterparts of qa_data's arithmetic: every subset is visited."""
 
+from fractions import Fraction
 from itertools import combinations
 from math import prod
 
@@ -41,3 +42,79 @@ def answer_given_set(shares, weights, size):
         members: {answer: one / sum(by_answer.values()) for answer, one in by_answer.items()}
         for members, by_answer in joint.items()
     }
+
+
+def two_by_two(attributes):
+    """Every four positions whose attributes (tuples) differ as the corners of a grid do.
+
+    Each of the four has one other that differs from it in one place, one in another place, and one
+    in both places and no more; the two places are the same for all.
+    """
+    found = []
+    for four in combinations(range(len(attributes)), 4):
+        seen = []
+        for one in four:
+            differences = sorted(
+                tuple(
+                    place
+                    for place, (mine, its) in enumerate(
+                        zip(attributes[one], attributes[other], strict=True)
+                    )
+                    if mine != its
+                )
+                for other in four
+                if other != one
+            )
+            seen.append(differences)
+        places = sorted({place for differences in seen for one in differences for place in one})
+        if len(places) == 2:
+            first, second = places
+            corner = sorted([(first,), (second,), (first, second)])
+            if all(differences == corner for differences in seen):
+                found.append(four)
+    return found
+
+
+def largest_packing(num_clips, blocks):
+    """Largest sum of block weights under the limits: the best corner of all corners.
+
+    A corner is where as many limits as there are blocks hold with equality, a limit being a
+    member's clips or a weight of zero.
+    """
+    rows = [
+        ([Fraction(unit in block) for block in blocks], Fraction(clips))
+        for unit, clips in enumerate(num_clips)
+    ]
+    zeros = [
+        ([Fraction(place == other) for other in range(len(blocks))], Fraction(0))
+        for place in range(len(blocks))
+    ]
+    best = Fraction(0)
+    for tight in combinations(rows + zeros, len(blocks)):
+        corner = _solved(tight)
+        if corner is None or min(corner) < 0:
+            continue
+        if all(
+            sum(a * x for a, x in zip(row, corner, strict=True)) <= limit for row, limit in rows
+        ):
+            best = max(best, sum(corner))
+    return float(best)
+
+
+def _solved(equations):
+    """Solution of as many equations as unknowns, in fractions, or None if there is not one."""
+    table = [[*row, right] for row, right in equations]
+    size = len(table)
+    for column in range(size):
+        pivot = next((row for row in range(column, size) if table[row][column]), None)
+        if pivot is None:
+            return None
+        table[column], table[pivot] = table[pivot], table[column]
+        table[column] = [cell / table[column][column] for cell in table[column]]
+        for row in range(size):
+            if row != column:
+                by = table[row][column]
+                table[row] = [
+                    mine - by * its for mine, its in zip(table[row], table[column], strict=True)
+                ]
+    return [row[-1] for row in table]

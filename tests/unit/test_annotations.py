@@ -1,14 +1,18 @@
 """Element lists, annotation JSON and tables of times, turned into clips."""
 
 import json
+from itertools import pairwise
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from qa_data.annotations import (
     AnnotationError,
     ClipId,
     Interval,
     event_of,
+    intervals_of,
     read_annotations,
     read_elements,
     read_times,
@@ -18,6 +22,7 @@ from qa_data.annotations import (
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass, read_categories
 from tests.finegym import finegym_folder
+from tests.oracles import finegym_lists as oracle
 
 VAULT = "-a_E_0_A_0x_E_002681_002688_A_0000_0006"  # a source id that looks like a clip id
 BARS = "0LtLS9wROrk_E_002407_002435_A_0003_0005"
@@ -131,9 +136,175 @@ def test_a_table_of_times_is_read_by_its_suffix(tmp_path):
     path.write_text(f"full_id,Subaction_start\n{BARS},1\n", encoding="utf-8")
     with pytest.raises(AnnotationError, match="no column 'Subaction_end'"):
         read_times(path)
-    path.write_text("full_id,Subaction_start,Subaction_end\nx,1,soon\n", encoding="utf-8")
+    path.write_text(f"full_id,Subaction_start,Subaction_end\n{BARS},1,soon\n", encoding="utf-8")
     with pytest.raises(AnnotationError, match="line 2: .*'soon'"):
         read_times(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (f"{BARS},1", "line 2: more or fewer cells"),
+        (f"{BARS},1,2,3", "line 2: more or fewer cells"),
+        (f"{BARS},1,nan", "line 2: found .*nan"),
+        (f"{BARS},1,1e999", "line 2: found .*inf"),
+        (f"{BARS},1,\n", "line 2: could not convert"),
+        ("x,1,2", "line 2: found 'x'; expected a clip id"),
+        (f"{BARS},1,2\r\n{BARS},1,2", f"line 3: {BARS} is listed twice"),
+        (f'"{"x" * 200_000}",1,2', "field larger than field limit"),
+    ],
+)
+def test_a_bad_row_of_times_is_named_by_its_line(tmp_path, rows, found):
+    path = tmp_path / "times.csv"
+    path.write_bytes(f"full_id,Subaction_start,Subaction_end\n{rows}".encode())
+    with pytest.raises(
+        AnnotationError, match=f"times.csv, {'.*' if 'field' in found else ''}{found}"
+    ):
+        read_times(path)
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        ('{"timestamps": [[1, 9]], "timestamps": [[2, 9]]}', "key 'timestamps' stands twice"),
+        ('{"timestamps": [[1, 9]], "segments": {"A_0000_0001": {}, "A_0000_0001": {}}}', "twice"),
+        ('{"timestamps": [[NaN, 9]]}', "found NaN in place of a number"),
+        ('{"timestamps": [[1e999, 9]]}', r"timestamps are \[\[inf, 9\]\]"),
+        ('{"timestamps": [[true, 9]]}', r"timestamps are \[\[True, 9\]\]"),
+        (f'{{"timestamps": [[{"9" * 400}, 9]]}}', "timestamps are"),
+        (f'{{"timestamps": [[{"9" * 5000}, 9]]}}', "is not JSON: Exceeds the limit"),
+        ("[" * 100_000, "is not JSON: maximum recursion depth"),
+        ('{"timestamps": [[1, 9]], "segments": []}', r"found \[\]; expected an object"),
+    ],
+)
+def test_json_that_python_reads_in_silence_is_refused(tmp_path, event, found):
+    text = f'{{"0LtLS9wROrk": {{"E_002407_002435": {event}}}}}'
+    with pytest.raises(AnnotationError, match=f"elements.txt.*{found}"):
+        read_annotations(listed(tmp_path, text))
+
+
+def test_a_source_that_climbs_out_of_its_folder_is_refused(tmp_path):
+    with pytest.raises(AnnotationError, match="line 1: found"):
+        read_elements(listed(tmp_path, "../../../../" + BARS[12:] + " 1"))
+    with pytest.raises(AnnotationError, match="found '../../.././'"):
+        read_annotations(annotated(tmp_path, {"../../.././": {}}))
+
+
+def test_what_only_some_versions_have_is_passed_over(tmp_path):
+    """FineGym-AQA adds scores, names and codes; v1.0 has events without `segments`."""
+    more = {
+        "0LtLS9wROrk": {
+            "E_002407_002435": {
+                "score": 13.2,
+                "name": "A. B.",
+                "event": 4,
+                "timestamps": [[2407.04, 2435.28]],
+                "segments": {"A_0003_0005": {"code": "3.2", "timestamps": [[3.45, 5.64]]}},
+            },
+            "E_003000_003010": {"timestamps": [[3000, 3010]]},
+        }
+    }
+    assert read_annotations(annotated(tmp_path, more)) == {BARS: Interval(2410.49, 2412.68)}
+
+
+SECONDS = st.integers(0, 9_000_000).map(lambda milliseconds: milliseconds / 1000)
+NAMES = st.text("abAB01-_", min_size=11, max_size=11)
+FILES = st.one_of(
+    st.binary(max_size=60),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
+)
+
+
+@st.composite
+def routines(draw):
+    """Invented routines with sub-actions of one to three stages, all clip ids different."""
+    found = []
+    for source in draw(st.lists(NAMES, max_size=3, unique=True)):
+        start = draw(SECONDS)
+        bounds = sorted(draw(st.lists(SECONDS, min_size=2, max_size=8, unique_by=int)))
+        num_stages = draw(st.integers(1, 3))
+        stages = list(pairwise(bounds))
+        actions = [
+            (stages[k : k + num_stages], draw(st.integers(0, 998)))
+            for k in range(0, len(stages), num_stages)
+        ]
+        found.append(oracle.Routine(source, 4, start, start + 9000, actions))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@settings(max_examples=40, deadline=None)
+@given(routines=routines(), end=st.sampled_from(["\n", "\r\n"]), bom=st.booleans())
+def test_lists_and_times_come_back_as_they_were_written(folder, routines, end, bom):
+    clips = oracle.clips(routines)
+    assume(clips)
+    times = {clip_id: Interval(start, finish) for clip_id, _, start, finish in clips}
+    mark = "\ufeff" * bom
+    assert read_annotations(listed(folder, mark + oracle.annotation_json(routines))) == times
+    table = folder / "times.CSV"
+    table.write_bytes((mark + oracle.timestamp_csv(routines)).encode())
+    assert read_times(table) == times
+    elements = read_elements(listed(folder, (mark + oracle.element_list(routines, end)).rstrip()))
+    assert elements == [(clip_id, label) for clip_id, label, _, _ in clips]
+    assert list(intervals_of([clip_id for clip_id, _ in elements], times)) == list(times)
+
+
+def refused_by_name(read, path):
+    """Whether the file is refused; any other error than AnnotationError is the test's."""
+    try:
+        read(path)
+    except AnnotationError as error:
+        assert str(path) in str(error)
+        assert len(str(error)) < 1000
+        return True
+    return False
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=FILES)
+def test_any_bytes_are_refused_by_the_files_name(folder, content):
+    path = folder / "noise.csv"
+    for head, read in (
+        (b"", read_elements),
+        (f"{BARS} 1\n".encode(), read_elements),
+        (b"", read_annotations),
+        (b'{"0LtLS9wROrk": ', read_annotations),
+        (b"", read_times),
+        (b"full_id,Subaction_start,Subaction_end\n", read_times),
+    ):
+        path.write_bytes(head + content)
+        refused = refused_by_name(read, path)
+        assert refused or read is not read_annotations or b"{" in head + content
+
+
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(10**400)
+)
+KEYS = st.sampled_from(
+    ["0LtLS9wROrk", "E_002407_002435", "A_0003_0005", "timestamps", "segments", "\ud800"]
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(tree=TREES, depth=st.integers(0, 3), stamps=TREES)
+def test_any_tree_of_json_is_read_or_refused_by_the_files_name(folder, tree, depth, stamps):
+    whole = {"timestamps": [[1, 9]], "segments": {"A_0003_0005": {"timestamps": stamps}}}
+    for wrapped in (tree, whole):
+        for key in ("A_0003_0005", "segments", "E_002407_002435", "0LtLS9wROrk")[-depth or 4 :]:
+            wrapped = {key: wrapped}
+        path = listed(folder, json.dumps(wrapped))
+        if not refused_by_name(read_annotations, path):
+            for interval in read_annotations(path).values():
+                assert all(isinstance(bound, float) and abs(bound) < 1e10 for bound in interval)
 
 
 def test_clips_are_files_of_their_own_or_parts_of_the_full_video():
@@ -147,8 +318,8 @@ def test_clips_are_files_of_their_own_or_parts_of_the_full_video():
         source="0LtLS9wROrk",
         split="test",
     )
-    (part,) = to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(1.5, 2.5)})
-    assert (part.path, part.start_s, part.end_s) == ("0LtLS9wROrk.mp4", 1.5, 2.5)
+    (part,) = to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(2410.77, 2412.96)})
+    assert (part.path, part.start_s, part.end_s) == ("0LtLS9wROrk.mp4", 2410.77, 2412.96)
 
 
 def test_labels_without_class_and_clips_without_times_are_refused():
@@ -158,10 +329,12 @@ def test_labels_without_class_and_clips_without_times_are_refused():
         to_clips([(VAULT, 0), (BARS, 1)], CLASSES, split="test", times={VAULT: Interval(0, 1)})
     with pytest.raises(AnnotationError, match=f"clip {BARS} is annotated from 2.5 to 2.5 s"):
         to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(2.5, 2.5)})
+    with pytest.raises(AnnotationError, match="3.45 to 5.64 s, but its name says 2410 to 2412 s"):
+        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(3.45, 5.64)})
 
 
 def test_a_bad_time_of_a_clip_that_nobody_asks_for_is_no_error():
-    times = {BARS: Interval(1, 2), VAULT: Interval(9, 3)}
+    times = {BARS: Interval(2410.77, 2412.96), VAULT: Interval(9, 3)}
     assert len(to_clips([(BARS, 1)], CLASSES, split="test", times=times)) == 1
 
 

@@ -1,5 +1,6 @@
 """Questions of clips."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -61,7 +62,28 @@ def test_any_number_of_options(num_options):
     assert built.bound == pytest.approx(1 / num_options)
 
 
-def test_letters_are_balanced():
+@pytest.mark.parametrize("rule", [rule for rule in DISTRACTORS if rule != "public"])
+@pytest.mark.parametrize("num_options", [2, 3, 4])
+def test_every_letter_is_right_equally_often(rule, num_options):
+    clips = FLOOR[:79]
+    built = build_questions(clips, CLASSES, rule=rule, seed=5, num_options=num_options)
+    counts = Counter(question.letter for question in built.questions)
+    assert len(counts) == num_options
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_the_wrong_options_are_at_every_letter_alike():
+    places = Counter()
+    for seed in range(40):
+        for question in build_questions(FLOOR, CLASSES, rule="distinct", seed=seed).questions:
+            wrong = [label for label in question.option_labels if label != question.label]
+            places[question.answer, question.option_labels.index(min(wrong))] += 1
+    # 3,200 questions over 12 places: standard deviation 16
+    assert len(places) == 12
+    assert all(abs(count - 3200 / 12) < 65 for count in places.values())
+
+
+def test_the_public_rule_shuffles_and_balances_nothing():
     letters = Counter(
         question.letter
         for seed in range(50)
@@ -79,10 +101,17 @@ def test_the_seed_decides():
 
 
 @pytest.mark.parametrize("rule", ["public", "distinct"])
-def test_more_clips_do_not_change_the_questions_of_others(rule):
+def test_more_clips_do_not_change_the_options_of_others(rule):
     few = build_questions(FLOOR[20:40], CLASSES, rule=rule, seed=3).questions
     many = build_questions(FLOOR, CLASSES, rule=rule, seed=3).questions
-    assert [one.options for one in few] == [one.options for one in many[20:40]]
+    assert [in_turn(one) for one in few] == [in_turn(one) for one in many[20:40]]
+    if rule == "public":
+        assert [one.options for one in few] == [one.options for one in many[20:40]]
+
+
+def in_turn(question):
+    """The options from the right one on, round the end: what the balance of letters leaves."""
+    return question.options[question.answer :] + question.options[: question.answer]
 
 
 def test_the_order_of_the_clips_changes_the_numbers_only():
@@ -130,6 +159,94 @@ def test_widening_leaves_pools_alone_that_are_at_chance():
     kept = build_questions(FLOOR, CLASSES, rule="event_prior", seed=0)
     widened = build_questions(FLOOR, CLASSES, rule="event_prior", seed=0, common="widen")
     assert widened == kept
+
+
+# The floor's classes 0 to 3 are a grid, 4 is commoner than all; 5 and 6 are of the bars.
+SPOKEN = {
+    0: ("FX", 24, "salto forward tucked"),
+    1: ("FX", 25, "salto backward tucked"),
+    2: ("FX", 24, "salto forward piked"),
+    3: ("FX", 25, "salto backward piked"),
+    4: ("FX", 25, "whip salto backward"),
+    5: ("UB", 41, "giant circle forward"),
+    6: ("UB", 41, "giant circle backward"),
+}
+MOVES = {
+    label: ElementClass(label, set_id, label, event, text)
+    for label, (event, set_id, text) in SPOKEN.items()
+}
+
+
+def moves_of(counts):
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    return [
+        Clip(id=f"move{number}", path="x.mp4", label=label, split="test")
+        for number, label in enumerate(labels)
+    ]
+
+
+MOVE_CLIPS = moves_of({0: 40, 1: 25, 2: 20, 3: 35, 4: 30, 5: 12, 6: 9})
+
+
+def test_the_rule_attribute_asks_by_grids_and_leaves_out_the_rest():
+    built = build_questions(MOVE_CLIPS, MOVES, rule="attribute", seed=0)
+    assert {frozenset(one.option_labels) for one in built.questions} == {frozenset(range(4))}
+    grids, bars, floor = sorted(built.pools, key=lambda pool: pool.pool, reverse=True)
+    assert (grids.pool, grids.asked, grids.bound) == ("grids of set 24 + 25", True, 0.25)
+    assert grids.clips == len(built.questions)
+    assert 60 <= grids.clips <= 90  # 4 * 20 as expected
+    assert (floor.pool, floor.asked) == ("event FX beyond the grids", False)
+    assert (bars.pool, bars.asked, bars.bound) == ("event UB beyond the grids", False, None)
+    assert sum(pool.clips for pool in built.pools) == len(MOVE_CLIPS)
+    assert built.bound == 0.25
+
+
+def test_what_is_beyond_the_grids_is_asked_about_by_apparatus_if_kept():
+    built = build_questions(MOVE_CLIPS, MOVES, rule="attribute", seed=0, common="keep")
+    assert [one.video for one in built.questions] == [clip.id for clip in MOVE_CLIPS[:150]]
+    beyond = [one for one in built.questions if 4 in one.option_labels]
+    assert beyond
+    assert all(set(one.option_labels) <= set(range(5)) for one in beyond)
+    # of classes 2, nothing is left over: it is no option beyond the grids
+    assert all(2 not in one.option_labels for one in beyond)
+    (floor,) = [pool for pool in built.pools if pool.pool == "event FX beyond the grids"]
+    # 30 of the 70 left over are of class 4
+    assert floor.asked
+    assert floor.bound == pytest.approx(30 / 70, abs=1e-6)
+
+
+def test_what_is_beyond_the_grids_is_widened_until_it_is_at_chance():
+    clips = moves_of({0: 40, 1: 25, 2: 20, 3: 35, 4: 22, 5: 20, 6: 18})
+    built = build_questions(clips, MOVES, rule="attribute", seed=0, common="widen")
+    assert len(built.questions) == len(clips)
+    (pool,) = [pool for pool in built.pools if "beyond" in pool.pool]
+    assert pool.pool == "event FX + event UB beyond the grids"
+    assert pool.bound == built.bound == pytest.approx(0.25)
+
+
+def test_grids_leave_chance_to_whoever_sees_the_options_alone():
+    right = Counter()
+    for seed in range(60):
+        for one in build_questions(MOVE_CLIPS, MOVES, rule="attribute", seed=seed).questions:
+            right[one.label] += 1
+    for label in range(4):
+        assert right[label] / right.total() == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_rule_without_a_single_grid_is_refused():
+    with pytest.raises(QuestionError, match="rule attribute with 4 options leaves none of 21"):
+        build_questions(MOVE_CLIPS[150:], MOVES, rule="attribute", seed=0)
+
+
+def test_the_public_options_are_three_other_classes_drawn_and_shuffled_by_the_clips_own_generator():
+    for question, clip in zip(
+        build_questions(FLOOR, CLASSES, rule="public", seed=9).questions, FLOOR, strict=True
+    ):
+        rng = random.Random(f"9/{clip.id}")
+        others = [label for label in sorted(CLASSES) if label != clip.label]
+        shown = [clip.label, *rng.sample(others, 3)]
+        rng.shuffle(shown)
+        assert question.option_labels == tuple(shown)
 
 
 def test_what_cannot_be_asked_is_refused():

@@ -4,7 +4,10 @@ import csv
 from dataclasses import fields, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from qa_data.clip import MAX_LABEL
 from qa_data.manifest import (
     COLUMNS,
     PROBE_COLUMNS,
@@ -84,6 +87,18 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ("b,b.mp4,,,1.5,text,FX,s,labeled", "line 3: label is '1.5', not a whole number"),
         ("b,b.mp4,,,,text,FX,s,labeled", "line 3: label is None; a clip of split labeled"),
         ("b,b.mp4,,,-1,text,FX,s,val", "line 3: label is -1"),
+        ("b,b.mp4,,,1_0,text,FX,s,val", "line 3: label is '1_0', not a whole number"),
+        ("b,b.mp4,,,\u0663,text,FX,s,val", "line 3: label is '\u0663', not a whole number"),
+        ("b,b.mp4,,,1000000,text,FX,s,val", "line 3: label is 1000000; .* to 999999"),
+        (f"b,b.mp4,,,{'9' * 5000},text,FX,s,val", "line 3: label is '999.*, not a whole number"),
+        ('b,"b.mp4,,,1,text,FX,s,val', "line 3: unexpected end of data; a cell in double quotes"),
+        (
+            'b,"b"c.mp4,,,1,text,FX,s,val',
+            "line 3: ',' expected after '\"'; a cell in double quotes",
+        ),
+        ('b,"b\nc.mp4",,,1,text,FX,s,val', r"line 3: found 'b\\nc.mp4', with a line break"),
+        ("b,b\0.mp4,,,1,text,FX,s,val", r"line 3: found 'b\\x00.mp4', with .* a zero byte"),
+        (f"b,{'b' * 140_000},,,1,text,FX,s,val", "line 3: field larger than field limit"),
         ("b,b.mp4,,,1,,,s,unlabeled", "line 3: an unlabeled clip tells its class.*'label': 1"),
         ("b,b.mp4,,,,text,,s,unlabeled", "line 3: an unlabeled clip tells its class.*'text'"),
         ("b,b.mp4,,,,,VT,s,unlabeled", "line 3: an unlabeled clip tells its class.*'VT'"),
@@ -98,8 +113,8 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ("b,x\\..\\..\\b.mp4,,,1,text,FX,s,test", "climbs out"),
         ("b,,,,1,text,FX,s,test", "line 3: id is 'b' and path is ''"),
         ("a,b.mp4,,,1,text,FX,s,test", "line 3: clip a stands in line 2 already"),
-        ("b,b.mp4,,,1,a, text,FX,s,test", "line 3: more or fewer cells"),
-        ("b,b.mp4", "line 3: more or fewer cells"),
+        ("b,b.mp4,,,1,a, text,FX,s,test", "line 3: found 10 cells, but the header has 9 columns"),
+        ("b,b.mp4", "line 3: found 2 cells, but the header has 9 columns"),
     ],
 )
 def test_a_bad_line_is_named_with_what_was_found(tmp_path, line, found):
@@ -117,6 +132,7 @@ def test_absolute_paths_and_dots_in_names_are_allowed(tmp_path):
     [
         (HEADER.replace(",label", ""), r"missing columns \['label'\]"),
         (HEADER + ",fsp", r"unknown columns \['fsp'\]"),
+        (HEADER + ",label", "line 1: column 'label' stands there twice; delete one"),
     ],
 )
 def test_columns_are_checked_by_name(tmp_path, header, found):
@@ -142,3 +158,141 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_manifest([BARE], path)
     assert read_manifest(path) == [FULL]
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ("-1,25,0,", "line 2: num_frames is -1; a number of frames is at least 0"),
+        ("9,nan,0,", "line 2: fps is nan"),
+        ("9,inf,0,", "line 2: fps is inf"),
+        ("9,-25,0,", "line 2: fps is -25.0"),
+        ("9,25,upright,", "line 2: rotation is 'upright', not a whole number"),
+    ],
+)
+def test_what_was_probed_must_make_sense(tmp_path, cells, found):
+    header = ",".join(COLUMNS + PROBE_COLUMNS)
+    with pytest.raises(ManifestError, match=found):
+        read_manifest(written(tmp_path, f"{GOOD},{cells}", header=header))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_is_refused_with_the_line(tmp_path, encoding):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(f"{HEADER}\n{GOOD}\nb,\u00e9t\u00e9.mp4,,,1,t,FX,s,val\n".encode(encoding))
+    line = 3 if encoding == "latin-1" else 1
+    with pytest.raises(ManifestError, match=f"line {line}: found the bytes .* not UTF-8; save"):
+        read_manifest(path)
+
+
+def test_blank_lines_and_a_missing_last_line_end_are_fine(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"{HEADER}\n\n{GOOD}\n\nb,b.mp4,,,1,t,FX,s,what", encoding="utf-8")
+    with pytest.raises(ManifestError, match="line 5: split is 'what'"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"id": "b"}, "'b': its id is another clip's too"),
+        ({"path": "a\rb"}, r"found 'a\\rb', with a line break"),
+        ({"path": "caf\udce9.mp4"}, "a byte that is not UTF-8; rename it"),
+        ({"path": "../a.mp4"}, "climbs out"),
+        ({"label": None}, "label is None; a clip of split labeled needs a class"),
+        ({"end_s": None}, "give both or neither"),
+        ({"split": "train"}, "split is 'train'"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, change, found):
+    with pytest.raises(ManifestError, match=f"cannot be written: clip .*{found}"):
+        write_manifest([BARE, replace(FULL, **change)], tmp_path / "manifest.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=12)
+names = words.filter(lambda word: word and ".." not in word)
+seconds = st.floats(0, 1e9)
+
+
+@st.composite
+def clips(draw):
+    """Any clip that may be written."""
+    start, end = sorted(draw(st.tuples(seconds, seconds)))
+    timed = draw(st.booleans()) and start < end
+    split = draw(st.sampled_from(["labeled", "unlabeled", "val", "test"]))
+    told = split != "unlabeled"
+    return Clip(
+        id=draw(names),
+        path=draw(names),
+        start_s=start if timed else None,
+        end_s=end if timed else None,
+        label=draw(st.integers(0, MAX_LABEL)) if told else None,
+        text=draw(words) or None if told else None,
+        event=draw(words) or None if told else None,
+        source=draw(words),
+        split=split,
+        num_frames=draw(st.none() | st.integers(0, 10**9)),
+        fps=draw(st.none() | st.floats(0, 1e6)),
+        rotation=draw(st.none() | st.integers(-360, 360)),
+        flags=draw(words),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=st.lists(clips(), min_size=1, max_size=6, unique_by=lambda clip: clip.id))
+def test_any_clips_come_back_as_they_were_written(tmp_path_factory, drawn):
+    path = tmp_path_factory.getbasetemp() / "round-trip.csv"
+    write_manifest(drawn, path)
+    assert read_manifest(path) == drawn
+    with path.open(encoding="utf-8", newline="") as stream:  # as another program sees it
+        assert [row["path"] for row in csv.DictReader(stream)] == [clip.path for clip in drawn]
+
+
+def read_or_refused(path, content):
+    path.write_bytes(content)
+    try:
+        return read_manifest(path)
+    except ManifestError as error:
+        assert str(path) in str(error)
+        return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=60), start=st.sampled_from([b"", f"{HEADER}\n{GOOD}\n".encode()]))
+def test_any_bytes_are_read_or_refused(tmp_path_factory, content, start):
+    read = read_or_refused(tmp_path_factory.getbasetemp() / "bytes.csv", start + content)
+    assert read is None or read[0].id == "a"
+
+
+odd_cells = st.sampled_from(
+    ["", "a", "1", "-1", "0.5", "nan", "inf", "1e999", "1_0", "\u0663", "..", "val", "unlabeled"]
+    + ['"', '"x"', "a\nb", "9" * 5000, " 1", "0x1", "\0", "\ufeff", "test\r"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(odd=st.dictionaries(st.integers(0, 8), odd_cells, max_size=3))
+def test_any_cells_are_read_rightly_or_refused(tmp_path_factory, odd):
+    cells = [odd.get(place, cell) for place, cell in enumerate(GOOD.split(","))]
+    path = tmp_path_factory.getbasetemp() / "cells.csv"
+    read = read_or_refused(path, "\n".join([HEADER, ",".join(cells)]).encode())
+    if read is None:
+        assert odd
+        return
+    (clip,) = read
+    assert [clip.id, clip.path, clip.source, clip.split] == [
+        cell.strip('"').rstrip("\r") for cell in (cells[0], cells[1], cells[7], cells[8])
+    ]
+    if clip.start_s is not None:
+        assert 0 <= clip.start_s < clip.end_s < float("inf")
+    assert (clip.label is None) == (clip.split == "unlabeled")
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.integers(0, len(GOOD) + len(HEADER)), byte=st.integers(0, 255))
+def test_a_changed_byte_is_read_or_refused(tmp_path_factory, place, byte):
+    content = bytearray(f"{HEADER}\n{GOOD}\nb,b.mp4,,,2,other,FX,s,val\n".encode())
+    content[place] = byte
+    read = read_or_refused(tmp_path_factory.getbasetemp() / "changed.csv", bytes(content))
+    assert read is None or read[-1].id == "b"

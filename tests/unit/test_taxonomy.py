@@ -1,6 +1,8 @@
 """FineGym's class lists."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qa_data.taxonomy import (
     ElementClass,
@@ -11,13 +13,14 @@ from qa_data.taxonomy import (
     read_sets,
 )
 from tests.finegym import finegym_folder
+from tests.oracles import finegym_lists as oracle
 
 LINES = [
     "Clabel:   0; set:  1; Glabel:   7; (VT) handspring on, salto off",
     "Clabel:   1; set: 41; Glabel:  40; (UB) (swing forward) giant circle ",
 ]
-# Gym-New: twenty opposing pairs of Gym288, listed by hand; two pairs that do not differ in
-# "forward" and "backward" but in bars ("from high bar to low bar") are left out.
+# Gym-New: twenty opposing pairs of Gym288, listed by hand; the one that does not differ in
+# "forward" and "backward" but in bars ("from high bar to low bar") is left out.
 GYM_NEW = [
     (106, 117), (107, 118), (108, 122), (109, 123), (208, 216), (209, 217), (211, 225),
     (212, 222), (213, 223), (234, 236), (237, 244), (239, 243), (241, 246), (248, 250),
@@ -66,6 +69,58 @@ def test_a_missing_or_empty_list_is_refused(tmp_path):
         read_categories(written(tmp_path, "", " "))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 99),
+            st.sampled_from(["VT", "FX", "BB", "UB"]),
+            st.text("ab (,;.)Clabel:0é", min_size=1).map(str.strip).filter(bool),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_classes_come_back_as_they_were_written(folder, rows, order):
+    numbered = [(label, *row) for label, row in enumerate(rows)]
+    shuffled = order.sample(numbered, len(numbered))
+    path = written(folder, oracle.category_list(shuffled))
+    classes = read_categories(path)
+    assert list(classes) == list(range(len(rows)))
+    assert [(c.label, c.set_id, c.event, c.text) for c in classes.values()] == numbered
+    assert [c.glabel for c in classes.values()] == [3 * label for label in classes]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    head=st.sampled_from(["", "Clabel: 0; set: 1; Glabel: 7; (VT) ", "Clabel: ", "set: 1"]),
+    noise=st.one_of(st.binary(max_size=40), st.text(max_size=40), st.just("9" * 5000)),
+)
+@pytest.mark.parametrize("read", [read_categories, read_sets])
+def test_any_bytes_are_read_or_refused_by_the_files_name(folder, read, head, noise):
+    content = noise if isinstance(noise, bytes) else noise.encode("utf-8", "surrogatepass")
+    path = folder / "noise.txt"
+    path.write_bytes(head.encode() + content)
+    try:
+        found = read(path)
+    except TaxonomyError as error:
+        assert str(path) in str(error)
+        assert len(str(error)) < 600
+    else:
+        assert found
+
+
+def test_a_number_too_long_to_be_one_is_refused(tmp_path):
+    with pytest.raises(TaxonomyError, match="line 1: found 'Clabel: 9999"):
+        read_categories(written(tmp_path, f"Clabel: {'9' * 5000}; set: 1; Glabel: 1; (VT) x"))
+
+
 def test_sets_are_read_by_number(tmp_path):
     path = written(tmp_path, "set: 1; vault", "set: 21; FX_leap_jump_hop")
     assert read_sets(path) == {1: "vault", 21: "FX_leap_jump_hop"}
@@ -94,6 +149,13 @@ def test_opposite_pairs_stay_within_apparatus_and_set():
     ]
     assert opposite_pairs(classes) == [(0, 1), (3, 4)]
     assert opposite_pairs(reversed(classes)) == [(0, 1), (3, 4)]
+
+
+def test_any_two_words_can_oppose_one_another():
+    texts = ["from high bar to low bar", "from low bar to high bar", "high barre"]
+    classes = [ElementClass(n, 43, n, "UB", text) for n, text in enumerate(texts)]
+    assert opposite_pairs(classes, ("high bar", "low bar")) == [(0, 1)]
+    assert opposite_pairs(classes) == []
 
 
 @pytest.mark.lists

@@ -1,0 +1,179 @@
+"""What a class's text says of its movement: direction, turns, saltos, shape of the body, kind.
+
+Two sources tell the attributes of a FineGym class: its text, and the tree of yes/no questions by
+which FineGym's annotators found it. The grid of options is made of the texts. They are regular:
+every class of Gym99 and Gym288 has attributes that no other class of its family has, and classes
+that differ in one attribute read alike in all else. The tree's answers are a path and no table:
+a question is put to those classes alone that its branch leads to, one attribute hangs in many
+places under many wordings, and a path may break off before the count is told (on the vault, one
+turn and two turns are the yes and the no of "Salto with 1 turn?"). Where both speak of turns,
+saltos or shape they agree for all classes of Gym288; of Gym530 the tree is mistaken for a few
+(one and two twists of the gainer to the side of the beam are exchanged). The tree is read for
+those who ask how near two classes stand to each other.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qa_data.taxonomy import MIRROR_SETS, ElementClass
+
+ASIDE = re.compile(r"\([^)]*\)")
+# Movements that FineGym calls by two names, and words that tell no class from another.
+SAME = (
+    (re.compile(r"\bstraddle pike(?: jump)?(?: or side split jump)?\b"), "straddle pike jump"),
+    (re.compile(r"\b1 illusion turn\b"), "illusion 1 turn"),
+    (re.compile(r"\bleap forward\b"), "leap"),
+    (re.compile(r"\bto handstand\b"), ""),
+)
+TURNS = re.compile(r"(?:\bwith )?(?:\badditional )?\b(no|[0-9]+(?:\.[0-9]+)?) (?:turn|twist)\b")
+OPEN_COUNT = re.compile(r"\bor (?:more|less)\b|\bminimum\b")
+DIRECTION = re.compile(r"(?<!leg )\b(forward|backward|sideward)\b")
+SHAPE = re.compile(r"\b(tucked|piked|stretched|straddled)\b")
+SALTO = re.compile(r"\b(?:(double|triple) )?salto\b")
+NUM_SALTOS = {"": 1, "double": 2, "triple": 3}
+
+
+class QuestionTreeError(ValueError):
+    """A question tree that cannot be used. The message names file, key, found, mend."""
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a class's text says, each part by itself."""
+
+    kind: str
+    """The rest of the text, once the other attributes are taken out."""
+    direction: str | None
+    """forward, backward or sideward; none if the text names none or several, and on the vault."""
+    turns: float | None
+    """Turns or twists about the long axis, 0 if the text names none; none if it leaves the count
+    open ("1 turn or more") or names several."""
+    saltos: int
+    """Somersaults in the air."""
+    shape: str | None
+    """Body in the salto: tucked, piked, stretched or straddled; none if the text names none."""
+
+
+@dataclass(frozen=True)
+class TreePath:
+    """The questions by which FineGym's annotators found a class."""
+
+    questions: tuple[str, ...]
+    """What was asked, in turn; each question depends on the answers before it."""
+    code: str
+    """The answers, a "1" for each yes and a "0" for each no (FineGym's BTcode)."""
+
+
+def attributes_of(element: ElementClass) -> Attributes:
+    """The attributes of a class, from its text.
+
+    Words in parentheses explain and are left out. On the vault the attributes are those of the
+    flight off the table, which the text names last; the way onto it is of the kind, and so is the
+    direction, which follows from it. Elsewhere they are those of the clause that names a salto, or
+    of the first clause.
+    """
+    text = ASIDE.sub(" ", element.text)
+    for pattern, name in SAME:
+        text = pattern.sub(name, text)
+    clauses = [" ".join(clause.split()) for clause in text.split(",")]
+    place = _main_clause(clauses, element.event)
+    clause, saltos = _take_saltos(clauses[place], text)
+    clause, turns = _take_turns(clause)
+    direction = None
+    if element.event != "VT":
+        clause, direction = _take_word(clause, DIRECTION)
+    clause, shape = _take_word(clause, SHAPE)
+    clauses[place] = " ".join(clause.split())
+    kind = ", ".join(part for part in clauses if part)
+    return Attributes(kind or "salto", direction, turns, saltos, shape)
+
+
+def family_of(element: ElementClass) -> int:
+    """The smaller number of the sets that go with the class's: forward and backward are one."""
+    return min(element.set_id, MIRROR_SETS.get(element.set_id, element.set_id))
+
+
+def read_question_tree(path: Path) -> dict[int, TreePath]:
+    """FineGym's paths of yes/no questions by Glabel (finegym_glabel_to_Qtree.json).
+
+    Raises:
+        QuestionTreeError: the file is missing or no JSON object, a key is no Glabel or stands
+            twice, or an entry has no questions or not one answer, 0 or 1, for each of them.
+    """
+    if not path.is_file():
+        raise QuestionTreeError(f"no question tree at {path}; it is on FineGym's dataset page")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unrepeated)
+    except (ValueError, RecursionError) as cause:
+        raise QuestionTreeError(f"{path} cannot be read: {cause}; fetch it again") from cause
+    if not isinstance(found, dict) or not found:
+        raise QuestionTreeError(f"{path} holds no classes; expected {{Glabel: {{...}}}}")
+    tree = {}
+    for key, entry in found.items():
+        where = f"{path}, key {key!r:.60}"
+        if re.fullmatch(r"0|[1-9][0-9]{0,5}", key) is None:
+            raise QuestionTreeError(f"{where}: expected a Glabel, such as '471'")
+        tree[int(key)] = _tree_path(where, entry)
+    return tree
+
+
+def _main_clause(clauses: list[str], event: str) -> int:
+    if event == "VT":
+        return len(clauses) - 1
+    return next((place for place, clause in enumerate(clauses) if SALTO.search(clause)), 0)
+
+
+def _take_saltos(clause: str, text: str) -> tuple[str, int]:
+    """The clause without its salto, and how many it names. A tsukahara is one by its name."""
+    if "without salto" in clause:
+        return clause, 0
+    found = SALTO.search(clause)
+    if found is None:
+        return clause, int("tsukahara" in text)
+    return SALTO.sub(" ", clause, count=1), NUM_SALTOS[found[1] or ""]
+
+
+def _take_turns(clause: str) -> tuple[str, float | None]:
+    found = TURNS.findall(clause)
+    if len(found) > 1 or OPEN_COUNT.search(clause):
+        return clause, None
+    return TURNS.sub(" ", clause), float(found[0].replace("no", "0")) if found else 0.0
+
+
+def _take_word(clause: str, pattern: re.Pattern[str]) -> tuple[str, str | None]:
+    found = pattern.findall(clause)
+    return (pattern.sub(" ", clause), found[0]) if len(found) == 1 else (clause, None)
+
+
+def _tree_path(where: str, entry: object) -> TreePath:
+    cells = entry if isinstance(entry, dict) else {}
+    questions, code = cells.get("questions"), cells.get("BTcode")
+    if (
+        not isinstance(questions, list)
+        or not questions
+        or not all(isinstance(one, str) and one.strip() for one in questions)
+    ):
+        raise QuestionTreeError(
+            f"{where}: questions are {questions!r:.60}; expected a list of texts"
+        )
+    if not isinstance(code, str) or re.fullmatch("[01]+", code) is None:
+        raise QuestionTreeError(f"{where}: BTcode is {code!r:.60}; expected zeros and ones")
+    if len(code) != len(questions):
+        raise QuestionTreeError(
+            f"{where}: BTcode {code!r:.60} has {len(code)} answers to {len(questions)} questions; "
+            f"expected one each"
+        )
+    return TreePath(questions=tuple(" ".join(one.split()) for one in questions), code=code)
+
+
+def _unrepeated(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, refused if it gives a key twice: json would keep the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r:.60} stands twice in one object")
+    return found

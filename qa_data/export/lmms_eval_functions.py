@@ -1,0 +1,69 @@
+"""What lmms-eval calls for a Gym-QA task: the video, the prompt, and how an answer counts.
+
+Stands in the task folder as utils.py and needs nothing but Python.
+"""
+
+import re
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+REQUEST = "Answer with the option's letter from the given choices directly."
+
+
+def doc_to_visual(doc: dict) -> list[str]:
+    """The path of the video, in a list."""
+    return [doc["video_path"]]
+
+
+def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
+    """Question, an option a line, and the request for a letter; a model may set words around."""
+    words = lmms_eval_specific_kwargs or {}
+    options = [f"{letter}. {text}" for letter, text in zip(LETTERS, doc["options"], strict=False)]
+    prompt = "\n".join([doc["question"], *options, words.get("post_prompt", REQUEST)])
+    return words.get("pre_prompt", "") + prompt
+
+
+def process_results(doc: dict, results: list[str]) -> dict:
+    """What one answer is worth. An answer that cannot be read is wrong, and counted."""
+    letter = read_letter(results[0], doc["options"])
+    right = float(letter == doc["answer"])
+    return {
+        "accuracy": right,
+        "mean_class_accuracy": (doc["class"], right),
+        "unreadable": float(letter is None),
+    }
+
+
+def mean_of_classes(items: list[tuple[str, float]]) -> float:
+    """Mean over the classes of each class's accuracy.
+
+    Args:
+        items: class and credit of every question.
+    """
+    credits: dict[str, list[float]] = {}
+    for name, credit in items:
+        credits.setdefault(name, []).append(credit)
+    return sum(sum(found) / len(found) for found in credits.values()) / len(credits)
+
+
+def read_letter(answer: str, options: list[str]) -> str | None:
+    """The letter that an answer names, or None.
+
+    Read are "B", "(B)", "B. text", "the answer is B" and the text of one option. A letter within
+    a sentence is not: "A double salto" does not choose A.
+
+    Args:
+        answer: what the model said.
+        options: texts that it could choose from.
+    """
+    said = answer.strip().strip("*\"'` ")
+    letters = LETTERS[: len(options)]
+    alone = re.fullmatch(rf"\(?([{letters}])\)?[.:,]?", said)
+    first = re.match(rf"\(?([{letters}])[).:](?=\s|$)", said)
+    if found := alone or first:
+        return found[1]
+    word = r"(?:[Aa]nswer|[Oo]ption)(?: is|:)?:? \(?"
+    mentioned = set(re.findall(rf"{word}([{letters}])\b", said))
+    if len(mentioned) == 1 and re.search(rf"{word}[{letters}](?=[).,:;]|$)", said):
+        return mentioned.pop()
+    same = [i for i, text in enumerate(options) if text.casefold() == said.casefold().rstrip(".")]
+    return letters[same[0]] if len(same) == 1 else None

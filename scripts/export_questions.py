@@ -1,0 +1,70 @@
+"""Write question sets in the format of another tool.
+
+    python scripts/export_questions.py --questions data/gym99-5/qa-hard --format llava \\
+        --video-root data/videos --out data/gym99-5/qa-hard-llava
+
+Formats:
+
+    llava       conversations JSON of LLaVA, one file a set: id, video, human and gpt turns
+    messages    JSON lines of user and assistant messages, as OpenAI, TRL and chat templates take
+    vlmevalkit  tab-separated table of VLMEvalKit, one file a set
+    lmms_eval   task folder of lmms-eval: YAML, questions and functions; training is left out
+    parquet     folder that datasets.load_dataset opens, with a dataset card
+    card        the dataset card alone: source, license, rule, counts, blind audit
+
+Questions of your own are lines such as
+
+    {"video": "clip-17", "question": "Which turn?", "options": ["half", "full"], "answer": "B"}
+
+with the letter or the text of the right option; question_id and frame_length may be added.
+
+Videos are called <clip id>.mp4 unless a manifest says otherwise; none is opened. A folder is
+replaced only if it holds an earlier export and nothing else.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from qa_data.export.folder import check_ours, write_folder
+from qa_data.export.formats import Format, export
+from qa_data.export.source import read_source
+from qa_data.manifest import ManifestError, read_manifest
+from qa_data.question import QuestionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportQuestions:
+    """What is exported, and where it goes."""
+
+    questions: Path
+    """Folder of scripts/build_gym_qa.py, or a question file: public JSON, its lines, or yours."""
+    format: Format
+    """Format of the other tool."""
+    out: Path
+    """Folder for the files."""
+    video_root: Path = Path(".")
+    """Folder of the videos as the other tool will see it; stands before each video's name."""
+    manifest: Path | None = None
+    """Table of clips, from scripts/make_splits.py, that knows each video's file."""
+
+
+def main(settings: ExportQuestions) -> None:
+    """Read, convert, write."""
+    check_ours(settings.out)
+    source = read_source(settings.questions)
+    clips = None if settings.manifest is None else read_manifest(settings.manifest)
+    contents = export(
+        source, settings.format, settings.out, video_root=settings.video_root, clips=clips
+    )
+    write_folder(settings.out, contents)
+    counts = ", ".join(f"{len(members)} of {name}" for name, members in source.sets.items())
+    print(f"read questions: {counts}; wrote {', '.join(contents)} to {settings.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(ExportQuestions, description=__doc__))
+    except (ManifestError, QuestionError) as error:
+        raise SystemExit(f"export_questions: {error}") from error

@@ -1,0 +1,154 @@
+"""FineGym: the official class list, element lists and annotations, whole or in part.
+
+The official validation list is the test split; the training list is the pool. A part (one
+apparatus, one set, or Gym-New) is cut out of the lists of Gym99 or Gym288, and its classes are
+numbered from 0 in the order of their labels there, as in the public lists of SeFAR
+(arXiv:2501.01245): the 25 classes of Gym99's bars are its labels 74 to 98, less 74.
+
+Format: SDOlivia/FineGym, gh-pages, index.html.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from qa_data.annotations import AnnotationError, Interval, read_elements, read_times, to_clips
+from qa_data.manifest import Clip
+from qa_data.taxonomy import EVENTS, ElementClass, TaxonomyError, read_categories
+from sefar_core.data.lists.gym_new import gym_new_labels
+from sefar_core.data.lists.listing import ListError, Listing
+
+# "UB-S1" is the first set of the uneven bars, event 4: number 41.
+SET_OF_EVENT = re.compile(rf"({'|'.join(EVENTS.values())})-S([1-9])")
+NUMBER_OF_EVENT = {event: number for number, event in EVENTS.items()}
+
+
+def read_finegym(
+    categories: Path,
+    train_list: Path,
+    test_list: Path,
+    *,
+    part: str = "all",
+    videos: Literal["trimmed", "full"] = "trimmed",
+    annotations: tuple[Path, ...] = (),
+) -> Listing:
+    """Gym99, Gym288 or a part of them, from FineGym's own files.
+
+    Args:
+        categories: class list, such as gym99_categories.txt.
+        train_list: element list of the training pool, such as gym99_train_element_v1.1.txt.
+        test_list: element list of the test split, such as gym99_val_element.txt.
+        part: all; an apparatus: VT, FX, BB, UB; a set by its number (41) or its place on the
+            apparatus (UB-S1); or gym_new, the pairs of opposing classes of Gym288.
+        videos: files are clips (`<clip id>.mp4`), or whole source videos (`<source>.mp4`).
+        annotations: annotation JSON or CSV of times, one or several; full videos need them.
+
+    Raises:
+        ListError: a file is missing or damaged, the lists do not belong together, or there is no
+            such part.
+    """
+    if (videos == "full") != bool(annotations):
+        raise ListError(
+            f"videos are {videos!r} and annotations are "
+            f"{', '.join(map(str, annotations)) or 'not given'}; full videos need annotations, "
+            f"which say where clips begin, and trimmed ones have no use for them"
+        )
+    try:
+        known = read_categories(categories)
+        classes = part_of(known, part)
+        times = times_of(annotations) if annotations else None
+        pool = _clips(train_list, known, classes, split="labeled", times=times)
+        test = _clips(test_list, known, classes, split="test", times=times)
+    except (TaxonomyError, AnnotationError) as cause:
+        raise ListError(str(cause)) from cause
+    return Listing(classes=names_of(classes.values()), pool=pool, settled=test)
+
+
+def part_of(known: Mapping[int, ElementClass], part: str) -> dict[int, ElementClass]:
+    """The classes of a part under their labels in the class list, each with its label in the part.
+
+    Raises:
+        ListError: no class is of that part.
+    """
+    if part == "gym_new":
+        labels = gym_new_labels(known.values())
+        return {old: replace(known[old], label=label) for old, label in labels.items()}
+    place = SET_OF_EVENT.fullmatch(part)
+    name = f"{NUMBER_OF_EVENT[place[1]]}{place[2]}" if place else part
+    kept = sorted(
+        label for label, one in known.items() if name in ("all", one.event, str(one.set_id))
+    )
+    if not kept:
+        events = sorted({one.event for one in known.values()})
+        sets = sorted({one.set_id for one in known.values()})
+        raise ListError(
+            f"no class is of part {part!r}; the class list has all, gym_new, the apparatuses "
+            f"{', '.join(events)} and the sets {', '.join(map(str, sets))}"
+        )
+    return {old: replace(known[old], label=label) for label, old in enumerate(kept)}
+
+
+def names_of(classes: Iterable[ElementClass]) -> dict[int, str]:
+    """Names by label: the text, with apparatus, set or number in Gym530 where it takes them.
+
+    Classes may read alike: `salto backward tucked` is two classes of Gym99, both on the beam.
+    """
+    forms = {
+        one.label: (
+            one.text,
+            f"({one.event}) {one.text}",
+            f"({one.event}, set {one.set_id}) {one.text}",
+            f"({one.event}, set {one.set_id}, Gym530 class {one.glabel}) {one.text}",
+        )
+        for one in classes
+    }
+    shared = Counter(form for several in forms.values() for form in several)
+    return {
+        label: next((form for form in several if shared[form] == 1), several[-1])
+        for label, several in sorted(forms.items())
+    }
+
+
+def times_of(annotations: Iterable[Path]) -> dict[str, Interval]:
+    """Exact times by clip id from one annotation file or several.
+
+    Raises:
+        AnnotationError: a file cannot be read, or two give a clip different times.
+    """
+    times: dict[str, Interval] = {}
+    for path in annotations:
+        for clip_id, interval in read_times(path).items():
+            before = times.setdefault(clip_id, interval)
+            if before != interval:
+                raise AnnotationError(
+                    f"{path}: clip {clip_id} lasts from {interval.start_s} to {interval.end_s} s, "
+                    f"but from {before.start_s} to {before.end_s} s in the file before; take all "
+                    f"files of one version"
+                )
+    return times
+
+
+def _clips(
+    path: Path,
+    known: Mapping[int, ElementClass],
+    classes: Mapping[int, ElementClass],
+    *,
+    split: str,
+    times: Mapping[str, Interval] | None,
+) -> list[Clip]:
+    elements = read_elements(path)
+    if unknown := sorted({label for _, label in elements} - known.keys()):
+        raise AnnotationError(
+            f"{path} has label {unknown[0]}, but the class list ends at {max(known)}; is it the "
+            f"list of another benchmark?"
+        )
+    kept = [(clip_id, label) for clip_id, label in elements if label in classes]
+    if not kept:
+        raise AnnotationError(
+            f"{path} has no clip of the part's {len(classes)} classes; is it the list of another "
+            f"benchmark?"
+        )
+    return to_clips(kept, classes, split=split, times=times)

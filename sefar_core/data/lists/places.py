@@ -1,0 +1,249 @@
+"""Where listed clips lie on this disk.
+
+Lists were written on other machines: `/root/hmdb51/videos/wave/a.avi` may lie in `wave/a.avi`
+beneath the user's video root, or in `Wave/a.avi`, or in `a.avi`. Folders of the listed path may be
+missing on disk; a folder that the list does not name is never entered, so that the clip of the
+same name in another class's folder is not taken for the one that is missing.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from qa_data.manifest import Clip
+from sefar_core.data.lists.listing import ListError
+from sefar_core.data.picture_folder import PICTURE_SUFFIXES
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+)
+NUM_NAMED = 10  # missing clips that an error names
+
+
+@dataclass(slots=True)
+class Folder:
+    """A folder of the disk: what it holds, by names made alike."""
+
+    path: str
+    """Relative to the video root, with a slash at its end; empty for the root."""
+    parent: "Folder | None" = None
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Listed names of files, and of folders that are clips, by their lower case."""
+    folders: dict[str, list["Folder"]] = field(default_factory=dict)
+    """Folders by their letters and digits (see `_loosely`)."""
+
+
+class Fit(NamedTuple):
+    """Folders that a listed folder may mean, all equally good."""
+
+    written: str
+    """What the list says of them: their names as listed, with a slash at the end of each."""
+    folders: list[Folder]
+
+
+def place(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
+    """The clips with the paths under which their files lie beneath the video root.
+
+    Of the listed path, the longest end that lies beneath the root counts; then the path without
+    others of its folders. Names count as they are written first, then without regard to case and,
+    in folder names, to anything but letters and digits. An absolute path to a file outside the
+    root stays as it is. A clip may also be a folder of jpg or png pictures.
+
+    Raises:
+        ListError: the root is no folder or cannot be read, clips are missing (all are counted, the
+            first ten named), two files fit one clip, or one file two clips of different paths.
+    """
+    present, missing = find(clips, video_root)
+    if missing:
+        named = "".join(f"\n  {clip.path}" for clip in missing[:NUM_NAMED])
+        more = len(missing) > NUM_NAMED
+        raise ListError(
+            f"{len(missing)} of {len(clips)} listed clips are not beneath the video root "
+            f"{video_root}; it must hold the files in the folders that the list names, or without "
+            f"these folders. Give another root, fetch the clips, or take them out of the list:"
+            f"{named}" + ("\n  ..." if more else "") + _elsewhere(missing[0].path, video_root)
+        )
+    return present
+
+
+def find(clips: Sequence[Clip], video_root: Path) -> tuple[list[Clip], list[Clip]]:
+    """The clips whose files exist, placed as by `place`, and those whose files do not.
+
+    Raises:
+        ListError: the root is no folder or cannot be read, two files fit one clip, or one file fits
+            two clips of different paths.
+    """
+    root = os.path.abspath(video_root)
+    tree = _walk(root, {name for clip in clips for name in _names(clip.path)})
+    on_disk: dict[str, bool] = {}
+    fits: dict[str, list[Fit]] = {}
+    listed: dict[str, str] = {}
+    present, missing = [], []
+    for clip in clips:
+        path = _absolute(clip.path, root, on_disk) or _beneath(clip.path, tree, fits)
+        if path is None:
+            missing.append(clip)
+            continue
+        if listed.setdefault(path, clip.path) != clip.path:
+            raise ListError(
+                f"{path} beneath the video root fits both {listed[path]} and {clip.path}; lay the "
+                f"files out in the folders that the list names"
+            )
+        present.append(replace(clip, path=path))
+    return present, missing
+
+
+def _elsewhere(path: str, video_root: Path) -> str:
+    """For an error: where beneath the root a file of the same name lies, if anywhere."""
+    folders = [_walk(os.path.abspath(video_root), _names(path))]
+    while folders:
+        folder = folders.pop()
+        if folder.files:
+            name = next(iter(folder.files.values()))[0]
+            return (
+                f"\n{folder.path}{name} has the name of the first, but lies in a folder that the "
+                f"list does not name"
+            )
+        folders += [child for children in folder.folders.values() for child in children]
+    return ""
+
+
+def id_of(path: str) -> str:
+    """A clip's id from its path: without a leading slash and the suffix of a video."""
+    stem, suffix = os.path.splitext(path)
+    return (stem if suffix.lower() in VIDEO_SUFFIXES else path).lstrip("/")
+
+
+def _absolute(path: str, root: str, on_disk: dict[str, bool]) -> str | None:
+    """An absolute path to something that exists, relative if it is in the root; else none.
+
+    Whether its folder exists is noted `on_disk`, so that foreign folders are looked up once.
+    """
+    if not path.startswith("/") or ".." in path.split("/"):
+        return None
+    above, _, name = path.rpartition("/")
+    if above not in on_disk:
+        on_disk[above] = os.path.isdir(above or "/")
+    if not on_disk[above] or not name or not os.path.exists(path):
+        return None
+    return path.removeprefix(root.rstrip("/") + "/")
+
+
+def _beneath(path: str, tree: Folder, fits: dict[str, list[Fit]]) -> str | None:
+    """The path beneath the root that fits a listed one best, if any does.
+
+    If none does, backslashes are read as slashes. Folders are looked up once and kept in `fits`.
+    """
+    for listed in dict.fromkeys((path, path.replace("\\", "/"))):
+        above, _, name = listed.rpartition("/")
+        if above not in fits:
+            fits[above] = _fits(above, tree)
+        for fit in fits[above]:
+            found = [
+                folder.path + file
+                for folder in fit.folders
+                for file in folder.files.get(name.casefold(), ())
+            ]
+            if fit.written + name in found:
+                return fit.written + name
+            if len(found) > 1:
+                raise ListError(
+                    f"the list names {path}, which fits {len(found)} files beneath the video "
+                    f"root: {', '.join(sorted(found))}; rename or delete all but one"
+                )
+            if found:
+                return found[0]
+    return None
+
+
+def _fits(above: str, tree: Folder) -> list[Fit]:
+    """Folders that a listed folder may mean: ends of its path, longest first; then other parts."""
+    parts = [part for part in above.split("/") if part not in ("", ".")]
+    by_kept: dict[tuple[int, ...], list[Folder]] = {}
+    for kept, folder in _descend(tree, parts, ()):
+        by_kept.setdefault(kept, []).append(folder)
+
+    def rank(kept: tuple[int, ...]) -> tuple:
+        is_end = kept == tuple(range(len(parts) - len(kept), len(parts)))
+        return not is_end, -len(kept), kept
+
+    return [
+        Fit("".join(f"{parts[place]}/" for place in kept), by_kept[kept])
+        for kept in sorted(by_kept, key=rank)
+    ]
+
+
+def _descend(
+    folder: Folder, parts: Sequence[str], kept: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], Folder]]:
+    """Folders reached by names among the parts, in their order, with the places of these names."""
+    yield kept, folder
+    for place in range(kept[-1] + 1 if kept else 0, len(parts)):
+        for child in folder.folders.get(_loosely(parts[place]), ()):
+            yield from _descend(child, parts, (*kept, place))
+
+
+def _names(path: str) -> set[str]:
+    """The last part of a listed path in lower case, backslashes being letters or slashes."""
+    return {path.rpartition("/")[2].casefold(), re.split(r"[/\\]", path)[-1].casefold()}
+
+
+def _loosely(name: str) -> str:
+    """A folder's name without what renaming tools change: case, blanks, marks."""
+    return re.sub(r"[\W_]+", "", name.casefold()) or name
+
+
+def _walk(root: str, listed: set[str]) -> Folder:
+    """The tree beneath the root, each folder listed once, links followed.
+
+    Args:
+        root: the video root.
+        listed: names of the listed clips in lower case (see `_fill`).
+    """
+    if not os.path.isdir(root):
+        raise ListError(f"the video root {root} is no folder; give the folder of the videos")
+    tree = Folder(path="")
+    # Beside each folder the real ones on the way to it: a link back to one of them is a loop.
+    queue: list[tuple[Folder, tuple[str, ...]]] = [(tree, (os.path.realpath(root),))]
+    while queue:
+        folder, way = queue.pop()
+        try:
+            with os.scandir(os.path.join(root, folder.path)) as entries:
+                queue += _fill(folder, way, entries, listed)
+        except OSError as cause:
+            raise ListError(
+                f"a folder beneath the video root cannot be read: {cause}; change its rights, or "
+                f"take it out of the root"
+            ) from cause
+    return tree
+
+
+def _fill(
+    folder: Folder, way: tuple[str, ...], entries: Iterable[os.DirEntry], listed: set[str]
+) -> list[tuple[Folder, tuple[str, ...]]]:
+    """Enter what a folder holds, and return its folders with the ways to them.
+
+    A folder that has the name of a listed clip and holds a picture is this clip; the rest of its
+    pictures, of which a data set may have tens of millions, is not read.
+    """
+    below = []
+    for entry in entries:
+        name = entry.name
+        if entry.is_dir():
+            real = os.path.realpath(entry.path) if entry.is_symlink() else f"{way[-1]}/{name}"
+            if real not in way:
+                child = Folder(path=f"{folder.path}{name}/", parent=folder)
+                folder.folders.setdefault(_loosely(name), []).append(child)
+                below.append((child, (*way, real)))
+        elif entry.is_file():
+            own = folder.path[:-1].rpartition("/")[2]
+            is_picture = name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+            if is_picture and folder.parent and own.casefold() in listed:
+                folder.parent.files.setdefault(own.casefold(), []).append(own)
+                break
+            if name.casefold() in listed:
+                folder.files.setdefault(name.casefold(), []).append(name)
+    return below

@@ -1,0 +1,189 @@
+"""Cuts that leave source videos whole: no video has clips on both sides.
+
+Two clips of one video share athlete, camera and arena; a network that has seen one of them has
+an easy time with the other. Where a clip's source is not known, the clip stands for itself.
+"""
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from qa_data.manifest import Clip
+
+VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows most classes is kept
+TEST_TRIES = 40  # seeded starts of the search for the best test side
+MOST_NAMED = 40
+EFFORT = 1_000_000  # sources (or classes of sources) looked at in all tries together, about
+
+
+class SplitError(ValueError):
+    """A split that cannot be made as asked. The message says what stands against it."""
+
+
+def unit_of(clip: Clip) -> str:
+    """What no cut divides: the clip's source video, or the clip itself if that is not known."""
+    return clip.source or clip.id
+
+
+def apart_from(clips: Iterable[Clip], others: Iterable[Clip]) -> list[Clip]:
+    """The clips that share no known source video with the others, in their order."""
+    units = {unit_of(clip) for clip in others}
+    return [clip for clip in clips if unit_of(clip) not in units]
+
+
+def named(labels: Iterable[int], clips: Iterable[Clip]) -> str:
+    """Classes by number and name, for a message; of very many, the first ones."""
+    texts = {clip.label: clip.text for clip in clips}
+    names = [f"{label} {texts.get(label)!r}" for label in sorted(labels)]
+    more = [f"and {len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return ", ".join(names[:MOST_NAMED] + more)
+
+
+def one_source_classes(clips: Iterable[Clip]) -> set[int]:
+    """The classes whose clips all come from one source, so that no cut shows them twice."""
+    units = defaultdict(set)
+    for clip in clips:
+        if clip.label is not None:
+            units[clip.label].add(unit_of(clip))
+    return {label for label, found in units.items() if len(found) == 1}
+
+
+def cut_sources(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
+    """Sources that hold about `rate` of the clips, while every class keeps a clip elsewhere.
+
+    Classes need not be among those cut; of several cuts the one that shows most of them is taken.
+
+    Raises:
+        SplitError: less than half of what was asked for can be cut.
+    """
+    wanted = rate * len(clips)
+    if wanted < 0.5:
+        return set()
+    counts = _counts(clips)
+    totals = Counter(clip.label for clip in clips)
+    order = sorted(counts)
+    best: list[str] = []
+    best_merit = (-1, -math.inf)
+    for _ in range(_tries(VAL_TRIES, len(order))):
+        shuffled = [order[index] for index in rng.sample(range(len(order)), len(order))]
+        chosen = _fill(counts, shuffled, totals, wanted)
+        inside = sum(counts[unit].total() for unit in chosen)
+        seen = {label for unit in chosen for label in counts[unit]}
+        merit = (len(seen), -abs(inside - wanted))
+        if merit > best_merit:
+            best, best_merit = chosen, merit
+    size = sum(counts[unit].total() for unit in best)
+    if size < wanted / 2:
+        single = one_source_classes(clips)
+        raise SplitError(
+            f"{wanted:.0f} of {len(clips)} clips were to become validation clips, but only "
+            f"{size} can leave training by whole source videos without taking a class's last "
+            f"clip. {len(single)} classes come from one source video only: "
+            f"{named(single, clips) or 'none'}. Lower val_rate, raise rate, or take "
+            f"val_from='pool'."
+        )
+    return set(best)
+
+
+def cut_both_sides(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
+    """Sources that hold about `rate` of the clips, and of every class, which has clips elsewhere.
+
+    Sources change sides one at a time as long as that lowers the cost: the sum of
+    (clips cut - rate * clips)^2 / clips over the classes and the whole, and a penalty, larger
+    than any such sum, for each class that one side lacks. The best of several seeded starts is
+    taken. If the sources leave no other way, it has classes on one side only; then it is rather
+    the cut that lacks a class than what remains.
+
+    Args:
+        clips: with labels.
+        rate: share of the clips to cut, in (0, 1).
+        rng: draws the starts and the orders.
+    """
+    counts = _counts(clips)
+    totals = Counter(clip.label for clip in clips)
+    for unit_counts in counts.values():
+        unit_counts[None] = unit_counts.total()  # the whole, as one more class
+    totals[None] = len(clips)
+    penalty = 2.0 * len(clips)
+    costs = {
+        label: _costs(total, rate, penalty, penalty * len(totals))
+        for label, total in totals.items()
+    }
+    order = sorted(counts)
+    best: set[str] = set()
+    best_cost = math.inf
+    num_entries = sum(map(len, counts.values()))
+    for attempt in range(_tries(TEST_TRIES, 10 * num_entries)):
+        density = rate if attempt % 2 == 0 else 0.5
+        chosen = {unit for unit in order if rng.random() < density}
+        cost = _descend(counts, costs, rng.sample(order, len(order)), chosen)
+        if cost < best_cost:
+            best, best_cost = chosen, cost
+    return best
+
+
+def _counts(clips: Iterable[Clip]) -> dict[str, Counter]:
+    """Clips of each class in each source."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for clip in clips:
+        counts[unit_of(clip)][clip.label] += 1
+    return dict(counts)
+
+
+def _tries(most: int, size: int) -> int:
+    """As many tries as the effort allows: many for videos of many clips, few for single clips."""
+    return max(1, min(most, EFFORT // size))
+
+
+def _fill(
+    counts: Mapping[str, Counter], order: Iterable[str], totals: Counter, wanted: float
+) -> list[str]:
+    """Sources in this order that bring the cut nearer to `wanted` clips and leave every class."""
+    outside = Counter(totals)
+    chosen, size = [], 0
+    for unit in order:
+        if size >= wanted:
+            break
+        more = counts[unit].total()
+        nearer = abs(size + more - wanted) < abs(size - wanted)
+        if nearer and all(outside[label] > num for label, num in counts[unit].items()):
+            chosen.append(unit)
+            size += more
+            outside.subtract(counts[unit])
+    return chosen
+
+
+def _costs(total: int, rate: float, none_cut: float, all_cut: float) -> list[float]:
+    """Cost of 0, 1, ..., `total` cut clips of a class that has `total`."""
+    costs = [(cut - rate * total) ** 2 / total for cut in range(total + 1)]
+    costs[0] += none_cut
+    costs[total] += all_cut
+    return costs
+
+
+def _descend(
+    counts: Mapping[str, Counter],
+    costs: Mapping[int | None, Sequence[float]],
+    order: Sequence[str],
+    chosen: set[str],
+) -> float:
+    """Let sources change sides, in place, until no single change helps; the cost reached."""
+    inside: Counter[int | None] = Counter()
+    for unit in chosen:
+        inside.update(counts[unit])
+    moved = True
+    while moved:
+        moved = False
+        for unit in order:
+            sign = -1 if unit in chosen else 1
+            gain = sum(
+                costs[label][inside[label]] - costs[label][inside[label] + sign * num]
+                for label, num in counts[unit].items()
+            )
+            if gain > 1e-9:
+                chosen ^= {unit}
+                for label, num in counts[unit].items():
+                    inside[label] += sign * num
+                moved = True
+    return sum(table[inside[label]] for label, table in costs.items())

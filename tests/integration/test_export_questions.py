@@ -1,0 +1,151 @@
+"""A built question folder and a user's own file, exported through the command line."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from qa_data.manifest import Clip, write_manifest
+from qa_data.schema import read_questions
+
+ROOT = Path(__file__).parents[2]
+LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
+
+
+def run(script, *arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"},
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder of scripts/build_gym_qa.py over six invented classes, with the manifest beside."""
+    root = tmp_path_factory.mktemp("built")
+    lines = [
+        f"Clabel: {label}; set: 1; Glabel: {label}; (FX) move {label}, jeté" for label in range(6)
+    ]
+    (root / "categories.txt").write_text("\n".join(lines), encoding="utf-8")
+    clips = [
+        Clip(
+            id=f"{split}-{number}",
+            path=f"{split}/{number}.mkv",
+            label=number % 6,
+            text=f"move {number % 6}, jeté",
+            event="FX",
+            source=f"{split}{number % 4}",
+            split=split,
+        )
+        for split in ("labeled", "val", "test")
+        for number in range(18)
+    ]
+    write_manifest(clips, root / "manifest.csv")
+    done = run(
+        "build_gym_qa.py", "--manifest", root / "manifest.csv", "--categories",
+        root / "categories.txt", "--distractors", "public", "--out", root / "qa",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def exported(built, form, out, *more):
+    done = run("export_questions.py", "--questions", built / "qa", "--format", form, "--out", out,
+               *more)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "18 of train, 18 of val, 18 of test" in done.stdout
+    return {file.name for file in out.iterdir()} - {".export.json"}
+
+
+def test_datasets_opens_the_parquet_folder_offline(built, tmp_path):
+    out = tmp_path / "parquet"
+    names = exported(built, "parquet", out)
+    assert names == {"train.parquet", "validation.parquet", "test.parquet", "README.md"}
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train", "validation", "test"]
+    assert loaded["test"].features["options"] == datasets.List(datasets.Value("string"))
+    assert loaded["test"].features["frame_length"] == datasets.Value("int32")
+    for row, question in zip(
+        loaded["validation"], read_questions(built / "qa/val.jsonl"), strict=True
+    ):
+        assert row["options"][row["answer"]] == question.options[question.answer]
+        assert (row["letter"], row["label"]) == (question.letter, question.label)
+        assert row["frame_length"] is None
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "### val" in card and "| chance | 25.0%" in card and "- distractors: `public`" in card
+
+
+@pytest.mark.parametrize("form", ["llava", "messages"])
+def test_conversations_name_the_files_of_the_manifest(built, tmp_path, form):
+    out = tmp_path / form
+    more = ("--video-root", "videos", "--manifest", built / "manifest.csv")
+    exported(built, form, out, *more)
+    question = read_questions(built / "qa/val.jsonl")[1]
+    if form == "llava":
+        entry = json.loads((out / "val.json").read_text(encoding="utf-8"))[1]
+        video, answer = entry["video"], entry["conversations"][1]["value"]
+        assert entry["conversations"][0]["value"].endswith(LETTER_REQUEST)
+    else:
+        lines = (out / "val.jsonl").read_text(encoding="utf-8").splitlines()
+        user, assistant = json.loads(lines[1])["messages"]
+        video, answer = user["content"][0]["video"], assistant["content"][0]["text"]
+    assert (video, answer) == ("videos/val/1.mkv", question.letter)
+
+
+def test_other_harnesses_get_table_and_task(built, tmp_path):
+    assert exported(built, "vlmevalkit", tmp_path / "t") == {"train.tsv", "val.tsv", "test.tsv"}
+    with (tmp_path / "t/val.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    questions = read_questions(built / "qa/val.jsonl")
+    assert [row[row["answer"]] for row in rows] == [q.options[q.answer] for q in questions]
+    names = exported(built, "lmms_eval", tmp_path / "gym_qa")
+    assert names == {"utils.py", "val.jsonl", "test.jsonl", "gym_qa_val.yaml", "gym_qa_test.yaml"}
+    data = {"test": str(tmp_path / "gym_qa/val.jsonl")}
+    loaded = datasets.load_dataset("json", data_files=data, cache_dir=str(tmp_path / "cache"))
+    assert loaded["test"]["answer"][:] == [question.letter for question in questions]
+
+
+def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_path):
+    out = tmp_path / "card"
+    assert exported(built, "card", out) == {"README.md"}
+    before = (out / "README.md").read_bytes()
+    exported(built, "card", out)
+    assert (out / "README.md").read_bytes() == before
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    done = run(
+        "export_questions.py", "--questions", built / "qa", "--format", "llava", "--out", out
+    )
+    assert done.returncode == 1
+    assert "notes.txt was not exported here, and would be lost" in done.stderr
+    assert {file.name for file in out.iterdir()} == {"README.md", "notes.txt", ".export.json"}
+
+
+def test_the_help_shows_the_formats_and_a_line_of_one_s_own():
+    done = run("export_questions.py", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "lmms_eval   task folder" in done.stdout and '{"video": "clip-17"' in done.stdout
+
+
+def test_a_user_s_own_file_is_exported_and_a_bad_line_is_named(tmp_path):
+    good = {"video": "a", "question": "Which?", "options": ["x", "y"], "answer": "y"}
+    own = tmp_path / "mine.jsonl"
+    own.write_text(json.dumps(good) + "\r\n", encoding="utf-8")
+    arguments = ("--questions", own, "--format", "llava", "--out", tmp_path / "out")
+    done = run("export_questions.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "out/mine.json").read_text(encoding="utf-8"))
+    assert (entry["video"], entry["conversations"][1]["value"]) == ("a.mp4", "B")
+    own.write_text(json.dumps({**good, "answer": "z"}) + "\n", encoding="utf-8")
+    done = run("export_questions.py", *arguments)
+    assert done.returncode == 1
+    assert "line 1: answer 'z' is outside the options" in done.stderr
+    assert "Traceback" not in done.stderr

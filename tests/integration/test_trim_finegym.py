@@ -1,0 +1,323 @@
+"""Clips cut out of full videos: right to the frame, several at a time, resumed, and measured.
+
+The program `ffmpeg` is a stand-in here: it honors what our command asks for with PyAV, so that the
+same real files are cut on machines that have no ffmpeg.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sefar_core.data.trim_ledger import LEDGER, TrimError, read_ledger
+from sefar_core.data.trimming import (
+    Cut,
+    ffmpeg_command,
+    find_ffmpeg,
+    full_videos,
+    plan_cuts,
+    trim,
+)
+from tests.oracles import finegym_lists as lists
+from tests.oracles import videos as oracle
+from tests.oracles.finegym_lists import Routine
+
+ROOT = Path(__file__).parents[2]
+FPS = 30
+NUM_FRAMES = 120
+
+STAND_IN = """
+    import sys, time
+    from fractions import Fraction
+    import av
+
+    began = time.monotonic()
+    arguments = sys.argv[1:]
+    source = arguments[arguments.index("-i") + 1]
+    before, after = arguments[: arguments.index("-i")], arguments[arguments.index("-i") :]
+
+    def number(options, name):
+        return float(options[options.index(name) + 1])
+
+    start = number(before, "-ss") + number(after, "-ss")
+    end = start + number(after, "-t")
+    try:
+        with av.open(source) as full, av.open(arguments[-1], "w", format="mp4") as clip:
+            given = full.streams.video[0]
+            made = clip.add_stream("libx264", rate=given.average_rate, options={"crf": "12"})
+            made.width, made.height, made.pix_fmt = given.width, given.height, "yuv420p"
+            kept = 0
+            for frame in full.decode(given):
+                if start - 1e-6 <= frame.time < end - 1e-6:
+                    frame = frame.reformat(format="yuv420p")
+                    frame.pts, frame.time_base = kept, 1 / given.average_rate
+                    kept += 1
+                    clip.mux(made.encode(frame))
+            clip.mux(made.encode())
+    except av.FFmpegError as fault:
+        print("first a warning", file=sys.stderr)
+        print(f"{source}: {fault}", file=sys.stderr)
+        sys.exit(1)
+    if "noisy" in source:
+        print("error while decoding MB 3 4", file=sys.stderr)
+    time.sleep(0.2)
+    with open(__file__ + ".log", "a") as log:
+        log.write(f"{began} {time.monotonic()} {arguments[-1].rpartition('/')[2]}\\n")
+"""
+
+ROUTINES = [
+    Routine("front__-___", 2, 0.0, 3.9, [([(0.0, 0.5)], 0), ([(1.1, 1.9)], 1)]),
+    Routine("vault______", 1, 1.0, 3.9, [([(0.2, 0.4), (0.4, 0.9), (0.9, 1.2)], 2)]),
+    Routine("noisy______", 3, 0.5, 3.9, [([(0.5, 1.0)], 1)]),
+]
+BROKEN = [
+    Routine("text_______", 4, 0.0, 3.9, [([(1.0, 2.0)], 0)]),
+    Routine("missing____", 4, 0.0, 3.9, [([(1.0, 2.0)], 0), ([(2.0, 2.5)], 0)]),
+    Routine("too-short__", 4, 0.0, 9.9, [([(3.5, 5.0)], 0)]),
+]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Path:
+    """Full videos: three sound ones, one too short, one that is no video."""
+    folder = tmp_path_factory.mktemp("full")
+    frames = oracle.numbered_frames(NUM_FRAMES, width=4 * NUM_FRAMES)
+    for name in ("front__-___.mp4", "vault______.mkv", "noisy______.mp4", "too-short__.mp4"):
+        oracle.write_video(folder / name, frames, fps=FPS, options={"g": "250", "bf": "2"})
+    (folder / "text_______.mp4").write_text("not found on this server")
+    (folder / "front__-___.info.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path) -> str:
+    """A stand-in for ffmpeg, in a folder of its own."""
+    path = tmp_path / "bin" / "ffmpeg"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\n{textwrap.dedent(STAND_IN)}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def calls(program) -> list[tuple[float, float, str]]:
+    """Begin, end and clip of every cut that the stand-in made."""
+    log = Path(f"{program}.log")
+    rows = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+    return [(float(began), float(ended), name) for began, ended, name in rows]
+
+
+def planned(folder: Path, routines: list[Routine], full: Path) -> list[Cut]:
+    files = lists.write_files(folder, [], routines, [])
+    found = plan_cuts([files["gym_train_element_v1.1.txt"]], [files["train.csv"]], full)
+    assert [(one.id, one.start_s, one.end_s) for one in found] == sorted(
+        (clip_id, start, end) for clip_id, _, start, end in lists.clips(routines)
+    )
+    return found
+
+
+def frame_numbers(path: Path) -> list[int]:
+    """Numbers of the source's frames in a clip, by their bright columns."""
+    return [
+        round(float(np.flatnonzero(frame[frame.shape[0] * 3 // 4, :, 2] > 128).min()) / 4)
+        for frame in oracle.decode_in_order(path)
+    ]
+
+
+def expected(cut: Cut) -> list[int]:
+    return [k for k in range(NUM_FRAMES) if cut.start_s - 1e-6 <= k / FPS < cut.end_s - 1e-6]
+
+
+def run_script(folder: Path, full: Path, program: str | None, *options: str):
+    command = [
+        *(sys.executable, "scripts/trim_finegym.py", "--video-root", str(full)),
+        *("--out", str(folder / "clips"), "--workers", "2"),
+        *("--lists", str(folder / "gym_train_element_v1.1.txt")),
+        *("--annotations", str(folder / "finegym_annotation_info_v1.1.json"), *options),
+    ]
+    # Nothing else is on the PATH: a machine's own ffmpeg must not step in.
+    search = str(Path(program).parent) if program else str(folder)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": search, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full, program):
+    planned(tmp_path, [*ROUTINES, *BROKEN], full)
+    done = run_script(tmp_path, full, program)
+    assert done.returncode == 1, done.stderr
+    told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert told.pop("noisy_______E_000000_000003_A_0000_0001") == (
+        "cut, but ffmpeg said: error while decoding MB 3 4"
+    )
+    assert told.pop("8 clips") == "4 cut, 0 kept, 4 failed"
+    assert {name[:7]: told[name].partition(": ")[0] for name in told} == {
+        "text___": "ffmpeg",
+        "missing": f"there is no source video {full}/missing____.mp4",
+        "too-sho": "the cut lasts 0.500 s in 15 frames, but the clip is annotated for 1.500 s "
+        "(3.5 to 5.0 s)",
+    }
+    assert "Invalid data found" in told["text________E_000000_000003_A_0001_0002"]
+    assert "fetch the source videos of the failed clips again" in done.stderr
+
+    clips = tmp_path / "clips"
+    sound = planned(tmp_path, ROUTINES, full)
+    assert sorted(path.name for path in clips.iterdir()) == sorted(
+        [LEDGER, *(f"{cut.id}.mp4" for cut in sound)]
+    )
+    for cut in sound:
+        assert frame_numbers(clips / f"{cut.id}.mp4") == expected(cut)
+
+
+def test_without_ffmpeg_the_script_names_the_program(tmp_path, full):
+    planned(tmp_path, ROUTINES, full)
+    done = run_script(tmp_path, full, None)
+    assert done.returncode == 1
+    assert done.stderr.startswith("trim_finegym: there is no program 'ffmpeg' on the PATH; install")
+    assert not (tmp_path / "clips").exists()
+
+
+def test_cuts_are_made_at_the_same_time_but_no_more_than_asked_for(tmp_path, full, program):
+    cuts = planned(tmp_path, ROUTINES, full)
+    for workers in (1, 2):
+        outcomes = list(trim(cuts, tmp_path / f"{workers}", program=program, workers=workers))
+        assert all(outcome.made for outcome in outcomes)
+        spans = calls(program)[-len(cuts) :]
+        together = [sum(a < end and began < b for a, b, _ in spans) for began, end, _ in spans]
+        at_starts = [sum(a <= began < b for a, b, _ in spans) for began, _, _ in spans]
+        assert max(at_starts) <= workers
+        assert (max(together) > 1) == (workers == 2)
+
+
+def test_what_was_cut_and_measured_is_not_cut_again(tmp_path, full, program):
+    cuts = planned(tmp_path, ROUTINES, full)
+    out = tmp_path / "clips"
+
+    def recut(cuts=cuts):
+        before = len(calls(program))
+        outcomes = list(trim(cuts, out, program=program, workers=2))
+        assert [outcome.problem for outcome in outcomes] == [None] * len(cuts)
+        names = [name for _, _, name in calls(program)[before:]]
+        assert sorted(f"{one.cut.id}.mp4" for one in outcomes if one.made) == sorted(names)
+        return sorted(name[:5] for name in names)
+
+    assert recut() == ["front", "front", "noisy", "vault"]
+    assert recut() == []
+    vault = next(out.glob("vault*"))
+    vault.write_bytes(vault.read_bytes()[:-100])  # as a full disk or a stopped copy leaves it
+    assert recut() == ["vault"]
+    moved = [
+        Cut(id=cut.id, source=cut.source, start_s=cut.start_s + 0.1, end_s=cut.end_s + 0.1)
+        if cut.id.startswith("noisy")
+        else cut
+        for cut in cuts
+    ]
+    assert recut(moved) == ["noisy"]  # the annotation's other version
+    assert recut(moved) == []
+    assert recut() == ["noisy"]
+
+    (out / LEDGER).unlink()
+    assert recut() == []  # measured instead
+    assert len(read_ledger(out / LEDGER)) == len(cuts)
+    (out / LEDGER).unlink()
+    vault.write_bytes(next(out.glob("noisy*")).read_bytes())
+    assert recut() == ["vault"]
+    for cut in cuts:
+        assert frame_numbers(out / f"{cut.id}.mp4") == expected(cut)
+
+
+def test_clips_stay_when_their_source_has_gone(tmp_path, full, program):
+    cuts = planned(tmp_path, ROUTINES[:1], full)
+    list(trim(cuts, tmp_path / "out", program=program, workers=2))
+    gone = [
+        Cut(id=one.id, source=tmp_path / "no.mp4", start_s=one.start_s, end_s=one.end_s)
+        for one in cuts
+    ]
+    again = list(trim(gone, tmp_path / "out", program=program, workers=2))
+    assert [(one.made, one.problem) for one in again] == [(False, None)] * len(cuts)
+
+
+def test_a_run_that_is_stopped_leaves_whole_clips_and_goes_on(tmp_path, full, program):
+    cuts = planned(tmp_path, ROUTINES, full)
+    out = tmp_path / "clips"
+    running = trim(cuts, out, program=program, workers=1)
+    first = next(running)
+    running.close()
+    assert first.made
+    left = {path.stem for path in out.glob("*.mp4")}
+    assert first.cut.id in left and len(left) < len(cuts)
+    assert not list(out.glob(".cutting-*"))
+    # A machine that lost power halfway through a row.
+    with (out / LEDGER).open("a") as stream:
+        stream.write("vault_______E_0000")
+    outcomes = list(trim(cuts, out, program=program, workers=2))
+    assert {outcome.cut.id for outcome in outcomes if outcome.made} == (
+        {cut.id for cut in cuts} - left
+    )
+    assert read_ledger(out / LEDGER).keys() == {cut.id for cut in cuts}
+
+
+@pytest.mark.parametrize("content", [b"id\n", b"\xff\xfe\n", b"id,start_s,end_s,bytes\nx,1\n"])
+def test_a_file_that_is_no_ledger_is_refused(tmp_path, full, content):
+    (tmp_path / LEDGER).write_bytes(content)
+    with pytest.raises(TrimError, match=f"{LEDGER} is no ledger of cuts: found .*; delete it"):
+        list(trim([], tmp_path, program="ffmpeg", workers=1))
+    with pytest.raises(TrimError, match="workers must be at least 1, got 0"):
+        list(trim([], tmp_path, program="ffmpeg", workers=0))
+
+
+def test_a_program_that_hangs_is_stopped(tmp_path, full, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sefar_core.data.trimming.CUT_LIMIT_S", 0.2)
+    cuts = planned(tmp_path, ROUTINES[1:2], full)
+    before = time.monotonic()
+    (outcome,) = trim(cuts, tmp_path / "out", program=str(program), workers=1)
+    assert outcome.problem == "ffmpeg: not done after 0.2 s"
+    assert time.monotonic() - before < 10
+
+
+def test_the_full_videos_are_found_whatever_their_endings(tmp_path, full):
+    found = full_videos(full)
+    assert {path.name for path in found.values()} >= {"vault______.mkv", "front__-___.mp4"}
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.f137.mp4").touch()  # a picture stream not merged yet
+    (tmp_path / "b.mp4.part").touch()
+    assert full_videos(tmp_path).keys() == {"a", "a.f137"}
+    (tmp_path / "a.webm").touch()
+    with pytest.raises(TrimError, match=r"holds a.mp4 and a.webm; keep the one"):
+        full_videos(tmp_path)
+    with pytest.raises(TrimError, match="no folder .*absent"):
+        full_videos(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("start_s", "jump", "lead"), [(0.4, "0.000", "0.400"), (9.0, "8.000", "1.000")]
+)
+def test_the_command_jumps_ahead_of_the_start_and_encodes_anew(start_s, jump, lead):
+    cut = Cut(id="x", source=Path("full.mp4"), start_s=start_s, end_s=start_s + 1.25)
+    words = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=False)
+    at = words.index("-i")
+    assert words[at - 2 : at + 6] == ["-ss", jump, "-i", "full.mp4", "-ss", lead, "-t", "1.250"]
+    assert "libx264" in words and "copy" not in words and words[-1] == "x.mp4"
+    sounding = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=True)
+    assert sounding[sounding.index("-c:a") + 1] == "copy"
+    assert "0:a:0?" in sounding  # the question mark: a silent video is no failure
+
+
+def test_a_clip_listed_twice_is_cut_once(tmp_path, full):
+    files = lists.write_files(tmp_path, [], ROUTINES, ROUTINES[:1])
+    two = [files["gym_train_element_v1.1.txt"], files["gym_val_element.txt"]]
+    assert len(plan_cuts(two, [files["train.csv"], files["val.csv"]], full)) == 4
+
+
+def test_the_program_is_looked_for_on_the_path(tmp_path, program, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{Path(program).parent}")
+    assert find_ffmpeg() == program
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TrimError, match="no program 'ffmpeg' on the PATH; install it"):
+        find_ffmpeg()

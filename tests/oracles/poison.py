@@ -1,0 +1,31 @@
+"""Work that kills or hangs the process it is done in."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sefar_core.data.health import check_file
+
+
+def poisoned_square(task: str, beat: Callable[[], None]) -> int:
+    swallow(task)
+    beat()
+    return int(task) ** 2
+
+
+def poisoned_check(clips: Sequence, beat: Callable[[], None], *, video_root: Path, quick: bool):
+    """`check_file`, fatal for files of certain names."""
+    swallow(Path(clips[0].path).stem)
+    return check_file(clips, beat, video_root=video_root, quick=quick)
+
+
+def swallow(name: str) -> None:
+    if name == "exit":
+        os._exit(3)
+    if name == "abort":
+        os.abort()
+    if name == "hang":
+        time.sleep(600)
+    if name == "raise":
+        raise MemoryError("too large a picture")
