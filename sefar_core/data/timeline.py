@@ -7,6 +7,7 @@ and their timestamps, sorted, say when. Decoding in order and counting then name
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -18,18 +19,31 @@ ROUNDING_S = 1e-6
 """Forgiven when a moment meant to be k / fps falls just short of it."""
 
 
+class Mark(NamedTuple):
+    """What a packet says of its frame, without the frame: see `av.Packet`."""
+
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    is_keyframe: bool
+    is_discard: bool
+    is_corrupt: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
     """The frames shown in a file or in a stretch of it.
 
     Attributes:
-        packets: what has to be decoded, in decoding order, from a keyframe on.
+        marks: of every packet, in decoding order, from a keyframe on.
+        packets: the same, to be decoded; empty in an outline.
         times_s: when each frame appears, ascending, seconds from the file's first shown frame.
         end_s: when the last of them disappears.
         stamps: the timestamp of each frame, ascending; none where they do not name each frame.
         constant_rate: the frames follow one another evenly, at the rate that the file states.
     """
 
+    marks: list[Mark]
     packets: list[Packet]
     times_s: np.ndarray
     end_s: float
@@ -58,7 +72,19 @@ def whole(container: InputContainer, stream: VideoStream) -> Timeline:
         av.FFmpegError: the packets cannot be read.
         EOFError: there is none.
     """
-    return _timeline(list(_packets(container, stream)), stream, origin=None)
+    packets = list(_packets(container, stream))
+    return _timeline([mark_of(packet) for packet in packets], packets, stream, origin=None)
+
+
+def outline(container: InputContainer, stream: VideoStream) -> Timeline:
+    """As `whole`, but nothing is kept that could be decoded: hours of video take some megabytes.
+
+    Raises:
+        av.FFmpegError: the packets cannot be read.
+        EOFError: there is none.
+    """
+    marks = [mark_of(packet) for packet in _packets(container, stream)]
+    return _timeline(marks, [], stream, origin=None)
 
 
 def stretch(
@@ -79,7 +105,8 @@ def stretch(
         container.seek(max(int(seek_to), first_packet), stream=stream)
         packets, goes_on = _until(_packets(container, stream), stop)
         if seek_to <= first_packet or (packets and _shown(packets[0]) <= target):
-            found = _timeline(packets, stream, origin=origin)
+            marks = [mark_of(packet) for packet in packets]
+            found = _timeline(marks, packets, stream, origin=origin)
             # What comes later is shown later: until then there is no end.
             return replace(found, end_s=max(found.end_s, end_s)) if goes_on and end_s else found
         # An index by decoding time, or none, can lead to a keyframe that is shown too late.
@@ -98,24 +125,36 @@ def oddities(stream: VideoStream, shown: Timeline, *, rotated: bool) -> tuple[st
     - `rotated`: the picture is stored lying or upside down.
     """
     tests = {
-        "truncated": stream.frames > len(shown.packets),
-        "edit_list": any(packet.is_discard for packet in shown.packets),
-        "open_gop": _has_open_gop(shown.packets),
-        "corrupt": any(packet.is_corrupt for packet in shown.packets),
+        "truncated": stream.frames > len(shown.marks),
+        "edit_list": any(mark.is_discard for mark in shown.marks),
+        "open_gop": _has_open_gop(shown.marks),
+        "corrupt": any(mark.is_corrupt for mark in shown.marks),
         "variable_rate": not shown.constant_rate,
         "rotated": rotated,
     }
     return tuple(name for name, holds in tests.items() if holds)
 
 
-def _has_open_gop(packets: list[Packet]) -> bool:
+def mark_of(packet: Packet) -> Mark:
+    """What a packet says of its frame."""
+    return Mark(
+        packet.pts,
+        packet.dts,
+        packet.duration,
+        packet.is_keyframe,
+        packet.is_discard,
+        packet.is_corrupt,
+    )
+
+
+def _has_open_gop(marks: list[Mark]) -> bool:
     keyframe_pts = 0
-    for packet in packets:
-        if packet.pts is None:
+    for mark in marks:
+        if mark.pts is None:
             return False
-        if packet.is_keyframe:
-            keyframe_pts = packet.pts
-        elif packet.pts < keyframe_pts:
+        if mark.is_keyframe:
+            keyframe_pts = mark.pts
+        elif mark.pts < keyframe_pts:
             return True
     return False
 
@@ -157,7 +196,7 @@ def _beginning(container: InputContainer, stream: VideoStream) -> tuple[int, int
     return first_packet, origin
 
 
-def _shown(packet: Packet) -> int:
+def _shown(packet: Packet | Mark) -> int:
     """When a packet's frame is shown, in ticks; old AVI files only say when it is decoded."""
     if packet.pts is not None:
         return packet.pts
@@ -170,14 +209,16 @@ def _time_base(stream: VideoStream):
     return stream.time_base
 
 
-def _timeline(packets: list[Packet], stream: VideoStream, *, origin: int | None) -> Timeline:
-    shown = [packet for packet in packets if not packet.is_discard]
+def _timeline(
+    marks: list[Mark], packets: list[Packet], stream: VideoStream, *, origin: int | None
+) -> Timeline:
+    shown = [mark for mark in marks if not mark.is_discard]
     if not shown:
         raise EOFError("it holds no frame")
     tick = float(_time_base(stream))
     rate = float(stream.average_rate or stream.guessed_rate or 0)
-    stamps = np.sort([_shown(packet) for packet in shown])
-    stamps = stamps[stamps >= _shown(packets[0])]
+    stamps = np.sort([_shown(mark) for mark in shown])
+    stamps = stamps[stamps >= _shown(marks[0])]
     times_s = (stamps - (stamps[0] if origin is None else origin)) * tick
     count = np.round(times_s * rate)
     # Some formats round times to a millisecond: what lies that near to k / rate is k / rate.
@@ -187,20 +228,19 @@ def _timeline(packets: list[Packet], stream: VideoStream, *, origin: int | None)
         last = max(shown, key=_shown)
         step_s, constant_rate = (last.duration or 0) * tick or _usual_step(times_s), False
     return Timeline(
+        marks=marks,
         packets=packets,
         times_s=times_s,
         end_s=float(times_s[-1] + step_s),
-        stamps=stamps if _name_each_frame(packets) else None,
+        stamps=stamps if _name_each_frame(marks) else None,
         constant_rate=constant_rate,
     )
 
 
-def _name_each_frame(packets: list[Packet]) -> bool:
+def _name_each_frame(marks: list[Mark]) -> bool:
     """Each packet has a timestamp of its own, not before its decoding."""
-    stamps = {packet.pts for packet in packets}
-    return len(stamps) == len(packets) and all(
-        packet.pts is not None and (packet.dts is None or packet.dts <= packet.pts)
-        for packet in packets
+    return len({mark.pts for mark in marks}) == len(marks) and all(
+        mark.pts is not None and (mark.dts is None or mark.dts <= mark.pts) for mark in marks
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -52,11 +53,26 @@ def probe(path: Path) -> VideoInfo:
     if path.is_dir():
         return probe_folder(open_folder(path))
     with opened(path) as (container, stream):
-        shown = timeline.whole(container, stream)
-        first = next(counted(path, shown), None)
-        if first is None:
-            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
-        return info_of(stream, shown, first)
+        shown = timeline.outline(container, stream)
+        return info_of(stream, shown, first_picture(path))
+
+
+def first_picture(path: Path) -> VideoFrame:
+    """The first frame of a file, as it is stored.
+
+    Raises:
+        VideoReadError: it does not decode.
+    """
+    with opened(path) as (container, stream):
+        try:
+            first = next(container.decode(stream), None)
+        except av.FFmpegError as cause:
+            raise VideoReadError(
+                f"cannot decode {path}: {cause} at its first frame. {MEND}"
+            ) from cause
+    if first is None:
+        raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
+    return first
 
 
 def info_of(stream: VideoStream, shown: Timeline, first: VideoFrame) -> VideoInfo:

@@ -9,6 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from sefar_core.data import timeline
+from sefar_core.data.decoding import opened
 from sefar_core.data.video import (
     VideoReadError,
     count_decoded,
@@ -182,6 +184,16 @@ def test_the_picture_is_turned_as_the_file_asks(tmp_path):
     info = probe(path)
     assert (info.width, info.height, info.rotation) == (64, 48, 90)
     assert "rotated" in info.flags
+
+
+def test_an_outline_says_what_the_whole_says_and_keeps_nothing_to_decode(clip):
+    with opened(clip) as (container, stream):
+        whole = timeline.whole(container, stream)
+    with opened(clip) as (container, stream):
+        outline = timeline.outline(container, stream)
+    assert len(whole.packets) == 30 and outline.packets == []
+    np.testing.assert_array_equal(outline.times_s, whole.times_s)
+    assert outline.marks == whole.marks and outline.end_s == whole.end_s
 
 
 def test_a_probe_tells_length_times_and_size(tmp_path):
