@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from qa_data.annotations import Interval
 from qa_data.manifest import SPLITS, Clip, by_split
@@ -88,8 +88,9 @@ def leak_report(
 def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
     """The report (of `leak_report`, or a splits.json that holds it) as tables to print."""
     shared = Table(
-        "splits", "clips", "source videos", "clips of these", "routines", "clips of these",
-        "near-duplicates", title="what two splits share (of the second's clips and videos)",
+        Column("splits", no_wrap=True), "clips", "source videos", "clips of these", "routines",
+        "clips of these", "near-duplicates",
+        title="what two splits share (of the second's clips and videos)",
     )  # fmt: skip
     for pair, counts in report["leaks"].items():
         shared.add_row(
@@ -102,7 +103,8 @@ def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
             f"{counts['near_duplicates']:,}",
         )
     within = Table(
-        "split", "near-duplicates", "clips of unknown source", "classes without a clip",
+        Column("split", no_wrap=True), "near-duplicates", "clips of unknown source",
+        "classes without a clip",
         title="within each split",
     )  # fmt: skip
     for split, pairs in report["near_duplicates"].items():
