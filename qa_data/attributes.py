@@ -12,13 +12,12 @@ saltos or shape they agree for all classes of Gym288; of Gym530 the tree is mist
 those who ask how near two classes stand to each other.
 """
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qa_data.taxonomy import MIRROR_SETS, ElementClass
+from qa_data.text_file import parse_json, read_text
 
 ASIDE = re.compile(r"\([^)]*\)")
 # Movements that FineGym calls by two names, and words that tell no class from another.
@@ -106,8 +105,8 @@ def read_question_tree(path: Path) -> dict[int, TreePath]:
     if not path.is_file():
         raise QuestionTreeError(f"no question tree at {path}; it is on FineGym's dataset page")
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unrepeated)
-    except (ValueError, RecursionError) as cause:
+        found = parse_json(read_text(path))
+    except ValueError as cause:
         raise QuestionTreeError(f"{path} cannot be read: {cause}; fetch it again") from cause
     if not isinstance(found, dict) or not found:
         raise QuestionTreeError(f"{path} holds no classes; expected {{Glabel: {{...}}}}")
@@ -167,13 +166,3 @@ def _tree_path(where: str, entry: object) -> TreePath:
             f"expected one each"
         )
     return TreePath(questions=tuple(" ".join(one.split()) for one in questions), code=code)
-
-
-def _unrepeated(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object, refused if it gives a key twice: json would keep the last in silence."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r:.60} stands twice in one object")
-    return found

@@ -6,7 +6,6 @@ from a CSV of exact times in the manner of ImtiazUlHassan/FinegymVideoextraction
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qa_data.clip_id import CLIP_ID, EVENT_KEY, SEGMENT_KEY, SOURCE, ClipId
+from qa_data.text_file import TextFileError, parse_json, read_text
 
 TIMESTAMP_COLUMNS = ("full_id", "Subaction_start", "Subaction_end")
 LONGEST_S = 1e9  # what is longer is no time, nor are NaN and infinity
@@ -47,8 +47,8 @@ def read_annotations(path: Path) -> dict[str, Interval]:
     """
     text = text_of(path)
     try:
-        videos = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as cause:
+        videos = parse_json(text)
+    except ValueError as cause:
         raise AnnotationError(f"{path} is not JSON: {cause}; fetch it again") from cause
     if not isinstance(videos, dict) or not videos:
         raise AnnotationError(f"{path} holds no videos; expected {{video: {{event: ...}}}}")
@@ -127,9 +127,9 @@ def text_of(path: Path) -> str:
     if not path.is_file():
         raise AnnotationError(f"there is no file {path}; FineGym's are on its dataset page")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as cause:
-        raise AnnotationError(f"{path} is not UTF-8 text: {cause}; fetch it again") from cause
+        return read_text(path)
+    except TextFileError as cause:
+        raise AnnotationError(f"{cause}; fetch it again") from cause
 
 
 def _video_times(where: str, source: str, events: object) -> Iterator[tuple[str, Interval]]:
@@ -171,20 +171,6 @@ def _is_seconds(found: object) -> bool:
     if isinstance(found, bool) or not isinstance(found, int | float):
         return False
     return -LONGEST_S < found < LONGEST_S
-
-
-def _unrepeated(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object, refused if it gives a key twice: json would keep the last in silence."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r:.60} stands twice in one object")
-    return found
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"found {name} in place of a number")
 
 
 def _timestamp_row(where: str, row: dict) -> tuple[str, Interval]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from qa_data.atomic import write_text
 from qa_data.clip import SPLITS, Clip, problem_of, without_label
+from qa_data.text_file import TextFileError, read_text
 
 COLUMNS = ("id", "path", "start_s", "end_s", "label", "text", "event", "source", "split")
 PROBE_COLUMNS = ("num_frames", "fps", "rotation", "flags")
@@ -95,16 +96,10 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number (from 1) and cells of each line that is not blank."""
     if not path.is_file():
         raise ManifestError(f"no manifest at {path}; make one with scripts/make_splits.py")
-    content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as cause:
-        line = content.count(b"\n", 0, cause.start) + 1
-        found = content[cause.start : cause.start + 4]
-        raise ManifestError(
-            f"{path}, line {line}: found the bytes {found!r}, which are not UTF-8; save the table "
-            f"as CSV UTF-8"
-        ) from None
+        text = read_text(path)
+    except TextFileError as cause:
+        raise ManifestError(f"{cause}; save the table as CSV UTF-8") from cause
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         line = reader.line_num + 1

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from qa_data.text_file import TextFileError, read_text
+
 EVENTS = {1: "VT", 2: "FX", 3: "BB", 4: "UB"}
 
 # FineGym files the forward and the backward saltos of the floor under two sets.
@@ -127,9 +129,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     if not path.is_file():
         raise TaxonomyError(f"no list at {path}; FineGym's lists are on its dataset page")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as cause:
-        raise TaxonomyError(f"{path} is not UTF-8 text: {cause}; fetch it again") from cause
+        lines = read_text(path).splitlines()
+    except TextFileError as cause:
+        raise TaxonomyError(f"{cause}; fetch it again") from cause
     kept = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not kept:
         raise TaxonomyError(f"{path} is empty; fetch it again")

@@ -40,7 +40,12 @@ SLOW_TO_IMPORT = {"torch", "torchvision", "timm", "transformers", "accelerate", 
 # What a file may import of the other packages: the first line whose start fits decides.
 MAY_IMPORT = {
     "qa_data": (),
-    "sefar_core/data/": ("qa_data.manifest", "qa_data.taxonomy", "qa_data.annotations"),
+    "sefar_core/data/": (
+        "qa_data.manifest",
+        "qa_data.taxonomy",
+        "qa_data.annotations",
+        "qa_data.text_file",
+    ),
     "sefar_core/": (),
     "sefar_mllm/": ("sefar_core", "qa_data.schema", "qa_data.blind", "qa_data.manifest"),
 }

@@ -59,10 +59,16 @@ BROKEN = {
     "an empty object": (b"{}", "holds no questions"),
     "Latin-1": (b'{}\n{"video": "Gr\xe4tsche"}', "line 2: byte 0xe4 is not UTF-8; save it as"),
     "UTF-16": ("{}".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-    "deep nesting": (b'{"video": ' + b"[" * 100_000, "line 1: brackets stand in brackets too deep"),
+    "deep nesting": (
+        b'{"video": ' + b"[" * 100_000,
+        "line 1 is not JSON: brackets stand in brackets too deep",
+    ),
     "a number of many digits": (b'{"video": ' + b"7" * 5_000 + b"}", "line 1 is not JSON: Exceeds"),
-    "an infinite number": (b'{"video": -Infinity}', "line 1: found -Infinity"),
-    "a key twice": (b'{"video": "x", "video": "y"}', "line 1: 'video' is used more than once"),
+    "an infinite number": (b'{"video": -Infinity}', "line 1 is not JSON: found -Infinity"),
+    "a key twice": (
+        b'{"video": "x", "video": "y"}',
+        "line 1 is not JSON: the key 'video' stands twice",
+    ),
 }
 
 

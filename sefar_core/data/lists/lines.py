@@ -1,9 +1,9 @@
 """Text lists: their lines, each with the place that an error names."""
 
-import json
 import re
 from pathlib import Path
 
+from qa_data import text_file
 from sefar_core.data.lists.listing import ListError
 
 # Signs that no name in a manifest may have: controls, and what stands for bytes not in UTF-8.
@@ -38,15 +38,10 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():
         raise ListError(f"there is no file {path}; give the folder or file that holds the lists")
-    raw = path.read_bytes()
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as cause:
-        line = raw.count(b"\n", 0, cause.start) + 1
-        raise ListError(
-            f"{path}, line {line}: found the byte 0x{raw[cause.start]:02x}, which is not UTF-8; "
-            f"save the list as UTF-8, or fetch it again"
-        ) from None
+        text = text_file.read_text(path)
+    except text_file.TextFileError as cause:
+        raise ListError(f"{cause}; save the list as UTF-8, or fetch it again") from cause
     if (place := text.find("\0")) >= 0:
         line = text.count("\n", 0, place) + 1
         raise ListError(
@@ -64,18 +59,11 @@ def read_json(path: Path) -> object:
     Raises:
         ListError: see `read_text`; or the text is not JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as cause:
-        raise ListError(
-            f"{path}, line {cause.lineno}: {cause.msg}, so this is not JSON; fetch it again"
-        ) from None
-    except (RecursionError, ValueError) as cause:
-        if isinstance(cause, ListError):
-            raise
-        raise ListError(
-            f"{path} is not JSON that a list would be ({cause}); fetch it again"
-        ) from None
+        return text_file.parse_json(text)
+    except ValueError as cause:
+        raise ListError(f"{path} is not JSON: {cause}; fetch it again") from cause
 
 
 def refuse_repeat(seen: dict[str, str], clip_id: str, where: str) -> None:
