@@ -44,6 +44,11 @@ class CheckVideos:
         files = [path for path in (self.manifest, self.table, self.write_clean) if path is not None]
         if len({path.resolve() for path in files}) < len(files):
             refuse("--manifest, --table and --write-clean must be different files")
+        for path in (self.table, self.write_clean):
+            if path is not None and path.parent.exists() and not path.parent.is_dir():
+                refuse(f"{path} cannot be written: {path.parent} is not a folder")
+            if path is not None and path.is_dir():
+                refuse(f"{path} is a folder; give the name of a file")
         if not self.video_root.is_dir():
             refuse(f"--video-root: there is no folder {self.video_root}")
         if self.workers < 0 or not self.patience_s > 0:

@@ -26,8 +26,9 @@ class EvaluateSsl:
     """CSV of clips."""
     video_root: Path
     """Folder that the manifest's paths start from."""
-    categories: Path
-    """Class list: names of the classes, and which differ in direction alone."""
+    categories: Path | None = None
+    """FineGym's class list: names of the classes, and which differ in direction alone. Without it
+    the manifest names the classes."""
     split: Literal["test", "val"] = "test"
     """Which clips. Tune on val, report test."""
     protocol: Literal["fixed", "released"] = "fixed"
@@ -48,25 +49,26 @@ def main(settings: EvaluateSsl) -> None:
     import torch
 
     from qa_data.manifest import by_split, read_manifest
-    from qa_data.taxonomy import opposite_pairs, read_categories
     from sefar_core.checkpoint import load_encoder
+    from sefar_core.data.leaks import compare
     from sefar_core.evaluate import clustered_interval, confusion, pair_accuracy, score
     from sefar_core.plots import plot_confusion
     from sefar_core.runs.folder import surroundings, write_json
 
-    classes = read_categories(settings.categories)
     roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
     if not roles:
         raise SystemExit(
             f"error: {settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
         )
-    clips = by_split(read_manifest(settings.manifest), settings.split)
+    listed = read_manifest(settings.manifest)
+    names, pairs = classes_of(settings, listed)
+    clips = by_split(listed, settings.split)
     if not clips:
         raise SystemExit(
             f"error: {settings.manifest} has no clip of split {settings.split}; cut one with "
             f"make_splits.py, or name another --split"
         )
-    pairs = opposite_pairs(classes.values())
+    shared = compare([*by_split(listed, "labeled"), *by_split(listed, "unlabeled")], clips)
     sources = [clip.source for clip in clips]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     suffix = "-released" if settings.protocol == "released" else ""
@@ -75,11 +77,11 @@ def main(settings: EvaluateSsl) -> None:
     rows: dict[str, dict] = {}
     for role in roles:
         network = load_encoder(settings.run_dir / role).to(device)
-        if network.classifier.out_features != len(classes):
+        if network.classifier.out_features != len(names):
             raise SystemExit(
                 f"error: {settings.run_dir / role} scores {network.classifier.out_features} "
-                f"classes, but {settings.categories} lists {len(classes)}; give the list it was "
-                f"trained with"
+                f"classes, but {settings.categories or settings.manifest} has {len(names)}; give "
+                f"the list it was trained with"
             )
         for control, probs, labels in looks(settings, network, clips, device):
             name = role if control is None else f"{role}, {control}"
@@ -97,15 +99,34 @@ def main(settings: EvaluateSsl) -> None:
             }
             if control is None:
                 np.save(out / f"{role}_probs.npy", probs.numpy())
-                names = [f"{c.event} {c.text}" for _, c in sorted(classes.items())]
                 plot_confusion(
                     confusion(probs, labels).numpy(), names, out / f"{role}_confusion.png"
                 )
         if role == "teacher":
             rows[role]["trust"] = trust_of(settings, network, clips, device, out)
     draw_curves(settings.run_dir, out / "curves.png")
-    write_json(out / "scores.json", {"settings": asdict(settings), "rows": rows} | surroundings())
+    write_json(
+        out / "scores.json",
+        {"settings": asdict(settings), "rows": rows, "shared_with_training": shared}
+        | surroundings(),
+    )
     show(rows, settings)
+    print(
+        f"{shared['clips_of_shared_sources']:,} of {len(clips):,} clips come from source videos "
+        f"that training clips come from too"
+    )
+
+
+def classes_of(settings: EvaluateSsl, clips: Sequence) -> tuple[list[str], list[tuple[int, int]]]:
+    """Names of the classes, and pairs that differ in direction alone, which only FineGym tells."""
+    from qa_data.taxonomy import opposite_pairs, read_categories
+
+    if settings.categories is not None:
+        classes = read_categories(settings.categories)
+        names = [f"{c.event} {c.text}" for _, c in sorted(classes.items())]
+        return names, opposite_pairs(classes.values())
+    texts = {clip.label: clip.text for clip in clips if clip.label is not None}
+    return [texts.get(label) or f"class {label}" for label in range(max(texts) + 1)], []
 
 
 def looks(settings: EvaluateSsl, network, clips: Sequence, device):

@@ -13,7 +13,6 @@ scripts read, and splits.json: settings, counts for each split and class, and wh
 """
 
 import json
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -24,7 +23,8 @@ from rich.table import Table
 from tyro.conf import subcommand
 
 from qa_data.atomic import write_text
-from qa_data.manifest import Clip, ManifestError, by_split, write_manifest
+from qa_data.manifest import Clip, write_manifest
+from sefar_core.data.division import divide
 from sefar_core.data.leaks import leak_tables
 from sefar_core.data.lists.diving48 import read_diving48
 from sefar_core.data.lists.finediving import read_finediving, read_finediving_json
@@ -37,9 +37,8 @@ from sefar_core.data.lists.places import find, place
 from sefar_core.data.lists.public import read_public
 from sefar_core.data.lists.something import read_something
 from sefar_core.data.lists.ucf101 import read_ucf101
-from sefar_core.data.separation import refuse_shared, separate_test
-from sefar_core.data.sources import SplitError, apart_from
-from sefar_core.data.splits import SplitConfig, split_pool, summary
+from sefar_core.data.separation import refuse_shared
+from sefar_core.data.splits import SplitConfig, summary
 
 DataSet: TypeAlias = (
     Annotated[Listing, subcommand("finegym", constructor=read_finegym)]
@@ -73,39 +72,42 @@ def main(settings: MakeSplits) -> None:
     """Look for the videos, cut, write, and print what came out."""
     listing, config = settings.listing, settings.split
     refuse_shared(listing.pool, listing.settled)
-    clips, missing = [*listing.pool, *listing.settled], []
-    if settings.missing == "refuse":
-        clips = place(clips, settings.video_root)
-    else:
-        clips, missing = find(clips, settings.video_root)
-    clips = cut(clips, {clip.id for clip in listing.pool}, config)
-    report = summary(clips, config, classes=listing.classes)
-    report["missing"] = [clip.id for clip in missing]
+    clips, missing = present(listing, settings.video_root, settings.missing)
+    in_pool = {clip.id for clip in listing.pool}
+    clips, left_out = divide(
+        [clip for clip in clips if clip.id in in_pool],
+        [clip for clip in clips if clip.id not in in_pool],
+        config,
+    )
+    report = summary(clips, config, classes=listing.classes, times=listing.times)
+    report |= {"left_out": left_out, "missing": missing}
+    if not listing.pool:
+        report["settings"] = None
     write_manifest(clips, settings.out / "manifest.csv")
     write_text(settings.out / "splits.json", json.dumps(report, indent=2) + "\n")
     show(report, num_classes=len(listing.classes))
     print(f"wrote {settings.out / 'manifest.csv'} and splits.json beside it")
 
 
-def cut(clips: Sequence[Clip], in_pool: Collection[str], config: SplitConfig) -> list[Clip]:
-    """Clips with their splits: those of the pool cut, the others as they are settled."""
-    pool = [clip for clip in clips if clip.id in in_pool]
-    settled = [clip for clip in clips if clip.id not in in_pool]
-    if not pool:
-        return settled
-    others = [clip for clip in settled if clip.split != "test"]
-    pool, test = separate_test(
-        pool,
-        by_split(settled, "test"),
-        how=config.test_cut,
-        rate=config.test_rate,
-        one_sided=config.one_sided,
-        seed=config.seed,
-    )
-    cut_pool = split_pool(pool, config)
-    if config.test_cut != "official":
-        others = apart_from(others, [*by_split(cut_pool, "val"), *test])
-    return [*cut_pool, *others, *test]
+def present(
+    listing: Listing, video_root: Path, missing: Literal["refuse", "leave_out"]
+) -> tuple[list[Clip], list[str]]:
+    """The clips that have a file, where it lies, and the ids of the others.
+
+    Raises:
+        ListError: clips are missing and not to be left out, or hardly anything would be left.
+    """
+    clips = [*listing.pool, *listing.settled]
+    if missing == "refuse":
+        return place(clips, video_root), []
+    found, gone = find(clips, video_root)
+    training = listing.pool or [clip for clip in listing.settled if clip.split == "labeled"]
+    if {clip.id for clip in training} <= {clip.id for clip in gone}:
+        raise ListError(
+            f"none of the {len(training)} training clips has a file beneath {video_root}: is it "
+            f"the right --video-root? The first is {training[0].path}"
+        )
+    return found, [clip.id for clip in gone]
 
 
 def show(report: dict, *, num_classes: int) -> None:
@@ -117,8 +119,10 @@ def show(report: dict, *, num_classes: int) -> None:
         table.add_row(split, str(count), str(report["sources"][split]), told)
     console = Console()
     console.print(table, *leak_tables(report))
+    for why, count in report["left_out"].items():
+        console.print(f"{count:,} clips are in no split: {why}")
     if report["missing"]:
-        console.print(f"{len(report['missing'])} listed clips have no file: see splits.json")
+        console.print(f"{len(report['missing']):,} listed clips have no file: see splits.json")
 
 
 if __name__ == "__main__":
@@ -134,5 +138,5 @@ if __name__ == "__main__":
                 ),
             )
         )
-    except (ListError, ManifestError, SplitError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"make_splits: {error}") from error

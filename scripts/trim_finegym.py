@@ -48,7 +48,7 @@ def main(
         cuts = plan_cuts(lists, annotations, video_root)
         cutting = trim(cuts, out, program=program, workers=workers, audio=audio)
         outcomes = list(tqdm(cutting, total=len(cuts), desc="trim", unit="clip"))
-    except (AnnotationError, TrimError) as fault:
+    except (AnnotationError, TrimError, FileExistsError, NotADirectoryError) as fault:
         sys.exit(f"trim_finegym: {fault}")
     for outcome in sorted(outcomes, key=lambda one: one.cut.id):
         if outcome.problem:

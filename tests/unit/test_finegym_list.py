@@ -170,7 +170,7 @@ def test_names_tell_apart_what_reads_alike(files):
     [
         ({"part": "ub"}, "no class is of part 'ub'; .*BB, FX, UB, VT and the sets 1, 21"),
         ({"part": "UB-S9"}, "no class is of part 'UB-S9'"),
-        ({"videos": "full"}, "'full' and annotations are not given"),
+        ({"videos": "full"}, "'full', but there are no annotations"),
         ({"part": "VT"}, "gym_val_element.txt has no clip of the part's 1 classes"),
     ],
 )
@@ -179,9 +179,13 @@ def test_what_cannot_be_read_is_refused(files, options, found):
         read(files, **options)
 
 
-def test_annotations_are_for_full_videos(files):
-    with pytest.raises(ListError, match="'trimmed' and annotations are .*train.csv"):
-        read(files, annotations=(files["train.csv"],))
+def test_annotations_of_trimmed_clips_tell_their_times_to_the_report_alone(files):
+    full = read(files, videos="full", annotations=(files["train.csv"], files["val.csv"]))
+    trimmed = read(files, annotations=(files["train.csv"], files["val.csv"]))
+    assert {clip.start_s for clip in trimmed.pool + trimmed.settled} == {None}
+    clips = full.pool + full.settled
+    assert trimmed.times == {clip.id: (clip.start_s, clip.end_s) for clip in clips}
+    assert full.times == {}
 
 
 def test_annotations_of_two_versions_are_refused(files, tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sefar_core.data.lists.folders import read_folders
+from sefar_core.data.lists.listing import ListError
 from sefar_core.data.lists.places import place
 from tests.oracles import lists as oracle
 
@@ -34,7 +35,9 @@ def root(tmp_path):
 def test_class_folders_become_the_pool(root):
     listing = read_folders(root)
     assert listing.classes == {0: "bow", 1: "nod twice"}
-    assert [(c.id, c.path, c.label, c.text, c.split) for c in listing.pool] == [
+    found = [(c.id, os.path.relpath(c.path, root), c.label, c.text, c.split) for c in listing.pool]
+    assert all(os.path.isabs(clip.path) for clip in listing.pool)
+    assert found == [
         ("bow/é 1", "bow/é 1.avi", 0, "bow", "labeled"),
         ("bow/frames", "bow/frames", 0, "bow", "labeled"),
         ("nod_twice/a.x", "nod_twice/a.x.mkv", 1, "nod twice", "labeled"),
@@ -42,7 +45,8 @@ def test_class_folders_become_the_pool(root):
         ("nod_twice/deeper/c", "nod_twice/deeper/c.webm", 1, "nod twice", "labeled"),
     ]
     assert listing.settled == []
-    assert place(listing.pool, root) == listing.pool
+    assert [c.path for c in place(listing.pool, root)] == [path for _, path, *_ in found]
+    assert place(listing.pool, root.parent)[0].path == "mine/bow/é 1.avi"
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -50,15 +54,20 @@ def test_unlabeled_and_test_clips_may_lie_in_the_root_or_beside_it(root, tmp_pat
     parent = root if inside else tmp_path
     laid_out(parent, "more/u.mp4", "more/x/y/v.ts", "exam/nod_twice/t.mpg", "exam/notes.txt")
     listing = read_folders(root, unlabeled=parent / "more", test_root=parent / "exam")
-    start = "" if inside else f"{tmp_path}/"
     assert listing.classes == {0: "bow", 1: "nod twice"}
-    assert [(c.path, c.label, c.text, c.split) for c in listing.settled] == [
-        (f"{start}more/u.mp4", None, None, "unlabeled"),
-        (f"{start}more/x/y/v.ts", None, None, "unlabeled"),
-        (f"{start}exam/nod_twice/t.mpg", 1, "nod twice", "test"),
+    placed = place(listing.settled, parent)
+    assert [(c.path, c.label, c.text, c.split) for c in placed] == [
+        ("more/u.mp4", None, None, "unlabeled"),
+        ("more/x/y/v.ts", None, None, "unlabeled"),
+        ("exam/nod_twice/t.mpg", 1, "nod twice", "test"),
     ]
-    clips = listing.pool + listing.settled
-    assert place(clips, root) == clips
+
+
+def test_a_file_that_links_show_twice_is_refused(root, tmp_path):
+    laid_out(tmp_path, "raw/jump.mp4")
+    (root / "bow" / "jump.mp4").symlink_to(tmp_path / "raw" / "jump.mp4")
+    with pytest.raises(ListError, match="raw/jump.mp4, which .*bow/jump.mp4 lists already"):
+        read_folders(root, unlabeled=tmp_path / "raw")
 
 
 def test_a_relative_root_gives_the_same_clips(root, monkeypatch):
@@ -102,14 +111,14 @@ def test_folders_that_do_not_fit_together_are_named(root, tmp_path):
 def test_a_link_to_nothing_is_no_clip_that_goes_unnoticed(root):
     (root / "bow" / "z.mp4").symlink_to(root / "gone.mp4")
     listing = read_folders(root)
-    assert "bow/z.mp4" in [clip.path for clip in listing.pool]
+    assert str(root / "bow/z.mp4") in [clip.path for clip in listing.pool]
     oracle.refuses(lambda: place(listing.pool, root), "1 of 6 listed clips", "bow/z.mp4")
 
 
 def test_a_link_back_is_refused_and_a_link_elsewhere_followed(root, tmp_path):
     laid_out(tmp_path / "store", "s.mp4")
     (root / "wave").symlink_to(tmp_path / "store")
-    assert read_folders(root).pool[-1].path == "wave/s.mp4"
+    assert read_folders(root).pool[-1].path == str(root / "wave/s.mp4")
     (root / "bow" / "again").symlink_to(root / "bow")
     oracle.refuses(lambda: read_folders(root), "mine/bow/again is a link to a folder above it")
 
@@ -139,4 +148,6 @@ def test_any_folder_is_read_rightly_or_refused(files):
                 and (folder / file).is_file()
                 and not any(part.startswith(".") for part in file.split("/"))
             }
-            assert {c.path for c in listing.pool if (folder / c.path).is_file()} == videos
+            assert {
+                os.path.relpath(c.path, folder) for c in listing.pool if os.path.isfile(c.path)
+            } == videos

@@ -15,7 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from qa_data.annotations import AnnotationError, Interval, read_elements, read_times, to_clips
+from qa_data.annotations import (
+    AnnotationError,
+    Interval,
+    intervals_of,
+    read_elements,
+    read_times,
+    to_clips,
+)
 from qa_data.manifest import Clip
 from qa_data.taxonomy import EVENTS, ElementClass, TaxonomyError, read_categories
 from sefar_core.data.lists.gym_new import gym_new_labels
@@ -44,27 +51,31 @@ def read_finegym(
         part: all; an apparatus: VT, FX, BB, UB; a set by its number (41) or its place on the
             apparatus (UB-S1); or gym_new, the pairs of opposing classes of Gym288.
         videos: files are clips (`<clip id>.mp4`), or whole source videos (`<source>.mp4`).
-        annotations: annotation JSON or CSV of times, one or several; full videos need them.
+        annotations: annotation JSON or CSV of times, one or several; full videos need them, and
+            for trimmed ones they make the report of near-duplicates exact.
 
     Raises:
         ListError: a file is missing or damaged, the lists do not belong together, or there is no
             such part.
     """
-    if (videos == "full") != bool(annotations):
+    if videos == "full" and not annotations:
         raise ListError(
-            f"videos are {videos!r} and annotations are "
-            f"{', '.join(map(str, annotations)) or 'not given'}; full videos need annotations, "
-            f"which say where clips begin, and trimmed ones have no use for them"
+            "videos are 'full', but there are no annotations, which say where clips begin: give "
+            "FineGym's annotation file, or say 'trimmed' if the files are clips"
         )
     try:
         known = read_categories(categories)
         classes = part_of(known, part)
         times = times_of(annotations) if annotations else None
-        pool = _clips(train_list, known, classes, split="labeled", times=times)
-        test = _clips(test_list, known, classes, split="test", times=times)
+        cut = times if videos == "full" else None
+        pool = _clips(train_list, known, classes, split="labeled", times=cut)
+        test = _clips(test_list, known, classes, split="test", times=cut)
+        if times and not cut:
+            times = intervals_of([clip.id for clip in (*pool, *test)], times)
     except (TaxonomyError, AnnotationError) as cause:
         raise ListError(str(cause)) from cause
-    return Listing(classes=names_of(classes.values()), pool=pool, settled=test)
+    names = names_of(classes.values())
+    return Listing(classes=names, pool=pool, settled=test, times={} if cut else times or {})
 
 
 def part_of(known: Mapping[int, ElementClass], part: str) -> dict[int, ElementClass]:

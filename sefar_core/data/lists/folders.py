@@ -49,9 +49,11 @@ def read_folders(
             for name in _class_names(test_root, aside - {os.path.realpath(test_root)})
             for clip in _class_clips(root, test_root, name, names, "test")
         ]
-    seen: dict[str, str] = {}
+    ids: dict[str, str] = {}
+    files: dict[str, str] = {}
     for clip in pool + settled:
-        refuse_repeat(seen, clip.id, str(root / clip.path))
+        refuse_repeat(ids, clip.id, clip.path)
+        refuse_repeat(files, os.path.realpath(clip.path), clip.path)  # a link leads to it, too
     return Listing(classes=dict(enumerate(map(_text, names))), pool=pool, settled=settled)
 
 
@@ -85,9 +87,10 @@ def _class_clips(root: Path, parent: Path, name: str, names: list[str], split: s
 
 
 def _clip(path: str, root: Path, *, split: str) -> Clip:
-    """A clip without its class, its path relative to the root if it lies there."""
-    placed = os.path.abspath(path).removeprefix(os.path.abspath(root).rstrip("/") + "/")
-    return Clip(id=id_of(placed), path=placed, split=split)
+    """A clip without its class; its id is its path, relative to the root if it lies there."""
+    placed = os.path.abspath(path)
+    below_root = placed.removeprefix(os.path.abspath(root).rstrip("/") + "/")
+    return Clip(id=id_of(below_root), path=placed, split=split)
 
 
 def _some(folder: Path) -> list[str]:

@@ -4,8 +4,10 @@ Every reader of this folder gives a Listing; scripts/make_splits.py cuts its poo
 manifest. A reader opens lists and folders, never a video.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qa_data.annotations import Interval
 from qa_data.manifest import Clip
 
 
@@ -22,8 +24,11 @@ class Listing:
         pool: training clips with known labels, of split `labeled`, which are cut further.
         settled: clips that have their split for good, such as the official test clips, clips that
             never had a label, or the parts of a published draw.
+        times: when clips begin and end in their source video, by id, where their files do not
+            tell it.
     """
 
     classes: dict[int, str]
     pool: list[Clip] = field(default_factory=list)
     settled: list[Clip] = field(default_factory=list)
+    times: Mapping[str, Interval] = field(default_factory=dict)
