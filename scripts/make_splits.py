@@ -23,7 +23,7 @@ from rich.table import Table
 from tyro.conf import subcommand
 
 from qa_data.atomic import write_text
-from qa_data.manifest import Clip, write_manifest
+from qa_data.manifest import Clip, by_split, write_manifest
 from sefar_core.data.division import divide
 from sefar_core.data.leaks import leak_tables
 from sefar_core.data.lists.diving48 import read_diving48
@@ -95,18 +95,19 @@ def present(
     """The clips that have a file, where it lies, and the ids of the others.
 
     Raises:
-        ListError: clips are missing and not to be left out, or hardly anything would be left.
+        ListError: clips are missing and not to be left out, or no training or test clip is left.
     """
     clips = [*listing.pool, *listing.settled]
     if missing == "refuse":
         return place(clips, video_root), []
     found, gone = find(clips, video_root)
-    training = listing.pool or [clip for clip in listing.settled if clip.split == "labeled"]
-    if {clip.id for clip in training} <= {clip.id for clip in gone}:
-        raise ListError(
-            f"none of the {len(training)} training clips has a file beneath {video_root}: is it "
-            f"the right --video-root? The first is {training[0].path}"
-        )
+    training = listing.pool or by_split(listing.settled, "labeled")
+    for name, part in (("training", training), ("test", by_split(listing.settled, "test"))):
+        if part and {clip.id for clip in part} <= {clip.id for clip in gone}:
+            raise ListError(
+                f"none of the {len(part)} {name} clips has a file beneath {video_root}: is it the "
+                f"right --video-root? The first is {part[0].path}"
+            )
     return found, [clip.id for clip in gone]
 
 

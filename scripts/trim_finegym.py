@@ -60,8 +60,8 @@ def main(
     print(f"{len(cuts)} clips: {made} cut, {len(cuts) - made - failed} kept, {failed} failed")
     if failed:
         sys.exit(
-            "trim_finegym: fetch the source videos of the failed clips again and run the same "
-            "command, or take the clips out of the lists"
+            "trim_finegym: mend what is named above and run the same command, or take these clips "
+            "out of the lists"
         )
 
 

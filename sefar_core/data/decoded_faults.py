@@ -15,8 +15,9 @@ from av.video.frame import VideoFrame
 from sefar_core.data import timeline
 from sefar_core.data.decoding import MEND as ANY_MEND
 from sefar_core.data.decoding import opened
+from sefar_core.data.frame_folder import open_folder
 from sefar_core.data.timeline import Timeline
-from sefar_core.data.video import VideoInfo, VideoReadError, count_decoded, info_of, probe
+from sefar_core.data.video import VideoInfo, VideoReadError, info_of, probe
 
 MEND = "Fetch or cut the file again."
 
@@ -65,7 +66,7 @@ def examined(
     Args:
         path: a file, or a folder of pictures.
         spans: the stretches.
-        beat: called for every frame.
+        beat: called for every frame or picture.
 
     Raises:
         VideoReadError: no frame comes out of it.
@@ -111,7 +112,9 @@ def _fault(path: Path, span: Span, beat: Callable[[], None]) -> Fault | None:
     start_s, end_s = span
     try:
         if path.is_dir():
-            count_decoded(path, start_s=start_s, end_s=end_s)
+            folder = open_folder(path)
+            for _ in folder.stretch(start_s or 0.0, end_s).decode():
+                beat()
             return None
         with opened(path) as (container, stream):
             shown = timeline.stretch(container, stream, start_s or 0.0, end_s)

@@ -7,18 +7,26 @@ both: the clips have different names and all but the same frames.
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
 
 from qa_data.annotations import CLIP_ID, ClipId, Interval, event_of
 from qa_data.manifest import Clip
 from sefar_core.data.sources import SplitError
 
 SAME_MOMENT = 0.9
-"""Intersection over union in time, above which two clips of a source are near-duplicates."""
+"""Intersection over union in time, above which two clips of a film are near-duplicates."""
+
+
+class Film(NamedTuple):
+    """A file or a source video, by its path or name; it has one beginning."""
+
+    kind: Literal["file", "source"]
+    name: str
 
 
 class Moment(NamedTuple):
-    """When a clip is shown in its source; `place` is its number among the clips."""
+    """When a clip is shown in its film; `place` is its number among the clips."""
 
     start_s: float
     end_s: float
@@ -28,7 +36,11 @@ class Moment(NamedTuple):
 def near_duplicates(
     clips: Sequence[Clip], *, times: Mapping[str, Interval] | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of clips that show one moment of one source: IoU in time above SAME_MOMENT.
+    """Pairs of clips that show one moment of one film: IoU in time above SAME_MOMENT.
+
+    The film is what a clip's times count in: its file where the clip itself says when it begins,
+    its source video otherwise. Several files can come from one source, such as all dives of an
+    event, each with a beginning of its own.
 
     Where neither the clips nor `times` tell when a clip begins and ends, the whole seconds in a
     FineGym clip id stand for it; they find fewer (19 of 42 pairs in Gym99). Of clips without
@@ -44,14 +56,14 @@ def near_duplicates(
     Raises:
         SplitError: a clip does not end after it starts.
     """
-    bands: dict[tuple[str, int], list[Moment]] = defaultdict(list)
+    bands: dict[tuple[Film, int], list[Moment]] = defaultdict(list)
     for place, clip in enumerate(clips):
         found = _interval(clip, times or {})
-        source = clip.source or (clip.path if clip.start_s is not None else "")
-        if found and source:
-            bands[source, _band(found)].append(Moment(*found, place))
-    for (source, band), members in bands.items():
-        longer = bands.get((source, band + 1), [])
+        film = _film(clip)
+        if found and film:
+            bands[film, _band(found)].append(Moment(*found, place))
+    for (film, band), members in bands.items():
+        longer = bands.get((film, band + 1), [])
         own = {moment.place for moment in members}
         for one, other in _same_moments(sorted(members + longer)):
             if one.place in own or other.place in own:
@@ -63,8 +75,15 @@ def routine_of(clip: Clip) -> str | None:
     return event_of(clip.id) if CLIP_ID.fullmatch(clip.id) else None
 
 
+def _film(clip: Clip) -> Film | None:
+    """What the clip's times count in; a file named for its source is that source."""
+    if clip.start_s is not None and PurePosixPath(clip.path).stem != clip.source:
+        return Film("file", clip.path)
+    return Film("source", clip.source) if clip.source else None
+
+
 def _interval(clip: Clip, times: Mapping[str, Interval]) -> Interval | None:
-    """The clip's time in its source, exact if known, else in whole seconds, else none."""
+    """The clip's time in its film, exact if known, else in whole seconds, else none."""
     if clip.start_s is not None and clip.end_s is not None:
         found = Interval(clip.start_s, clip.end_s)
     elif clip.id in times:

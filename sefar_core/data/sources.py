@@ -49,25 +49,34 @@ def one_source_classes(clips: Iterable[Clip]) -> set[int]:
     return {label for label, found in units.items() if len(found) == 1}
 
 
-def cut_sources(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
-    """Sources that hold about `rate` of the clips, while every class keeps a clip elsewhere.
+def cut_sources(
+    clips: Sequence[Clip], rate: float, rng: random.Random, *, min_per_class: int = 1
+) -> set[str]:
+    """Sources that hold about `rate` of the clips, while every class keeps clips elsewhere.
 
     Classes need not be among those cut; of several cuts the one that shows most of them is taken.
+
+    Args:
+        clips: with labels.
+        rate: share of the clips to cut, in [0, 1).
+        rng: draws the orders.
+        min_per_class: clips that every class keeps; a class of fewer keeps them all.
 
     Raises:
         SplitError: less than half of what was asked for can be cut.
     """
     wanted = rate * len(clips)
-    if wanted < 0.5:
+    if wanted <= 0.5:
         return set()
     counts = _counts(clips)
     totals = Counter(clip.label for clip in clips)
+    spare = Counter({label: max(0, total - min_per_class) for label, total in totals.items()})
     order = sorted(counts)
     best: list[str] = []
     best_merit = (-1, -math.inf)
     for _ in range(_tries(VAL_TRIES, len(order))):
         shuffled = [order[index] for index in rng.sample(range(len(order)), len(order))]
-        chosen = _fill(counts, shuffled, totals, wanted)
+        chosen = _fill(counts, shuffled, spare, wanted)
         inside = sum(counts[unit].total() for unit in chosen)
         seen = {label for unit in chosen for label in counts[unit]}
         merit = (len(seen), -abs(inside - wanted))
@@ -78,10 +87,10 @@ def cut_sources(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[s
         single = one_source_classes(clips)
         raise SplitError(
             f"{wanted:.0f} of {len(clips)} clips were to become validation clips, but only "
-            f"{size} can leave training by whole source videos without taking a class's last "
-            f"clip. {len(single)} classes come from one source video only: "
-            f"{named(single, clips) or 'none'}. Lower val_rate, raise rate, or take "
-            f"val_from='pool'."
+            f"{size} can leave training by whole source videos such that each class keeps "
+            f"{min_per_class}. {len(single)} classes come from one source video only: "
+            f"{named(single, clips) or 'none'}. Lower val_rate or "
+            f"min_per_class, raise rate, or take val_from='pool'."
         )
     return set(best)
 
@@ -137,20 +146,20 @@ def _tries(most: int, size: int) -> int:
 
 
 def _fill(
-    counts: Mapping[str, Counter], order: Iterable[str], totals: Counter, wanted: float
+    counts: Mapping[str, Counter], order: Iterable[str], spare: Counter, wanted: float
 ) -> list[str]:
-    """Sources in this order that bring the cut nearer to `wanted` clips and leave every class."""
-    outside = Counter(totals)
+    """Sources in this order that bring the cut nearer to `wanted` clips, none beyond `spare`."""
+    left = Counter(spare)
     chosen, size = [], 0
     for unit in order:
         if size >= wanted:
             break
         more = counts[unit].total()
         nearer = abs(size + more - wanted) < abs(size - wanted)
-        if nearer and all(outside[label] > num for label, num in counts[unit].items()):
+        if nearer and all(left[label] >= num for label, num in counts[unit].items()):
             chosen.append(unit)
             size += more
-            outside.subtract(counts[unit])
+            left.subtract(counts[unit])
     return chosen
 
 

@@ -2,9 +2,13 @@
 
 First the test clips: as the data set lists them, or cut anew so that no source video is on both
 sides. Nothing is tuned on them. Validation clips are cut out of the training pool by source
-video, so that none of them shares athlete, camera or arena with a training clip. The labeled part
-is a prefix of one seeded order of the pool: with one seed, what is labeled at 5 % is labeled at
-10 % too.
+video, so that none of them shares athlete, camera or arena with a training clip.
+
+What the rate labels is a prefix of one seeded order: with one seed, what is labeled at 5 % is
+labeled at 10 % too, if validation clips come from the pool (val_from="pool") or there are none.
+Validation clips that cost labels (val_from="labeled") are cut out of the prefix, out of other
+sources at each rate, so that only labeled and validation clips together contain those of a
+smaller rate.
 """
 
 import random
@@ -29,7 +33,8 @@ class SplitConfig:
     draw: Literal["stratified", "unstratified"] = "stratified"
     """Labels spread over the classes by their sizes, or drawn plainly as in the public lists."""
     min_per_class: int = 1
-    """Labeled clips that the stratified draw gives every class that has as many."""
+    """Labeled clips that the stratified draw gives every class that has as many; validation clips
+    that cost labels leave them."""
     val_rate: float = 0.1
     """Share of the clips (see val_from) that becomes validation clips, in [0, 1)."""
     val_from: Literal["labeled", "pool"] = "labeled"
@@ -74,7 +79,7 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
 
     Raises:
         SplitError: the pool is empty or lacks labels, or no validation sources can be cut
-            without taking a class's last clip from training.
+            without taking the clips from training that a class must have there.
     """
     if not pool or any(clip.label is None for clip in pool):
         raise SplitError(
@@ -84,7 +89,12 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
         )
     if config.val_from == "labeled":
         labeled = draw_labeled(pool, config)
-        sources = cut_sources(labeled, config.val_rate, random.Random(f"{config.seed} val"))
+        sources = cut_sources(
+            labeled,
+            config.val_rate,
+            random.Random(f"{config.seed} val"),
+            min_per_class=config.min_per_class if config.draw == "stratified" else 1,
+        )
         val = [clip for clip in labeled if unit_of(clip) in sources]
         labeled = [clip for clip in labeled if unit_of(clip) not in sources]
     else:

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -164,6 +165,7 @@ def trim(
     out.mkdir(parents=True, exist_ok=True)
     known = read_ledger(out / LEDGER)
     write_ledger(out / LEDGER, known)
+    _remove_stale(out)
     with (
         tempfile.TemporaryDirectory(dir=out, prefix=".cutting-") as drafts,
         ThreadPoolExecutor(workers) as pool,
@@ -190,12 +192,12 @@ def length_problem(path: Path, cut: Cut) -> str | None:
     try:
         info = probe(path)
     except VideoReadError as fault:
-        return f"what was cut cannot be read: {fault}"
+        return f"the file cannot be read: {fault}"
     wanted = cut.end_s - cut.start_s
     if abs(info.duration_s - wanted) <= TOLERANCE_FRAMES / info.fps:
         return None
     return (
-        f"the cut lasts {info.duration_s:.3f} s in {info.num_frames} frames, but the clip is "
+        f"the file lasts {info.duration_s:.3f} s in {info.num_frames} frames, but the clip is "
         f"annotated for {wanted:.3f} s ({cut.start_s} to {cut.end_s} s)"
     )
 
@@ -211,8 +213,10 @@ def _made(
     if path.is_file():
         if known == _row(cut, out):
             return Outcome(cut=cut)
-        if known is None and length_problem(path, cut) is None:
-            return Outcome(cut=cut)
+        if known is None:  # another tool's file, perhaps: it is kept, or left to its owner
+            odd = length_problem(path, cut)
+            words = f"{path} is not in {LEDGER}, and {odd}; move it away, and the clip is cut"
+            return Outcome(cut=cut, problem=odd and words)
     if not cut.source.is_file():
         return Outcome(cut=cut, problem=f"there is no source video {cut.source}")
     draft = drafts / path.name
@@ -223,6 +227,14 @@ def _made(
         return Outcome(cut=cut, made=True, remark=said)
     draft.unlink(missing_ok=True)
     return Outcome(cut=cut, problem=problem)
+
+
+def _remove_stale(out: Path) -> None:
+    """Delete the drafts of runs that were killed: while one cuts, its folder changes."""
+    for drafts in out.glob(".cutting-????????"):
+        untouched_s = time.time() - drafts.lstat().st_mtime
+        if drafts.is_dir() and not drafts.is_symlink() and untouched_s > 2 * CUT_LIMIT_S:
+            shutil.rmtree(drafts)
 
 
 def _run(command: Sequence[str]) -> tuple[bool, str]:

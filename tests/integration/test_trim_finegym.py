@@ -157,11 +157,11 @@ def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full
     assert {name[:7]: told[name].partition(": ")[0] for name in told} == {
         "text___": "ffmpeg",
         "missing": f"there is no source video {full}/missing____.mp4",
-        "too-sho": "the cut lasts 0.500 s in 15 frames, but the clip is annotated for 1.500 s "
+        "too-sho": "the file lasts 0.500 s in 15 frames, but the clip is annotated for 1.500 s "
         "(3.5 to 5.0 s)",
     }
     assert "Invalid data found" in told["text________E_000000_000003_A_0001_0002"]
-    assert "fetch the source videos of the failed clips again" in done.stderr
+    assert "mend what is named above" in done.stderr
 
     clips = tmp_path / "clips"
     sound = planned(tmp_path, ROUTINES, full)
@@ -222,11 +222,49 @@ def test_what_was_cut_and_measured_is_not_cut_again(tmp_path, full, program):
     (out / LEDGER).unlink()
     assert recut() == []  # measured instead
     assert len(read_ledger(out / LEDGER)) == len(cuts)
-    (out / LEDGER).unlink()
-    vault.write_bytes(next(out.glob("noisy*")).read_bytes())
-    assert recut() == ["vault"]
     for cut in cuts:
         assert frame_numbers(out / f"{cut.id}.mp4") == expected(cut)
+
+
+@pytest.mark.parametrize("content", ["a longer video", "no video"])
+def test_a_file_of_another_tool_is_named_and_left_alone(tmp_path, full, program, content):
+    cuts = planned(tmp_path, ROUTINES, full)
+    out = tmp_path / "clips"
+    out.mkdir()
+    path = out / f"{cuts[-1].id}.mp4"
+    data = (full / "front__-___.mp4").read_bytes() if content == "a longer video" else b"x"
+    path.write_bytes(data)
+    for _ in range(2):
+        outcomes = {one.cut: one for one in trim(cuts, out, program=program, workers=2)}
+        problem = outcomes.pop(cuts[-1]).problem
+        assert problem.startswith(f"{path} is not in {LEDGER}, and the file ")
+        assert problem.endswith("; move it away, and the clip is cut")
+        assert {one.problem for one in outcomes.values()} == {None}
+        assert path.read_bytes() == data
+        assert path.stem not in read_ledger(out / LEDGER)
+    path.rename(tmp_path / "kept.mp4")
+    outcomes = list(trim(cuts, out, program=program, workers=2))
+    assert [(one.cut.id, one.problem) for one in outcomes if one.made] == [(path.stem, None)]
+    assert frame_numbers(path) == expected(cuts[-1])
+
+
+def test_drafts_of_a_killed_run_are_deleted_and_nothing_else(tmp_path):
+    out = tmp_path / "clips"
+    names = (".cutting-abcd_123", ".cutting-running1", ".cutting-", "mine", "cutting-abcd_123")
+    for name in names:
+        (out / name).mkdir(parents=True)
+        (out / name / "x.mp4").write_text("half")
+    (tmp_path / ".cutting-outside1").mkdir()
+    (out / ".cutting-linked12").symlink_to(out / "mine")
+    (out / ".cutting-file1234").write_text("a file")
+    for name in set(names) - {".cutting-running1"}:
+        os.utime(out / name, (0, 0))
+    os.utime(out / ".cutting-file1234", (0, 0))
+    os.utime(out / ".cutting-linked12", (0, 0), follow_symlinks=False)
+    assert list(trim([], out, program="ffmpeg", workers=1)) == []
+    left = {path.name for path in out.iterdir()}
+    assert left == {*names, ".cutting-linked12", ".cutting-file1234", LEDGER} - {names[0]}
+    assert (out / "mine" / "x.mp4").exists() and (tmp_path / ".cutting-outside1").exists()
 
 
 def test_clips_stay_when_their_source_has_gone(tmp_path, full, program):

@@ -255,6 +255,8 @@ def test_a_pickle_that_calls_is_refused_and_calls_nothing(tmp_path):
         ({"video": "../a__1"}, "not the folder and number"),
         ({"video": "01__20"}, "found 01__20, which .*entry 0 lists"),
         ({"num_frames": 0}, "found num_frames 0"),
+        ({"num_frames": 10**400}, "found num_frames 10000"),
+        ({"num_frames": True}, "found num_frames True"),
         ({"_source_info": {}}, "no action_type"),
         ({"events": []}, "no steps in events"),
         ({"events": [{"frame": 3, "comment": "Entry"}]}, "comment 'Entry'"),

@@ -1,6 +1,7 @@
 """The check of a manifest's videos decodes nothing twice and tells faults from oddities."""
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -53,6 +54,23 @@ def test_a_file_is_opened_and_decoded_once_however_many_clips_are_in_it(tmp_path
     report = check_file(clips, lambda: beats.append(1), video_root=tmp_path, quick=False)
     assert [h.faults for h in report] == [(), (), (), ()]
     assert (len(opened), len(beats)) == (1, 30)
+
+
+def test_every_picture_of_a_folder_gives_a_beat(tmp_path):
+    picture = np.zeros((64, 64, 3), dtype=np.uint8)
+    (tmp_path / "dive").mkdir()
+    for number in range(1, 31):
+        cv2.imwrite(str(tmp_path / "dive" / f"{number:05d}.jpg"), picture)
+    whole = [clip_of("dive"), clip_of("dive", id="step", start_s=0.2, end_s=0.6)]
+    beats: list[int] = []
+    for clips, expected in ((whole, 30), (whole[1:], 10)):
+        beats.clear()
+        report = check_file(clips, lambda: beats.append(1), video_root=tmp_path, quick=False)
+        assert {found.faults for found in report} == {()}
+        assert len(beats) == expected
+    (tmp_path / "dive" / "00012.jpg").write_bytes(b"\xff\xd8")
+    report = check_file(whole, lambda: None, video_root=tmp_path, quick=False)
+    assert all("00012.jpg" in found.faults[0].words for found in report)
 
 
 def test_overlapping_clips_share_one_pass_and_distant_ones_decode_no_more_than_theirs(tmp_path):

@@ -34,7 +34,13 @@ def gym_clip(source, event, action, *, split, label=0):
 
 def timed_clip(name, source, start_s, end_s, split="labeled"):
     return Clip(
-        id=name, path="v.mp4", start_s=start_s, end_s=end_s, label=0, source=source, split=split
+        id=name,
+        path=f"{source or 'v'}.mp4",
+        start_s=start_s,
+        end_s=end_s,
+        label=0,
+        source=source,
+        split=split,
     )
 
 
@@ -122,6 +128,24 @@ def test_parts_of_one_file_are_compared_even_if_its_source_is_not_said():
     clips = [timed_clip("a", "", 1.0, 3.0), timed_clip("b", "", 1.05, 3.05)]
     assert list(near_duplicates(clips)) == [(0, 1)]
     assert list(near_duplicates([replace(clips[0], path="w.mp4"), clips[1]])) == []
+
+
+def test_dives_of_one_event_begin_each_at_its_own_zero():
+    one = [timed_clip(f"01__1_{n}", "01", n, n + 1.0) for n in range(2)]
+    other = [timed_clip(f"01__2_{n}", "01", n, n + 1.0) for n in range(2)]
+    one = [replace(clip, path="01/1") for clip in one]
+    other = [replace(clip, path="01/2") for clip in other]
+    assert list(near_duplicates(one + other)) == []
+    again = replace(one[0], id="again", source="another name of the event")
+    assert list(near_duplicates([*one, *other, again])) == [(0, 4)]
+
+
+def test_a_cut_file_and_its_stretch_of_the_full_video_are_one_moment():
+    cut = gym_clip("one", 100, 8, split="labeled")
+    full = replace(cut, id="full", path="videos/one________.mkv", start_s=108.0, end_s=110.0)
+    assert list(near_duplicates([cut, full])) == [(0, 1)]
+    routine = replace(full, path=f"{cut.id[:27]}.mp4")  # its times count in the routine's file
+    assert list(near_duplicates([cut, routine])) == []
 
 
 moments = st.lists(

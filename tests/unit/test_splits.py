@@ -1,6 +1,7 @@
 """Labeled, unlabeled and validation clips of a pool."""
 
 import hashlib
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from qa_data.annotations import read_elements, to_clips
 from qa_data.manifest import Clip, by_split
 from qa_data.taxonomy import read_categories
+from sefar_core.data.sources import cut_sources
 from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled, split_pool, summary
 from tests.finegym import finegym_folder
 from tests.oracles import splits as oracles
@@ -78,6 +80,65 @@ def test_a_smaller_rate_is_a_subset_of_a_larger_one(draw):
     ]
     for smaller, larger in zip(drawn, drawn[1:], strict=False):
         assert smaller < larger
+
+
+def kept_at(rates, **config):
+    """Labeled clips, and labeled and validation clips together, at each rate."""
+    pool = long_tailed_pool(num_sources=100)
+    drawn = [split_pool(pool, SplitConfig(rate=rate, **config)) for rate in rates]
+    labeled = [set(ids(by_split(clips, "labeled"))) for clips in drawn]
+    both = [
+        one | set(ids(by_split(clips, "val"))) for one, clips in zip(labeled, drawn, strict=True)
+    ]
+    return labeled, both
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("draw", ["stratified", "unstratified"])
+@pytest.mark.parametrize(
+    ("val_from", "val_rate"), [("pool", 0.1), ("pool", 0.0), ("labeled", 0.0), ("labeled", 0.1)]
+)
+def test_what_a_smaller_rate_spends_a_larger_one_spends_too(seed, draw, val_from, val_rate):
+    labeled, both = kept_at(
+        (0.05, 0.1, 0.3), seed=seed, draw=draw, val_from=val_from, val_rate=val_rate
+    )
+    assert both[0] < both[1] < both[2]
+    nested = labeled[0] < labeled[1] < labeled[2]
+    assert nested == (val_from == "pool" or val_rate == 0)
+
+
+@pytest.mark.parametrize("val_from", ["labeled", "pool"])
+@pytest.mark.parametrize("least", [1, 2, 4])
+def test_validation_clips_that_cost_labels_leave_every_class_its_least(val_from, least):
+    pool = long_tailed_pool(num_sources=50)
+    config = SplitConfig(rate=0.05, min_per_class=least, val_rate=0.2, val_from=val_from)
+    for seed in range(10):
+        clips = split_pool(pool, replace(config, seed=seed))
+        assert by_split(clips, "val")
+        counts = Counter(clip.label for clip in by_split(clips, "labeled"))
+        assert all(counts[label] >= min(least, size) for label, size in SIZES.items())
+
+
+def test_a_least_that_leaves_no_validation_clips_is_named():
+    config = SplitConfig(rate=0.01, min_per_class=3, val_rate=0.3)
+    with pytest.raises(
+        SplitError, match=r"such that each class keeps 3\. .* or min_per_class, rai"
+    ):
+        split_pool(long_tailed_pool(), config)
+
+
+@pytest.mark.lists
+def test_rare_classes_of_gym99_keep_their_least():
+    folder = finegym_folder()
+    classes = read_categories(folder / "gym99_categories.txt")
+    listed = read_elements(folder / "gym99_train_element_v1.1.txt")
+    clips = split_pool(
+        to_clips(listed, classes, split="labeled"), SplitConfig(rate=0.05, min_per_class=3)
+    )
+    counts = Counter(clip.label for clip in by_split(clips, "labeled"))
+    assert len(counts) == 99 and min(counts.values()) >= 3
+    labels = sum(clip.split in ("labeled", "val") for clip in clips)
+    assert abs(len(by_split(clips, "val")) - 0.1 * labels) <= 5
 
 
 def test_the_seed_decides_and_nothing_else():
@@ -232,3 +293,10 @@ def test_unknown_sources_are_not_counted_as_one():
     report = summary(split_pool(pool, config), config)
     assert report["sources"]["labeled"] == 20
     assert report["without_source"] == {"labeled": 700}
+
+
+def test_half_a_clip_of_validation_is_none():
+    clips = [
+        Clip(id=f"{n}", path=f"{n}.mp4", label=n % 2, text="x", split="labeled") for n in range(5)
+    ]
+    assert cut_sources(clips, 0.1, random.Random(0)) == set()

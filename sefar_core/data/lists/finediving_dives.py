@@ -17,6 +17,9 @@ import numpy as np
 from sefar_core.data.lists.lines import read_json
 from sefar_core.data.lists.listing import ListError
 
+MOST_PICTURES = 1_000_000
+"""Of a dive, which takes seconds."""
+
 Level = Literal["action_type", "sub_action"]
 Key = tuple[str, int]
 """Folder of the event, and number of the dive in it."""
@@ -171,7 +174,7 @@ def json_dives(path: Path, level: Level) -> Iterator[Dive]:
         action_type = source.get("action_type") if isinstance(source, dict) else None
         if not isinstance(action_type, str) or not action_type:
             raise ListError(f"{where}: found no action_type in _source_info; fetch the list again")
-        if type(num_frames) is not int or num_frames < 1:
+        if type(num_frames) is not int or not 0 < num_frames <= MOST_PICTURES:
             raise ListError(f"{where}: found num_frames {num_frames!r:.80}; fetch the list again")
         folder, _, place = str(found.get("video")).rpartition("__")
         key = key_of(where, (folder, int(place) if re.fullmatch(r"[0-9]{1,9}", place) else place))
