@@ -82,6 +82,9 @@ def oracle_scores(
 ) -> dict[str, np.ndarray]:
     """Scores of someone who knows the clip's apparatus, or its set, and not the element.
 
+    A class list that names one apparatus or one set alone, or none, tells nothing by it: there
+    are no rows of that name.
+
     Args:
         train: where the commonest answers are counted.
         asked: the questions.
@@ -91,6 +94,8 @@ def oracle_scores(
     right, _ = counts(train)
     scores = {}
     for name, key in (("apparatus", _event), ("set", _set)):
+        if len({key(element) for element in classes.values()}) == 1:
+            continue
         fits = _fits(asked, labels, classes, key)
         scores[f"{name} known"] = fits
         scores[f"{name} known, commonest answer"] = fits * (right.max() + 1) + right[asked.printed]

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from qa_data.atomic import write_text
@@ -20,13 +21,15 @@ from qa_data.manifest import Clip, by_split
 from qa_data.pool_report import Common
 from qa_data.question import LETTERS, STEM, QuestionError
 from qa_data.schema import write_public_json, write_questions
+from qa_data.strict_json import parse, read_text
 from qa_data.taxonomy import ElementClass
 from qa_data.wordings import reworded
 
 Asked = Literal["which", "attributes", "pairs"]
 SPLIT_OF_FILE = {"train": "labeled", "unlabel": "unlabeled", "val": "val", "test": "test"}
 NOT_MEASURED = ("train", "unlabel")
-WITHOUT_LIST = ("public", "distinct", "prior")  # rules that read neither apparatus nor sets
+QUESTION_FILES = [f"{name}{end}" for name in SPLIT_OF_FILE for end in (".json", ".jsonl")]
+REPORT = "audit.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +117,7 @@ def build_sets(
             built.
     """
     members = {
-        name: [
-            clip
-            for clip in by_split(clips, split)
-            if split != "unlabeled" or clip.label is not None
-        ]
+        name: [one for one in by_split(clips, split) if one.label is not None or name != "unlabel"]
         for name, split in SPLIT_OF_FILE.items()
     }
     if not members["train"] or not (members["val"] or members["test"]):
@@ -138,23 +137,23 @@ def _build(
     clips: Sequence[Clip], classes: Mapping[int, ElementClass], plan: QuestionPlan, *, keep: bool
 ) -> QuestionSet:
     if plan.asked == "attributes":
-        return attribute_questions(clips, classes, seed=plan.seed, num_options=plan.num_options)
-    if plan.asked == "pairs":
-        return pair_questions(clips, classes, seed=plan.seed)
-    built = build_questions(
-        clips,
-        classes,
-        rule=OTHER_NAMES.get(plan.rule, plan.rule),
-        seed=plan.seed,
-        num_options=plan.num_options,
-        common="keep" if keep else plan.common,
-    )
-    questions = reworded(built.questions, plan.wordings, plan.seed)
-    if (plan.stem, plan.dataset) != (STEM, "finegym"):
-        questions = [
-            replace(one, stem=plan.stem if one.stem == STEM else one.stem, dataset=plan.dataset)
-            for one in questions
-        ]
+        built = attribute_questions(clips, classes, seed=plan.seed, num_options=plan.num_options)
+    elif plan.asked == "pairs":
+        built = pair_questions(clips, classes, seed=plan.seed)
+    else:
+        built = build_questions(
+            clips,
+            classes,
+            rule=OTHER_NAMES.get(plan.rule, plan.rule),
+            seed=plan.seed,
+            num_options=plan.num_options,
+            common="keep" if keep else plan.common,
+        )
+        built = replace(built, questions=reworded(built.questions, plan.wordings, plan.seed))
+    questions = [
+        replace(one, stem=plan.stem if one.stem == STEM else one.stem, dataset=plan.dataset)
+        for one in built.questions
+    ]
     return replace(built, questions=questions)
 
 
@@ -181,6 +180,19 @@ def audit_sets(
     }
 
 
+def check_out(out: Path) -> None:
+    """Raise QuestionError where no folder can be, or files lie that no build left there."""
+    place = next(one for one in (out, *out.parents) if one.exists())
+    if not place.is_dir():
+        raise QuestionError(f"{place} is a file, and questions go into a folder; name another")
+    files = [name for name in (*QUESTION_FILES, REPORT) if (out / name).exists()]
+    if files and not _is_report(out / REPORT):
+        raise QuestionError(
+            f"{out} holds {', '.join(files)} and no {REPORT} of an earlier build, so these files "
+            f"are not replaced; move them away, or name another folder"
+        )
+
+
 def write_sets(
     sets: Mapping[str, QuestionSet],
     audits: Mapping[str, Audit],
@@ -190,18 +202,46 @@ def write_sets(
 ) -> None:
     """Write each set in the public format and with classes (.jsonl), and audit.json.
 
+    Nothing is written before all is made. Then question files that only an earlier build has go.
+
     Args:
-        sets: by file name without suffix.
+        sets: by file name without suffix, keys of SPLIT_OF_FILE.
         audits: of some of them.
         out: folder, made if it is missing.
         settings: what the sets were built with, for the record.
+
+    Raises:
+        QuestionError: a question cannot be written, or see `check_out`.
     """
-    for name, one in sets.items():
-        write_public_json(one.questions, out / f"{name}.json")
-        write_questions(one.questions, out / f"{name}.jsonl")
+    check_out(out)
     report = {
         "settings": dict(settings),
         "pools": {name: [asdict(pool) for pool in one.pools] for name, one in sets.items()},
         "audits": {name: asdict(found) for name, found in audits.items()},
     }
-    write_text(out / "audit.json", json.dumps(report, indent=2) + "\n")
+    texts = _texts(sets, out) | {REPORT: json.dumps(report, indent=2) + "\n"}
+    for name in set(QUESTION_FILES) - set(texts):
+        (out / name).unlink(missing_ok=True)
+    for name, text in texts.items():
+        write_text(out / name, text)
+
+
+def _texts(sets: Mapping[str, QuestionSet], out: Path) -> dict[str, str]:
+    """The files of the sets by name, as they will stand in `out`."""
+    with TemporaryDirectory() as name:
+        draft = Path(name)
+        try:
+            for stem, one in sets.items():
+                write_public_json(one.questions, draft / f"{stem}.json")
+                write_questions(one.questions, draft / f"{stem}.jsonl")
+        except QuestionError as error:
+            raise QuestionError(str(error).replace(name, str(out))) from error
+        return {file.name: file.read_bytes().decode() for file in sorted(draft.iterdir())}
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        found = parse(path, read_text(path))
+    except QuestionError:
+        return False
+    return isinstance(found, dict) and {"settings", "audits"} <= set(found)

@@ -16,9 +16,9 @@ from qa_data.option_table import OptionTable, nearness_to_others
 
 WORD = re.compile(r"\w+(?:[.\-]\w+)*")  # 1.5, flic-flac and round-off are one word each
 MAX_WORDS = 300  # the commonest in the training questions
-MAX_QUESTIONS = 4000  # to learn from, taken evenly
+MAX_OPTIONS = 16_000  # of the questions to learn from, which are taken evenly
 FOLDS = 5  # an option's frequency is counted in the questions of the other folds
-CHUNK = 1000  # questions whose features are in memory at once
+CHUNK = 4000  # options whose features are in memory at once
 
 
 def words(text: str) -> frozenset[str]:
@@ -58,10 +58,11 @@ def classifier_scores(train: OptionTable, asked: OptionTable, near: np.ndarray) 
     known = reader.features(train.printed, _counts_of_other_folds(train), word_nearness(train))
     weights = fit(known, train.present, train.answer)
     frequency = np.stack(counts(train))[:, asked.printed]
+    step = max(CHUNK // asked.printed.shape[1], 1)
     return np.concatenate(
         [
             reader.features(asked.printed[rows], frequency[:, rows], near[rows]) @ weights
-            for rows in (slice(at, at + CHUNK) for at in range(0, len(near), CHUNK))
+            for rows in (slice(at, at + step) for at in range(0, len(near), step))
         ]
     )
 
@@ -116,9 +117,10 @@ def _reader(train: OptionTable) -> _Reader:
 
 
 def _some_rows(table: OptionTable) -> OptionTable:
-    if len(table.answer) <= MAX_QUESTIONS:
+    most = max(MAX_OPTIONS // table.printed.shape[1], 1)
+    if len(table.answer) <= most:
         return table
-    rows = np.linspace(0, len(table.answer) - 1, MAX_QUESTIONS).round().astype(int)
+    rows = np.linspace(0, len(table.answer) - 1, most).round().astype(int)
     return OptionTable(
         texts=table.texts,
         printed=table.printed[rows],

@@ -6,8 +6,9 @@ A user's line holds no more than a question needs:
 
 `video` is the clip's id: the name of its file without folder and suffix. `answer` is the letter of
 the right option or its text. `question_id` may be added (lines are numbered from 0000000
-otherwise), and `frame_length`. Our own lines hold every field of `Question` and call the question
-`stem`.
+otherwise), and `frame_length`, and `answer_type`: "what" if the options are names of classes, which
+are then compared with the clip's in a manifest; "other" if nothing is said. Our own lines hold
+every field of `Question` and call the question `stem`.
 """
 
 import re
@@ -18,7 +19,9 @@ from typing import Any
 from qa_data.question import LETTERS, Question, QuestionError
 
 NEEDED = ("video", "question", "options", "answer")
-OPTIONAL = ("question_id", "frame_length")
+OPTIONAL = ("question_id", "frame_length", "answer_type")
+COUNTS = 2**31  # counts are below, as in the 32 bits that other formats have for them
+COUNT = f"a whole number from 0 to {COUNTS - 1}"
 VIDEO_SUFFIX = re.compile(r"\.(mp4|mkv|avi|mov|webm)$", re.IGNORECASE)
 
 
@@ -40,8 +43,8 @@ def question_of_line(where: str, entry: object, number: int) -> Question:
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a whole number from 0. True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """Whether a value is a whole number from 0 and below COUNTS. True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNTS
 
 
 def _is_text(value: object) -> bool:
@@ -61,7 +64,7 @@ TEXT: Check = (_is_text, "a text")
 FORMS: dict[str, Check] = {
     **dict.fromkeys(("question_id", "video", "stem", "question"), TEXT),
     **dict.fromkeys(("event", "source", "answer_type", "dataset"), TEXT),
-    **dict.fromkeys(("label", "frame_length"), (is_count, "a whole number from 0")),
+    **dict.fromkeys(("label", "frame_length"), (is_count, COUNT)),
     "options": (_are_texts, "a list of texts"),
     "option_labels": (_are_counts, "a list of classes"),
 }
@@ -108,6 +111,7 @@ def _short(where: str, entry: dict[str, Any], number: int) -> Question:
         options=options,
         answer=_answer(where, entry["answer"], options),
         frame_length=entry.get("frame_length"),
+        answer_type=entry.get("answer_type", "other"),
         dataset="own",
     )
 
@@ -132,6 +136,9 @@ def _answer(where: str, answer: str, options: tuple[str, ...]) -> int:
     letters = LETTERS[: len(options)]
     if len(answer) == 1 and answer in letters:
         places.add(letters.index(answer))
+    if len(places) == 1:
+        right = options[min(places)]
+        places = {place for place, text in enumerate(options) if text == right}
     if len(places) == 1:
         return places.pop()
     if not places:

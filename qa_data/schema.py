@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from qa_data.atomic import write_text
 from qa_data.manifest import Clip
@@ -23,7 +24,7 @@ from qa_data.question import (
     line_problem,
     split_line,
 )
-from qa_data.question_lines import is_count, question_of_line
+from qa_data.question_lines import COUNT, is_count, question_of_line
 from qa_data.strict_json import parse, read_text
 
 PUBLIC_FIELDS = (
@@ -40,9 +41,12 @@ PUBLIC_FIELDS = (
 def attach_classes(questions: Iterable[Question], clips: Iterable[Clip]) -> list[Question]:
     """Questions with the class, apparatus and source that a manifest gives for their clips.
 
+    A question that has its class stays as it is. Options are class texts where the answer_type is
+    "what", as in the public files, and are compared with the manifest's there alone.
+
     Raises:
-        QuestionError: a video is in no line of the manifest, or the right answer to what move it
-            is differs from its class text there.
+        QuestionError: a video is in no line of the manifest; a question's class is another than
+            the manifest's, or the right answer to what move it is differs from its class text.
     """
     questions = list(questions)
     clip_of = {clip.id: clip for clip in clips}
@@ -50,15 +54,24 @@ def attach_classes(questions: Iterable[Question], clips: Iterable[Clip]) -> list
     attached = []
     for question in questions:
         clip = clip_of[question.video]
-        right = question.options[question.answer]
-        if question.answer_type == "what" and clip.text not in (None, right):
-            raise QuestionError(
-                f"question {question.question_id}: the right option is {right!r}, but the "
-                f"manifest calls the clip {clip.text!r}; questions and manifest must come from "
-                f"the same class list"
-            )
-        attached.append(replace(question, label=clip.label, event=clip.event, source=clip.source))
+        _compare(question, clip)
+        if question.label is None:
+            question = replace(question, label=clip.label, event=clip.event, source=clip.source)
+        attached.append(question)
     return attached
+
+
+def _compare(question: Question, clip: Clip) -> None:
+    right, found = question.options[question.answer], ""
+    if question.answer_type == "what" and clip.text not in (None, right):
+        found = f"the right option is {right!r}, but the manifest calls the clip {clip.text!r}"
+    elif None not in (question.label, clip.label) and question.label != clip.label:
+        found = f"the clip's class is {question.label}, but {clip.label} in the manifest"
+    if found:
+        raise QuestionError(
+            f"question {question.question_id}: {found}; questions and manifest must come from the "
+            f"same class list"
+        )
 
 
 def check_videos(questions: Iterable[Question], clip_ids: Iterable[str]) -> None:
@@ -167,6 +180,25 @@ def _public_question(where: str, question_id: str, entry: object) -> Question:
     if not isinstance(entry, dict) or list(entry) != list(PUBLIC_FIELDS):
         found = f"its fields are {list(entry)}" if isinstance(entry, dict) else f"found {entry!r}"
         raise QuestionError(f"{where}: {found:.200}; expected {list(PUBLIC_FIELDS)}")
+    _check_public_fields(where, question_id, entry)
+    letter = entry["answer"]
+    try:
+        stem, options = split_line(entry["question"])
+    except QuestionError as error:
+        raise QuestionError(f"{where}: {error}") from error
+    if letter not in (letters := LETTERS[: len(options)]):
+        raise QuestionError(
+            f"{where}: its answer is {letter!r}, but its options are A to {letters[-1]}; name one"
+        )
+    return Question(
+        stem=stem,
+        options=options,
+        answer=letters.index(letter),
+        **{name: entry[name] for name in PUBLIC_FIELDS[2:]},
+    )
+
+
+def _check_public_fields(where: str, question_id: str, entry: dict[str, Any]) -> None:
     if entry["question_id"] != question_id:
         raise QuestionError(
             f"{where}: its question_id is {entry['question_id']!r:.40}; make the two agree"
@@ -178,19 +210,7 @@ def _public_question(where: str, question_id: str, entry: object) -> Question:
         if not isinstance(entry[name], str):
             raise QuestionError(f"{where}: {name} is {entry[name]!r:.60}; expected a text")
     if frames is not None and not is_count(frames):
-        raise QuestionError(
-            f"{where}: frame_length is {frames!r:.40}; expected a whole number from 0, or null"
-        )
-    try:
-        stem, options = split_line(entry["question"])
-    except QuestionError as error:
-        raise QuestionError(f"{where}: {error}") from error
-    return Question(
-        stem=stem,
-        options=options,
-        answer=LETTERS.index(letter),
-        **{name: entry[name] for name in PUBLIC_FIELDS[2:]},
-    )
+        raise QuestionError(f"{where}: frame_length is {frames!r:.40}; expected {COUNT}, or null")
 
 
 def _line_questions(path: Path, text: str) -> list[Question]:

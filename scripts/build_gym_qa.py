@@ -12,13 +12,14 @@ Writes train.json (labeled clips), val.json and test.json in the public format, 
 classes as .jsonl, and audit.json: what every blind rule gets right, and what became of the clips
 of each pool. From FineGym's lists, which know all classes, the other training clips go to
 unlabel.json, and the test list to val.json, as in the public sets. Nothing is written before
-every question and the audit are made.
+every question and the audit are made. In the folder of an earlier build all its question files are
+replaced; question files of other origin are refused.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -28,11 +29,11 @@ from qa_data.attributes import QuestionTreeError, read_question_tree
 from qa_data.blind import audit_table
 from qa_data.distractors import TooFewOptions
 from qa_data.gym_qa import (
-    WITHOUT_LIST,
     Asked,
     QuestionPlan,
     audit_sets,
     build_sets,
+    check_out,
     classes_of,
     write_sets,
 )
@@ -43,6 +44,8 @@ from qa_data.taxonomy import ElementClass, TaxonomyError, read_categories
 from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled
 
 POOLS_SHOWN = 8
+WITHOUT_LIST = ("public", "distinct", "prior")  # rules that read neither apparatus nor sets
+DEFAULTS: dict[str, Any] = {"rate": 0.05, "draw": "stratified", "distractors": "hard", "options": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,23 +63,25 @@ class BuildGymQa:
     """FineGym's element list of training clips."""
     test_list: Path | None = None
     """FineGym's element list of validation clips."""
-    rate: float = 0.05
-    """Share of the training list that train.json asks about, in (0, 1]."""
-    draw: Literal["stratified", "unstratified"] = "stratified"
-    """How that share is drawn: spread over the classes by their sizes, or plainly."""
+    rate: float | None = None
+    """Share of the training list that train.json asks about, in (0, 1]; by default 0.05."""
+    draw: Literal["stratified", "unstratified"] | None = None
+    """How that share is drawn: spread over the classes by their sizes (the default), or plainly."""
     attributes: Path | None = None
     """FineGym's attribute tree (finegym_glabel_to_Qtree.json): the audit then also asks which
     option's code is nearest to the others'. The questions do not need it."""
     questions: Asked = "which"
     """Which move it is (which); one attribute of it, yes or no, how many, forward or backward
     (attributes); or it against its mirror image (pairs)."""
-    distractors: Literal[
-        "public", "distinct", "prior", "event_prior", "hard", "set_prior", "attribute"
-    ] = "hard"
-    """Rule of the wrong options for "which" (see qa_data/distractors.py); hard is event_prior."""
-    options: int = 4
-    """Options of a question, the right one among them; fewer where an attribute has fewer values,
-    and two for pairs."""
+    distractors: (
+        Literal["public", "distinct", "prior", "event_prior", "hard", "set_prior", "attribute"]
+        | None
+    ) = None
+    """Rule of the wrong options for "which" (see qa_data/distractors.py), by default hard, which
+    is event_prior."""
+    options: int | None = None
+    """Options of a question, the right one among them, by default 4; fewer where an attribute has
+    fewer values, and not to be given for pairs, which have two."""
     common: Common = "leave_out"
     """Validation and test clips that the rule cannot ask about at chance: leave them out, keep
     them at a blind bound above chance, or widen their pools until they are at chance. Under
@@ -93,29 +98,52 @@ class BuildGymQa:
 
 def main(settings: BuildGymQa) -> None:
     """Read clips and classes, build, audit, write, and print the audit."""
+    settings = settled(settings)
     plan = QuestionPlan(
         asked=settings.questions,
-        rule=settings.distractors,
+        rule=settings.distractors or DEFAULTS["distractors"],
         seed=settings.seed,
-        num_options=settings.options,
+        num_options=DEFAULTS["options"] if settings.options is None else settings.options,
         common=settings.common,
         wordings=settings.wordings,
         stem=settings.stem,
         dataset=settings.dataset,
     )
+    check_out(settings.out)
     tree = None if settings.attributes is None else read_question_tree(settings.attributes)
     clips, classes = read_clips(settings)
     sets = build_sets(clips, classes, plan)
     audits = audit_sets(sets, classes, tree)
     write_sets(sets, audits, settings.out, settings=record(settings))
     console = Console()
+    asked = ", ".join(filter(None, (settings.questions, settings.distractors)))
     for name, found in audits.items():
-        console.print(audit_table(found, f"{name}, {settings.questions}, {settings.distractors}"))
+        console.print(audit_table(found, f"{name}, {asked}"))
     for name, one in sets.items():
         for line in left_out(one.pools):
             console.print(f"{name}: {line}")
     counts = ", ".join(f"{len(one.questions)} in {name}.json" for name, one in sets.items())
     console.print(f"wrote questions to {settings.out}: {counts}")
+
+
+def settled(given: BuildGymQa) -> BuildGymQa:
+    """The settings with defaults for what was not given, and none for what has no effect.
+
+    Raises:
+        QuestionError: something is given that has no effect.
+    """
+    idle = {}
+    if given.manifest is not None:
+        idle |= dict.fromkeys(("rate", "draw"), "--manifest, which says which clips are labeled")
+    if given.questions != "which":
+        idle["distractors"] = f"--questions {given.questions}, whose options the answers give"
+    if given.questions == "pairs":
+        idle["options"] = "--questions pairs, which have two"
+    for name, where in idle.items():
+        if (value := getattr(given, name)) is not None:
+            raise QuestionError(f"--{name} {value} has no effect with {where}; leave it out")
+    missing = [name for name in DEFAULTS.keys() - idle.keys() if getattr(given, name) is None]
+    return replace(given, **{name: DEFAULTS[name] for name in missing})
 
 
 def read_clips(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass]]:
@@ -133,10 +161,10 @@ def read_clips(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass
     if settings.categories is not None:
         return clips, read_categories(settings.categories)
     if settings.questions != "which" or settings.distractors not in WITHOUT_LIST:
+        rule = "" if settings.distractors is None else f" with --distractors {settings.distractors}"
         raise QuestionError(
-            f"--questions {settings.questions} with --distractors {settings.distractors} reads "
-            f"apparatus and sets of FineGym's class list; give it by --categories, or ask "
-            f"which, with {', '.join(WITHOUT_LIST)}"
+            f"--questions {settings.questions}{rule} reads apparatus and sets of FineGym's class "
+            f"list; give it by --categories, or ask which, with {', '.join(WITHOUT_LIST)}"
         )
     return clips, classes_of(clips)
 
@@ -144,6 +172,7 @@ def read_clips(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass
 def read_lists(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass]]:
     """Labeled, other training and validation clips of FineGym's lists, in their order."""
     assert settings.categories and settings.train_list and settings.test_list  # read_clips
+    assert settings.rate is not None and settings.draw is not None  # settled
     classes = read_categories(settings.categories)
     pool = to_clips(read_elements(settings.train_list), classes, split="unlabeled")
     val = to_clips(read_elements(settings.test_list), classes, split="val")

@@ -17,7 +17,6 @@ def main(settings: EvaluateConfig) -> None:
     import torch
     from rich.console import Console
 
-    from qa_data.schema import QuestionError
     from sefar_core.runs.folder import surroundings, write_json
     from sefar_mllm.checkpoint import FolderError, load_trained
     from sefar_mllm.data import LessonError, load_questions, name_sets
@@ -37,7 +36,7 @@ def main(settings: EvaluateConfig) -> None:
             name: score_file(settings, model, tokenizer, questions, name=name)
             for name, questions in sets.items()
         }
-    except (QuestionError, LessonError, CacheError, FolderError, PredictionError, OSError) as cause:
+    except (ValueError, LessonError, CacheError, FolderError, PredictionError, OSError) as cause:
         raise SystemExit(f"error: {cause}") from cause
     numbers = {name: as_json(summary) for name, summary in summaries.items()}
     write_json(

@@ -8,7 +8,8 @@ Formats:
     llava       conversations JSON of LLaVA, one file a set: id, video, human and gpt turns
     messages    JSON lines of user and assistant messages, as OpenAI, TRL and chat templates take
     vlmevalkit  tab-separated table of VLMEvalKit, one file a set
-    lmms_eval   task folder of lmms-eval: YAML, questions and functions; training is left out
+    lmms_eval   task folder of lmms-eval: YAML, questions and functions; training is left out,
+                paths are absolute
     parquet     folder that datasets.load_dataset opens, with a dataset card
     card        the dataset card alone: source, license, rule, counts, blind audit
 
@@ -16,7 +17,8 @@ Questions of your own are lines such as
 
     {"video": "clip-17", "question": "Which turn?", "options": ["half", "full"], "answer": "B"}
 
-with the letter or the text of the right option; question_id and frame_length may be added.
+with the letter or the text of the right option. question_id, frame_length and answer_type may be
+added; an answer_type of "what" says that the options are names of classes.
 
 Videos are called <clip id>.mp4 unless a manifest says otherwise; none is opened. A folder is
 replaced only if it holds an earlier export and nothing else.
@@ -28,7 +30,7 @@ from pathlib import Path
 import tyro
 
 from qa_data.export.folder import check_ours, write_folder
-from qa_data.export.formats import Format, export
+from qa_data.export.formats import Format, export, left_out
 from qa_data.export.source import read_source
 from qa_data.manifest import ManifestError, read_manifest
 from qa_data.question import QuestionError
@@ -61,10 +63,12 @@ def main(settings: ExportQuestions) -> None:
     write_folder(settings.out, contents)
     counts = ", ".join(f"{len(members)} of {name}" for name, members in source.sets.items())
     print(f"read questions: {counts}; wrote {', '.join(contents)} to {settings.out}")
+    if names := left_out(source, settings.format):
+        print(f"left out, for nothing is measured on it: {', '.join(names)}")
 
 
 if __name__ == "__main__":
     try:
         main(tyro.cli(ExportQuestions, description=__doc__))
-    except (ManifestError, QuestionError) as error:
+    except (ManifestError, OSError, QuestionError) as error:
         raise SystemExit(f"export_questions: {error}") from error

@@ -24,7 +24,7 @@ class FinetuneMllm:
     encoder_features: Path
     """Token cache that extract_features.py wrote."""
     questions: tuple[Path, ...]
-    """What to learn: one or several files, .jsonl or public .json."""
+    """What to learn: one or several files, .jsonl or public .json, or lines of yours."""
     run_dir: Path
     """Folder of this run; one that was interrupted is gone on with."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]

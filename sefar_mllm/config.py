@@ -122,11 +122,11 @@ class EvaluateConfig:
     encoder_features: Path
     """Token cache of the encoder that the model was trained with."""
     questions: tuple[Path, ...]
-    """Question files, .jsonl or the public .json; one table row each."""
+    """Question files: .jsonl of ours, the public .json, or lines of yours; one table row each."""
     out: Path
     """Folder for predictions-NAME.jsonl and metrics.json."""
     manifest: Path | None = None
-    """Table of clips, needed for public .json files: it knows each clip's class and source."""
+    """Table of clips: it knows the class and source of questions that do not tell them."""
     shuffle_videos: bool = False
     """Control: every question is shown the video of another clip."""
     batch_size: int = 32

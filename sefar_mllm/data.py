@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.manifest import read_manifest
-from qa_data.schema import Question, attach_classes, read_public_json, read_questions
+from qa_data.schema import Question, attach_classes, read_any
 from sefar_mllm.config import AnswerStyle
 from sefar_mllm.prompt import (
     BOTH_REQUEST,
@@ -38,15 +38,18 @@ class LessonError(ValueError):
 
 
 def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
-    """Questions of a .jsonl file, or of a public .json file with classes from a manifest.
+    """Questions of a file of any form that `schema.read_any` takes.
+
+    Args:
+        path: the file.
+        manifest: table of their clips, which gives questions without a class their class,
+            apparatus and source.
 
     Raises:
-        QuestionError: the file is missing or no question file.
+        QuestionError: the file is missing or no question file, or does not fit the manifest.
         ManifestError: the manifest is not readable.
     """
-    if path.suffix == ".jsonl":
-        return read_questions(path)
-    questions = read_public_json(path)
+    questions = read_any(path)
     return questions if manifest is None else attach_classes(questions, read_manifest(manifest))
 
 

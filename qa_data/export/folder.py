@@ -56,8 +56,11 @@ def check_ours(out: Path) -> None:
     """Refuse a folder that holds anything but an earlier export, as it was written.
 
     Raises:
-        QuestionError: names the file that is not ours.
+        QuestionError: names the file that is not ours, or is no folder.
     """
+    for above in out.parents:
+        if above.exists() and not above.is_dir():
+            raise QuestionError(f"{above} is a file, and {out} cannot be in it; give a folder")
     if not out.exists():
         return
     if not out.is_dir():

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from qa_data.export import lmms_eval_functions
 from qa_data.gym_qa import NOT_MEASURED
-from qa_data.question import Question
+from qa_data.question import Question, QuestionError
 
 YAML = """\
 # {count} questions. Run with this folder's path, from anywhere:
 #   python -m lmms_eval --include_path FOLDER --tasks {task} --model ...
+# Paths of questions and videos are absolute: if either is moved, export again.
 task: "{task}"
 dataset_path: json
 dataset_kwargs:
@@ -53,9 +54,17 @@ def lmms_eval_files(
 
     Args:
         sets: questions by the name of their set.
-        files: path of each video.
+        files: absolute path of each video.
         out: where the folder will be: lmms-eval asks for absolute paths of data files.
+
+    Raises:
+        QuestionError: all sets are training sets.
     """
+    if set(sets) <= set(NOT_MEASURED):
+        raise QuestionError(
+            f"{' and '.join(sets)} would be left out, as training questions are, and nothing left "
+            f"to measure on; give a folder with val or test, or a question file of another name"
+        )
     folder = out.resolve()
     contents = {"utils.py": Path(lmms_eval_functions.__file__).read_text(encoding="utf-8")}
     for name, questions in sets.items():

@@ -7,13 +7,22 @@ import io
 import re
 from collections.abc import Sequence
 
-from qa_data.question import Question
+from qa_data.question import Question, QuestionError
 
 SPLIT_OF_SET = {"val": "validation"}  # what `datasets` calls it; others keep their names
 
 
 def split_name(set_name: str) -> str:
-    """What `datasets` calls a set: letters, digits and underscores."""
+    """What `datasets` calls a set: letters, digits and underscores.
+
+    Raises:
+        QuestionError: the set is called "all", by which `datasets` means all sets together.
+    """
+    if set_name == "all":
+        raise QuestionError(
+            "a set called all cannot be loaded: to `datasets` the word means all sets together; "
+            "rename the question file"
+        )
     return SPLIT_OF_SET.get(set_name, re.sub(r"\W", "_", set_name))
 
 

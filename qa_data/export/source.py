@@ -32,11 +32,12 @@ class QuestionSource:
 def read_source(path: Path) -> QuestionSource:
     """The sets of a folder of scripts/build_gym_qa.py, or the one set of a question file.
 
-    Of a folder, train, unlabel, val and test are read, from .jsonl where there is one, else from
-    .json.
+    Of a folder, the sets that its audit.json names are read: another file of questions there is
+    of another build. Without audit.json, train, unlabel, val and test are read. A set is read from
+    .jsonl where there is one, else from .json.
 
     Raises:
-        QuestionError: nothing is there, or a file cannot be read.
+        QuestionError: nothing is there, a set of the report is missing, or a file cannot be read.
     """
     if path.is_file():
         return QuestionSource(sets={path.stem: read_any(path)}, report=None)
@@ -47,18 +48,27 @@ def read_source(path: Path) -> QuestionSource:
             f"{path} holds no train, val or test.jsonl; give a folder made by "
             f"scripts/build_gym_qa.py, or a question file"
         )
-    sets = {name: read_any(file) for name, file in files.items()}
     audit = path / "audit.json"
-    return QuestionSource(sets=sets, report=_report(audit) if audit.exists() else None)
+    report = _report(audit) if audit.exists() else None
+    if report is not None:
+        if missing := [name for name in report["pools"] if name not in files]:
+            raise QuestionError(
+                f"{path} holds no {missing[0]}.jsonl, of which its audit.json tells; build the "
+                f"questions again with build_gym_qa.py"
+            )
+        files = {name: file for name, file in files.items() if name in report["pools"]}
+    sets = {name: read_any(file) for name, file in files.items()}
+    return QuestionSource(sets=sets, report=report)
 
 
 def _report(path: Path) -> Mapping[str, Any]:
     found = parse(path, read_text(path))
-    if not isinstance(found, dict) or not {"settings", "audits"} <= set(found):
+    told = found if isinstance(found, dict) else {}
+    if not {"settings", "audits"} <= set(told) or not isinstance(told.get("pools"), dict):
         raise QuestionError(
             f"{path} is no report of a build; build the questions again with build_gym_qa.py"
         )
-    return found
+    return told
 
 
 def video_files(

@@ -12,8 +12,9 @@ from VideoBaseDataset returns this file and the video folder from `prepare_datas
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
-from qa_data.question import LETTERS, Question
+from qa_data.question import LETTERS, Question, QuestionError
 
 # Words that pandas, by the defaults of read_csv, takes for a missing cell or a truth value.
 TAKEN_FOR_ANOTHER = frozenset(
@@ -27,15 +28,22 @@ def vlmevalkit_tsv(questions: Sequence[Question], files: Mapping[str, str]) -> s
 
     `candidates` holds the options of every set. The columns A, B, ... are left out of a set with
     an option that VLMEvalKit would show otherwise: beside 2.5, pandas reads 2 as 2.0, and None as
-    no cell at all.
+    no cell at all. For the same reason `video` holds file names with their suffixes where a clip
+    id could be read as a number: 0001 would become 1.
 
     Args:
         questions: to tell.
         files: path of each video.
+
+    Raises:
+        QuestionError: a question or a name reads as a number, or as no cell.
     """
     letters = LETTERS[: max(len(question.options) for question in questions)]
     if any(_read_otherwise(option) for question in questions for option in question.options):
         letters = ""
+    named = {question.video: question.video for question in questions}
+    if any(map(_read_otherwise, named)):
+        named = {video: PurePosixPath(files[video]).name for video in named}
     columns = ["index", "video", "video_path", "question", *letters, "candidates", "answer"]
     columns += ["category", "l2-category"]
     text = io.StringIO()
@@ -44,17 +52,25 @@ def vlmevalkit_tsv(questions: Sequence[Question], files: Mapping[str, str]) -> s
     for index, question in enumerate(questions):
         numbered = zip(LETTERS, question.options, strict=False)
         cells = [*question.options, *[""] * len(letters)][: len(letters)]
-        writer.writerow(
-            [index, question.video, files[question.video], question.stem, *cells]
-            + [[f"{letter}. {option}" for letter, option in numbered], question.letter]
-            + [question.event or question.answer_type, question.answer_type]
-        )
+        shown = [named[question.video], files[question.video], question.stem]
+        groups = [question.event or question.answer_type, question.answer_type]
+        _refuse_read_otherwise(question, [*shown, *groups])
+        candidates = [f"{letter}. {option}" for letter, option in numbered]
+        writer.writerow([index, *shown, *cells, candidates, question.letter, *groups])
     return text.getvalue()
 
 
-def _read_otherwise(option: str) -> bool:
+def _refuse_read_otherwise(question: Question, cells: Sequence[str]) -> None:
+    for cell in filter(_read_otherwise, cells):
+        raise QuestionError(
+            f"question {question.question_id}: {cell!r:.60} would be read from the table as a "
+            f"number, a truth value or nothing; write it otherwise"
+        )
+
+
+def _read_otherwise(cell: str) -> bool:
     try:
-        float(option)
+        float(cell)
     except ValueError:
-        return option.strip().lower() in TAKEN_FOR_ANOTHER
+        return cell.strip().lower() in TAKEN_FOR_ANOTHER
     return True

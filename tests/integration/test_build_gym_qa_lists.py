@@ -95,7 +95,8 @@ def test_finegyms_lists_alone_become_the_public_files_in_the_order_of_the_lists(
         assert entry["question"].startswith("What gymnastics move is this athlete performing? A.")
     report = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
     assert set(report["audits"]) == {"val"}
-    assert report["settings"]["train_list"] == "train.txt"
+    told = {name: report["settings"][name] for name in ("train_list", "rate", "draw", "options")}
+    assert told == {"train_list": "train.txt", "rate": 0.3, "draw": "stratified", "options": 4}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,10 @@ def test_grids_attributes_and_pairs_are_built_audited_and_the_same_again(
     assert len(stems) == (7 if "--wordings" in arguments else len(types))
     assert all(stem.endswith("?") for stem in stems)
     report = json.loads(first["audit.json"])
+    idle = {"what": set(), "pair": {"distractors", "options"}}.get(min(types), {"distractors"})
+    assert {"distractors", "options"} - set(report["settings"]) == idle
+    title = "val, which, attribute: " if not idle else f"val, {arguments[1]}: "
+    assert title in " ".join(done.stdout.split())
     pools = report["pools"]["val"]
     assert sum(pool["clips"] for pool in pools if pool["asked"]) == len(questions)
     rows = report["audits"]["val"]["rows"]
@@ -160,6 +165,9 @@ def test_a_manifest_of_another_data_set_needs_no_class_list(actions, tmp_path):
         assert done.returncode == 0, done.stderr
         questions = read_questions(tmp_path / rule / "test.jsonl")
         assert len(questions) == 28
+        text = (tmp_path / rule / "audit.json").read_text(encoding="utf-8")
+        assert not {"rate", "draw"} & set(json.loads(text)["settings"])
+        assert "known" not in text
         assert {(one.stem, one.dataset) for one in questions} == {("What is going on?", "ucf101")}
         assert all(one.options[one.answer] == f"Action{one.label}" for one in questions)
 
@@ -181,6 +189,13 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_written(lists, actions, 
         "no question tree at": [*known, "--attributes", out / "tree.json"],
         "rate must be in (0, 1]": [*known, "--rate", "2"],
         "1 options": [*known, "--options", "1"],
+        "--rate 0.1 has no effect with --manifest": ["--manifest", actions, "--rate", "0.1", *lone],
+        "--draw stratified has no effect": ["--manifest", actions, "--draw", "stratified", *lone],
+        "--distractors hard has no effect with --questions pairs": [
+            *known, "--questions", "pairs", "--distractors", "hard",
+        ],
+        "--options 4 has no effect": [*known, "--questions", "pairs", "--options", "4"],
+        "is a file, and questions go into a folder": [*known[:-1], lists / "train.txt"],
     }  # fmt: skip
     for message, arguments in refused.items():
         done = run("build_gym_qa.py", *arguments)

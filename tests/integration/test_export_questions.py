@@ -63,6 +63,9 @@ def exported(built, form, out, *more):
                *more)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "18 of train, 18 of val, 18 of test" in done.stdout
+    assert ("left out, for nothing is measured on it: train" in done.stdout) == (
+        form == "lmms_eval"
+    )
     return {file.name for file in out.iterdir()} - {".export.json"}
 
 
@@ -109,6 +112,8 @@ def test_other_harnesses_get_table_and_task(built, tmp_path):
     assert [row[row["answer"]] for row in rows] == [q.options[q.answer] for q in questions]
     names = exported(built, "lmms_eval", tmp_path / "gym_qa")
     assert names == {"utils.py", "val.jsonl", "test.jsonl", "gym_qa_val.yaml", "gym_qa_test.yaml"}
+    first = json.loads((tmp_path / "gym_qa/val.jsonl").read_text(encoding="utf-8").split("\n")[0])
+    assert first["video_path"] == str(ROOT / f"{questions[0].video}.mp4")
     data = {"test": str(tmp_path / "gym_qa/val.jsonl")}
     loaded = datasets.load_dataset("json", data_files=data, cache_dir=str(tmp_path / "cache"))
     assert loaded["test"]["answer"][:] == [question.letter for question in questions]
@@ -149,3 +154,20 @@ def test_a_user_s_own_file_is_exported_and_a_bad_line_is_named(tmp_path):
     assert done.returncode == 1
     assert "line 1: answer 'z' is outside the options" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
+    line = {"video": "a", "question": "Which?", "options": ["x", "y"], "answer": "y"}
+    for name, form, out, change, found in [
+        ("mine", "parquet", "out", {"frame_length": 10**11}, "frame_length is 100000000000"),
+        ("mine", "llava", "mine.jsonl/sub", {}, "mine.jsonl is a file, and"),
+        ("all", "parquet", "out", {}, "a set called all cannot be loaded"),
+        ("train", "lmms_eval", "out", {}, "train would be left out"),
+    ]:
+        own = tmp_path / f"{name}.jsonl"
+        own.write_text(json.dumps({**line, **change}), encoding="utf-8")
+        arguments = ("--questions", own, "--format", form, "--out", tmp_path / out)
+        done = run("export_questions.py", *arguments)
+        assert done.returncode == 1
+        assert found in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()

@@ -71,6 +71,23 @@ def test_every_rule_and_every_kind_of_question_is_explained():
     assert "its mirror image" in text and "moves on one apparatus" not in text
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"questions": "attributes", "seed": 1}, ["one attribute of the move"]),
+        ({"questions": "pairs", "seed": 1}, ["its mirror image"]),
+        (
+            {"questions": "which", "distractors": "attribute", "seed": 1},
+            ["a grid of two attributes of the move", "- distractors: `attribute`"],
+        ),
+    ],
+)
+def test_the_settings_that_a_build_wrote_are_told_and_no_others(settings, told):
+    text = card(replace(SOURCE, report={**REPORT, "settings": settings}))
+    assert all(words in text for words in [*told, "- seed: `1`"])
+    assert ("distractors" in text) == ("distractors" in settings) and "None" not in text
+
+
 def test_every_field_of_a_question_is_explained():
     assert set(FIELD_TEXTS) == {*vars(QUESTION), "letter"}
 

@@ -47,6 +47,8 @@ def test_a_file_changed_by_hand_and_a_file_in_the_folder_s_place_are_kept(tmp_pa
         write_folder(out, {"README.md": "card"})
     with pytest.raises(QuestionError, match="README.md is a file; give a folder"):
         write_folder(out / "README.md", {"a": "b"})
+    with pytest.raises(QuestionError, match="README.md is a file, and .*deep/er cannot be in it"):
+        write_folder(out / "README.md" / "deep" / "er", {"a": "b"})
 
 
 def test_a_write_that_fails_leaves_the_earlier_export(tmp_path):
@@ -54,5 +56,25 @@ def test_a_write_that_fails_leaves_the_earlier_export(tmp_path):
     write_folder(out, {"a.txt": "a"})
     with pytest.raises(FileNotFoundError):
         write_folder(out, {"a.txt": "b", "no/such/folder": "c"})
+    assert held(out) == {"a.txt": b"a"}
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_where_the_folder_cannot_be_put_in_place_the_earlier_one_is_moved_back(
+    tmp_path, monkeypatch
+):
+    out, moves, rename = tmp_path / "out", [], os.rename
+    write_folder(out, {"a.txt": "a"})
+
+    def fails_at_second(before, after):
+        moves.append(after)
+        if len(moves) == 2:
+            raise PermissionError("no")
+        rename(before, after)
+
+    monkeypatch.setattr(os, "rename", fails_at_second)
+    with pytest.raises(PermissionError, match="no"):
+        write_folder(out, {"b.txt": "b"})
+    assert len(moves) == 3
     assert held(out) == {"a.txt": b"a"}
     assert [file.name for file in tmp_path.iterdir()] == ["out"]

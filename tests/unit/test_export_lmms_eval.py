@@ -3,12 +3,15 @@
 import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
+from qa_data.export.formats import export
 from qa_data.export.lmms_eval import lmms_eval_files
-from qa_data.question import Question
+from qa_data.export.source import QuestionSource
+from qa_data.question import Question, QuestionError
 
 QUESTION = Question(
     question_id="0000000",
@@ -51,6 +54,22 @@ def task(tmp_path):
 def test_training_questions_are_no_task(tmp_path):
     names = set(lmms_eval_files({"train": [QUESTION], "test": [QUESTION]}, FILES, tmp_path / "g"))
     assert names == {"utils.py", "test.jsonl", "g_test.yaml"}
+
+
+@pytest.mark.parametrize("names", [["train"], ["train", "unlabel"]])
+def test_training_questions_alone_are_refused(tmp_path, names):
+    found = f"{' and '.join(names)} would be left out, .* give a folder with val or test"
+    with pytest.raises(QuestionError, match=found):
+        lmms_eval_files({name: [QUESTION] for name in names}, FILES, tmp_path / "g")
+
+
+def test_the_task_can_be_run_from_anywhere_but_not_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = QuestionSource(sets={"val": [QUESTION]}, report=None)
+    contents = export(source, "lmms_eval", Path("out"), video_root=Path("."))
+    assert json.loads(contents["val.jsonl"])["video_path"] == str(tmp_path / "clip-1.mp4")
+    assert str(tmp_path / "out/val.jsonl") in contents["out_val.yaml"]
+    assert "absolute: if either is moved, export again" in contents["out_val.yaml"]
 
 
 def test_a_document_becomes_video_prompt_and_target(task):

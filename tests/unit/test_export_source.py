@@ -1,5 +1,6 @@
 """What is exported, and under which names its videos stand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def test_a_folder_is_read_from_the_files_that_know_most(tmp_path):
     assert len(source.questions) == 2
 
 
+def test_of_a_build_only_the_sets_that_its_report_names_are_read(tmp_path):
+    for name in ("val", "test", "unlabel"):
+        write_questions([QUESTION], tmp_path / f"{name}.jsonl")
+    report = {"settings": {}, "audits": {}, "pools": {"val": [], "test": []}}
+    (tmp_path / "audit.json").write_text(json.dumps(report), encoding="utf-8")
+    assert list(read_source(tmp_path).sets) == ["val", "test"]
+    (tmp_path / "test.jsonl").unlink()
+    with pytest.raises(QuestionError, match="holds no test.jsonl, of which its audit.json tells"):
+        read_source(tmp_path)
+
+
 def test_one_file_is_a_set_of_its_name(tmp_path):
     write_questions([QUESTION], tmp_path / "mine.jsonl")
     assert read_source(tmp_path / "mine.jsonl").sets == {"mine": [QUESTION]}
@@ -39,9 +51,10 @@ def test_a_folder_without_questions_or_with_a_foreign_report_is_refused(tmp_path
         with pytest.raises(QuestionError, match="holds no train, val or test.jsonl; give a folder"):
             read_source(folder)
     write_questions([QUESTION], tmp_path / "val.jsonl")
-    (tmp_path / "audit.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(QuestionError, match="audit.json is no report of a build"):
-        read_source(tmp_path)
+    for report in ("[]", '{"settings": {}, "audits": {}, "pools": "val"}'):
+        (tmp_path / "audit.json").write_text(report, encoding="utf-8")
+        with pytest.raises(QuestionError, match="audit.json is no report of a build"):
+            read_source(tmp_path)
 
 
 def test_videos_are_called_by_their_clip_or_as_the_manifest_says():

@@ -10,7 +10,7 @@ import pytest
 
 from qa_data.export.parquet import parquet_bytes, split_name
 from qa_data.export.vlmevalkit import vlmevalkit_tsv
-from qa_data.question import Question
+from qa_data.question import Question, QuestionError
 
 QUESTION = Question(
     question_id="0000003",
@@ -59,6 +59,27 @@ def test_options_that_pandas_reads_otherwise_stand_in_the_list_alone(options):
     assert found == [f"A. {options[0]}", f"B. {options[1]}"]
 
 
+def test_clip_ids_that_pandas_reads_as_numbers_are_given_as_file_names():
+    question = replace(BARE, video="0001")
+    (row,) = pandas.read_csv(
+        io.StringIO(vlmevalkit_tsv([question], {"0001": "videos/0001.mp4"})), sep="\t"
+    ).to_dict("records")
+    assert (row["video"], row["video_path"]) == ("0001.mp4", "videos/0001.mp4")
+
+
+@pytest.mark.parametrize(
+    ("change", "files", "found"),
+    [
+        ({"video": "0001"}, {"0001": "0001"}, "'0001' would be read"),
+        ({"stem": "None"}, FILES, "'None' would be read"),
+        ({"answer_type": "true"}, FILES, "'true' would be read"),
+    ],
+)
+def test_what_the_table_cannot_hold_as_text_is_refused(change, files, found):
+    with pytest.raises(QuestionError, match=f"question 0000004: {found} .*write it otherwise"):
+        vlmevalkit_tsv([replace(BARE, **change)], files)
+
+
 def test_parquet_keeps_every_field_and_adds_the_letter():
     table = pyarrow.parquet.read_table(io.BytesIO(parquet_bytes([QUESTION, BARE])))
     rows = table.to_pylist()
@@ -80,3 +101,8 @@ def test_splits_are_called_as_datasets_calls_them():
         "validation",
         "my_own_1",
     ]
+
+
+def test_a_set_that_datasets_takes_for_all_sets_is_refused():
+    with pytest.raises(QuestionError, match="called all cannot be loaded: .* rename the question"):
+        split_name("all")

@@ -1,3 +1,4 @@
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from qa_data.schema import write_public_json, write_questions
+from qa_data.manifest import Clip, write_manifest
+from qa_data.schema import QuestionError, write_public_json, write_questions
 from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.data import (
     Collator,
@@ -151,3 +153,33 @@ def test_both_kinds_of_question_files_are_read(tmp_path, asked):
     assert [q.options for q in load_questions(tmp_path / "public.json")] == [
         q.options for q in asked
     ]
+
+
+LINE = {
+    "video": "a", "question": "Does she land on the mat?", "options": ["yes", "no"], "answer": "B"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["own.jsonl", "own.json"])
+def test_short_lines_get_their_classes_from_the_manifest(tmp_path, name):
+    clip = Clip(
+        id="a", path="a.mp4", label=3, text="giant circle", event="UB", source="s", split="test"
+    )
+    write_manifest([clip], tmp_path / "manifest.csv")
+    path = tmp_path / name
+    path.write_text(json.dumps(LINE), encoding="utf-8")
+    (bare,) = load_questions(path)
+    assert (bare.label, bare.event, bare.source) == (None, None, "")
+    (question,) = load_questions(path, tmp_path / "manifest.csv")
+    assert question == replace(bare, label=3, event="UB", source="s")
+    path.write_text(json.dumps({**LINE, "answer_type": "what"}), encoding="utf-8")
+    with pytest.raises(QuestionError, match="'no', but the manifest calls the clip 'giant circle'"):
+        load_questions(path, tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize("write", [write_questions, write_public_json])
+def test_a_video_outside_the_manifest_is_refused(tmp_path, asked, write):
+    write_manifest([Clip(id="a", path="a.mp4", label=0, split="test")], tmp_path / "manifest.csv")
+    write(asked, tmp_path / "asked.jsonl")
+    with pytest.raises(QuestionError, match="clip0 is not in the manifest; .* with 6 questions"):
+        load_questions(tmp_path / "asked.jsonl", tmp_path / "manifest.csv")

@@ -71,7 +71,7 @@ def test_the_classifier_learns_what_plain_gradient_ascent_learns():
 def test_the_classifier_is_the_same_in_chunks(monkeypatch):
     train, asked = option_tables(questions(TRAIN), questions(ASKED))
     whole = classifier_scores(train, asked, word_nearness(asked))
-    monkeypatch.setattr(option_words, "CHUNK", 2)
+    monkeypatch.setattr(option_words, "CHUNK", 2 * asked.printed.shape[1])
     assert classifier_scores(train, asked, word_nearness(asked)) == pytest.approx(whole)
 
 
@@ -80,8 +80,8 @@ def test_the_classifier_learns_from_even_rows_of_a_large_set(monkeypatch):
     asked = questions(ASKED)
     few, table = option_tables(questions(TRAIN), asked)
     expected = classifier_scores(few, table, word_nearness(table))
-    monkeypatch.setattr(option_words, "MAX_QUESTIONS", len(TRAIN))
     large, table = option_tables(questions(many), asked)
+    monkeypatch.setattr(option_words, "MAX_OPTIONS", len(TRAIN) * large.printed.shape[1])
     assert classifier_scores(large, table, word_nearness(table)) == pytest.approx(expected)
 
 

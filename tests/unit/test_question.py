@@ -11,6 +11,7 @@ from qa_data.question import (
     Question,
     QuestionError,
     check_question,
+    count_repeats,
     line_problem,
     split_line,
 )
@@ -26,6 +27,16 @@ TEXTS = st.text(alphabet="ABCD. ?é", min_size=1, max_size=8)
 def test_letters_and_lines_are_printed_as_in_the_public_files():
     assert QUESTION.letter == "B"
     assert QUESTION.line == "Which? A.one B.two"
+
+
+def test_sound_questions_have_no_problem_even_with_repeated_texts():
+    repeated = replace(QUESTION, options=("two", "two", "three"))
+    assert check_question(repeated) is None
+    elsewhere = replace(QUESTION, options=("one", "two", "one"))
+    assert count_repeats([QUESTION, repeated, elsewhere]) == {
+        "some_option_twice": 2,
+        "right_option_twice": 1,
+    }
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=6), TEXTS)

@@ -31,9 +31,15 @@ def test_short_lines_are_questions_with_numbers_for_ids(tmp_path):
         stem="Which turn?",
         options=("half", "full"),
         answer=1,
+        answer_type="other",
         dataset="own",
     )
     assert (second.question_id, second.answer, second.frame_length) == ("q", 0, 12)
+
+
+def test_a_line_says_of_which_kind_its_question_is(tmp_path):
+    (question,) = read_any(written(tmp_path, lines({**LINE, "answer_type": "what"})))
+    assert question.answer_type == "what"
 
 
 def test_byte_order_mark_windows_line_ends_and_other_scripts_are_read(tmp_path):
@@ -89,6 +95,9 @@ def test_a_broken_file_is_named_by_line(tmp_path, name):
         ({"answer": None}, "line 2: answer is None; expected a letter"),
         ({"options": ["B", "A"]}, "line 2: answer 'B' could be option A and B"),
         ({"options": ["x", "x"], "answer": "x"}, "line 2: answer 'x' could be option A and B"),
+        ({"options": ["x", "x"]}, "line 2: answer 'B' could be option A and B"),
+        ({"frame_length": 10**11}, "line 2: frame_length is 100000000000; .* 0 to 2147483647"),
+        ({"answer_type": None}, "line 2: answer_type is None; expected a text"),
         ({"options": ["one"], "answer": "A"}, "line 2: it has 1 options; give 2 to 26"),
         ({"options": ["A. half", "B. full"]}, "line 2: options begin with their letters"),
         ({"options": ["half", 2]}, "line 2: options is .*; expected a list of texts"),
