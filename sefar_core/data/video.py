@@ -21,7 +21,6 @@ from sefar_core.data import timeline
 from sefar_core.data.decoding import (
     MEND,
     VideoReadError,
-    counted,
     opened,
     pictures,
     quarter_turns,
@@ -35,7 +34,6 @@ __all__ = [
     "VideoInfo",
     "VideoReadError",
     "clip_length",
-    "count_decoded",
     "frames_at",
     "info_of",
     "probe",
@@ -188,19 +186,6 @@ def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None
     """
     with _shown(path, start_s, end_s) as (_, start, end):
         return end - start
-
-
-def count_decoded(
-    path: Path, *, start_s: float | None = None, end_s: float | None = None
-) -> tuple[int, int]:
-    """How many frames come out of the decoder for a clip, and how many its packets promise.
-
-    Raises:
-        VideoReadError: the file is unreadable, or the decoder refuses a frame.
-    """
-    with _shown(path, start_s, end_s) as (shown, _, _):
-        frames = shown.decode() if isinstance(shown, FrameFolder) else counted(path, shown)
-        return sum(1 for _ in frames), len(shown.times_s)
 
 
 @contextmanager
