@@ -20,11 +20,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sefar_core.data.decoding import VideoReadError, converter, quarter_turns, upright_size
-from sefar_core.data.picture_folder import NOMINAL_FPS, PICTURE_SUFFIXES
+from sefar_core.data.picture_folder import NOMINAL_FPS, PICTURE_SUFFIXES, is_picture
 from sefar_core.data.timeline import ROUNDING_S
 from sefar_core.data.video_info import VideoInfo
 
-PICTURE_NAME = re.compile(r"(.*?)([0-9]+)\.(?:jpe?g|png)", re.IGNORECASE | re.DOTALL)
+NUMBERED = re.compile(r"(.*?)([0-9]+)\.[^.]+", re.DOTALL)
 FORMATS = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
 """Of a picture, by the first bytes of its file."""
 DECODERS = {"jpeg": "mjpeg", "png": "png"}
@@ -113,7 +113,7 @@ def open_folder(path: Path) -> FrameFolder:
             more than the number, two pictures of one number, or a number left out.
     """
     try:
-        names = [entry.name for entry in os.scandir(path) if _is_picture(entry.name)]
+        names = [entry.name for entry in os.scandir(path) if is_picture(entry.name)]
     except OSError as cause:
         raise VideoReadError(f"cannot list {path}: {cause}. Check the video folder.") from cause
     if not names:
@@ -159,15 +159,11 @@ def probe_folder(folder: FrameFolder) -> VideoInfo:
     )
 
 
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)
-
-
 def _by_number(path: Path, names: Sequence[str]) -> dict[int, str]:
     name_of: dict[int, str] = {}
     prefix: str | None = None
     for name in names:
-        match = PICTURE_NAME.fullmatch(name)
+        match = NUMBERED.fullmatch(name)
         if match is None:
             raise VideoReadError(
                 f"{path / name} is no numbered picture, such as 00001.jpg or img_00001.jpg; move "

@@ -7,3 +7,8 @@ NOMINAL_FPS = 25
 
 Fractions of a clip, which is all that training draws, are the same at any rate. Lists that cut a
 folder into steps and the reader of its pictures must only agree on one."""
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is a picture that counts: hidden ones do not."""
+    return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)

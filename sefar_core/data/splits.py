@@ -87,20 +87,18 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
             f"{sum(clip.label is None for clip in pool)} have no label; it needs clips, and "
             f"labels to draw from: is the training list the right one?"
         )
-    if config.val_from == "labeled":
-        labeled = draw_labeled(pool, config)
-        sources = cut_sources(
-            labeled,
-            config.val_rate,
-            random.Random(f"{config.seed} val"),
-            min_per_class=config.min_per_class if config.draw == "stratified" else 1,
-        )
-        val = [clip for clip in labeled if unit_of(clip) in sources]
-        labeled = [clip for clip in labeled if unit_of(clip) not in sources]
-    else:
-        sources = cut_sources(pool, config.val_rate, random.Random(f"{config.seed} val"))
-        val = [clip for clip in pool if unit_of(clip) in sources]
-        labeled = draw_labeled([clip for clip in pool if unit_of(clip) not in sources], config)
+    of_labeled = config.val_from == "labeled"
+    candidates = draw_labeled(pool, config) if of_labeled else pool
+    each_class_keeps = config.min_per_class if of_labeled and config.draw == "stratified" else 1
+    sources = cut_sources(
+        candidates,
+        config.val_rate,
+        random.Random(f"{config.seed} val"),
+        min_per_class=each_class_keeps,
+    )
+    val = [clip for clip in candidates if unit_of(clip) in sources]
+    rest = [clip for clip in candidates if unit_of(clip) not in sources]
+    labeled = rest if of_labeled else draw_labeled(rest, config)
     split_of = {clip.id: "val" for clip in val} | {clip.id: "labeled" for clip in labeled}
     return [
         replace(clip, split=split_of[clip.id])

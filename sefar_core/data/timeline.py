@@ -72,18 +72,20 @@ def whole(container: InputContainer, stream: VideoStream) -> Timeline:
         av.FFmpegError: the packets cannot be read.
         EOFError: there is none.
     """
-    packets = list(_packets(container, stream))
+    packets = list(packets_of(container, stream))
     return _timeline([mark_of(packet) for packet in packets], packets, stream, origin=None)
 
 
-def outline(container: InputContainer, stream: VideoStream) -> Timeline:
+def outline(marks: list[Mark], stream: VideoStream) -> Timeline:
     """As `whole`, but nothing is kept that could be decoded: hours of video take some megabytes.
 
+    Args:
+        marks: of all packets of the file.
+        stream: that they are of.
+
     Raises:
-        av.FFmpegError: the packets cannot be read.
         EOFError: there is none.
     """
-    marks = [mark_of(packet) for packet in _packets(container, stream)]
     return _timeline(marks, [], stream, origin=None)
 
 
@@ -103,7 +105,7 @@ def stretch(
     seek_to, step_back = target, ticks_per_s
     while True:
         container.seek(max(int(seek_to), first_packet), stream=stream)
-        packets, goes_on = _until(_packets(container, stream), stop)
+        packets, goes_on = _until(packets_of(container, stream), stop)
         if seek_to <= first_packet or (packets and _shown(packets[0]) <= target):
             marks = [mark_of(packet) for packet in packets]
             found = _timeline(marks, packets, stream, origin=origin)
@@ -159,7 +161,7 @@ def _has_open_gop(marks: list[Mark]) -> bool:
     return False
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """The packets with data, from the first keyframe on."""
     started = False
     for packet in container.demux(stream):
@@ -184,7 +186,7 @@ def _beginning(container: InputContainer, stream: VideoStream) -> tuple[int, int
     """When the first packet is decoded and when the first frame is shown, in ticks."""
     first_packet: int | None = None
     origin: int | None = None
-    for packet in _packets(container, stream):
+    for packet in packets_of(container, stream):
         decoded = packet.dts if packet.dts is not None else _shown(packet)
         first_packet = decoded if first_packet is None else first_packet
         if origin is not None and decoded >= origin:

@@ -29,7 +29,7 @@ from sefar_core.data.trim_ledger import (
 )
 from sefar_core.data.video import VideoReadError, probe
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")  # a jump into AVI or TS lands beside the start
+CUT_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")  # a jump into AVI or TS lands beside the start
 LEAD_S = 1.0  # decoded before the start: frames right after a jump can lack what they refer to
 TOLERANCE_FRAMES = 2
 CUT_LIMIT_S = 600  # a cut takes seconds; a program that hangs on a damaged video is stopped
@@ -118,7 +118,7 @@ def full_videos(folder: Path) -> dict[str, Path]:
         raise TrimError(f"there is no folder {folder}; give the one with the full videos")
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        if path.suffix.lower() not in CUT_SUFFIXES:
             continue
         if path.stem in videos:
             raise TrimError(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -50,27 +51,28 @@ def probe(path: Path) -> VideoInfo:
     """
     if path.is_dir():
         return probe_folder(open_folder(path))
+    marks: list[timeline.Mark] = []
+    first: VideoFrame | None = None
     with opened(path) as (container, stream):
-        shown = timeline.outline(container, stream)
-        return info_of(stream, shown, first_picture(path))
+        for packet in timeline.packets_of(container, stream):
+            marks.append(timeline.mark_of(packet))
+            first = first or first_picture(path, stream, packet)
+        first = first or first_picture(path, stream, None)
+        if first is None:
+            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
+        return info_of(stream, timeline.outline(marks, stream), first)
 
 
-def first_picture(path: Path) -> VideoFrame:
-    """The first frame of a file, as it is stored.
+def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
+    """The first frame that comes out of the decoder with this packet, or at the end (None).
 
     Raises:
-        VideoReadError: it does not decode.
+        VideoReadError: the packet does not decode.
     """
-    with opened(path) as (container, stream):
-        try:
-            first = next(container.decode(stream), None)
-        except av.FFmpegError as cause:
-            raise VideoReadError(
-                f"cannot decode {path}: {cause} at its first frame. {MEND}"
-            ) from cause
-    if first is None:
-        raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
-    return first
+    try:
+        return next(iter(stream.decode(packet)), None)
+    except av.FFmpegError as cause:
+        raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {MEND}") from cause
 
 
 def info_of(stream: VideoStream, shown: Timeline, first: VideoFrame) -> VideoInfo:

@@ -138,7 +138,7 @@ def test_classes_are_called_as_they_are_listed(tmp_path):
     )  # fmt: skip
     oracle.refuses(lambda: read_public(folder, class_names=names, part="41"), "names 1 classes")
     oracle.refuses(
-        lambda: read_public(folder, class_names=names, part="FX"), "no class of part 'FX'"
+        lambda: read_public(folder, class_names=names, part="FX"), "no class is of part 'FX'"
     )
 
 

@@ -26,14 +26,13 @@ ARRAYS = [
     np.array(7),
     np.array([1 + 2j]),
 ]
-KEYS = st.one_of(
-    st.text(), st.integers(), st.booleans(), st.binary(), st.tuples(st.text(), st.integers())
-)
+INTEGERS = st.integers(-(2**64) + 1, 2**64 - 1)
+KEYS = st.one_of(st.text(), INTEGERS, st.booleans(), st.binary(), st.tuples(st.text(), INTEGERS))
 PLAIN = st.recursive(
     st.one_of(
         st.none(),
         st.booleans(),
-        st.integers(),
+        INTEGERS,
         st.floats(allow_nan=False),
         st.text(),
         st.binary(),
@@ -299,6 +298,12 @@ def test_any_bytes_are_refused_or_read(tmp_path_factory, content):
         read_plain_pickle(path)
     except ListError as refused:
         assert str(refused).startswith(f"{path}, byte ")
+
+
+def test_a_number_that_is_too_long_to_print_is_refused(tmp_path):
+    for number in (2**64, -(2**64), 10**5000):
+        with pytest.raises(ListError, match=f"a number of {number.bit_length()} bits"):
+            read_plain_pickle(write(tmp_path, pickle.dumps({number: "back"})))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -66,16 +66,16 @@ def read_finegym(
     try:
         known = read_categories(categories)
         classes = part_of(known, part)
-        times = times_of(annotations) if annotations else None
+        times = times_of(annotations)
         cut = times if videos == "full" else None
         pool = _clips(train_list, known, classes, split="labeled", times=cut)
         test = _clips(test_list, known, classes, split="test", times=cut)
-        if times and not cut:
-            times = intervals_of([clip.id for clip in (*pool, *test)], times)
+        trimmed = [] if cut else [clip.id for clip in (*pool, *test)]
+        beside = intervals_of(trimmed, times) if times else {}
     except (TaxonomyError, AnnotationError) as cause:
         raise ListError(str(cause)) from cause
     names = names_of(classes.values())
-    return Listing(classes=names, pool=pool, settled=test, times={} if cut else times or {})
+    return Listing(classes=names, pool=pool, settled=test, times=beside)
 
 
 def part_of(known: Mapping[int, ElementClass], part: str) -> dict[int, ElementClass]:

@@ -14,7 +14,7 @@ from qa_data.manifest import Clip
 from sefar_core.data.lists.lines import UNWRITABLE, refuse_repeat
 from sefar_core.data.lists.listing import ListError, Listing
 from sefar_core.data.lists.places import VIDEO_SUFFIXES, id_of
-from sefar_core.data.picture_folder import PICTURE_SUFFIXES
+from sefar_core.data.picture_folder import is_picture
 
 
 def read_folders(
@@ -113,7 +113,7 @@ def _clips(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     # A link to nothing counts: whoever looks for the clip then says that it is missing.
     files = [entry.path for entry in entries if not entry.is_dir()]
     videos = [path for path in files if _suffix(path) in VIDEO_SUFFIXES]
-    if above and not videos and any(_suffix(path) in PICTURE_SUFFIXES for path in files):
+    if above and not videos and any(is_picture(os.path.basename(path)) for path in files):
         if folders:
             raise ListError(
                 f"{folder} holds both pictures and folders, so that it is neither a clip nor a "

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from qa_data.manifest import Clip
 from sefar_core.data.lists.listing import ListError
-from sefar_core.data.picture_folder import PICTURE_SUFFIXES
+from sefar_core.data.picture_folder import is_picture
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
@@ -240,8 +240,7 @@ def _fill(
                 below.append((child, (*way, real)))
         elif entry.is_file():
             own = folder.path[:-1].rpartition("/")[2]
-            is_picture = name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
-            if is_picture and folder.parent and own.casefold() in listed:
+            if is_picture(name) and folder.parent and own.casefold() in listed:
                 folder.parent.files.setdefault(own.casefold(), []).append(own)
                 break
             if name.casefold() in listed:

@@ -101,6 +101,8 @@ def read_plain_pickle(path: Path) -> object:
 
 
 def _push(machine: _Machine, argument: object) -> None:
+    if isinstance(argument, int) and argument.bit_length() > 64:  # longer ones do not even print
+        raise Refused(f"has a number of {argument.bit_length()} bits")
     machine.stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from qa_data.annotations import CLIP_ID, source_of
 from qa_data.manifest import Clip
 from qa_data.taxonomy import TaxonomyError, read_categories
+from sefar_core.data.lists.finegym import part_of
 from sefar_core.data.lists.hmdb51 import film_of
 from sefar_core.data.lists.kinetics import youtube_id_of
 from sefar_core.data.lists.lines import read_lines, refuse_repeat
@@ -59,9 +60,8 @@ def read_public(
         class_names: a text file with the name of one class a line, in the order of the labels, or
             a category file of FineGym. Without it, a class is called as the folder of its clips,
             or, where they are not sorted into folders, by its number.
-        part: apparatus (VT, FX, BB, UB) or number of the set, if the labels count the classes of
-            this part of FineGym's category file only, as those of the lists UB_10 (UB) and
-            FX_S1_10 (21) do.
+        part: of FineGym's category file, as `finegym.read_finegym` takes it, if the labels count
+            the classes of this part only, as those of the lists UB_10 (UB) and FX_S1_10 (FX-S1) do.
 
     Raises:
         ListError: a list is missing or has a line that does not follow the format, a clip is
@@ -128,16 +128,11 @@ def _read_names(path: Path, part: str | None) -> dict[int, ClassName]:
     if part is None and re.match("[CG]label:", lines[0][1]) is None:
         return dict(enumerate(ClassName(line) for _, line in lines))
     try:
-        categories = read_categories(path).values()
+        known = read_categories(path)
     except TaxonomyError as cause:
         raise ListError(str(cause)) from cause
-    kept = [one for one in categories if part in (None, one.event, str(one.set_id))]
-    if not kept:
-        raise ListError(
-            f"{path} has no class of part {part!r}; give an apparatus (VT, FX, BB, UB) or the "
-            f"number of a set that it has"
-        )
-    return dict(enumerate(ClassName(one.text, one.event) for one in kept))
+    classes = part_of(known, part or "all").values()
+    return {one.label: ClassName(one.text, one.event) for one in classes}
 
 
 def _refuse_other_count(
