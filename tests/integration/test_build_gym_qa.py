@@ -2,28 +2,12 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from qa_data.manifest import by_split, read_manifest
 from qa_data.schema import attach_classes, read_public_json, read_questions
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"},
-        timeout=120,
-    )
+from tests.scripts import run_script
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +44,7 @@ def split_arguments(gym, out):
 
 @pytest.fixture(scope="module")
 def manifest(gym):
-    done = run("make_splits.py", *split_arguments(gym, gym / "splits"))
+    done = run_script("make_splits.py", *split_arguments(gym, gym / "splits"))
     assert done.returncode == 0, done.stderr
     assert "labeled-test" in done.stdout
     return gym / "splits" / "manifest.csv"
@@ -80,7 +64,7 @@ def test_splits_are_written_without_the_labels_of_unlabeled_clips(manifest):
 def test_questions_are_built_audited_and_the_same_again(gym, manifest, rule):
     folders = [gym / f"{rule}-{run_number}" for run_number in (1, 2)]
     for out in folders:
-        done = run(
+        done = run_script(
             "build_gym_qa.py", "--manifest", manifest, "--categories", gym / "categories.txt",
             "--distractors", rule, "--common", "widen", "--out", out,
         )  # fmt: skip
@@ -104,10 +88,10 @@ def test_broken_input_is_named_and_nothing_is_written(gym, manifest, tmp_path):
     bad = tmp_path / "categories.txt"
     bad.write_text("Clabel: 0; set: 1; Glabel: 0; (FX)\n", encoding="utf-8")
     out = tmp_path / "out"
-    done = run("build_gym_qa.py", "--manifest", manifest, "--categories", bad, "--out", out)
+    done = run_script("build_gym_qa.py", "--manifest", manifest, "--categories", bad, "--out", out)
     assert done.returncode == 1
     assert "line 1: the class has no text" in done.stderr
-    done = run(
+    done = run_script(
         "build_gym_qa.py", "--manifest", manifest, "--categories", gym / "categories.txt",
         "--options", "11", "--out", out,
     )  # fmt: skip
@@ -119,7 +103,7 @@ def test_broken_input_is_named_and_nothing_is_written(gym, manifest, tmp_path):
 def test_missing_videos_are_all_named_at_once_and_nothing_is_written(gym, tmp_path):
     arguments = split_arguments(gym, tmp_path / "out")
     arguments[arguments.index("--video-root") + 1] = tmp_path
-    done = run("make_splits.py", *arguments)
+    done = run_script("make_splits.py", *arguments)
     assert done.returncode == 1
     assert "160 of 160 listed clips are not beneath the video root" in done.stderr
     assert done.stderr.count(".mp4") >= 10
@@ -129,6 +113,6 @@ def test_missing_videos_are_all_named_at_once_and_nothing_is_written(gym, tmp_pa
 def test_a_clip_in_both_lists_is_refused(gym, tmp_path):
     arguments = split_arguments(gym, tmp_path / "out")
     arguments[arguments.index("--test-list") + 1] = gym / "train_element.txt"
-    done = run("make_splits.py", *arguments)
+    done = run_script("make_splits.py", *arguments)
     assert done.returncode == 1
     assert "120 clips stand in the training list and in another list" in done.stderr

@@ -1,30 +1,13 @@
 """FineGym's lists alone, or another data set's manifest, become question folders."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
 from qa_data.schema import read_public_json, read_questions
 from tests.finegym import finegym_folder
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"},
-        timeout=120,
-    )
-
+from tests.scripts import run_script
 
 MOVES = [
     ("FX", 24, "salto forward tucked"),
@@ -70,7 +53,9 @@ def list_arguments(lists, out):
 
 
 def test_finegyms_lists_alone_become_the_public_files_in_the_order_of_the_lists(lists, tmp_path):
-    done = run("build_gym_qa.py", *list_arguments(lists, tmp_path), "--distractors", "public")
+    done = run_script(
+        "build_gym_qa.py", *list_arguments(lists, tmp_path), "--distractors", "public"
+    )
     assert done.returncode == 0, done.stderr
     built = {name: read_public_json(tmp_path / f"{name}.json") for name in ("train", "unlabel")}
     lines = (lists / "train.txt").read_text(encoding="utf-8").split()[::2]
@@ -112,7 +97,7 @@ def test_grids_attributes_and_pairs_are_built_audited_and_the_same_again(
 ):
     outs = [tmp_path / "1", tmp_path / "2"]
     for out in outs:
-        done = run(
+        done = run_script(
             "build_gym_qa.py", *list_arguments(lists, out), *arguments,
             "--attributes", lists / "tree.json",
         )  # fmt: skip
@@ -158,7 +143,7 @@ def actions(tmp_path_factory):
 
 def test_a_manifest_of_another_data_set_needs_no_class_list(actions, tmp_path):
     for rule in ("public", "distinct", "prior"):
-        done = run(
+        done = run_script(
             "build_gym_qa.py", "--manifest", actions, "--distractors", rule, "--dataset", "ucf101",
             "--stem", "What is going on?", "--out", tmp_path / rule,
         )  # fmt: skip
@@ -198,7 +183,7 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_written(lists, actions, 
         "is a file, and questions go into a folder": [*known[:-1], lists / "train.txt"],
     }  # fmt: skip
     for message, arguments in refused.items():
-        done = run("build_gym_qa.py", *arguments)
+        done = run_script("build_gym_qa.py", *arguments)
         assert done.returncode == 1, message
         assert message in done.stderr
         assert "Traceback" not in done.stderr
@@ -208,7 +193,7 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_written(lists, actions, 
 @pytest.mark.lists
 def test_the_public_rule_on_the_real_lists_asks_about_every_clip_in_its_place(tmp_path):
     folder = finegym_folder()
-    done = run(
+    done = run_script(
         "build_gym_qa.py", "--categories", folder / "gym99_categories.txt",
         "--train-list", folder / "gym99_train_element_v1.1.txt",
         "--test-list", folder / "gym99_val_element.txt", "--draw", "unstratified",

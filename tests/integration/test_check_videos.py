@@ -17,8 +17,8 @@ from sefar_core.data.health import check_clips
 from sefar_core.data.watched import Lost, watched
 from tests.oracles import videos as oracle
 from tests.oracles.poison import poisoned_check, poisoned_square
+from tests.scripts import ROOT, run_script
 
-ROOT = Path(__file__).parents[2]
 POISON = "tests.oracles.poison"
 
 
@@ -60,10 +60,7 @@ def folder(tmp_path_factory) -> Path:
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
     arguments = ["--manifest", folder / "manifest.csv", "--video-root", folder / "videos", *options]
-    command = [sys.executable, "scripts/check_videos.py", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    return run_script("check_videos.py", *arguments)
 
 
 def faults(folder: Path, *, quick: bool, workers: int = 0) -> dict[str, tuple]:

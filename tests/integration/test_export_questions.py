@@ -2,30 +2,15 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
 from qa_data.schema import read_questions
+from tests.scripts import ROOT, run_script
 
-ROOT = Path(__file__).parents[2]
 LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
-
-
-def run(script, *arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"},
-        timeout=120,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +35,7 @@ def built(tmp_path_factory):
         for number in range(18)
     ]
     write_manifest(clips, root / "manifest.csv")
-    done = run(
+    done = run_script(
         "build_gym_qa.py", "--manifest", root / "manifest.csv", "--categories",
         root / "categories.txt", "--distractors", "public", "--out", root / "qa",
     )  # fmt: skip
@@ -59,8 +44,8 @@ def built(tmp_path_factory):
 
 
 def exported(built, form, out, *more):
-    done = run("export_questions.py", "--questions", built / "qa", "--format", form, "--out", out,
-               *more)  # fmt: skip
+    arguments = ["--questions", built / "qa", "--format", form, "--out", out, *more]
+    done = run_script("export_questions.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "18 of train, 18 of val, 18 of test" in done.stdout
     assert ("left out, for nothing is measured on it: train" in done.stdout) == (
@@ -126,7 +111,7 @@ def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_p
     exported(built, "card", out)
     assert (out / "README.md").read_bytes() == before
     (out / "notes.txt").write_text("mine", encoding="utf-8")
-    done = run(
+    done = run_script(
         "export_questions.py", "--questions", built / "qa", "--format", "llava", "--out", out
     )
     assert done.returncode == 1
@@ -135,7 +120,7 @@ def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_p
 
 
 def test_the_help_shows_the_formats_and_a_line_of_one_s_own():
-    done = run("export_questions.py", "--help")
+    done = run_script("export_questions.py", "--help")
     assert done.returncode == 0, done.stderr
     assert "lmms_eval   task folder" in done.stdout and '{"video": "clip-17"' in done.stdout
 
@@ -145,12 +130,12 @@ def test_a_user_s_own_file_is_exported_and_a_bad_line_is_named(tmp_path):
     own = tmp_path / "mine.jsonl"
     own.write_text(json.dumps(good) + "\r\n", encoding="utf-8")
     arguments = ("--questions", own, "--format", "llava", "--out", tmp_path / "out")
-    done = run("export_questions.py", *arguments, cwd=tmp_path)
+    done = run_script("export_questions.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((tmp_path / "out/mine.json").read_text(encoding="utf-8"))
     assert (entry["video"], entry["conversations"][1]["value"]) == ("a.mp4", "B")
     own.write_text(json.dumps({**good, "answer": "z"}) + "\n", encoding="utf-8")
-    done = run("export_questions.py", *arguments)
+    done = run_script("export_questions.py", *arguments)
     assert done.returncode == 1
     assert "line 1: answer 'z' is outside the options" in done.stderr
     assert "Traceback" not in done.stderr
@@ -167,7 +152,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
         own = tmp_path / f"{name}.jsonl"
         own.write_text(json.dumps({**line, **change}), encoding="utf-8")
         arguments = ("--questions", own, "--format", form, "--out", tmp_path / out)
-        done = run("export_questions.py", *arguments)
+        done = run_script("export_questions.py", *arguments)
         assert done.returncode == 1
         assert found in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "out").exists()

@@ -4,22 +4,21 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.oracles.data_sets import BY_COMMAND, Laid
+from tests.scripts import ROOT, run_script
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = "scripts/make_splits.py"
+SCRIPT = "make_splits.py"
 
 
 def readme_commands() -> dict[str, list[str]]:
     """The arguments of README's commands that cut a data set, by data set and part."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    found = re.findall(rf"^python {re.escape(SCRIPT)} (.*)$", text, flags=re.MULTILINE)
+    found = re.findall(rf"^python scripts/{re.escape(SCRIPT)} (.*)$", text, flags=re.MULTILINE)
     commands = {}
     for words in map(str.split, found):
         part = [option(words, "--part")] if "--part" in words else []
@@ -35,9 +34,7 @@ COMMANDS = readme_commands()
 
 
 def run(words: list[str], home: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / SCRIPT), *words], cwd=home, capture_output=True, text=True
-    )
+    return run_script(SCRIPT, *words, cwd=home)
 
 
 def made(words: list[str], home: Path) -> tuple[list[dict], dict]:

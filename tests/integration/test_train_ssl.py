@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from sefar_core import train
 from sefar_core.data.video import VideoReadError
 from sefar_core.fit import fit
 from tests.integration import tiny_run
-from tests.integration.tiny_run import ROOT
+from tests.scripts import run_script
 
 CONFIG = replace(
     tiny_run.CONFIG,
@@ -28,18 +26,13 @@ CONFIG = replace(
 )
 
 
-def script(name: str, *args: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A rendered set and its splits."""
     root = tmp_path_factory.mktemp("ssl")
     settings = SyntheticSettings(num_train=36, num_test=24, size=48, num_train_sources=4)
     make_set(root / "gym", settings)
-    made = script(
+    made = run_script(
         "make_splits.py",
         "finegym",
         *("--categories", root / "gym/categories.txt", "--out", root / "splits"),
@@ -112,13 +105,13 @@ def test_the_scripts_train_and_evaluate(world):
     run_dir = world / "by-script"
     tiny = ["--model.image-size", 32, "--model.dim", 16, "--model.depth", 1, "--model.num-heads", 2]
     where = ("--manifest", world / "splits/manifest.csv", "--video-root", world / "gym/videos")
-    ran = script(
+    ran = run_script(
         "train_ssl.py", "demo+supervised", *where, "--run-dir", run_dir, *tiny,
         *("--model.pretrained", "None", "--epochs", 1, "--warmup-epochs", 1),
         *("--data.short-side", 32, 36),
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    scored = script(
+    scored = run_script(
         "evaluate_ssl.py", "--run-dir", run_dir, *where, "--views", 2, "--crops", 1,
         *("--categories", world / "gym/categories.txt"),
     )  # fmt: skip
