@@ -1,11 +1,18 @@
 """Score a fine-tuned language model on one or several question files.
 
     scripts/evaluate_mllm.py --model runs/mllm-sefar/model --encoder-features data/tokens/sefar \\
-        --questions data/qa-public/test.jsonl data/qa-hard/test.jsonl --out runs/scores
+        --questions data/qa-public/test.jsonl data/qa-hard/test.jsonl --out runs/scores \\
+        --train-questions data/qa-hard/train.jsonl --manifest data/manifest.csv
 
 Primary number: letter likelihoods averaged over all rotations of the options. Intervals resample
-source videos. --shuffle-videos shows every question another clip's video: what is still right then
-was not seen. Writes predictions-NAME.jsonl for each file, and metrics.json for all.
+source videos. --train-questions and --manifest add the parts of the set on which guessing by
+frequency fails, and whose videos were never seen. Controls: --shuffle-videos shows every question
+another clip's video (what is still right then was not seen), --frame-order reversed takes a cache
+of reversed frames, --letters 1234 marks the options by other letters. --diagnostics lets the model
+speak as well, and tells whether that agrees.
+
+Writes for each file predictions-NAME.jsonl and pictures, with diagnostics spoken-NAME.jsonl and
+option-text-NAME.jsonl, and metrics.json for all.
 """
 
 import tyro
@@ -17,33 +24,43 @@ def main(settings: EvaluateConfig) -> None:
     import torch
     from rich.console import Console
 
-    from sefar_core.runs.folder import surroundings, write_json
+    from qa_data.manifest import read_manifest
     from sefar_mllm.checkpoint import FolderError, load_trained
     from sefar_mllm.data import LessonError, load_questions, name_sets
-    from sefar_mllm.evaluate import as_json, score_file, table
+    from sefar_mllm.evaluate import control, diagnose_file, score_file, write_metrics
+    from sefar_mllm.parts import named_parts
+    from sefar_mllm.plots import plot_set
     from sefar_mllm.predict import PredictionError
+    from sefar_mllm.tables import diagnosis_table, part_table, score_table
     from sefar_mllm.token_cache import CacheError
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    manifest, learned = settings.manifest, settings.train_questions
+    summaries, diagnoses = {}, {}
     try:
         names = name_sets(settings.questions)
         sets = {
-            name: load_questions(path, settings.manifest)
+            name: load_questions(path, manifest)
             for name, path in zip(names, settings.questions, strict=True)
         }
+        train = None if learned is None else load_questions(learned, manifest)
+        clips = None if manifest is None else read_manifest(manifest)
         model, tokenizer = load_trained(settings.model, device=device)
-        summaries = {
-            name: score_file(settings, model, tokenizer, questions, name=name)
-            for name, questions in sets.items()
-        }
+        for name, questions in sets.items():
+            parts = named_parts(questions, train=train, clips=clips)
+            one = score_file(settings, model, tokenizer, questions, name=name, parts=parts)
+            plot_set(one, questions, settings.out, name=name, train=train)
+            summaries[name] = one
+            if settings.diagnostics:
+                diagnoses[name] = diagnose_file(settings, model, tokenizer, questions, name=name)
     except (ValueError, LessonError, CacheError, FolderError, PredictionError, OSError) as cause:
         raise SystemExit(f"error: {cause}") from cause
-    numbers = {name: as_json(summary) for name, summary in summaries.items()}
-    write_json(
-        settings.out / "metrics.json",
-        {"shuffled_videos": settings.shuffle_videos, "sets": numbers, "run": surroundings()},
-    )
-    Console().print(table(summaries, shuffled=settings.shuffle_videos))
+    write_metrics(settings, summaries, diagnoses)
+    console, shown = Console(), control(settings)
+    console.print(score_table(summaries, control=shown))
+    console.print(part_table(summaries, control=shown))
+    if diagnoses:
+        console.print(diagnosis_table(diagnoses, control=shown))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,18 @@
 
     scripts/extract_features.py --manifest data/gym99-5/manifest.csv --video-root data/videos \\
         --encoder sefar --encoder-dir runs/sefar --out data/tokens/sefar
+    accelerate launch scripts/extract_features.py ...              # several GPUs share the clips
 
-Training and scoring read the cache and never open a video. Started again, it adds what is missing;
-a folder with the tokens of another encoder is refused. The controls `random` and `constant` take
-the architecture of the recognizer in --encoder-dir.
+Training and scoring read the cache and never open a video. The same command again goes on where a
+run stopped, on as many processes as you like, and adds what is missing; a folder with the tokens of
+another encoder, sampling or frame order is refused. runs.jsonl in it says what ran.
+
+The controls `random` and `constant` take the architecture of the recognizer in --encoder-dir.
+`--frame-order reversed`, `shuffled` or `middle` shows the frames otherwise: what an encoder loses
+by it, it saw in their order. Give each its own --out.
 """
+
+import sys
 
 import tyro
 
@@ -15,26 +22,46 @@ from sefar_mllm.config import ExtractConfig
 
 def main(settings: ExtractConfig) -> None:
     """Encode, and say how many clips were new."""
-    import torch
+    from accelerate import Accelerator
 
     from qa_data.manifest import ManifestError, by_split, read_manifest
     from sefar_core.checkpoint import CheckpointError
     from sefar_core.data.video import VideoReadError
+    from sefar_core.runs.folder import WriteError
+    from sefar_core.runs.interruption import Interrupted
+    from sefar_core.runs.lock import RunFolderBusy
+    from sefar_core.runs.ranks import StoppedByAnother
     from sefar_mllm.encoders import ENCODERS
     from sefar_mllm.features import extract
     from sefar_mllm.token_cache import CacheError
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    known = (ManifestError, CheckpointError, VideoReadError, WriteError, RunFolderBusy, CacheError)
+    accelerator = Accelerator()
     try:
         manifest = read_manifest(settings.manifest)
         clips = [clip for split in settings.splits for clip in by_split(manifest, split)]
         build = ENCODERS[settings.encoder]
-        encoder = build(settings.encoder_dir, seed=settings.seed, device=device)
-        fresh = extract(clips, settings.video_root, encoder, settings.out, grid=settings.grid)
-    except (ManifestError, CheckpointError, VideoReadError, CacheError) as cause:
+        encoder = build(settings.encoder_dir, seed=settings.seed, device=str(accelerator.device))
+        fresh = extract(
+            clips,
+            settings.video_root,
+            encoder,
+            settings.out,
+            grid=settings.grid,
+            frame_order=settings.frame_order,
+        )
+    except Interrupted as wish:
+        print(wish, file=sys.stderr)
+        raise SystemExit(wish.exit_code) from wish
+    except StoppedByAnother as cause:  # one process speaks for all
+        raise SystemExit(1) from cause
+    except (*known, ValueError) as cause:
         raise SystemExit(f"error: {cause}") from cause
-    kept = f", {len(clips) - fresh} were there already" if fresh < len(clips) else ""
-    print(f"{settings.out}: encoded {fresh} clips{kept}")
+    finally:
+        accelerator.end_training()  # or a process may abort while Python ends
+    if accelerator.is_main_process:
+        kept = f", {len(clips) - fresh} were there already" if fresh < len(clips) else ""
+        print(f"{settings.out}: encoded {fresh} clips{kept}")
 
 
 if __name__ == "__main__":

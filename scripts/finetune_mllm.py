@@ -1,20 +1,36 @@
 """Fine-tune a language model on questions about clips whose tokens are cached.
 
-    accelerate launch scripts/finetune_mllm.py demo --encoder-features data/tokens/sefar \
+    accelerate launch scripts/finetune_mllm.py demo --encoder-features data/tokens/sefar \\
         --questions data/qa-public/train.jsonl data/qa-hard/train.jsonl --run-dir runs/mllm-sefar
+    accelerate launch --config_file scripts/accelerate/one_gpu_bf16.yaml \\
+        scripts/finetune_mllm.py vicuna_7b --encoder-features data/tokens/sefar \\
+        --questions data/qa-hard/train.jsonl --run-dir runs/mllm-sefar --dev-rate 0.1 \\
+        --redraw hard --manifest data/gym99-5/manifest.csv --categories gym99_categories.txt
 
 The first word is a preset: `demo` (the toy language model, two CPU cores, a minute) or
 `vicuna_7b`; every setting of it can be overridden, for example `--language-model DIR`. The
 run folder gets config.json, run.json, metrics.jsonl, and `model`, which evaluate_mllm.py and
-chat.py take. The same command again goes on from the last whole checkpoint.
+chat.py take. The same command again goes on from the last whole checkpoint; SIGTERM and Ctrl-C save
+one first. In scripts/accelerate lie launch settings: one_gpu_bf16.yaml, and for several GPUs
+ddp.yaml, fsdp2.yaml and zero2.yaml. Two processes on CPUs:
+
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \\
+        --mixed_precision no scripts/finetune_mllm.py demo ...
 """
 
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from qa_data.gym_qa import classes_of
+from qa_data.manifest import read_manifest
+from qa_data.question import Question, QuestionError
+from qa_data.redraw import redrawn
+from qa_data.taxonomy import read_categories
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.presets import PRESETS
 
@@ -27,30 +43,64 @@ class FinetuneMllm:
     """What to learn: one or several files, .jsonl or public .json, or lines of yours."""
     run_dir: Path
     """Folder of this run; one that was interrupted is gone on with."""
+    manifest: Path | None = None
+    """Table of clips: it knows the class and source of questions that do not tell them, which
+    --dev-rate needs, and is what --redraw draws from."""
+    categories: Path | None = None
+    """FineGym's class list, in which the labels count; --redraw hard needs it."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
 
 
 def main(settings: FinetuneMllm) -> None:
-    from qa_data.schema import QuestionError
+    from qa_data.distractors import TooFewOptions
+    from qa_data.manifest import ManifestError
+    from qa_data.taxonomy import TaxonomyError
+    from sefar_core.runs.interruption import Interrupted
+    from sefar_core.runs.lock import RunFolderBusy
+    from sefar_core.runs.ranks import StoppedByAnother
     from sefar_mllm.checkpoint import FolderError
-    from sefar_mllm.data import LessonError, load_questions
+    from sefar_mllm.data import load_questions
     from sefar_mllm.token_cache import CacheError
     from sefar_mllm.train import LaunchError, finetune
 
+    ours = (ManifestError, TaxonomyError, TooFewOptions, CacheError, FolderError, LaunchError)
     try:
-        questions = [one for path in settings.questions for one in load_questions(path)]
-        folder = finetune(settings.config, questions, settings.encoder_features, settings.run_dir)
-    except (
-        QuestionError,
-        CacheError,
-        LessonError,
-        FolderError,
-        LaunchError,
-        OSError,
-        ValueError,
-    ) as cause:
+        questions = [
+            one for path in settings.questions for one in load_questions(path, settings.manifest)
+        ]
+        folder = finetune(
+            settings.config,
+            questions,
+            settings.encoder_features,
+            settings.run_dir,
+            redraw=drawer(settings, questions),
+            files=settings.questions,
+        )
+    except Interrupted as wish:
+        print(wish, file=sys.stderr)
+        raise SystemExit(wish.exit_code) from wish
+    except StoppedByAnother as cause:  # one process speaks for all
+        raise SystemExit(1) from cause
+    except (*ours, RunFolderBusy, FloatingPointError, OSError, ValueError) as cause:
         raise SystemExit(f"error: {cause}") from cause
     print(f"the trained model is in {folder}")
+
+
+def drawer(
+    settings: FinetuneMllm, questions: Sequence[Question]
+) -> Callable[[int], list[Question]] | None:
+    """What draws the wrong options of each epoch, if they are to be drawn anew."""
+    rule = settings.config.redraw
+    if rule == "none":
+        return None
+    if settings.manifest is None or (rule == "hard" and settings.categories is None):
+        raise QuestionError(
+            f"--redraw {rule} draws from the clips of --manifest"
+            f"{' and reads the apparatus off --categories' * (rule == 'hard')}; give them"
+        )
+    clips = read_manifest(settings.manifest)
+    classes = read_categories(settings.categories) if settings.categories else classes_of(clips)
+    return redrawn(questions, clips, classes, rule=rule, seed=settings.config.seed)
 
 
 def parse() -> FinetuneMllm:

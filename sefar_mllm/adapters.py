@@ -1,8 +1,8 @@
 """What learns: LoRA on the language model's linears, and the whole projector (peft).
 
-The pattern is anchored on `language_model`, so that no projector and no encoder ever gets LoRA,
-whatever its layers are called. The projector travels with the adapter, in 32-bit floats: in 16
-bits AdamW's small steps would be rounded away.
+The pattern fits the linears of the language model's layers by their whole names, so that no
+projector and no encoder ever gets LoRA, whatever its layers are called. The projector travels with
+the adapter, in 32-bit floats: in 16 bits AdamW's small steps would be rounded away.
 """
 
 import warnings
@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LORA_TARGETS = (
+    r"model\.language_model\.layers\.\d+\."
+    r"(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.(gate_proj|up_proj|down_proj))"
+)
 PROJECTOR = "multi_modal_projector"
+
+Trained = PeftModel | SefarVlmForConditionalGeneration
+"""A model with adapters beside its weights, or with adapters merged into them."""
 
 
 def add_adapters(
@@ -25,7 +31,8 @@ def add_adapters(
     """The model with LoRA in its language model, a learning projector, and all else frozen.
 
     Args:
-        model: the composite model; it is changed in place.
+        model: the composite model; it is changed in place. In 4 bits, what is not quantized goes
+            to float32.
         rank: of the LoRA matrices.
         alpha: LoRA's scale; the update is multiplied by alpha / rank.
         dropout: of the LoRA branch's input, in [0, 1).
@@ -38,13 +45,21 @@ def add_adapters(
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
     )
+    if model.is_loaded_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    # The composite model has no folder of its own; peft would look for one under this name.
+    model.name_or_path = None  # type: ignore[assignment]
     with without_peft_warning():
         return get_peft_model(model, settings)
 
 
-def composite(model: PeftModel) -> SefarVlmForConditionalGeneration:
-    """The composite model inside peft's wrapping, LoRA and projector in place."""
-    inner = model.get_base_model()
+def composite(model: Trained) -> SefarVlmForConditionalGeneration:
+    """The composite model, LoRA and projector in place, out of peft's wrapping if it has one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(inner, SefarVlmForConditionalGeneration):
         raise TypeError(f"expected the composite model, found {type(inner).__name__}")
     return inner

@@ -1,195 +1,176 @@
-"""The folder of a fine-tuned model: what is in it, and how it comes back exactly.
+"""The folders of a trained model: what is in them, and how a model comes back exactly.
 
-One folder holds LoRA and projector (adapter_model.safetensors), the composite config with the
-name of the language model and the key of the encoder's tokens, and the tokenizer; neither
-language model nor encoder is copied. probe.json holds some logits of a fixed prompt, and loading
-computes them again: a wrong base, a lost projector or another tokenizer cannot pass in silence.
+`save_trained` writes LoRA and projector (adapter_model.safetensors), the composite config with the
+name of the language model and the key of the encoder's tokens, and the tokenizer; neither language
+model nor encoder is copied. `merge.merge` writes the whole model, still without the encoder.
+`load_trained` reads both, refuses what does not belong together before any weight is used, and
+lets the model compute the logits of probe.json again: a wrong base, a lost projector or another
+tokenizer cannot pass in silence.
 """
 
-import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from peft import PeftModel, set_peft_model_state_dict
+from transformers import PreTrainedTokenizerBase
 
 from sefar_core.checkpoint import replace_folder
-from sefar_core.runs.folder import write_json
-from sefar_mllm.adapters import composite, without_peft_warning
-from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
+from sefar_mllm.adapter_file import read_adapter, read_json, refuse_other_size
+from sefar_mllm.adapters import Trained, add_adapters, composite
+from sefar_mllm.assemble import UNREADABLE, FolderError, assemble, load_tokenizer, refuse_gaps
+from sefar_mllm.model import SefarVlmForConditionalGeneration
+from sefar_mllm.model_card import write_card
 from sefar_mllm.model_config import SefarVlmConfig
-from sefar_mllm.projector import Projector
-from sefar_mllm.prompt import Turn, encode_conversation
-
-PROBE = "probe.json"
-PROBE_LOGITS = 16
-TOLERANCE = {torch.float32: 2e-3}  # CPU kernels differ in the order of their sums
-COARSE_TOLERANCE = 0.25  # bfloat16 keeps eight bits
+from sefar_mllm.probe import ADAPTER, PROBE, check_probe, write_probe
+from sefar_mllm.quantize import four_bit_settings
 
 
-class FolderError(Exception):
-    """A model folder that cannot be used. The message names it, what was found, the mend."""
-
-
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Llama-family model, checked.
-
-    Raises:
-        FolderError: it does not begin texts with bos, or lacks an end mark.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise FolderError(f"the tokenizer in {folder} has no bos or no eos; Llama's has both")
-    if tokenizer("x")["input_ids"][0] != tokenizer.bos_token_id:
-        raise FolderError(
-            f"the tokenizer in {folder} does not begin a text with {tokenizer.bos_token}: "
-            f'tokenizer_config.json with "add_bos_token": true is missing'
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
-
-
-def assemble(  # noqa: PLR0913 - all that makes a model
-    language_model: str | Path,
-    *,
-    token_dim: int,
-    token_shape: Sequence[int],
-    encoder: dict[str, Any],
-    anchor_ids: Sequence[int] = (0,),
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-) -> SefarVlmForConditionalGeneration:
-    """Any Llama-family language model, from a folder or a hub name, behind a fresh projector.
-
-    Args:
-        language_model: folder or hub name.
-        token_dim: width of the encoder's tokens.
-        token_shape: frames, rows and columns of a clip's tokens.
-        encoder: key and origin of the encoder's token cache.
-        anchor_ids: tokens of the word that projected tokens start from.
-        seed: of the projector's weights.
-        dtype: of the language model; the projector stays in float32.
-
-    Raises:
-        OSError: the language model is not there (transformers names what it looked for).
-    """
-    language = AutoModelForCausalLM.from_pretrained(
-        str(language_model), dtype=dtype, use_safetensors=True, trust_remote_code=False
-    )
-    table = word_table(language)
-    config = SefarVlmConfig(
-        language.config,
-        video_token_id=table.num_embeddings,
-        token_dim=token_dim,
-        token_shape=token_shape,
-        language_model=str(language_model),
-        encoder=encoder,
-    )
-    with torch.device("meta"):  # the language model is there already: do not make it twice
-        model = SefarVlmForConditionalGeneration(config)
-    projector = Projector(token_dim, token_shape[0], table.embedding_dim)
-    words = table.weight.detach().float()
-    anchor = words[list(anchor_ids)].mean(dim=0)
-    projector.start(anchor, words.pow(2).mean().sqrt().item(), torch.Generator().manual_seed(seed))
-    model.model.multi_modal_projector = projector
-    model.model.language_model = language.model
-    model.lm_head = language.lm_head
-    model.generation_config = language.generation_config
-    return model
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A draft beside `folder` that takes its name, and its place, once it is complete."""
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    replace_folder(draft, folder)
 
 
 def save_trained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write adapter, config, tokenizer and probe, all or nothing; an older folder is replaced."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    fresh.mkdir(parents=True)
-    model.save_pretrained(str(fresh), save_embedding_layers=False)
-    composite(model).config.save_pretrained(fresh)
-    tokenizer.save_pretrained(fresh)
-    write_json(fresh / PROBE, {"logits": probe_logits(model, tokenizer).tolist()})
-    replace_folder(fresh, folder)
+    with whole_folder(folder) as draft:
+        model.save_pretrained(str(draft), save_embedding_layers=False)
+        composite(model).config.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        write_probe(model, tokenizer, draft)
+        write_card(composite(model).config, draft)
 
 
 def load_trained(
-    folder: Path, *, language_model: str | None = None, device: str = "cpu"
-) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """The fine-tuned model in a folder, in evaluation mode, and its tokenizer.
+    folder: Path,
+    *,
+    language_model: str | Path | None = None,
+    device: str = "cpu",
+    four_bit: bool = False,
+    dtype: torch.dtype | None = None,
+) -> tuple[Trained, PreTrainedTokenizerBase]:
+    """The trained model in a folder, frozen and in evaluation mode, and its tokenizer.
 
     Args:
-        folder: what `save_trained` wrote.
+        folder: what `save_trained` or `merge` wrote.
         language_model: where the language model lies, if not where it lay in training.
-        device: where to put it.
+        device: where to put the model.
+        four_bit: quantize the language model's linears.
+        dtype: of the language model; by default bfloat16 on CUDA, float32 elsewhere.
 
     Raises:
-        FolderError: a file is missing or damaged, or the model computes other logits than the one
-            that was saved.
+        FolderError: a file is missing or damaged, things do not belong together, or the model
+            computes other logits than the one that was saved.
+        FourBitError: bitsandbytes is not installed.
     """
-    for name in ("config.json", "adapter_config.json", "adapter_model.safetensors", PROBE):
+    config = read_config(folder)
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) > config.video_token_id:
+        raise FolderError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the language model "
+            f"{config.video_token_id} embeddings; copy the tokenizer of {config.language_model}"
+        )
+    dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    model: Trained
+    if not is_merged(folder):
+        base = language_model or config.language_model
+        model = load_adapted(folder, config, base, dtype=dtype, device=device, four_bit=four_bit)
+    elif language_model is None:
+        model = load_merged(folder, dtype=dtype, device=device, four_bit=four_bit)
+    else:
+        raise FolderError(
+            f"{folder} is merged: it holds its language model; leave {language_model} out"
+        )
+    model.requires_grad_(False).eval()
+    check_probe(model, tokenizer, folder)
+    return model, tokenizer
+
+
+def read_config(folder: Path) -> SefarVlmConfig:
+    """The composite config of a folder that holds a trained model.
+
+    Raises:
+        FolderError: a file is missing, or the config is none of ours.
+    """
+    weights = () if is_merged(folder) else ("adapter_config.json", ADAPTER)
+    for name in ("config.json", *weights, PROBE):
         if not (folder / name).is_file():
             raise FolderError(
-                f"{folder} is not a fine-tuned model: it has no {name}; "
-                f"give the folder that scripts/finetune_mllm.py wrote, RUN/model"
+                f"{folder} is not a trained model: it has no {name}; give the folder that "
+                f"scripts/finetune_mllm.py wrote, RUN/model, or that of scripts/merge_mllm.py"
             )
-    config = SefarVlmConfig.from_pretrained(folder)
+    settings = read_json(folder / "config.json")
+    if settings.get("model_type") != SefarVlmConfig.model_type:
+        raise FolderError(
+            f"{folder / 'config.json'} is of a {settings.get('model_type')}, expected "
+            f"{SefarVlmConfig.model_type}; give the folder that scripts/finetune_mllm.py wrote"
+        )
+    return SefarVlmConfig.from_pretrained(folder)
+
+
+def is_merged(folder: Path) -> bool:
+    """Whether a folder holds a model's own weights rather than an adapter."""
+    return any(folder.glob("model*.safetensors"))
+
+
+def load_merged(
+    folder: Path, *, dtype: torch.dtype, device: str, four_bit: bool
+) -> SefarVlmForConditionalGeneration:
+    """The whole model in a folder, with no weight left to chance."""
+    quantized: dict[str, Any] = {}
+    if four_bit:
+        quantized = {"quantization_config": four_bit_settings(), "device_map": {"": device}}
+    try:
+        loaded: Any = SefarVlmForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **quantized
+        )
+    except UNREADABLE as cause:
+        raise FolderError(f"{folder} cannot be loaded: {cause}; merge the model again") from cause
+    model, report = loaded
+    refuse_gaps(folder, report)
+    return model if four_bit else model.to(device)
+
+
+def load_adapted(
+    folder: Path,
+    config: SefarVlmConfig,
+    base: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    four_bit: bool,
+) -> PeftModel:
+    """The language model with the adapter and the projector of a folder in it."""
+    refuse_other_size(folder, config, base)
     model = assemble(
-        language_model or config.language_model,
+        base,
         token_dim=config.token_dim,
         token_shape=config.token_shape,
         encoder=config.encoder,
-        dtype=torch.bfloat16 if device.startswith("cuda") else torch.float32,
+        dtype=dtype,
+        device=device,
+        four_bit=four_bit,
     )
-    tokenizer = load_tokenizer(folder)
+    settings = read_json(folder / "adapter_config.json")
     try:
-        with without_peft_warning():
-            trained = PeftModel.from_pretrained(model, str(folder)).to(device).eval()
-    except (SafetensorError, RuntimeError, KeyError) as cause:
+        rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
+    except (KeyError, TypeError, ValueError) as cause:
         raise FolderError(
-            f"{folder} does not fit the language model {config.language_model}: {cause}"
+            f"{folder / 'adapter_config.json'} does not describe LoRA: {cause!r}; take it from a "
+            f"whole copy"
         ) from cause
-    check_probe(trained, tokenizer, folder)
-    return trained, tokenizer
-
-
-@torch.inference_mode()
-def probe_logits(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Some logits after a fixed question about a fixed pattern of video tokens."""
-    was_training = model.training
-    model.eval()
-    base = composite(model)
-    config: SefarVlmConfig = base.config
-    prompt = encode_conversation(
-        tokenizer,
-        [Turn("What is this?")],
-        num_video_tokens=config.num_video_tokens,
-        video_id=config.video_token_id,
-    )
-    count = config.num_video_tokens * config.token_dim
-    pattern = torch.sin(torch.arange(count) * 0.37).view(1, *config.token_shape, config.token_dim)
-    ids = torch.tensor([prompt.ids], device=base.device)
-    logits = base(input_ids=ids, video_tokens=pattern.to(base.device), logits_to_keep=1).logits
-    model.train(was_training)
-    step = max(1, logits.shape[-1] // PROBE_LOGITS)
-    return logits[0, -1, ::step][:PROBE_LOGITS].float().cpu()
-
-
-def check_probe(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Compare the model with the logits stored beside it.
-
-    Raises:
-        FolderError: they differ by more than rounding.
-    """
-    stored = torch.tensor(json.loads((folder / PROBE).read_text())["logits"])
-    found = probe_logits(model, tokenizer)
-    tolerance = TOLERANCE.get(composite(model).dtype, COARSE_TOLERANCE)
-    gap = (stored - found).abs().max().item() if stored.shape == found.shape else float("inf")
-    if gap > tolerance:
-        raise FolderError(
-            f"{folder} computes other logits than when it was saved (largest difference "
-            f"{gap:.3g}, allowed {tolerance}); is {composite(model).config.language_model} "
-            f"still the language model that it was trained on?"
-        )
+    trained = add_adapters(model, rank=rank, alpha=alpha, dropout=0.0)
+    set_peft_model_state_dict(trained, read_adapter(folder, trained))
+    return trained

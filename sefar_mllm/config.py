@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-EncoderName = Literal["sefar", "supervised", "random", "constant"]
+EncoderName = Literal[
+    "sefar",
+    "supervised",
+    "sefar_elements",
+    "sefar_fused",
+    "clip",
+    "eva",
+    "clip_probe",
+    "eva_probe",
+    "random",
+    "constant",
+]
 AnswerStyle = Literal["letter", "text", "mixed"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
@@ -31,6 +42,8 @@ class ExtractConfig:
     """Splits whose clips are encoded."""
     grid: int = 2
     """Tokens are pooled to grid x grid a frame: 8 frames and 2 make 32 tokens."""
+    frame_order: Literal["in_order", "reversed", "shuffled", "middle"] = "in_order"
+    """How the frames are shown; all but in_order are controls. A key of `features.FRAME_ORDERS`."""
     seed: int = 0
     """Of the random encoder's weights."""
 
@@ -39,6 +52,32 @@ class ExtractConfig:
             raise ValueError(f"grid must be at least 1, got {self.grid}")
         if not self.splits:
             raise ValueError("splits is empty; name at least one split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Fits a linear map of CLIP's or EVA-CLIP's tokens on the labels that SeFAR had."""
+
+    features: Path
+    """Token cache of `clip` or `eva`, with the labeled clips and the val clips."""
+    manifest: Path
+    """Table of clips that scripts/make_splits.py wrote."""
+    out: Path
+    """Folder of the probe."""
+    tokens_out: Path | None = None
+    """Token cache of the mapped tokens of all clips in `features`; made without any video."""
+    max_steps: int = 300
+    """At most so many full-batch steps; how many of them is chosen on held-out sources."""
+    lr: float = 3e-4
+    """Learning rate of AdamW."""
+    seed: int = 0
+    """Of the cut into sources that are learned and sources that are held out."""
+
+    def __post_init__(self):
+        if self.max_steps < 25 or self.max_steps % 25:
+            raise ValueError(f"max_steps must be a multiple of 25, got {self.max_steps}")
+        if self.lr <= 0:
+            raise ValueError(f"lr must be > 0, got {self.lr}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +121,21 @@ class FinetuneConfig:
     """Of AdamW, on everything that learns."""
     answer_style: AnswerStyle = "letter"
     """What is taught: the letter, the option's text, or for each question one of the two."""
+    redraw: Literal["none", "public", "hard"] = "none"
+    """Wrong options drawn anew for every epoch by a rule of qa_data/distractors.py; none: as in
+    the question files."""
+    dev_rate: float = 0.0
+    """Share of the questions that is not learned but scored after each epoch, cut by source."""
     token_noise: float = 0.0
     """Noise added to video tokens in training, in units of each token's own spread."""
     max_length: int = 2048
     """Longest prompt, tokens; longer ones are refused, never cut."""
     dtype: DtypeName = "auto"
     """Of the frozen language model; auto: bfloat16 on CUDA, float32 elsewhere."""
+    recompute: bool = False
+    """Make activations again in the backward pass: the same gradients in less memory, slower."""
     save_every_steps: int = 0
-    """Optimizer steps from one checkpoint to the next; 0 keeps only the end."""
+    """Optimizer steps from one checkpoint to the next; 0 saves one if a signal ends the run."""
     seed: int = 0
     """All draws follow from it."""
 
@@ -106,6 +152,10 @@ class FinetuneConfig:
             )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps, in [0, 1), got {self.warmup}")
+        if not 0 <= self.dev_rate < 1:
+            raise ValueError(
+                f"dev_rate is a share of the questions, in [0, 1), got {self.dev_rate}"
+            )
         if self.projector_lr <= 0:
             raise ValueError(f"projector_lr must be > 0, got {self.projector_lr}")
         for name in ("weight_decay", "token_noise", "save_every_steps"):
@@ -126,9 +176,20 @@ class EvaluateConfig:
     out: Path
     """Folder for predictions-NAME.jsonl and metrics.json."""
     manifest: Path | None = None
-    """Table of clips: it knows the class and source of questions that do not tell them."""
+    """Table of clips: it knows the class and source of questions that do not tell them, and which
+    sources no training clip was cut from."""
+    train_questions: Path | None = None
+    """Questions that the model learned: they say which test questions a guess by frequency gets
+    wrong, and how common each class was."""
     shuffle_videos: bool = False
     """Control: every question is shown the video of another clip."""
+    frame_order: Literal["in_order", "reversed", "shuffled", "middle"] | None = None
+    """Control: the order of the frames that `encoder_features` was extracted in, where the model
+    learned another one; by default the two must agree."""
+    letters: str | None = None
+    """Control: what marks the options in place of A, B, C, ..., such as 1234."""
+    diagnostics: bool = False
+    """Also let the model speak its answers, and score the options' texts: some times slower."""
     batch_size: int = 32
     """Questions scored at a time, each in all its rotations."""
     resamples: int = 2000
@@ -139,8 +200,29 @@ class EvaluateConfig:
     def __post_init__(self):
         if not self.questions:
             raise ValueError("questions is empty; name at least one question file")
+        if self.letters is not None and len(set(self.letters)) < max(2, len(self.letters)):
+            raise ValueError(f"letters must be two or more different ones, got {self.letters!r}")
+        if self.letters is not None and self.diagnostics:
+            raise ValueError("diagnostics speak in A, B, C, ...; run them without --letters")
         if self.batch_size < 1 or self.resamples < 100:
             raise ValueError(
                 f"batch_size must be at least 1 and resamples at least 100, got "
                 f"{self.batch_size} and {self.resamples}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatLimits:
+    """How much a chat takes and gives."""
+
+    max_new_tokens: int = 128
+    """Longest answer, tokens."""
+    max_question_chars: int = 2000
+    """Longest question or option; some 500 tokens."""
+    max_turns: int = 20
+    """Questions of one conversation; the model's own length may end it earlier."""
+
+    def __post_init__(self):
+        for name in ("max_new_tokens", "max_question_chars", "max_turns"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

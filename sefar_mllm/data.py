@@ -1,36 +1,15 @@
-"""Questions and cached tokens -> padded batches.
+"""Question files -> questions, and prompts with tokens -> padded batches."""
 
-Which order the options have in which epoch is a function of (seed, epoch, question), and so is
-every other draw: nothing here touches a global random state, so a resumed run sees the same
-batches. Everything that cannot be used is refused before training, all at once: clips without
-tokens, and prompts that are too long. Nothing is ever cut.
-"""
-
-import hashlib
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from qa_data.manifest import read_manifest
 from qa_data.schema import Question, attach_classes, read_any
-from sefar_mllm.config import AnswerStyle
-from sefar_mllm.prompt import (
-    BOTH_REQUEST,
-    IGNORE,
-    LETTERS,
-    TEXT_REQUEST,
-    EncodedPrompt,
-    Turn,
-    encode_lesson,
-    question_text,
-)
-from sefar_mllm.token_cache import TokenCache
+from sefar_mllm.prompt import IGNORE, EncodedPrompt
 
 
 class LessonError(ValueError):
@@ -67,112 +46,6 @@ def name_sets(paths: Sequence[Path]) -> list[str]:
     if len(set(names)) < len(names):
         raise LessonError(f"two question files have one name among {names}; rename one")
     return names
-
-
-class Lessons(Dataset):
-    """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
-
-    Args:
-        questions: what to learn.
-        cache: tokens of their clips.
-        tokenizer: the language model's.
-        video_id: the placeholder's id.
-        answer_style: `letter`, `text`, or `mixed`.
-        token_noise: standard deviation of the noise on tokens, in units of each token's spread.
-        seed: of all draws.
-
-    Raises:
-        LessonError: no questions.
-    """
-
-    def __init__(  # noqa: PLR0913 - one place for all that makes an item
-        self,
-        questions: Sequence[Question],
-        cache: TokenCache,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        video_id: int,
-        answer_style: AnswerStyle = "letter",
-        token_noise: float = 0.0,
-        seed: int = 0,
-    ):
-        if not questions:
-            raise LessonError("there are no questions to learn; check the question file")
-        self.questions = questions
-        self.cache = cache
-        self.tokenizer = tokenizer
-        self.video_id = video_id
-        self.answer_style = answer_style
-        self.token_noise = token_noise
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the options; called at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        question = self.questions[index]
-        rng = draw_source(self.seed, self.epoch, question.question_id)
-        frames, rows, columns = self.cache.token_shape
-        prompt = encode_lesson(
-            self.tokenizer,
-            [lesson(question, self.answer_style, rng)],
-            num_video_tokens=frames * rows * columns,
-            video_id=self.video_id,
-        )
-        tokens = self.cache[question.video].float()
-        if self.token_noise > 0:
-            generator = torch.Generator().manual_seed(rng.getrandbits(63))
-            spread = tokens.std(dim=-1, keepdim=True)
-            noise = torch.randn(tokens.shape, generator=generator)
-            tokens = tokens + self.token_noise * spread * noise
-        return {"prompt": prompt, "video_tokens": tokens, "clip_id": question.video}
-
-
-def draw_source(*names: object) -> random.Random:
-    """A generator that depends on these names and on nothing else."""
-    text = "\n".join(map(str, names)).encode()
-    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
-
-
-def lesson(question: Question, style: AnswerStyle, rng: random.Random) -> Turn:
-    """The question with shuffled options, and the answer in the style that is asked for."""
-    order = list(range(len(question.options)))
-    rng.shuffle(order)
-    options = [question.options[place] for place in order]
-    answer = order.index(question.answer)
-    spoken = style == "text" or (style == "mixed" and rng.random() < 0.5)
-    if not spoken:
-        return Turn(question_text(question.stem, options), LETTERS[answer])
-    if rng.random() < 0.5:
-        return Turn(f"{question.stem} {TEXT_REQUEST}", options[answer])
-    return Turn(
-        question_text(question.stem, options, BOTH_REQUEST),
-        f"{LETTERS[answer]}. {options[answer]}",
-    )
-
-
-def refuse_too_long(lessons: Lessons, max_length: int) -> None:
-    """Check the length of every prompt once; the order of options hardly changes it.
-
-    Raises:
-        LessonError: some prompts are longer than the model reads, which would cut the video or
-            the question.
-    """
-    names = [question.question_id for question in lessons.questions]
-    lengths = {name: len(lessons[i]["prompt"].ids) for i, name in enumerate(names)}
-    long = {name: length for name, length in lengths.items() if length > max_length}
-    if long:
-        worst = max(long, key=long.__getitem__)
-        raise LessonError(
-            f"{len(long)} of {len(lengths)} prompts exceed {max_length} tokens, the longest is "
-            f"question {worst} with {long[worst]}; pool the video to fewer tokens (--grid), or "
-            f"raise max_length if the language model reads more"
-        )
 
 
 def pad_batch(

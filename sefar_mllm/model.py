@@ -43,10 +43,11 @@ class SefarVlmModel(PreTrainedModel):
 
     def __init__(self, config: SefarVlmConfig):
         super().__init__(config)
+        # First, since the model's dtype is that of its first parameter.
+        self.language_model = AutoModel.from_config(config.text_config)
         self.multi_modal_projector = Projector(
             config.token_dim, config.token_shape[0], config.text_config.hidden_size
         )
-        self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -102,6 +103,7 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _no_split_modules = ["LlamaDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    is_loaded_in_4bit = False
 
     def __init__(self, config: SefarVlmConfig):
         super().__init__(config)

@@ -1,7 +1,6 @@
 """The fine-tuned model's answer to every question: letter scores in all rotations of the options.
 
-Padded on the left, every prompt ends at the last position, and the output layer is computed there
-alone. What comes out is one record a question, from which `evaluate` makes all numbers.
+What comes out is one record a question, from which `evaluate` makes all numbers.
 """
 
 import json
@@ -10,20 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import torch
-from einops import rearrange, repeat
 from jaxtyping import Float
-from peft import PeftModel
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
 from sefar_core.runs.folder import write_text
-from sefar_mllm.adapters import composite
-from sefar_mllm.data import pad_batch
-from sefar_mllm.prompt import Turn, encode_conversation, letter_ids, question_text
-from sefar_mllm.scoring import option_log_probs, option_probs, rotate
+from sefar_mllm.adapters import Trained
+from sefar_mllm.letters import letter_logits
+from sefar_mllm.prompt import LETTERS
+from sefar_mllm.scoring import option_log_probs, option_probs
 from sefar_mllm.token_cache import TokenCache
 
 
@@ -71,14 +67,15 @@ def derange(clip_ids: Sequence[str], rng: random.Random) -> dict[str, str]:
     return dict(zip(clips, [*clips[1:], clips[0]], strict=True))
 
 
-def predict(
-    model: PeftModel,
+def predict(  # noqa: PLR0913 - what is asked, of which model, and in which form
+    model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
     cache: TokenCache,
     *,
     shown: Mapping[str, str] | None = None,
     batch_size: int = 32,
+    letters: str = LETTERS,
 ) -> list[Prediction]:
     """The model's letter scores for every question, in all rotations of its options.
 
@@ -88,13 +85,19 @@ def predict(
         questions: what to answer; the number of options may differ.
         cache: tokens of the clips that are shown.
         shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions scored at a time.
+        batch_size: questions scored at a time (see `batches`).
+        letters: markers of the options, in the questions and as answers. Others than A, B, C, ...
+            (`1234`, `QXJM`) are a control of what the model makes of letters.
+
+    Raises:
+        ValueError: a prompt is longer than the model reads, or a letter is not a single token.
     """
     predictions: dict[str, Prediction] = {}
     with tqdm(total=len(questions), desc="questions", unit="q") as bar:
         for batch in batches(questions, batch_size):
             clips = [(shown or {}).get(q.video, q.video) for q in batch]
-            logits = letter_logits(model, tokenizer, batch, [cache[clip] for clip in clips])
+            tokens = [cache[clip] for clip in clips]
+            logits = letter_logits(model, tokenizer, batch, tokens, letters=letters)
             for question, clip, scores in zip(batch, clips, logits, strict=True):
                 predictions[question.question_id] = as_prediction(question, clip, scores)
             bar.update(len(batch))
@@ -102,48 +105,21 @@ def predict(
 
 
 def batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
-    """Questions with as many options, about as long, together: little padding, one shape."""
+    """Questions with as many options, about as long, together: little padding, one shape.
+
+    Args:
+        questions: in any order.
+        size: of a batch of questions with up to 4 options. With more, batches are smaller: a
+            question's rotations grow with the square of their number.
+    """
     ordered = sorted(questions, key=lambda q: (len(q.options), sum(map(len, q.options))))
     start = 0
     while start < len(ordered):
         count = len(ordered[start].options)
-        batch = [q for q in ordered[start : start + size] if len(q.options) == count]
+        room = min(size, max(1, size * 16 // count**2))
+        batch = [q for q in ordered[start : start + room] if len(q.options) == count]
         yield batch
         start += len(batch)
-
-
-@torch.inference_mode()
-def letter_logits(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    tokens: Sequence[Float[Tensor, "frame row column dim"]],
-) -> Float[Tensor, "question rotation letter"]:
-    """Logits of the letters at the end of the prompt, for each rotation of the options."""
-    vlm = composite(model)
-    config = vlm.config
-    count = len(questions[0].options)
-    prompts = [
-        encode_conversation(
-            tokenizer,
-            [Turn(question_text(question.stem, rotate(question.options, rotation)))],
-            num_video_tokens=config.num_video_tokens,
-            video_id=config.video_token_id,
-        )
-        for question in questions
-        for rotation in range(count)
-    ]
-    batch = pad_batch(prompts, tokenizer.pad_token_id, side="left")
-    videos = repeat(torch.stack(list(tokens)), "q f r c d -> (q rotation) f r c d", rotation=count)
-    logits = vlm(
-        input_ids=batch["input_ids"].to(vlm.device),
-        attention_mask=batch["attention_mask"].to(vlm.device),
-        position_ids=positions(batch["attention_mask"]).to(vlm.device),
-        video_tokens=videos.to(vlm.device),
-        logits_to_keep=1,
-    ).logits[:, -1, letter_ids(tokenizer, count)]
-    logits = logits.float().cpu()
-    return rearrange(logits, "(q rotation) letter -> q rotation letter", rotation=count)
 
 
 def positions(attention_mask: Tensor) -> Tensor:
@@ -154,8 +130,9 @@ def positions(attention_mask: Tensor) -> Tensor:
 def as_prediction(
     question: Question, shown: str, logits: Float[Tensor, "rotation letter"]
 ) -> Prediction:
-    """One question's scores as a record."""
-    chosen = option_log_probs(logits[None])[0].argmax(dim=-1)
+    """One question's scores as a record; options that read alike are equally right in `strict`."""
+    chosen = option_log_probs(logits[None])[0].argmax(dim=-1).tolist()
+    text = question.options[question.answer]
     return Prediction(
         question_id=question.question_id,
         video=question.video,
@@ -166,7 +143,7 @@ def as_prediction(
         answer=question.answer,
         probs=tuple(option_probs(logits[None])[0].tolist()),
         first_letter=int(logits[0].argmax()),
-        strict=bool((chosen == question.answer).all()),
+        strict=all(question.options[place] == text for place in chosen),
     )
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
+from sefar_mllm.model_config import SefarVlmConfig
+
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
@@ -54,14 +56,25 @@ class EncodedPrompt:
         self.labels.extend(ids)
 
 
-def question_text(stem: str, options: Sequence[str], request: str = LETTER_REQUEST) -> str:
+def question_text(
+    stem: str, options: Sequence[str], request: str = LETTER_REQUEST, *, letters: str = LETTERS
+) -> str:
     """A multiple-choice question on one line: `stem A. first B. second ... request`.
 
     The option marker of Vicuna's tokenizer is then the same token as the answer's letter.
+
+    Args:
+        stem: the question.
+        options: 2 or more texts, no more than there are letters.
+        request: what form the answer is to have.
+        letters: the options' markers, one character each; other ones than A, B, C, ... show
+            whether the model depends on the letters.
     """
-    if not 2 <= len(options) <= len(LETTERS):
-        raise ValueError(f"a question needs 2 to 26 options, got {len(options)}: {options}")
-    marked = (f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))
+    if not 2 <= len(options) <= len(letters):
+        raise ValueError(
+            f"a question needs 2 to {len(letters)} options, got {len(options)}: {options}"
+        )
+    marked = (f"{letter}. {text}" for letter, text in zip(letters, options, strict=False))
     return " ".join([stem.strip(), *marked, request])
 
 
@@ -137,6 +150,29 @@ def encode_lesson(
     return prompt
 
 
+def encode_question(
+    tokenizer: PreTrainedTokenizerBase, turn: Turn, config: SefarVlmConfig, question_id: str
+) -> EncodedPrompt:
+    """`encode_conversation` of one turn about the clip of a question, for a composite model.
+
+    Raises:
+        ValueError: the prompt is longer than the model reads; nothing is ever cut.
+    """
+    prompt = encode_conversation(
+        tokenizer,
+        [turn],
+        num_video_tokens=config.num_video_tokens,
+        video_id=config.video_token_id,
+    )
+    limit = config.text_config.max_position_embeddings
+    if len(prompt.ids) > limit:
+        raise ValueError(
+            f"question {question_id}: its prompt has {len(prompt.ids)} tokens, the language model "
+            f"reads {limit}; shorten it, or pool the video to fewer tokens (--grid)"
+        )
+    return prompt
+
+
 def letter_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
     """The ids of the first `count` letters as they follow `ASSISTANT:` (Llama: 319 350 315 360).
 
@@ -153,6 +189,26 @@ def letter_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
             )
         ids += pieces
     return ids
+
+
+def marker_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> tuple[list[int], list[int]]:
+    """How option markers go on after `ASSISTANT:`: ids that all begin with, and the last of each.
+
+    Letters are one token of Llama's, with nothing before; digits stand behind a space of its own.
+
+    Raises:
+        ValueError: a marker comes twice or is no single token behind what all begin with, so
+            likelihoods of single tokens would be wrong.
+    """
+    pieces = [_plain(tokenizer, letter) for letter in letters]
+    shared = pieces[0][:-1]
+    last = [piece[-1] for piece in pieces]
+    if any(piece[:-1] != shared for piece in pieces) or len(set(last)) < len(last):
+        raise ValueError(
+            f"the option markers {letters!r} after 'ASSISTANT:' are the tokens {pieces} of this "
+            f"tokenizer; each must end in one token of its own, behind the same tokens"
+        )
+    return shared, last
 
 
 def _typed(text: str) -> str:

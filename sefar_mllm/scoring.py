@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-STRICT_LETTER = re.compile(r"\s*\(?([A-Z])(?:[).:]|\s*$)")
+STRICT_LETTER = re.compile(r"\s*\(?([A-Z])(?:[).:]|[^\S\n]*(?:\n|$))")
 
 
 def rotate(options: tuple[str, ...], rotation: int) -> tuple[str, ...]:
@@ -61,9 +61,15 @@ def strictly_right(
 def parse_letter(text: str, count: int) -> int | None:
     """The option that a generated answer names, or None.
 
-    Strict: the answer begins with a capital letter that is followed by `)`, `.`, `:` or nothing.
-    Anything else counts as no answer, and no answer counts as wrong: "Based on" and "A salto" are
-    never read as letters, and nothing is guessed.
+    Strict: the answer begins with a capital letter that is followed by `)`, `.` or `:`, or that
+    is all there is in its line. Anything else counts as no answer, and no answer counts as wrong.
+    A letter and a blank are not enough: "A salto" begins with an article, and reading it as the
+    first option would give that option answers that nobody gave. "Based on" is no letter B, a
+    letter later in the text is not looked for, and nothing is guessed.
+
+    Args:
+        text: what was generated, without the prompt.
+        count: how many options the question has, 2 to 26.
     """
     found = STRICT_LETTER.match(text)
     if found is None:

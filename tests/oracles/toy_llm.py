@@ -6,16 +6,23 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qa_data.manifest import Clip
 from qa_data.schema import Question
 from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.demo.tokenizer import make_tokenizer
-from sefar_mllm.token_cache import TokenCache, add_shard
+from sefar_mllm.token_cache import FORMAT, TokenCache
+from sefar_mllm.token_writer import write_tokens
 
 TEXTS = ("salto forward tucked", "salto backward tucked", "stalder forward", "giant circle forward")
 SHAPE = (8, 2, 2)
 DIM = 12
-KEY = {"format": 1, "encoder": "sefar", "digest": "abc", "dim": DIM, "grid": 2}
+KEY = {
+    "format": FORMAT,
+    "encoder": "sefar",
+    "digest": "abc",
+    "dim": DIM,
+    "grid": 2,
+    "frame_order": "in_order",
+}
 
 
 def language_model(folder: Path, *, seed: int = 0) -> Path:
@@ -61,8 +68,6 @@ def cache(folder: Path, asked: Sequence[Question], *, key: dict | None = None) -
     prototypes = torch.randn(len(TEXTS), *SHAPE, DIM, generator=generator)
     noise = torch.randn(len(asked), *SHAPE, DIM, generator=generator)
     tokens = torch.stack([prototypes[q.answer] for q in asked]) + 0.3 * noise
-    clips = [Clip(id=q.video, path=f"{q.video}.mp4", split="labeled") for q in asked]
-    folder.mkdir(parents=True, exist_ok=True)
-    index = {"key": key or KEY, "origin": {"folder": "", "seed": 0}, "shards": [], "clips": {}}
-    add_shard(folder, index, clips, tokens)
+    clips = {q.video: [f"{q.video}.mp4", None, None] for q in asked}
+    write_tokens(folder, key or KEY, {"folder": "", "seed": 0}, clips, tokens)
     return TokenCache(folder, [q.video for q in asked])

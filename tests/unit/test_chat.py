@@ -1,103 +1,126 @@
-from pathlib import Path
+import io
+import sys
 
 import pytest
-import torch
 
-from sefar_mllm import chat
-from sefar_mllm.adapters import add_adapters
-from sefar_mllm.chat import ChatError, Conversation, printable, refuse_unsuitable, reply, talk
-from sefar_mllm.checkpoint import assemble, load_tokenizer
-from sefar_mllm.prompt import encode_conversation
-from tests.oracles import toy_llm
+from sefar_core.data.video import VideoReadError
+from sefar_mllm.chat import HELP, Chat
+from sefar_mllm.conversation import ChatError
+from sefar_mllm.terminal import talk
+from tests.oracles import toy_chat
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    folder = toy_llm.language_model(tmp_path_factory.mktemp("llm"))
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
-    model = add_adapters(whole, rank=2, alpha=4.0, dropout=0.0).eval()
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(*toy_llm.SHAPE, toy_llm.DIM, generator=generator)
-    return model, load_tokenizer(folder), tokens
+def assistant(tmp_path_factory):
+    return toy_chat.assistant(tmp_path_factory.mktemp("llm"))
 
 
 @pytest.fixture
-def conversation(parts):
-    return Conversation(*parts, max_new_tokens=6)
+def chat(assistant, monkeypatch):
+    """Its videos are called one.mp4 and two.mp4; others cannot be read."""
+
+    def watch(path, *, untrusted):
+        assert untrusted
+        if str(path) not in ("one.mp4", "two.mp4"):
+            raise VideoReadError(f"{path} does not exist")
+        return assistant.begin(toy_chat.video_tokens(str(path) == "two.mp4"))
+
+    monkeypatch.setattr(assistant, "watch", watch)
+    chat = Chat(assistant)
+    chat.watch("one.mp4")
+    return chat
 
 
-def test_the_stream_is_the_whole_answer_in_pieces(conversation, parts):
-    model, tokenizer, tokens = parts
-    turns = [chat.Turn("What is this?")]
-    ids = encode_conversation(
-        tokenizer, turns, num_video_tokens=32, video_id=model.get_base_model().config.video_token_id
-    ).ids
-    for _ in range(6):
-        logits = model.get_base_model()(
-            input_ids=torch.tensor([ids]), video_tokens=tokens[None], logits_to_keep=1
-        ).logits
-        ids.append(int(logits[0, -1].argmax()))
-    expected = printable(tokenizer.decode(ids[-6:], skip_special_tokens=True))
-    assert "".join(conversation.ask("What is this?")).split() == expected.split()
+def said(chat, line):
+    return "".join(chat.reply(line))
 
 
-def test_follow_ups_read_what_was_said_before(conversation):
-    list(conversation.ask("What is this?"))
-    assert len(conversation.turns) == 1
-    prompt = conversation._prompt([*conversation.turns, chat.Turn("And why?")])
-    text = conversation.tokenizer.decode([i for i in prompt if i < len(conversation.tokenizer)])
-    assert text.count("USER:") == 2
-    assert conversation.turns[0].assistant in text
-    conversation.reset()
-    assert conversation.turns == []
+def test_a_line_that_is_no_command_is_answered(chat, assistant):
+    expected = assistant.begin(toy_chat.video_tokens(0)).answer("What is this?")
+    assert said(chat, " What is this?\n").strip() == expected
+    assert chat.conversation.turns[0].user == "What is this?"
 
 
-def test_option_probabilities_follow_the_options_not_their_order(conversation):
-    there = conversation.option_probs(["one", "two", "three"])
-    back = conversation.option_probs(["two", "three", "one"])
-    assert sum(there) == pytest.approx(1)
-    assert [back[2], back[0], back[1]] == pytest.approx(there, abs=1e-5)
+def test_another_video_begins_anew(chat):
+    said(chat, "What is this?")
+    assert said(chat, "/video two.mp4") == "looking at two.mp4"
+    assert chat.conversation.turns == []
+    assert chat.conversation.tokens.equal(toy_chat.video_tokens(1))
 
 
-@pytest.mark.parametrize("line", ["/options one", "/options", "/options a||b", "/unknown", "  "])
-def test_what_cannot_be_answered_is_refused(conversation, line):
-    with pytest.raises(ChatError):
-        list(reply(conversation, line))
+def test_a_video_that_cannot_be_read_changes_nothing(chat):
+    said(chat, "What is this?")
+    before, turns = chat.conversation, chat.conversation.turns
+    with pytest.raises(VideoReadError, match="three.mp4 does not exist"):
+        said(chat, "/video three.mp4")
+    assert chat.conversation is before and before.turns == turns
 
 
-def test_a_conversation_that_grows_too_long_is_refused(conversation):
-    with pytest.raises(ChatError, match="start again with /reset"):
-        list(conversation.ask("word " * 600))
+def test_options_come_with_their_probabilities_right_aligned(chat):
+    lines = said(chat, "/options salto forward| stalder").splitlines()
+    probs = chat.conversation.option_probs(["salto forward", "stalder"])
+    assert lines == [f"{probs[0]:6.1%}  salto forward", f"{probs[1]:6.1%}  stalder"]
 
 
-def test_control_characters_never_reach_the_terminal():
-    assert printable("a\x1b[2Jb\x07\x00\u202ec\n\x9bd") == "a[2Jbc\nd"
+def test_the_base_model_answers_until_the_adapter_is_back(chat):
+    tuned = said(chat, "What is this?")
+    said(chat, "/reset")
+    assert said(chat, "/adapter off") == "the base language model answers"
+    assert said(chat, "What is this?") != tuned
+    said(chat, "/video one.mp4")
+    assert not chat.conversation.adapted
+    said(chat, "/adapter on")
+    assert said(chat, "What is this?") == tuned
 
 
-def test_questions_given_are_answered_and_the_keyboard_is_left_alone(conversation, capsys):
-    talk(conversation, ["/options one|two", "/quit", "never asked"])
-    said = capsys.readouterr().out
-    assert said.count("%") == 2
-    assert "never" not in said
-
-
-def test_a_failing_generation_is_heard_of(conversation, monkeypatch):
-    def fail(**_):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(conversation.model.get_base_model(), "generate", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        list(conversation.ask("What is this?"))
+def test_help_names_every_command(chat):
+    lines = said(chat, "/help").splitlines()
+    assert [line.split()[0] for line in lines] == [command.split()[0] for command in HELP]
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
-    [
-        ({"duration_s": 500.0, "width": 10, "height": 10}, "lasts 500 s"),
-        ({"duration_s": 5.0, "width": 9000, "height": 9000}, "9000 x 9000 pixels"),
-    ],
+    "line",
+    ["/options one", "/options", "/options a||b", "/unknown", "  ", "/video", "/adapter loud"],
 )
-def test_videos_that_are_too_long_or_too_large_are_refused(monkeypatch, found, said):
-    monkeypatch.setattr(chat, "probe", lambda path: type("Info", (), found))
-    with pytest.raises(ChatError, match=said):
-        refuse_unsuitable(Path("film.mp4"))
+def test_what_cannot_be_answered_is_refused(chat, line):
+    with pytest.raises(ChatError):
+        said(chat, line)
+
+
+@pytest.mark.parametrize("line", ["What?", "/options a|b", "/reset", "/adapter off"])
+def test_before_the_first_video_one_is_asked_for(assistant, line):
+    with pytest.raises(ChatError, match="name one: /video PATH"):
+        said(Chat(assistant), line)
+
+
+def test_questions_given_are_answered_and_the_keyboard_is_left_alone(chat, capsys):
+    assert talk(chat, ["/options one|two", "/quit", "never asked"]) == 0
+    heard = capsys.readouterr().out
+    assert heard.count("%") == 2 and "never" not in heard
+
+
+def test_lines_from_a_pipe_are_answered_and_refusals_are_counted(chat, capsys, monkeypatch):
+    typed = "What is this?\n\n/nonsense\x1b[2J\n/video gone.mp4\n/reset\n/quit\nno\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert talk(chat) == 2
+    heard = capsys.readouterr().out
+    assert "error: there is no command /nonsense[2J;" in heard
+    assert "error: gone.mp4 does not exist" in heard
+    assert heard.endswith("forgotten\n") and "\x1b" not in heard
+
+
+def test_a_first_interrupt_stops_the_answer_and_a_second_one_the_chat(chat, capsys, monkeypatch):
+    def interrupted(line):
+        yield "The be"
+        raise KeyboardInterrupt
+
+    def lines(prompt):
+        if not asked:
+            raise KeyboardInterrupt
+        return asked.pop()
+
+    asked = ["second", "first"]
+    monkeypatch.setattr(chat, "reply", interrupted)
+    monkeypatch.setattr("builtins.input", lines)
+    assert talk(chat) == 0
+    assert capsys.readouterr().out.count("The be\nstopped") == 2

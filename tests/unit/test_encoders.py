@@ -1,9 +1,14 @@
+import hashlib
+from typing import get_args
+
 import pytest
 import torch
 
-from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core import load_encoder
+from sefar_core.checkpoint import CheckpointError, build_model, save_encoder
 from sefar_core.config import ModelConfig
-from sefar_mllm.encoders import ENCODERS, pool
+from sefar_mllm.config import EncoderName
+from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments
 
 SETTINGS = ModelConfig(
     image_size=32,
@@ -34,30 +39,68 @@ def telltale_frames(batch=2, height=32, width=32):
     return torch.randint(0, 256, (batch, 8, height, width, 3), generator=generator).byte()
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
+PATCHES = ("sefar", "supervised", "random", "constant")
+SHAPES = {"sefar_elements": (2, 3, 1, 1, 16), "sefar_fused": (2, 1, 1, 1, 8)}
+
+
+def elements_by_hand(frames):
+    """Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones."""
+    scale = torch.tensor(SETTINGS.std).view(1, 3, 1, 1, 1)
+    shift = torch.tensor(SETTINGS.mean).view(1, 3, 1, 1, 1)
+    clip = ((frames.float() / 255).permute(0, 4, 1, 2, 3) - shift) / scale
+    return [clip[:, :, [3, 7]], clip[:, :, [1, 5]], clip[:, :, 0::2]]
+
+
+@pytest.mark.parametrize("name", [*PATCHES, *SHAPES])
 def test_every_encoder_keeps_the_same_contract(folder, name):
     encoder = ENCODERS[name](folder)
     tokens = encoder.encode(telltale_frames())
-    assert tokens.shape == (2, 8, 4, 4, 16)
+    assert tokens.shape == SHAPES.get(name, (2, 8, 4, 4, 16))
     assert tokens.dtype == torch.float32
     assert encoder.name == name
-    assert encoder.dim == 16
+    assert encoder.dim == tokens.shape[-1]
     assert encoder.moments == pytest.approx([(i + 0.5) / 8 for i in range(8)])
 
 
 def test_tokens_are_the_recognizers_own_on_elements_cut_by_hand(folder):
-    from sefar_core import load_encoder
+    model, elements = load_encoder(folder), elements_by_hand(telltale_frames())
+    got = ENCODERS["sefar"](folder).encode(telltale_frames())
+    torch.testing.assert_close(got, model.frame_tokens(elements), atol=1e-4, rtol=1e-4)
 
-    model = load_encoder(folder)
-    frames = telltale_frames()
-    scale = torch.tensor(SETTINGS.std).view(1, 3, 1, 1, 1)
-    shift = torch.tensor(SETTINGS.mean).view(1, 3, 1, 1, 1)
-    clip = (frames.float() / 255).permute(0, 4, 1, 2, 3)
-    clip = (clip - shift) / scale
-    # Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones.
-    by_hand = model.frame_tokens([clip[:, :, [3, 7]], clip[:, :, [1, 5]], clip[:, :, 0::2]])
-    got = ENCODERS["sefar"](folder).encode(frames)
-    torch.testing.assert_close(got, by_hand, atol=1e-4, rtol=1e-4)
+
+def test_the_class_tokens_of_elements_are_those_that_the_classifier_sees(folder):
+    model, elements = load_encoder(folder), elements_by_hand(telltale_frames())
+    seen = [model.backbone(clip, place)[0] for place, clip in enumerate(elements)]
+    got = ENCODERS["sefar_elements"](folder).encode(telltale_frames())
+    torch.testing.assert_close(got[:, :, 0, 0], torch.stack(seen, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_the_fused_feature_gives_the_class_scores(folder):
+    model, elements = load_encoder(folder), elements_by_hand(telltale_frames())
+    fused = ENCODERS["sefar_fused"](folder).encode(telltale_frames())[:, 0, 0, 0]
+    torch.testing.assert_close(model.classifier(fused), model(elements), atol=1e-4, rtol=1e-4)
+
+
+def test_what_one_element_shows_is_in_one_token_and_in_the_fused_feature(folder):
+    frames = telltale_frames(batch=1)
+    changed = frames.clone()
+    changed[:, 1] = 0  # of the second element
+    for name, expected in (("sefar_elements", [False, True, False]), ("sefar_fused", [True])):
+        encode = ENCODERS[name](folder).encode
+        moved = (encode(frames) - encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+        assert moved.tolist() == expected
+
+
+def test_digests_are_those_of_the_caches_that_exist(folder):
+    """Old token caches stay good only while the hash of the same weights stays the same."""
+    state = load_encoder(folder).state_dict()
+    state["color scale"] = torch.tensor([SETTINGS.mean, SETTINGS.std])
+    told = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        told.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        told.update(value.contiguous().numpy().tobytes())
+    for name in ("sefar", "supervised", "sefar_elements", "sefar_fused"):
+        assert ENCODERS[name](folder).digest == told.hexdigest()[:16]
 
 
 def test_a_frame_tells_nothing_about_the_frames_of_other_elements(folder):
@@ -115,9 +158,34 @@ def test_no_grid_is_refused():
         pool(torch.zeros(1, 1, 2, 2, 1), 0)
 
 
-def test_a_folder_without_an_encoder_is_named(tmp_path):
-    from sefar_core.checkpoint import CheckpointError
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_single_place_pools_to_a_single_place_only(folder, name):
+    tokens = ENCODERS[name](folder).encode(telltale_frames())
+    assert torch.equal(pool(tokens, 1), tokens)
+    with pytest.raises(ValueError, match="1 x 1 tokens a frame.* to 2 x 2; give grid 1"):
+        pool(tokens, 2)
 
+
+def test_a_grid_of_more_places_than_tokens_is_refused():
+    with pytest.raises(ValueError, match="4 x 3 tokens.* to 4 x 4; give grid 3"):
+        pool(torch.zeros(1, 2, 4, 3, 5), 4)
+
+
+def test_encoders_of_unequal_moments_are_not_compared(folder):
+    keys = {name: ENCODERS[name](folder).key(1) for name in ("sefar", *SHAPES, "constant")}
+    refuse_unequal_moments(keys)
+    refuse_unequal_moments({})
+    keys["other"] = keys["sefar"] | {"moments": [0.25, 0.75]}
+    told = r"sefar, sefar_elements, sefar_fused, constant: \[0.0625.*; other: \[0.25, 0.75\]"
+    with pytest.raises(ValueError, match=told):
+        refuse_unequal_moments(keys)
+
+
+def test_the_names_of_the_command_line_are_those_of_the_encoders():
+    assert set(get_args(EncoderName)) == set(ENCODERS)
+
+
+def test_a_folder_without_an_encoder_is_named(tmp_path):
     for build in ENCODERS.values():
         with pytest.raises(CheckpointError, match=tmp_path.name):
             build(tmp_path)

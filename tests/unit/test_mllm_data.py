@@ -9,17 +9,9 @@ import torch
 from qa_data.manifest import Clip, write_manifest
 from qa_data.schema import QuestionError, write_public_json, write_questions
 from sefar_mllm.checkpoint import load_tokenizer
-from sefar_mllm.data import (
-    Collator,
-    LessonError,
-    Lessons,
-    lesson,
-    load_questions,
-    name_sets,
-    pad_batch,
-    refuse_too_long,
-)
+from sefar_mllm.data import Collator, LessonError, load_questions, name_sets, pad_batch
 from sefar_mllm.demo.tokenizer import make_tokenizer
+from sefar_mllm.lessons import Lessons, lesson, refuse_too_long
 from sefar_mllm.prompt import IGNORE, EncodedPrompt
 from sefar_mllm.token_cache import CacheError, TokenCache
 from tests.oracles import toy_llm

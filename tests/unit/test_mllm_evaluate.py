@@ -1,210 +1,222 @@
-import random
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from sefar_mllm import predict as predicting
 from sefar_mllm.adapters import add_adapters
+from sefar_mllm.bootstrap import Interval
 from sefar_mllm.checkpoint import assemble, load_tokenizer
-from sefar_mllm.evaluate import compare, summarize, table
-from sefar_mllm.predict import (
-    Prediction,
-    PredictionError,
-    derange,
-    letter_logits,
-    predict,
-    read_predictions,
-    write_predictions,
+from sefar_mllm.config import EvaluateConfig
+from sefar_mllm.diagnostics import Diagnosis
+from sefar_mllm.evaluate import (
+    control,
+    diagnose_file,
+    open_tokens,
+    score_file,
+    shown_clips,
+    summarize,
+    text_scored,
+    write_metrics,
 )
-from sefar_mllm.prompt import Turn, encode_conversation, letter_ids, question_text
-from sefar_mllm.scoring import rotate
+from sefar_mllm.plots import plot_set
+from sefar_mllm.predict import PredictionError, read_predictions
+from sefar_mllm.tables import diagnosis_table, part_table, score_table
+from sefar_mllm.token_cache import CacheError
 from tests.oracles import toy_llm
+from tests.oracles.toy_answers import made
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return toy_llm.language_model(tmp_path_factory.mktemp("llm"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder):
-    return load_tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
-    return add_adapters(whole, rank=2, alpha=4.0, dropout=0.0).eval()
-
-
-def made(count, right, *, classes=4, sources=5, seed=0):
-    """Predictions of which `right` says which are right; class and source taken in turns."""
-    rng = random.Random(seed)
-    predictions = []
-    for i in range(count):
-        answer, label = rng.randrange(4), i % classes
-        chosen = answer if right(i, label) else (answer + 1) % 4
-        probs = tuple(0.7 if place == chosen else 0.1 for place in range(4))
-        predictions.append(
-            Prediction(
-                question_id=str(i), video=f"clip{i}", shown=f"clip{i}", source=f"s{i % sources}",
-                event="FX" if label < 2 else "UB", label=label, answer=answer, probs=probs,
-                first_letter=chosen, strict=right(i, label) and i % 2 == 0,
-            )
-        )  # fmt: skip
-    return predictions
-
-
-def summary(predictions):
-    return summarize(predictions, resamples=400, rng=np.random.default_rng(0))
-
-
-def test_letter_logits_are_those_of_each_prompt_alone(model, tokenizer, tmp_path):
-    asked = [
-        replace(q, options=(*q.options[:3], "stalder backward to handstand with 1 turn"))
-        if i == 1
-        else q
-        for i, q in enumerate(toy_llm.questions(3))
-    ]
-    cache = toy_llm.cache(tmp_path, asked)
-    got = letter_logits(model, tokenizer, asked, [cache[q.video] for q in asked])
-    vlm = model.get_base_model()
-    for row, question in enumerate(asked):
-        for rotation in range(4):
-            text = question_text(question.stem, rotate(question.options, rotation))
-            ids = encode_conversation(
-                tokenizer, [Turn(text)], num_video_tokens=32, video_id=vlm.config.video_token_id
-            ).ids
-            alone = vlm(
-                input_ids=torch.tensor([ids]), video_tokens=cache[question.video][None].float()
-            ).logits[0, -1, letter_ids(tokenizer, 4)]
-            torch.testing.assert_close(got[row, rotation], alone, atol=1e-4, rtol=1e-3)
-
-
-def test_batches_change_nothing_and_predictions_keep_the_order(model, tokenizer, tmp_path):
-    asked = [*toy_llm.questions(5), replace(toy_llm.questions(6, num_options=2)[5], answer=1)]
-    cache = toy_llm.cache(tmp_path, toy_llm.questions(6))
-    whole = predict(model, tokenizer, asked, cache, batch_size=8)
-    single = predict(model, tokenizer, asked, cache, batch_size=1)
-    assert [p.question_id for p in whole] == [q.question_id for q in asked]
-    assert [len(p.probs) for p in whole] == [4, 4, 4, 4, 4, 2]
-    for one, other in zip(whole, single, strict=True):
-        assert one.probs == pytest.approx(other.probs, abs=1e-5)
-
-
-def test_shuffled_videos_show_another_clip(model, tokenizer, tmp_path):
-    asked = toy_llm.questions(5)
-    cache = toy_llm.cache(tmp_path, asked)
-    shown = derange([q.video for q in asked], random.Random(0))
-    shuffled = predict(model, tokenizer, asked, cache, shown=shown)
-    swapped = predict(model, tokenizer, [replace(q, video=shown[q.video]) for q in asked], cache)
-    assert all(p.shown != p.video for p in shuffled)
-    for one, other in zip(shuffled, swapped, strict=True):
-        assert one.probs == pytest.approx(other.probs, abs=1e-5)
-
-
-@pytest.mark.parametrize("count", [2, 3, 17])
-def test_a_derangement_gives_every_clip_once_and_never_itself(count):
-    clips = [f"clip{i}" for i in range(count)]
-    for seed in range(20):
-        shown = derange(clips * 2, random.Random(seed))
-        assert sorted(shown) == sorted(shown.values()) == sorted(clips)
-        assert all(a != b for a, b in shown.items())
-
-
-def test_one_clip_cannot_be_shuffled():
-    with pytest.raises(ValueError, match="at least two clips"):
-        derange(["clip"], random.Random(0))
-
-
-def test_micro_counts_questions_and_macro_counts_classes():
-    # Class 0 is common and right, the others are rare and wrong but for class 1.
-    predictions = [
-        replace(p, label=0 if i < 17 else 1 + i % 3)
-        for i, p in enumerate(made(20, lambda i, label: i < 18))
-    ]
-    labels = [p.label for p in predictions]
-    right = [p.choice == p.answer for p in predictions]
-    per_class = {
-        k: np.mean([r for r, label in zip(right, labels, strict=True) if label == k])
-        for k in set(labels)
-    }
-    got = summary(predictions)
-    assert got.micro.value == pytest.approx(18 / 20)
-    assert got.macro.value == pytest.approx(np.mean(list(per_class.values())))
-    assert got.strict == pytest.approx(np.mean([p.strict for p in predictions]))
-    assert got.chance == 0.25
-
-
-def test_events_and_letters_are_counted():
-    got = summary(made(40, lambda i, label: label == 3))
-    assert got.per_event == {"FX": 0.0, "UB": 0.5}
-    assert sum(got.letters.values()) == sum(got.answer_letters.values()) == 40
-
-
-def test_intervals_resample_sources_not_questions():
-    # All of a source are right or wrong together: the spread is that of 5 things, not of 200.
-    together = summary(made(200, lambda i, label: i % 5 < 2))
-    alone = summarize(
-        [replace(p, source=str(i)) for i, p in enumerate(made(200, lambda i, label: i % 5 < 2))],
-        resamples=400,
-        rng=np.random.default_rng(0),
+def world(tmp_path_factory):
+    """A model, its tokenizer, questions, and their tokens in order and reversed."""
+    root = tmp_path_factory.mktemp("evaluate")
+    folder = toy_llm.language_model(root / "llm")
+    whole = assemble(
+        folder,
+        token_dim=toy_llm.DIM,
+        token_shape=toy_llm.SHAPE,
+        encoder={"key": toy_llm.KEY},
     )
-    wide = together.micro.high - together.micro.low
-    narrow = alone.micro.high - alone.micro.low
-    assert wide == pytest.approx(4 * 0.49 / 5**0.5, rel=0.25)
-    assert narrow == pytest.approx(4 * 0.49 / 200**0.5, rel=0.25)
+    model = add_adapters(whole, rank=2, alpha=4.0, dropout=0.0).eval()
+    asked = toy_llm.questions(8)
+    toy_llm.cache(root / "tokens", asked)
+    toy_llm.cache(root / "reversed", asked, key=toy_llm.KEY | {"frame_order": "reversed"})
+    return root, model, load_tokenizer(folder), asked
 
 
-def test_paired_intervals_see_through_shared_difficulty():
-    # Sources differ much, the two models little: only the paired difference is clear.
-    first = made(200, lambda i, label: i % 5 < 2 or i % 4 == 0)
-    second = made(200, lambda i, label: i % 5 < 2)
-    both = compare(first, second, resamples=400, rng=np.random.default_rng(0))
-    assert both.micro.value == pytest.approx(summary(first).micro.value - 0.4)
-    assert both.micro.low > 0
-    assert summary(first).micro.low < summary(second).micro.high
-    assert (both.only_first_right, both.only_second_right) == (30, 0)
+def settings(root, out="out", **changes):
+    known = {"model": root / "model", "encoder_features": root / "tokens", "resamples": 100}
+    questions = (root / "test.jsonl",)
+    return EvaluateConfig(**known | {"questions": questions, "out": root / out} | changes)
 
 
-def test_different_questions_are_not_compared():
-    with pytest.raises(PredictionError, match="differ in their questions"):
-        compare(
-            made(5, lambda i, label: True),
-            made(6, lambda i, label: True),
-            resamples=100,
-            rng=np.random.default_rng(0),
-        )
+def prediction(**changes):
+    return replace(made(1, lambda i, label: True)[0], answer=1, **changes)
 
 
-def test_questions_without_classes_have_no_macro():
-    assert summary([replace(p, label=None) for p in made(8, lambda i, label: True)]).macro is None
+def test_the_written_predictions_give_the_numbers(world):
+    root, model, tokenizer, asked = world
+    config = settings(root)
+    parts = {"first": {asked[0].question_id}}
+    got = score_file(config, model, tokenizer, asked, name="test", parts=parts)
+    written = read_predictions(root / "out/predictions-test.jsonl")
+    rng = np.random.default_rng(config.seed)
+    assert got == summarize(written, resamples=100, rng=rng, parts=parts)
+    assert [p.question_id for p in written] == [q.question_id for q in asked]
+    assert got.parts["first"].num_questions == 1
 
 
-def test_the_table_prints_every_set():
-    one = summary(made(40, lambda i, label: label == 3))
-    shown = table({"public": one, "hard": one}, shuffled=True)
-    assert shown.row_count == 2
-    assert "control" in shown.title
+def test_the_control_of_wrong_videos_shows_others_and_is_named(world):
+    root, model, tokenizer, asked = world
+    config = settings(root, "wrong", shuffle_videos=True)
+    score_file(config, model, tokenizer, asked, name="test")
+    written = read_predictions(root / "wrong/predictions-test.jsonl")
+    assert all(p.shown != p.video for p in written)
+    assert {p.video: p.shown for p in written} == shown_clips(config, asked)
+    assert control(config) == "another clip's video"
 
 
-def test_predictions_come_back_from_their_file(tmp_path):
-    predictions = made(6, lambda i, label: i % 2 == 0)
-    write_predictions(predictions, tmp_path / "p.jsonl")
-    assert read_predictions(tmp_path / "p.jsonl") == predictions
+def test_the_control_of_frame_order_lets_that_alone_differ(world):
+    root, model, _, asked = world
+    turned = {"encoder_features": root / "reversed"}
+    with pytest.raises(CacheError, match="frame_order = reversed"):
+        open_tokens(settings(root, **turned), model, asked)
+    config = settings(root, **turned, frame_order="reversed")
+    assert open_tokens(config, model, asked).key["frame_order"] == "reversed"
+    assert control(config) == "frames reversed"
+    with pytest.raises(CacheError, match="shows frames in_order, but frame_order is reversed"):
+        open_tokens(settings(root, frame_order="reversed"), model, asked)
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]"])
-def test_lines_that_are_no_predictions_are_named(tmp_path, text):
-    (tmp_path / "p.jsonl").write_text(text + "\n")
-    with pytest.raises(PredictionError, match="line 1"):
-        read_predictions(tmp_path / "p.jsonl")
+def test_another_encoder_is_refused_under_the_control_too(world, tmp_path):
+    root, model, _, asked = world
+    key = toy_llm.KEY | {"frame_order": "reversed", "digest": "other"}
+    toy_llm.cache(tmp_path / "other", asked, key=key)
+    config = settings(root, encoder_features=tmp_path / "other", frame_order="reversed")
+    with pytest.raises(CacheError, match="digest = other"):
+        open_tokens(config, model, asked)
 
 
-def test_no_predictions_are_refused(tmp_path):
-    with pytest.raises(PredictionError, match="no predictions to sum up"):
-        summary([])
+def test_other_letters_ask_other_prompts_and_must_suffice(world):
+    root, model, tokenizer, asked = world
+    plain = score_file(settings(root), model, tokenizer, asked, name="test")
+    turned = score_file(settings(root, letters="DCBA"), model, tokenizer, asked, name="turned")
+    assert turned.calibration.confidence != plain.calibration.confidence
+    assert control(settings(root, letters="DCBA", shuffle_videos=True)) == (
+        "another clip's video, letters DCBA"
+    )
+    with pytest.raises(PredictionError, match="4 options, but the letters are 12"):
+        score_file(settings(root, letters="12"), model, tokenizer, asked, name="test")
+
+
+def test_diagnostics_write_what_was_said_and_find_the_predictions(world):
+    root, model, tokenizer, asked = world
+    config = settings(root, "told", diagnostics=True)
     with pytest.raises(PredictionError, match="no predictions at"):
-        predicting.read_predictions(tmp_path / "none.jsonl")
+        diagnose_file(config, model, tokenizer, asked, name="test")
+    score_file(config, model, tokenizer, asked, name="test")
+    found = diagnose_file(config, model, tokenizer, asked, name="test")
+    assert isinstance(found, Diagnosis)
+    spoken, texts = (
+        [json.loads(line) for line in (root / f"told/{stem}-test.jsonl").read_text().splitlines()]
+        for stem in ("spoken", "option-text")
+    )
+    ids = [q.question_id for q in asked]
+    assert [row["question_id"] for row in spoken] == [row["question_id"] for row in texts] == ids
+    assert found.unreadable == np.mean([row["choice"] is None for row in spoken])
+    best = [int(np.argmax(row["log_probs"])) == row["answer"] for row in texts]
+    assert found.text_sum.value == np.mean(best)
+
+
+def test_options_that_read_as_the_right_one_are_right():
+    (question,) = toy_llm.questions(1)
+    question = replace(question, question_id="0", options=("a", "b", "c", "b"), answer=1)
+    by_file = prediction(probs=(0.1, 0.5, 0.2, 0.2), first_letter=3)
+    by_twin = prediction(probs=(0.1, 0.2, 0.2, 0.5), first_letter=1)
+    wrong = prediction(probs=(0.5, 0.2, 0.1, 0.2), first_letter=2)
+    found = [text_scored([one], [question])[0] for one in (by_file, by_twin, wrong)]
+    assert [(p.answer, p.choice, p.first_letter) for p in found] == [
+        (1, 1, 1),
+        (3, 3, 3),
+        (1, 0, 2),
+    ]
+    assert [p.probs for p in found] == [by_file.probs, by_twin.probs, wrong.probs]
+
+
+def test_questions_without_twins_stay_as_they_are():
+    predictions = made(12, lambda i, label: i % 3 == 0)
+    asked = [replace(q, question_id=str(i)) for i, q in enumerate(toy_llm.questions(12))]
+    asked = [replace(q, answer=p.answer) for q, p in zip(asked, predictions, strict=True)]
+    assert text_scored(predictions, asked) == predictions
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"letters": "1231"}, "letters must be two or more different ones, got '1231'"),
+        ({"letters": "1"}, "two or more"),
+        ({"letters": "1234", "diagnostics": True}, "diagnostics speak in A, B, C"),
+        ({"resamples": 10}, "resamples at least 100"),
+        ({"questions": ()}, "questions is empty"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(tmp_path, **changes)
+
+
+def test_tables_name_the_control_and_every_part():
+    one = summarize(
+        made(40, lambda i, label: label == 3),
+        resamples=100,
+        rng=np.random.default_rng(0),
+        parts={"unseen_sources": {"1", "2"}, "right_text_twice": set()},
+    )
+    scores = score_table({"public": one, "hard": one}, control="frames reversed")
+    assert scores.row_count == 2
+    assert scores.title.startswith("control (frames reversed)")
+    assert "control" not in score_table({"public": one}, control=None).title
+    parts = part_table({"public": one}, control=None)
+    assert list(parts.columns[1].cells) == ["FX", "UB", "unseen sources", "right text twice"]
+    assert "no questions" in list(parts.columns[4].cells)
+
+
+def test_metrics_hold_numbers_control_settings_and_surroundings(tmp_path):
+    one = summarize(
+        made(40, lambda i, label: label == 3), resamples=100, rng=np.random.default_rng(0)
+    )
+    share = Interval(value=0.5, low=0.25, high=0.75)
+    told = Diagnosis(
+        unreadable=0.125, spoken=share, agreement=0.875, spoken_gap=share, rotation_gap=share,
+        text_sum=share, text_mean=share, verdict="all is well",
+    )  # fmt: skip
+    config = settings(tmp_path, ".", shuffle_videos=True)
+    write_metrics(config, {"hard": one}, {"hard": told})
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["control"] == "another clip's video"
+    hard = found["sets"]["hard"]
+    assert hard["micro"] == {"value": one.micro.value, "low": one.micro.low, "high": one.micro.high}
+    assert hard["per_class"]["3"]["micro"]["value"] == 1
+    assert hard["per_event"]["UB"]["num_sources"] == 5
+    assert len(hard["calibration"]["bins"]) == 15
+    assert found["diagnostics"]["hard"]["verdict"] == "all is well"
+    assert (found["settings"]["resamples"], found["settings"]["shuffle_videos"]) == (100, True)
+    assert {"commit", "packages", "command"} <= found["run"].keys()
+    table = diagnosis_table({"hard": told}, control=None)
+    assert table.caption == "hard: all is well"
+    assert next(iter(table.columns[1].cells)) == "50.0 [25.0, 75.0]"
+
+
+def test_pictures_are_drawn_with_classes_and_without(tmp_path):
+    predictions = made(40, lambda i, label: label == 3)
+    nameless = [replace(p, label=None) for p in predictions]
+    asked = toy_llm.questions(40)
+    for name, answered, train in (("hard", predictions, asked[:5]), ("own", nameless, None)):
+        one = summarize(answered, resamples=100, rng=np.random.default_rng(0))
+        plot_set(one, asked, tmp_path, name=name, train=train)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "classes-hard.png", "letters-hard.png", "letters-own.png", "reliability-hard.png",
+        "reliability-own.png",
+    ]  # fmt: skip

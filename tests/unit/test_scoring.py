@@ -78,19 +78,46 @@ def test_missing_rotations_are_refused():
     [
         ("C", 2),
         (" C ", 2),
+        ("\nC", 2),
         ("C.", 2),
         ("(B) salto", 1),
+        ("(B", 1),
         ("D: giant circle", 3),
         ("A. salto forward", 0),
-        ("", None),
-        ("(", None),
-        ("Based on the video, D", None),
-        ("A salto forward", None),
-        ("a double salto, option D", None),
-        ("Athlete", None),
+        ("A.", 0),
+        ("A \nsalto forward", 0),
         ("E", None),
+        ("E. salto", None),
+        ("C, I think", None),
         ("The answer is C.", None),
+        ("Best option:(C)", None),
+        ("c", None),
+        ("CD", None),
+        ("\u00c1", None),
     ],
 )
 def test_only_a_leading_letter_is_an_answer(text, place):
     assert parse_letter(text, 4) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "misread"),
+    [
+        ("", "found in every right answer by a search of the output in it"),
+        ("(", "found in every right answer by a search of the output in it"),
+        ("Based on the video, the answer is D", "B, as the first capital anywhere"),
+        ("Athlete performs a salto", "A, as the first capital anywhere"),
+        ("I cannot tell", "C, where failures become an answer"),
+        ("a double salto, option D", "A, as a word of one letter in any case"),
+        ("A salto forward", "A, where a blank ends the letter"),
+        ("A\tsalto forward", "A, where a blank ends the letter"),
+    ],
+)
+def test_what_other_parsers_misread_is_no_answer(text, misread):
+    assert parse_letter(text, 4) is None, misread
+
+
+@pytest.mark.parametrize("count", [2, 3, 26])
+def test_there_are_as_many_letters_as_options(count):
+    places = [parse_letter(letter, count) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+    assert places == [*range(count), *[None] * (26 - count)]

@@ -8,7 +8,7 @@ from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.predict import positions
 from sefar_mllm.prompt import Turn, encode_conversation
-from tests.oracles import toy_llm
+from tests.oracles import toy_llm, toy_trained
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,32 @@ def test_text_alone_gives_the_language_models_own_logits(model, tokenizer, folde
     ids = torch.tensor([tokenizer("what is this?")["input_ids"]])
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        {"tie_word_embeddings": True},
+        {"num_key_value_heads": 1},
+        {"vocab_size": 704},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}},
+        {"attention_bias": True},
+    ],
+    ids=lambda family: next(iter(family)),
+)
+def test_relatives_of_llama_keep_their_own_logits(folder, tokenizer, tmp_path, family):
+    relative = toy_trained.relative(folder, tmp_path / "llm", **family)
+    whole = assemble(relative, token_dim=12, token_shape=toy_llm.SHAPE, encoder={}).eval()
+    plain = AutoModelForCausalLM.from_pretrained(relative, dtype=torch.float32).eval()
+    ids = torch.tensor([tokenizer("what is this?")["input_ids"]])
+    assert torch.equal(whole(input_ids=ids).logits, plain(input_ids=ids).logits)
+    assert whole.config.video_token_id == plain.config.vocab_size  # rows, padding included
+    whole.save_pretrained(tmp_path / "whole")
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole").eval()
+    seen = {"input_ids": torch.tensor([prompt(whole, tokenizer).ids]), "video_tokens": video(1)}
+    assert torch.equal(again(**seen).logits, whole(**seen).logits)
+    tied = again.lm_head.weight is again.get_input_embeddings().weight
+    assert tied == family.get("tie_word_embeddings", False)
 
 
 def test_the_vocabulary_is_not_resized(model, tokenizer):
@@ -152,6 +178,7 @@ def test_projector_stays_in_full_precision_over_a_16_bit_language_model(folder):
     )
     assert {p.dtype for p in model.model.multi_modal_projector.parameters()} == {torch.float32}
     assert model.lm_head.weight.dtype == torch.bfloat16
+    assert model.dtype == torch.bfloat16  # what others cast their inputs to
     ids = torch.full((1, 33), model.config.video_token_id)
     ids[0, 0] = 1
     assert model(input_ids=ids, video_tokens=video(1).half()).logits.isfinite().all()

@@ -1,0 +1,78 @@
+"""Our fine-tuning against transformers' Trainer with peft as it comes, on the same lessons.
+
+Both make one pass over the same prompts and tokens with the same model, adapters, collator and
+batch size. Ours orders them by length, looks at every loss and writes it down.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from sefar_core.runs.interruption import Interruption
+from sefar_mllm.batching import Order, padding_share
+from sefar_mllm.config import FinetuneConfig
+from sefar_mllm.data import Collator
+from sefar_mllm.lessons import Lessons
+from sefar_mllm.plan import stages
+from sefar_mllm.stage import run_stage
+
+
+def passes(
+    config: FinetuneConfig, model: PeftModel, lessons: Lessons, folder: Path
+) -> dict[str, Callable[[], None]]:
+    """One pass over the lessons by each of the two, for `timing.alternate`.
+
+    Args:
+        config: batch size and rates; checkpoints are left out.
+        model: with adapters; it learns.
+        lessons: what is learned.
+        folder: for what the runs write.
+    """
+    one_pass = replace(config, projector_epochs=0, epochs=1, save_every_steps=0)
+    cuda = PartialState().device.type == "cuda"
+
+    def ours() -> None:
+        (stage,) = stages(one_pass, len(lessons), folder / "ours")
+        stage.run_dir.mkdir(parents=True, exist_ok=True)
+        run_stage(one_pass, model, lessons, stage, wish=Interruption())
+
+    def plain() -> None:
+        arguments = TrainingArguments(
+            output_dir=str(folder / "plain"),
+            per_device_train_batch_size=config.batch_size,
+            num_train_epochs=1,
+            learning_rate=config.lora.lr,
+            save_strategy="no",
+            logging_steps=50,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=cuda,
+            use_cpu=not cuda,
+            bf16=cuda,
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=lessons,
+            data_collator=Collator(lessons.tokenizer.pad_token_id),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+    return {"ours": ours, "plain": plain}
+
+
+def padding(lessons: Lessons, batch_size: int) -> dict[str, float]:
+    """Share of positions that are padding: in our order, and in one drawn plainly."""
+    shuffled = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(0)).tolist()
+    orders = {"ours": Order(lessons, batch_size=batch_size, multiple=1), "plain": shuffled}
+    return {
+        name: padding_share([lessons.lengths[place] for place in order], batch_size=batch_size)
+        for name, order in orders.items()
+    }

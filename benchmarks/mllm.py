@@ -1,0 +1,183 @@
+"""Time the language-model half on a CPU: scoring, the training step, the token cache, padding.
+
+    python -m benchmarks.mllm --out benchmarks/results
+    python -m benchmarks.mllm --tokenizer FOLDER      # Llama's, for the lengths of real prompts
+
+The language model is a Llama of 8 layers and width 512 with random weights (`--size`) and LoRA;
+ways of doing one thing take turns in one run, and figures are medians of CPU seconds. Scoring asks
+questions of four options in all rotations: ours lays a question's rotations into one row, its
+rivals take a forward for each rotation, or for each rotation and option. A training step is
+forward, backward and optimizer; without the cache it decodes and encodes its clips with ViT-S.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from benchmarks.random_vlm import Size
+
+if TYPE_CHECKING:
+    from benchmarks.timing import Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class MllmBenchmark:
+    """The settings of the measurement."""
+
+    size: Size = "medium"
+    """Of the language model."""
+    tokenizer: str = "demo/llm"
+    """Folder of a tokenizer."""
+    questions: int = 8
+    """Questions that a turn scores."""
+    clips: int = 4
+    """Clips of a training step, with one question each."""
+    lessons: int = 128
+    """Questions of a pass in the comparison with the plain Trainer."""
+    turns: int = 5
+    """Turns of each way."""
+    out: Path | None = None
+    """Folder for a dated result."""
+
+
+def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[], Any]]:
+    """Ways to score questions in all rotations, checked to give the same answers."""
+    import torch
+
+    from benchmarks.option_forwards import forward_a_rotation, forward_an_option
+    from benchmarks.random_vlm import questions, video_tokens
+    from sefar_mllm.letters import letter_logits
+
+    asked, clips = questions(count), list(video_tokens(count))
+    ways = {
+        "rotations in one row": letter_logits,
+        "a forward a rotation": forward_a_rotation,
+        "a forward an option": forward_an_option,
+    }
+    probs = [way(model, tokenizer, asked, clips).softmax(dim=-1) for way in ways.values()]
+    for other in probs[1:]:
+        torch.testing.assert_close(other, probs[0], rtol=1e-4, atol=1e-5)
+    return {name: lambda w=way: w(model, tokenizer, asked, clips) for name, way in ways.items()}
+
+
+def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str, Callable]:
+    """A training step on cached tokens, and one that sees its clips' files."""
+    import torch
+
+    from benchmarks.moving_clips import write_clip
+    from benchmarks.random_vlm import TOKEN_DIM, questions
+    from sefar_core.checkpoint import build_model, save_encoder
+    from sefar_core.data.video import read_fractions
+    from sefar_core.presets import preset
+    from sefar_mllm.adapters import composite, optimizer_groups
+    from sefar_mllm.data import pad_batch
+    from sefar_mllm.encoders import ENCODERS, pool
+    from sefar_mllm.prompt import LETTERS, Turn, encode_lesson, question_text
+
+    network = preset("vit_s").model
+    torch.manual_seed(0)
+    save_encoder(build_model(network, 99), network, folder / "encoder")
+    encoder = ENCODERS["sefar"](folder / "encoder")
+    files = [write_clip(folder / f"{i}.mp4", num_frames=60, gop=12, seed=i) for i in range(count)]
+    config = composite(model).config
+    prompts = [
+        encode_lesson(
+            tokenizer,
+            [Turn(question_text(one.stem, one.options), LETTERS[one.answer])],
+            num_video_tokens=config.num_video_tokens,
+            video_id=config.video_token_id,
+        )
+        for one in questions(count)
+    ]
+    batch = pad_batch(prompts, tokenizer.pad_token_id)
+    optimizer = torch.optim.AdamW(optimizer_groups(model, lora_lr=1e-5, projector_lr=1e-5))
+
+    def encoded() -> Any:
+        frames = torch.stack([read_fractions(file, encoder.moments) for file in files])
+        # ViT-S is narrower than the projector of ViT-B's tokens; zeros make up the difference.
+        tokens = pool(encoder.encode(frames), 2)
+        return torch.nn.functional.pad(tokens, (0, TOKEN_DIM - tokens.shape[-1]))
+
+    kept = encoded().half()
+
+    def step(tokens: Any) -> None:
+        model(**batch, video_tokens=tokens.float()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return {"cached tokens": lambda: step(kept), "from the files": lambda: step(encoded())}
+
+
+def training_ways(
+    model: Any, tokenizer: Any, count: int, folder: Path
+) -> tuple[dict[str, Callable], dict[str, float]]:
+    """A pass of ours and of the plain Trainer, and the share of padding in the batches of each."""
+    from benchmarks.finetune_step import padding, passes
+    from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, questions, video_tokens
+    from sefar_mllm.adapters import composite
+    from sefar_mllm.config import FinetuneConfig
+    from sefar_mllm.lessons import Lessons
+    from sefar_mllm.token_cache import FORMAT, TokenCache
+    from sefar_mllm.token_writer import write_tokens
+
+    asked = questions(count)
+    spans = {one.video: [f"{one.video}.mp4", None, None] for one in asked}
+    key = {"format": FORMAT, "dim": TOKEN_DIM, "grid": TOKEN_SHAPE[1]}
+    write_tokens(folder / "tokens", key, {}, spans, iter(video_tokens(count).half()))
+    cache = TokenCache(folder / "tokens", [one.video for one in asked])
+    vlm = composite(model).config
+    lessons = Lessons(asked, cache, tokenizer, video_id=vlm.video_token_id)
+    config = FinetuneConfig(batch_size=16, micro_batch_size=16)
+    return passes(config, model, lessons, folder), padding(lessons, config.batch_size)
+
+
+def rows(timings: "Mapping[str, Timing]", per: int, unit: str) -> list[str]:
+    """Table rows: CPU seconds a call, items a CPU second, and how many times the first's time."""
+    base = next(iter(timings.values())).cpu
+    return [
+        f"| {name} | {found.cpu:.3f} | {per / found.cpu:.2f} {unit} | {found.cpu / base:.2f} |"
+        for name, found in timings.items()
+    ]
+
+
+def main(settings: MllmBenchmark) -> None:
+    import torch
+
+    from benchmarks.random_vlm import adapted, language_model, tokenizer_of
+    from benchmarks.timing import alternate, report
+
+    torch.set_num_threads(1)
+    tokenizer = tokenizer_of(settings.tokenizer)
+    language = language_model(settings.size, words=len(tokenizer), device="cpu")
+    model = adapted(language, device="cpu").eval()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scoring = alternate(
+            scoring_ways(model, tokenizer, settings.questions), turns=settings.turns
+        )
+        steps = alternate(
+            step_ways(model.train(), tokenizer, settings.clips, folder), turns=settings.turns
+        )
+        ways, padding = training_ways(model, tokenizer, settings.lessons, folder)
+        training = alternate(ways, turns=settings.turns)
+    head = "| way | CPU s | rate | times the first |\n|---|---|---|---|"
+    lines = [f"Llama `{settings.size}`, tokenizer of {len(tokenizer)} tokens, one thread", ""]
+    lines += ["Scoring in all rotations:", "", head, *rows(scoring, settings.questions, "items/s")]
+    lines += ["", "Training step:", "", head, *rows(steps, settings.clips, "clips/s")]
+    lines += ["", "A pass over the lessons:", "", head]
+    lines += rows(training, settings.lessons, "questions/s")
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
+    lines += ["", f"Padding: {shares} of all positions."]
+    figures = {
+        part: {name: found._asdict() for name, found in timings.items()}
+        for part, timings in {"scoring": scoring, "step": steps, "pass": training}.items()
+    }
+    report("mllm", lines, {**figures, "padding": padding}, settings.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(MllmBenchmark, description=__doc__))

@@ -1,0 +1,54 @@
+"""Merge a fine-tuned adapter into its language model: one plain folder for transformers.
+
+    scripts/merge_mllm.py runs/mllm-sefar/model --out models/sefar-vicuna
+
+The folder holds config, weights, tokenizer and a model card; chat.py and evaluate_mllm.py
+take it like the adapter's, and so does
+
+    import sefar_mllm.model
+    AutoModelForImageTextToText.from_pretrained("models/sefar-vicuna")
+
+Merging is done in float32: a 7B model needs 28 GB of memory for it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from sefar_mllm.config import DtypeName
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeMllm:
+    model: tyro.conf.Positional[Path]
+    """Folder that finetune_mllm.py wrote, RUN/model."""
+    out: Path
+    """Folder to write; one that was merged before is replaced, any other is refused."""
+    language_model: str | None = None
+    """Where the language model lies, if not where it lay in training."""
+    dtype: DtypeName = "auto"
+    """Of the merged language model; auto: what its files hold."""
+
+
+def main(settings: MergeMllm) -> None:
+    import torch
+
+    from sefar_mllm.checkpoint import FolderError
+    from sefar_mllm.merge import merge
+
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    try:
+        merge(
+            settings.model,
+            settings.out,
+            language_model=settings.language_model,
+            dtype=dtypes[settings.dtype],
+        )
+    except (FolderError, OSError, ValueError) as cause:
+        raise SystemExit(f"error: {cause}") from cause
+    print(f"the merged model is in {settings.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(MergeMllm, description=__doc__))

@@ -1,0 +1,221 @@
+"""Any Llama-family language model, from a folder or a hub name, behind a fresh projector.
+
+What is loaded is checked at once: that it is of the family, that no weight is missing (transformers
+would draw it at random and go on), and that its tokenizer begins and ends texts as Llama's does.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
+from sefar_mllm.model_config import SefarVlmConfig
+from sefar_mllm.projector import Projector
+from sefar_mllm.quantize import four_bit_settings
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError)
+"""What transformers, safetensors and torch raise for files that are missing or damaged."""
+
+
+class FolderError(Exception):
+    """A model folder that cannot be used. The message names it, what was found, the mend."""
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Llama-family model, checked.
+
+    Raises:
+        FolderError: it is missing, does not begin texts with bos, or lacks an end mark.
+    """
+    here = Path(folder)
+    if here.is_dir() and not any((here / name).is_file() for name in TOKENIZER_FILES):
+        raise FolderError(
+            f"{folder} has no tokenizer: neither of {', '.join(TOKENIZER_FILES)} is there; copy "
+            f"tokenizer.json and tokenizer_config.json from the language model's folder"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except UNREADABLE as cause:
+        raise FolderError(
+            f"the tokenizer in {folder} cannot be read: {cause}; copy tokenizer.json and "
+            f"tokenizer_config.json from the language model again"
+        ) from cause
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise FolderError(f"the tokenizer in {folder} has no bos or no eos; Llama's has both")
+    if tokenizer("x")["input_ids"][0] != tokenizer.bos_token_id:
+        raise FolderError(
+            f"the tokenizer in {folder} does not begin a text with {tokenizer.bos_token}: "
+            f'tokenizer_config.json with "add_bos_token": true is missing'
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def load_language_model(
+    name: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    four_bit: bool = False,
+) -> PreTrainedModel:
+    """A Llama-family language model, whole or not at all.
+
+    Weights come from safetensors, or from PyTorch's files (Vicuna v1.5 has no others), of which
+    nothing but tensors is read.
+
+    Args:
+        name: folder or hub name.
+        dtype: of its numbers; with `four_bit`, of those that are not quantized.
+        device: where to put it.
+        four_bit: quantize its linears.
+
+    Raises:
+        FolderError: it is not there, is damaged, lacks weights, or is of another family.
+        FourBitError: bitsandbytes is not installed.
+    """
+    quantized: dict[str, Any] = {}
+    if four_bit:
+        quantized = {"quantization_config": four_bit_settings(), "device_map": {"": str(device)}}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(name), dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
+        )
+    except UNREADABLE as cause:
+        raise FolderError(
+            f"the language model {name} cannot be loaded: {cause}; name a folder with config.json "
+            f"and weights, or a model of the hub"
+        ) from cause
+    model, report = loaded
+    refuse_gaps(name, report)
+    head = getattr(model, "lm_head", None)
+    if not isinstance(head, nn.Linear) or head.bias is not None or not hasattr(model, "model"):
+        raise FolderError(
+            f"{name} is a {model.config.model_type}; a language model of the Llama family is "
+            f"needed, with `model` and an `lm_head` without bias, such as lmsys/vicuna-7b-v1.5"
+        )
+    return model if four_bit else model.to(device)
+
+
+def refuse_gaps(name: str | Path, report: dict[str, Any]) -> None:
+    """Refuse weights that transformers would have drawn at random.
+
+    Args:
+        name: of the model that was loaded.
+        report: its loading info.
+
+    Raises:
+        FolderError: a tensor is missing or has another shape than the config says.
+    """
+    for what in ("missing", "mismatched"):
+        found = sorted(str(key) for key in report[f"{what}_keys"])
+        if found:
+            raise FolderError(
+                f"{name}: {len(found)} tensors are {what}, for example {found[0]}; the weights "
+                f"and config.json do not belong together, or a shard is lost: fetch it again"
+            )
+
+
+def assemble(  # noqa: PLR0913 - all that makes a model
+    language_model: str | Path,
+    *,
+    token_dim: int,
+    token_shape: Sequence[int],
+    encoder: dict[str, Any],
+    anchor_ids: Sequence[int] = (0,),
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    four_bit: bool = False,
+) -> SefarVlmForConditionalGeneration:
+    """A language model behind a fresh projector.
+
+    Args:
+        language_model: folder or hub name.
+        token_dim: width of the encoder's tokens.
+        token_shape: frames, rows and columns of a clip's tokens.
+        encoder: key and origin of the encoder's token cache.
+        anchor_ids: tokens of the word that projected tokens start from.
+        seed: of the projector's weights.
+        dtype: of the language model; the projector stays in float32.
+        device: where to put the model.
+        four_bit: quantize the language model's linears.
+
+    Raises:
+        FolderError: the language model cannot be used.
+        FourBitError: bitsandbytes is not installed.
+    """
+    language = load_language_model(language_model, dtype=dtype, device=device, four_bit=four_bit)
+    model = around(
+        language,
+        token_dim=token_dim,
+        token_shape=token_shape,
+        encoder=encoder,
+        anchor_ids=anchor_ids,
+        seed=seed,
+    )
+    model.config.language_model = str(language_model)
+    model.is_loaded_in_4bit = four_bit  # where peft and accelerate look for it
+    return model
+
+
+def around(
+    language: PreTrainedModel,
+    *,
+    token_dim: int,
+    token_shape: Sequence[int],
+    encoder: dict[str, Any],
+    anchor_ids: Sequence[int] = (0,),
+    seed: int = 0,
+) -> SefarVlmForConditionalGeneration:
+    """The composite model of a language model in memory, which becomes part of it.
+
+    Args: see `assemble`.
+    """
+    table = word_table(language)
+    config = SefarVlmConfig(
+        language.config,
+        video_token_id=table.num_embeddings,
+        token_dim=token_dim,
+        token_shape=token_shape,
+        encoder=encoder,
+    )
+    with torch.device("meta"):  # the language model is there already: do not make it twice
+        model = SefarVlmForConditionalGeneration(config)
+    projector = Projector(token_dim, token_shape[0], table.embedding_dim)
+    words = table.weight.detach().float().cpu()
+    anchor = words[list(anchor_ids)].mean(dim=0)
+    projector.start(anchor, words.pow(2).mean().sqrt().item(), torch.Generator().manual_seed(seed))
+    model.model.multi_modal_projector = projector.to(table.weight.device)
+    model.model.language_model = language.model
+    model.lm_head = language.lm_head
+    model.generation_config = greedy(language.generation_config)
+    return model
+
+
+def greedy(settings: GenerationConfig) -> GenerationConfig:
+    """The language model's marks, without its ways of sampling and its own limit of length.
+
+    Vicuna's file names a temperature for a sampling that it leaves off, and is refused in saving.
+    """
+    end = settings.eos_token_id
+    first = end[0] if isinstance(end, list) else end
+    padding = settings.pad_token_id
+    return GenerationConfig(
+        bos_token_id=settings.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=first if padding is None else padding,
+    )

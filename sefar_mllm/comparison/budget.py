@@ -1,0 +1,73 @@
+"""C8: what all matched rows share, checked before anything is trained."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sefar_mllm.comparison.config import CompareConfig
+from sefar_mllm.comparison.tokens import UNMATCHED
+from sefar_mllm.encoders import refuse_unequal_moments
+
+
+class BudgetError(ValueError):
+    """Encoders that would not be compared under one budget; the message names them."""
+
+
+def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The budget of all matched rows: moments, tokens, settings, seeds.
+
+    Questions, steps and settings are shared because there is one of each; moments and number of
+    tokens are properties of the caches.
+
+    Args:
+        config: all settings.
+        keys: of every token cache, by its folder.
+
+    Raises:
+        ValueError: caches were made at different moments.
+        BudgetError: caches have different numbers of tokens.
+    """
+    refuse_unequal_moments(keys)
+    matched = {name: key for name, key in keys.items() if key["encoder"] not in UNMATCHED}
+    grids = {name: key["grid"] for name, key in matched.items()}
+    if len(set(grids.values())) > 1:
+        raise BudgetError(
+            f"encoders that give different numbers of tokens cannot be compared: grid {grids}; "
+            f"extract the tokens of all with one --grid"
+        )
+    some = next(iter(matched.values()))
+    finetune = asdict(config.finetune)
+    finetune.pop("seed")
+    return {
+        "moments": some["moments"],
+        "tokens": len(some["moments"]) * some["grid"] ** 2,
+        "seeds": list(config.seeds),
+        "lr_grid": list(config.lr_grid),
+        "finetune": finetune,
+    }
+
+
+def shared_steps(folders: Mapping[str, Path]) -> int:
+    """The optimizer steps that every training of a question set took, read off their metrics.
+
+    Args:
+        folders: of the trainings, by name.
+
+    Raises:
+        BudgetError: they did not take the same number.
+    """
+    steps = {name: last_step(folder / "metrics.jsonl") for name, folder in folders.items()}
+    if len(set(steps.values())) != 1:
+        raise BudgetError(
+            f"trainings of one comparison took different numbers of steps: {steps}; delete the "
+            f"folders that differ and run the comparison again"
+        )
+    return next(iter(steps.values()))
+
+
+def last_step(metrics: Path) -> int:
+    """The highest step that a training reported."""
+    lines = metrics.read_text(encoding="utf-8").splitlines()
+    return max(int(json.loads(line)["step"]) for line in lines)

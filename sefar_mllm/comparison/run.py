@@ -1,0 +1,170 @@
+"""The comparison from end to end: tokens, trainings, rows without fine-tuning, numbers, pages."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from qa_data.manifest import Clip, read_manifest
+from sefar_core.runs.folder import surroundings, write_json, write_text
+from sefar_mllm.assemble import load_tokenizer
+from sefar_mllm.comparison.budget import shared_budget, shared_steps
+from sefar_mllm.comparison.cells import (
+    PREDICTIONS,
+    Cell,
+    cell_folder,
+    name_of,
+    refuse_stale,
+    run_cell,
+)
+from sefar_mllm.comparison.config import CompareConfig
+from sefar_mllm.comparison.markers import option_markers
+from sefar_mllm.comparison.page import page
+from sefar_mllm.comparison.plan import (
+    LETTERS,
+    ROWS,
+    SHOWINGS,
+    TRAININGS,
+    Row,
+    Standalone,
+    encoder_of,
+)
+from sefar_mllm.comparison.plots import plot_all
+from sefar_mllm.comparison.published import TABLE_5
+from sefar_mllm.comparison.question_sets import QuestionSet, read_sets
+from sefar_mllm.comparison.records import model_hash
+from sefar_mllm.comparison.side_by_side import run_all
+from sefar_mllm.comparison.standalone import answer_alone, seeds_of
+from sefar_mllm.comparison.table import Runs, numbers, verdicts
+from sefar_mllm.comparison.tokens import available, fill, token_jobs
+from sefar_mllm.comparison.tuning import choose_rates, scaled
+from sefar_mllm.predict import read_predictions
+
+
+def compare_encoders(config: CompareConfig) -> dict[str, Any]:
+    """Train and score every row that can be had, and write the comparison.
+
+    Args:
+        config: all settings.
+
+    Returns:
+        What comparison.json holds.
+
+    Raises:
+        QuestionError: a question folder cannot be used.
+        StaleError: the output folder holds work on other inputs; nothing was trained.
+        BudgetError: encoders that do not share one budget.
+        ValueError: encoders that were shown different moments.
+        Interrupted: SIGTERM or SIGINT came; the same command goes on.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    clips = read_manifest(config.manifest)
+    sets = read_sets(config.questions, clips)
+    budget = shared_budget(config, fill_all(config, needed_clips(clips, sets), device))
+    cells = plan_cells(config, sets)
+    first = [cell for cell in cells if cell.seed == config.seeds[0]]
+    rates = choose_rates(first, config.lr_grid, dev_rate=config.dev_rate, jobs=config.jobs)
+    cells = [
+        replace(cell, finetune=scaled(cell.finetune, rates[cell.questions.name, cell.row.name]))
+        for cell in cells
+    ]
+    todo = refuse_stale(cells)
+    for questions in sets:
+        for row in present(config):
+            if isinstance(row, Standalone):
+                answer_alone(row, questions, clips, config, device=device)
+    run_all(run_cell, todo, jobs=config.jobs, label=name_of)
+    steps = {
+        one.name: shared_steps({name_of(c): c.folder for c in cells if c.questions == one})
+        for one in sets
+    }
+    told = {f"{name}, {row}": factor for (name, row), factor in rates.items()}
+    return write_results(config, sets, budget | {"steps": steps, "factors": told})
+
+
+def present(config: CompareConfig) -> list[Row]:
+    """The rows whose encoder is there; the others are not measured."""
+    names = available(config)
+    return [row for row in ROWS if encoder_of(row) is None or encoder_of(row) in names]
+
+
+def needed_clips(clips: Sequence[Clip], sets: Sequence[QuestionSet]) -> list[Clip]:
+    """The labeled clips, and those that test questions are about."""
+    asked = {question.video for one in sets for question in one.test}
+    return [clip for clip in clips if clip.split == "labeled" or clip.id in asked]
+
+
+def fill_all(config: CompareConfig, clips: Sequence[Clip], device: str) -> dict[str, dict]:
+    """Fill every token cache; the key of each by its folder."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    tested = [clip for clip in clips if clip.split != "labeled"]
+    return {
+        job.folder: fill(job, config, clips if job.order == "in_order" else tested, device=device)
+        for job in token_jobs(config)
+    }
+
+
+def plan_cells(config: CompareConfig, sets: Sequence[QuestionSet]) -> list[Cell]:
+    """Every training of every set and seed, seeds outermost: what is there early is whole."""
+    names = available(config)
+    language_model = model_hash(config.finetune.language_model)
+    tokenizer = load_tokenizer(config.finetune.language_model)
+    widest = max(len(question.options) for one in sets for question in one.test)
+    markers = {seed: option_markers(tokenizer, widest, seed) for seed in config.seeds}
+    return [
+        Cell(
+            out=config.out,
+            questions=questions,
+            row=row,
+            showings=[
+                one
+                for one in SHOWINGS
+                if one.of == row.name and (one not in LETTERS or one.shown in markers[seed])
+            ],
+            seed=seed,
+            finetune=replace(config.finetune, seed=seed),
+            language_model=language_model,
+            markers=markers[seed],
+            batch_size=config.batch_size,
+        )
+        for seed in config.seeds
+        for questions in sets
+        for row in TRAININGS
+        if row.encoder in names
+    ]
+
+
+def read_runs(config: CompareConfig, questions: QuestionSet) -> dict[str, Runs]:
+    """Predictions of every row that is there, one list for each seed."""
+    runs: dict[str, Runs] = {}
+    for row in present(config):
+        seeds = seeds_of(row, config) if isinstance(row, Standalone) else config.seeds
+        files = [cell_folder(config.out, questions, row.name, s) / PREDICTIONS for s in seeds]
+        if row not in LETTERS or all(file.is_file() for file in files):
+            runs[row.name] = [read_predictions(file) for file in files]
+    return runs
+
+
+def write_results(
+    config: CompareConfig, sets: Sequence[QuestionSet], budget: dict[str, Any]
+) -> dict[str, Any]:
+    """comparison.json, comparison.md and the plots."""
+    found = {
+        one.name: numbers(one, read_runs(config, one), resamples=config.resamples) for one in sets
+    }
+    judged = verdicts(found, num_seeds=len(config.seeds))
+    ran = surroundings()
+    whole = {
+        "verdicts": [asdict(one) for one in judged],
+        "sets": {name: asdict(one) for name, one in found.items()},
+        "blind": {one.name: one.blind for one in sets},
+        "published": [asdict(one) for one in TABLE_5],
+        "budget": budget,
+        "settings": asdict(config),
+        "run": ran,
+    }
+    write_json(config.out / "comparison.json", whole)
+    write_text(config.out / "comparison.md", page(found, judged, sets, budget | {"ran": ran}))
+    plot_all(found, config)
+    return whole

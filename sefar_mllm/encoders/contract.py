@@ -1,0 +1,112 @@
+"""What an encoder is, how its tokens are pooled, and which encoders may be compared."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefar_core.shapes import FrameTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A frozen encoder and what tells it apart.
+
+    Attributes:
+        name: key of `ENCODERS`.
+        digest: hash of the weights and of everything else that changes the tokens.
+        moments: fractions of the clip, in [0, 1) and ascending, that it is to be shown.
+        dim: width of a token.
+        origin: folder and seed that it was made from.
+        encode: frames UInt8 (batch frame height width channel), RGB and upright, to tokens
+            (batch frame row column dim) on the CPU.
+    """
+
+    name: str
+    digest: str
+    moments: tuple[float, ...]
+    dim: int
+    origin: dict[str, Any]
+    encode: Callable[[UInt8[Tensor, "batch frame height width 3"]], FrameTokens]
+
+    def key(self, grid: int) -> dict[str, Any]:
+        """What a cache of tokens, pooled to grid x grid, must agree on."""
+        return {
+            "encoder": self.name,
+            "digest": self.digest,
+            "moments": [round(moment, 6) for moment in self.moments],
+            "dim": self.dim,
+            "grid": grid,
+        }
+
+
+def pool(tokens: FrameTokens, grid: int) -> Float[Tensor, "batch frame {grid} {grid} dim"]:
+    """Mean tokens of a grid x grid of places in each frame.
+
+    Raises:
+        ValueError: a grid of no places, or of more places than there are tokens.
+    """
+    rows, columns = tokens.shape[2:4]
+    if grid < 1:
+        raise ValueError(f"tokens are pooled to a grid of at least 1, got {grid}")
+    if grid > min(rows, columns):
+        raise ValueError(
+            f"the encoder gives {rows} x {columns} tokens a frame, which cannot be pooled to "
+            f"{grid} x {grid}; give grid {min(rows, columns)}"
+        )
+    if rows % grid == 0 and columns % grid == 0:
+        return reduce(
+            tokens,
+            "batch frame (row tall) (column wide) dim -> batch frame row column dim",
+            "mean",
+            row=grid,
+            column=grid,
+        )
+    frames = rearrange(tokens, "batch frame row column dim -> (batch frame) dim row column")
+    pooled = F.adaptive_avg_pool2d(frames, grid)
+    return rearrange(
+        pooled, "(batch frame) dim row column -> batch frame row column dim", batch=len(tokens)
+    )
+
+
+def refuse_unequal_moments(keys: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to compare encoders that were shown different moments of a clip.
+
+    Args:
+        keys: what each one's tokens depend on (`Encoder.key`, or the key of its token cache), by
+            the name that the comparison gives it.
+
+    Raises:
+        ValueError: two of them differ; the message names all, with their moments.
+    """
+    seen: dict[tuple[float, ...], list[str]] = {}
+    for name, key in keys.items():
+        seen.setdefault(tuple(key["moments"]), []).append(name)
+    if len(seen) > 1:
+        shown = "; ".join(f"{', '.join(names)}: {list(each)}" for each, names in seen.items())
+        raise ValueError(
+            f"encoders that saw different moments of a clip cannot be compared: {shown}; "
+            f"extract the tokens of all from networks of the same sampling"
+        )
+
+
+def origin_of(folder: Path, seed: int) -> dict[str, Any]:
+    """What `Encoder.origin` says, so that the encoder can be made again."""
+    return {"folder": str(folder), "seed": seed}
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """A hash of names, shapes and values, short enough to read."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""CLIP and EVA-CLIP with the labels that SeFAR had: a linear map of their tokens, dim -> dim, that
+learned through a classifier on the same labeled clips.
+
+Without it a comparison with SeFAR's recognizer would measure who saw labels. The map is applied to
+each token before pooling; since pooling is a mean, mapping the pooled tokens gives the same.
+`probe_fit.py` makes the folder of a probe: config.json and probe.safetensors.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sefar_core.checkpoint import CheckpointError, read_weights, refuse_misfits
+from sefar_core.shapes import FrameTokens
+from sefar_mllm.encoders.contract import Encoder, digest_of, origin_of
+from sefar_mllm.encoders.image_models import clip, eva
+
+SETTINGS = "config.json"
+WEIGHTS = "probe.safetensors"
+BASES = {build.__name__: build for build in (clip, eva)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A map of an encoder's tokens, and the classifier that it learned through.
+
+    Attributes:
+        base: name of the encoder.
+        base_digest: of its weights.
+        base_origin: folder and seed that it was made from.
+        labels: class of each row of the classifier, ascending.
+        map: applied to each token.
+        weight: class scores of the mean mapped token.
+        bias: likewise.
+    """
+
+    base: str
+    base_digest: str
+    base_origin: dict[str, Any]
+    labels: tuple[int, ...]
+    map: Float[Tensor, "dim dim"]
+    weight: Float[Tensor, "class dim"]
+    bias: Float[Tensor, "class"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.base}_probe"
+
+    @property
+    def digest(self) -> str:
+        """Of everything that the mapped tokens depend on."""
+        base = torch.tensor(list(self.base_digest.encode()), dtype=torch.uint8)
+        return digest_of({"base digest": base, "map": self.map})
+
+    def mapped(self, tokens: Float[Tensor, "*place dim"]) -> Float[Tensor, "*place dim"]:
+        """The tokens that the language model sees in place of the encoder's."""
+        return tokens @ self.map.T
+
+    def logits(self, features: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip class"]:
+        """Class scores of clips, columns in the order of `labels`.
+
+        Args:
+            features: the mean of all tokens of each clip, as the base encoder gives them.
+        """
+        return self.mapped(features) @ self.weight.T + self.bias
+
+
+def clip_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
+    """`clip` with the map in `folder`.
+
+    Args:
+        folder: what scripts/fit_probe.py wrote.
+        seed: not used; the weights are given.
+        device: where the base encoder runs.
+
+    Raises:
+        CheckpointError: there is no such probe, it is another encoder's, or the encoder that it
+            names is not the one that it learned on.
+    """
+    return _probed("clip", folder, seed, device)
+
+
+def eva_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
+    """`eva` with the map in `folder`. See `clip_probe`."""
+    return _probed("eva", folder, seed, device)
+
+
+def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
+    """The encoder whose tokens the probe has mapped.
+
+    Raises:
+        CheckpointError: the probe learned on the tokens of another encoder.
+    """
+    if (probe.base, probe.base_digest) != (base.name, base.digest):
+        raise CheckpointError(
+            f"the probe in {origin['folder']} learned on {probe.base} with digest "
+            f"{probe.base_digest}, but {base.origin['folder']} holds {base.name} with digest "
+            f"{base.digest}; give the weights that it learned on, or fit it again with "
+            f"scripts/fit_probe.py"
+        )
+
+    def encode(frames: UInt8[Tensor, "batch frame height width 3"]) -> FrameTokens:
+        return probe.mapped(base.encode(frames))
+
+    return replace(base, name=probe.name, digest=probe.digest, origin=origin, encode=encode)
+
+
+def read_probe(folder: Path) -> Probe:
+    """The probe in a folder.
+
+    Raises:
+        CheckpointError: settings or weights are missing, damaged, or do not belong together.
+    """
+    folder = Path(folder)
+    if not (folder / SETTINGS).is_file():
+        raise CheckpointError(
+            f"{folder} holds no probe: it has no {SETTINGS}; fit one with scripts/fit_probe.py"
+        )
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        base, labels = settings["base"], tuple(settings["labels"])
+        name, digest, dim = base["encoder"], base["digest"], base["dim"]
+        origin = {"folder": base["folder"], "seed": base["seed"]}
+    except (ValueError, KeyError, TypeError) as cause:
+        raise CheckpointError(
+            f"{folder / SETTINGS} is no probe's settings ({cause!r}); fit it again with "
+            f"scripts/fit_probe.py"
+        ) from cause
+    state = read_weights(folder / WEIGHTS)
+    expected = {
+        "map": torch.empty(dim, dim, device="meta"),
+        "weight": torch.empty(len(labels), dim, device="meta"),
+        "bias": torch.empty(len(labels), device="meta"),
+    }
+    mend = "fit it again with scripts/fit_probe.py"
+    refuse_misfits(expected, state, folder / WEIGHTS, mend=mend)
+    return Probe(base=name, base_digest=digest, base_origin=origin, labels=labels, **state)
+
+
+def _probed(base: str, folder: Path, seed: int, device: str) -> Encoder:
+    probe = read_probe(folder)
+    if probe.base != base:
+        raise CheckpointError(
+            f"the probe in {folder} learned on {probe.base}, not on {base}; give a folder that "
+            f"scripts/fit_probe.py made from the tokens of {base}"
+        )
+    encoder = BASES[base](Path(probe.base_origin["folder"]), device=device)
+    return on_top(encoder, probe, origin_of(folder, seed))

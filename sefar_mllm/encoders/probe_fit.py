@@ -1,0 +1,151 @@
+"""A probe from a token cache of its base encoder, without opening a video.
+
+The classifier sees the mean token of a clip. Settings are chosen on a part of the labeled clips;
+then all of them are learned. No other label is used: the `val` clips, on which methods are
+compared, only get their accuracy told.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import save_file
+from torch import Tensor
+
+from qa_data.manifest import Clip, by_split
+from sefar_core.checkpoint import CheckpointError, contiguous, replace_folder
+from sefar_core.runs.folder import write_json
+from sefar_mllm.encoders.contract import origin_of
+from sefar_mllm.encoders.probe import BASES, SETTINGS, WEIGHTS, Probe
+from sefar_mllm.encoders.probe_learning import (
+    CHECK_STEPS,
+    accuracy_of,
+    choose,
+    held_out,
+    learn,
+)
+from sefar_mllm.token_cache import CacheError, TokenCache
+from sefar_mllm.token_writer import write_tokens
+
+
+def fit_probe(
+    cache: TokenCache, clips: Sequence[Clip], *, max_steps: int, lr: float, seed: int
+) -> tuple[Probe, dict[str, Any]]:
+    """The probe of the cache's encoder, and what to say of it.
+
+    Args:
+        cache: tokens of the labeled and val clips, at least.
+        clips: of the manifest; those of other splits are not looked at.
+        max_steps: no more optimizer steps than these; a multiple of `CHECK_STEPS`.
+        lr: learning rate of AdamW.
+        seed: of the cut into sources seen and held out.
+
+    Raises:
+        CacheError: the tokens are no base of a probe.
+        ValueError: the labeled clips have one class, or one source.
+    """
+    _check_base(cache)
+    labeled, val = by_split(clips, "labeled"), by_split(clips, "val")
+    labels = tuple(sorted({int(clip.label) for clip in labeled if clip.label is not None}))
+    if len(labels) < 2:
+        raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
+    features, rows = mean_tokens(cache, labeled), _rows(labeled, labels)
+    out = held_out([clip.source for clip in labeled], seed)
+    choice = choose(features, rows, out, max_steps=max_steps, lr=lr)
+    every = torch.ones_like(out)
+    walk = learn(features, rows, every, weight_decay=choice.weight_decay, lr=lr)
+    solution = next(islice(walk, choice.steps // CHECK_STEPS - 1, None))
+    probe = Probe(
+        base=cache.key["encoder"],
+        base_digest=cache.key["digest"],
+        base_origin=cache.origin,
+        labels=labels,
+        **solution._asdict(),
+    )
+    accuracy = {"labeled": accuracy_of(solution, features, rows), "held_out": choice.accuracy}
+    if val:
+        accuracy["val"] = accuracy_of(solution, mean_tokens(cache, val), _rows(val, labels))
+    told = {
+        "clips": {"labeled": len(labeled), "held_out": int(out.sum()), "val": len(val)},
+        "settings": {
+            "weight_decay": choice.weight_decay,
+            "steps": choice.steps,
+            "lr": lr,
+            "seed": seed,
+        },
+        "accuracy": {name: round(value, 4) for name, value in accuracy.items()},
+    }
+    return probe, told
+
+
+def mean_tokens(cache: TokenCache, clips: Sequence[Clip]) -> Float[Tensor, "clip dim"]:
+    """The mean of all tokens of each clip."""
+    return torch.stack([cache[clip.id].float().mean(dim=(0, 1, 2)) for clip in clips])
+
+
+def save_probe(folder: Path, probe: Probe, told: dict[str, Any]) -> None:
+    """Write a probe, all or nothing; one of that name is replaced.
+
+    Args:
+        folder: gets config.json and probe.safetensors.
+        probe: what `fit_probe` gave.
+        told: likewise.
+
+    Raises:
+        CheckpointError: the folder holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).exists():
+        raise CheckpointError(
+            f"{folder} holds something that is no probe; give a folder that does not exist"
+        )
+    base = {"encoder": probe.base, "digest": probe.base_digest, "dim": len(probe.map)}
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    state = {"map": probe.map, "weight": probe.weight, "bias": probe.bias}
+    save_file(contiguous(state), fresh / WEIGHTS)
+    settings = {"base": base | probe.base_origin, "labels": list(probe.labels), **told}
+    write_json(fresh / SETTINGS, settings)
+    replace_folder(fresh, folder)
+
+
+def map_cache(cache: TokenCache, probe: Probe, probe_dir: Path, folder: Path) -> None:
+    """Write the tokens that the probe's encoder would give for all clips of its base's cache.
+
+    Args:
+        cache: tokens of the base encoder.
+        probe: of the same encoder.
+        probe_dir: where the probe is kept, for the cache's origin.
+        folder: gets the mapped tokens; clips that it holds already are left.
+
+    Raises:
+        CacheError: the folder holds other tokens.
+    """
+    key = cache.key | {"encoder": probe.name, "digest": probe.digest}
+    tokens = (probe.mapped(cache[clip_id].float()) for clip_id in cache.spans)
+    write_tokens(folder, key, origin_of(probe_dir, 0), cache.spans, tokens)
+
+
+def _check_base(cache: TokenCache) -> None:
+    name, order = cache.key["encoder"], cache.key["frame_order"]
+    if name not in BASES:
+        raise CacheError(
+            f"{cache.folder} has tokens of {name}, but probes are for {', '.join(BASES)}, which "
+            f"saw no labels; give the token cache of one of them"
+        )
+    if order != "in_order":
+        raise CacheError(
+            f"{cache.folder} has tokens of frames shown {order}; a probe learns from frames in "
+            f"order: give the token cache of those"
+        )
+
+
+def _rows(clips: Sequence[Clip], labels: Sequence[int]) -> Int[Tensor, "clip"]:
+    """The place of each clip's label among the labels; -1, which no score wins, for others."""
+    places: dict[int | None, int] = {label: place for place, label in enumerate(labels)}
+    return torch.tensor([places.get(clip.label, -1) for clip in clips])

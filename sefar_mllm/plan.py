@@ -1,0 +1,81 @@
+"""The stages of a fine-tuning, and the checkpoints that each leaves.
+
+Stage A teaches the projector alone, stage B LoRA with it. The Trainer numbers the steps of a stage
+from 1; the run counts them through.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sefar_mllm.config import FinetuneConfig
+
+COMPLETE = "complete"  # a checkpoint without this file was not written to its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Passes in which one set of parameters learns."""
+
+    name: str
+    epochs: int
+    run_dir: Path
+    first_step: int
+    """Optimizer steps of the stages before; the run counts all its steps in one row."""
+    steps_per_epoch: int
+
+    @property
+    def folder(self) -> Path:
+        """Of its checkpoints."""
+        return self.run_dir / "checkpoints" / self.name
+
+
+def stages(config: FinetuneConfig, num_questions: int, run_dir: Path) -> list[Stage]:
+    """The stages that have any epochs, with the steps counted through."""
+    per_epoch = -(-num_questions // config.batch_size)
+    after = config.projector_epochs * per_epoch
+    both = (("projector", config.projector_epochs, 0), ("joint", config.epochs, after))
+    return [
+        Stage(
+            name=name,
+            epochs=epochs,
+            run_dir=run_dir,
+            first_step=first_step,
+            steps_per_epoch=per_epoch,
+        )
+        for name, epochs, first_step in both
+        if epochs
+    ]
+
+
+def steps_done(stages: Sequence[Stage]) -> int:
+    """Steps of the run up to its last whole checkpoint."""
+    return max(
+        (
+            stage.first_step + step_of(start)
+            for stage in stages
+            if (start := last_whole(stage.folder, clean=False))
+        ),
+        default=0,
+    )
+
+
+def last_whole(folder: Path, *, clean: bool) -> Path | None:
+    """The newest checkpoint that was written to its end.
+
+    Args:
+        folder: of the stage's checkpoints.
+        clean: remove those that were not.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=step_of)
+    whole = [path for path in found if (path / COMPLETE).exists()]
+    if clean:
+        for path in set(found) - set(whole):
+            shutil.rmtree(path)
+    return whole[-1] if whole else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of its stage that a checkpoint was saved after."""
+    return int(checkpoint.name.split("-")[1])

@@ -1,0 +1,107 @@
+"""Scores of options the slow ways, one full prompt at a time: what the fast ways must equal."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefar_mllm.data import pad_batch
+from sefar_mllm.prompt import (
+    LETTERS,
+    TEXT_REQUEST,
+    EncodedPrompt,
+    Turn,
+    encode_conversation,
+    question_text,
+)
+
+
+def sharpen(model, *, seed: int = 5) -> None:
+    """Larger random weights, LoRA's among them: every token then counts in what comes out."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and "projector" not in name:
+            weight.data.normal_(std=0.6 * weight.shape[1] ** -0.5, generator=generator)
+
+
+def encoded(vlm, tokenizer, turn: Turn) -> EncodedPrompt:
+    """The prompt of one turn."""
+    config = vlm.config
+    return encode_conversation(
+        tokenizer, [turn], num_video_tokens=config.num_video_tokens, video_id=config.video_token_id
+    )
+
+
+def rotations(question, letters: str = LETTERS) -> list[Turn]:
+    """The question with its options in each cyclic order."""
+    texts = [*question.options, *question.options]
+    count = len(question.options)
+    return [
+        Turn(question_text(question.stem, texts[r : r + count], letters=letters))
+        for r in range(count)
+    ]
+
+
+def last_id(tokenizer, vlm, letter: str) -> int:
+    """The last id of a letter, read off a prompt that is answered with it."""
+    return encoded(vlm, tokenizer, Turn("which?", letter)).ids[-2]
+
+
+@torch.inference_mode()
+def letter_logits_alone(vlm, tokenizer, question, tokens: Tensor, letters: str = LETTERS) -> Tensor:
+    """Letter logits of a question by one forward for each rotation, without batch or padding."""
+    rows = []
+    for turn in rotations(question, letters):
+        answered = encoded(vlm, tokenizer, Turn(turn.user, letters[0])).ids
+        ids = torch.tensor([answered[:-2]])  # without the letter's last id and the end mark
+        rows.append(vlm(input_ids=ids, video_tokens=tokens[None]).logits[0, -1].float())
+    return torch.stack(rows)[:, [last_id(tokenizer, vlm, x) for x in letters[: len(rows)]]]
+
+
+@torch.inference_mode()
+def letter_logits_padded(vlm, tokenizer, questions: Sequence, tokens: Sequence[Tensor]) -> Tensor:
+    """Letter logits by one padded batch of full prompts; the beginning is computed every time."""
+    prompts = [encoded(vlm, tokenizer, turn) for one in questions for turn in rotations(one)]
+    count = len(questions[0].options)
+    batch = pad_batch(prompts, tokenizer.pad_token_id, side="left")
+    logits = vlm(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        position_ids=(batch["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0),
+        video_tokens=torch.stack(list(tokens)).repeat_interleave(count, dim=0),
+        logits_to_keep=1,
+    ).logits[:, -1]
+    letters = [last_id(tokenizer, vlm, letter) for letter in LETTERS[:count]]
+    return logits[:, letters].float().view(len(questions), count, count)
+
+
+@torch.inference_mode()
+def letter_log_probs_by_option(vlm, tokenizer, question, tokens: Tensor) -> Tensor:
+    """Log-probability of each letter as the answer, by one forward for each option and rotation.
+
+    The way of harnesses that know options as continuations: the prompt with the answer behind it
+    goes through the model once for each answer.
+    """
+    table = []
+    for turn in rotations(question):
+        row = []
+        for letter in LETTERS[: len(question.options)]:
+            prompt = encoded(vlm, tokenizer, Turn(turn.user, letter))
+            ids = torch.tensor([prompt.ids[:-1]])  # without the end mark
+            logits = vlm(input_ids=ids, video_tokens=tokens[None]).logits[0].float()
+            row.append(logits[-2].log_softmax(dim=-1)[prompt.ids[-2]])
+        table.append(torch.stack(row))
+    return torch.stack(table)
+
+
+@torch.inference_mode()
+def text_log_probs_alone(vlm, tokenizer, question, tokens: Tensor) -> list[float]:
+    """Log-probability of each option's text and end mark, by cross entropy on one prompt each."""
+    sums = []
+    for option in question.options:
+        prompt = encoded(vlm, tokenizer, Turn(f"{question.stem} {TEXT_REQUEST}", option))
+        logits = vlm(input_ids=torch.tensor([prompt.ids]), video_tokens=tokens[None]).logits[0]
+        labels = torch.tensor(prompt.labels[1:])
+        sums.append(-F.cross_entropy(logits[:-1].float(), labels, reduction="sum").item())
+    return sums

@@ -1,0 +1,16 @@
+"""Decoding that kills or hangs the process it is done in."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sefar_mllm.guarded_video import Footage
+from tests.oracles.poison import swallow
+
+
+def poisoned_frames(
+    footage: Footage, beat: Callable[[], None], *, moments: Sequence[float]
+) -> np.ndarray:
+    """Black frames, except for files of certain names."""
+    swallow(footage.path.stem)
+    return np.zeros((len(moments), 2, 2, 3), np.uint8)

@@ -1,0 +1,90 @@
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sefar_core.data.video import VideoInfo, VideoReadError
+from sefar_mllm import guarded_video
+from sefar_mllm.guarded_video import Footage, read_frames, refuse_coding, refuse_unsuitable
+from tests.oracles import videos
+
+MOMENTS = (0.1, 0.6)
+
+
+def write_video(path: Path, *, codec: str = "libx264", size: int = 32, count: int = 10) -> Path:
+    """Gray frames, each 20 levels brighter than the one before, 25 a second."""
+    grays = np.arange(count, dtype=np.uint8) * 20
+    frames = np.broadcast_to(grays[:, None, None, None], (count, size, size, 3))
+    return videos.write_video(path, np.ascontiguousarray(frames), fps=25, codec=codec)
+
+
+def test_a_suitable_video_gives_its_frames(tmp_path):
+    path = write_video(tmp_path / "clip.mp4")
+    shades = read_frames(Footage(path=path), MOMENTS).float().mean(dim=(1, 2, 3))
+    assert shades.tolist() == pytest.approx([20, 120], abs=4)
+    stretch = Footage(path=path, start_s=0.2, end_s=0.4)
+    assert read_frames(stretch, [0.1]).float().mean().item() == pytest.approx(100, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "stretch", "said"),
+    [
+        ("MAX_DURATION_S", 0.3, {}, "lasts 0 s and has 10 frames; a chat takes up to 0 s"),
+        ("MAX_DURATION_S", 0.1, {"start_s": 0.1, "end_s": 0.3}, "cut out the element first"),
+        ("MAX_FRAMES", 9, {}, "and 9 frames: cut out the element first"),
+        ("MAX_PIXELS", 1000, {}, "has 32 x 32 pixels; a chat takes up to 1,000 in all"),
+        ("MAX_BYTES", 100, {}, "bytes; a chat takes up to 100: cut out the element first"),
+        ("CODECS", ("vp8", "vp9"), {}, "is coded as h264; a chat takes vp8, vp9: convert it first"),
+    ],
+)
+def test_what_is_larger_than_a_chat_takes_is_refused(
+    tmp_path, monkeypatch, limit, value, stretch, said
+):
+    path = write_video(tmp_path / "clip.mp4")
+    refuse_unsuitable(Footage(path=path, **stretch))
+    monkeypatch.setattr(guarded_video, limit, value)
+    with pytest.raises(VideoReadError, match=said):
+        refuse_unsuitable(Footage(path=path, **stretch))
+
+
+def test_a_format_that_only_attackers_use_is_never_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "clip.mkv", codec="ffv1")
+    monkeypatch.setattr(guarded_video, "probe", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(VideoReadError, match="is coded as ffv1"):
+        read_frames(Footage(path=path), MOMENTS)
+
+
+def test_av1_is_known_by_the_names_of_its_decoders():
+    for decoder in ("libdav1d", "av1", "libaom-av1"):
+        refuse_coding(Path("clip.mkv"), decoder)
+
+
+def test_folders_of_pictures_have_the_same_limits(tmp_path, monkeypatch):
+    info = VideoInfo(
+        num_frames=9000, times_s=(), duration_s=90.0, fps=100.0, width=8, height=8, rotation=0,
+        codec="pictures", flags=(),
+    )  # fmt: skip
+    monkeypatch.setattr(guarded_video, "probe", lambda _: info)
+    with pytest.raises(VideoReadError, match="has 9,000 frames"):
+        refuse_unsuitable(Footage(path=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["gone.mp4", "x" * 5000, "a\0b", ""])
+def test_names_of_nothing_are_refused(tmp_path, name):
+    with pytest.raises(VideoReadError):
+        read_frames(Footage(path=tmp_path / "inner" / name), MOMENTS)
+
+
+@pytest.mark.parametrize(("start", "end"), [(2.0, 2.0), (3.0, 1.0), (None, 0.0), (-1.0, None)])
+def test_a_stretch_has_a_length(start, end):
+    with pytest.raises(ValueError, match="has no length"):
+        Footage(path=Path("clip.mp4"), start_s=start, end_s=end)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path):
+    path = write_video(tmp_path / "bomb.mp4", size=2100, count=1)
+    began = time.monotonic()
+    with pytest.raises(VideoReadError, match="has 2100 x 2100 pixels"):
+        read_frames(Footage(path=path), MOMENTS)
+    assert time.monotonic() - began < 1

@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import pytest
+
+from sefar_mllm.adapters import add_adapters, composite
+from sefar_mllm.checkpoint import assemble, load_tokenizer
+from sefar_mllm.option_text import (
+    TextScore,
+    choices,
+    option_text_log_probs,
+    option_text_scores,
+    pointwise_information,
+)
+from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn
+from tests.oracles import toy_llm
+from tests.oracles.letters import encoded, sharpen, text_log_probs_alone
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toy_llm.language_model(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    adapted = add_adapters(whole, rank=2, alpha=4.0, dropout=0.5).eval()
+    sharpen(adapted)
+    return adapted
+
+
+@pytest.fixture
+def asked():
+    """Options that begin alike, one that is the beginning of another, and 2 to 4 of them."""
+    options = [
+        ("salto forward tucked", "salto forward", "salto forward tucked with 1 turn"),
+        ("giant circle forward", "stalder forward", "salto", "stalder forward with 0.5 turn"),
+        ("salto backward tucked", "salto backward stretched"),
+        ("giant circle", "giant circle backward to handstand", "salto", "stalder"),
+    ]
+    return [
+        replace(question, options=texts, answer=0, stem="What " + "very " * i + "odd move is it?")
+        for i, (question, texts) in enumerate(zip(toy_llm.questions(4), options, strict=True))
+    ]
+
+
+def test_log_probabilities_are_those_of_each_answer_alone(model, tokenizer, asked, tmp_path):
+    cache = toy_llm.cache(tmp_path, asked)
+    got = option_text_log_probs(model, tokenizer, asked, cache)
+    single = option_text_log_probs(model, tokenizer, asked, cache, batch_size=1)
+    assert list(got) == [question.question_id for question in asked]
+    for question in asked:
+        tokens = cache[question.video].float()
+        alone = text_log_probs_alone(composite(model), tokenizer, question, tokens)
+        assert got[question.question_id] == pytest.approx(alone, abs=1e-4, rel=1e-6)
+        assert single[question.question_id] == pytest.approx(alone, abs=1e-4, rel=1e-6)
+
+
+def test_means_divide_by_the_taught_tokens(model, tokenizer, asked, tmp_path):
+    cache = toy_llm.cache(tmp_path, asked)
+    scores = option_text_scores(model, tokenizer, asked, cache)
+    for question in asked:
+        score = scores[question.question_id]
+        user = f"{question.stem} {TEXT_REQUEST}"
+        taught = [
+            sum(label != IGNORE for label in encoded(composite(model), tokenizer, turn).labels)
+            for turn in (Turn(user, option) for option in question.options)
+        ]
+        assert score.lengths == tuple(taught)
+        assert score.means == pytest.approx(
+            [s / n for s, n in zip(score.sums, taught, strict=True)]
+        )
+
+
+def test_the_order_of_the_options_and_the_letters_play_no_part(model, tokenizer, asked, tmp_path):
+    cache = toy_llm.cache(tmp_path, asked)
+    turned = [replace(q, options=q.options[::-1]) for q in asked]
+    one = option_text_log_probs(model, tokenizer, asked, cache)
+    other = option_text_log_probs(model, tokenizer, turned, cache)
+    for name, row in one.items():
+        assert row == pytest.approx(other[name][::-1], abs=1e-4)
+
+
+def test_another_clip_is_shown_where_asked(model, tokenizer, asked, tmp_path):
+    cache = toy_llm.cache(tmp_path, asked)
+    shown = {"clip0": "clip2"}
+    other = option_text_log_probs(model, tokenizer, asked[:1], cache, shown=shown)
+    moved = option_text_log_probs(model, tokenizer, [replace(asked[0], video="clip2")], cache)
+    own = option_text_log_probs(model, tokenizer, asked[:1], cache)
+    assert other["0000000"] == pytest.approx(moved["0000000"], abs=1e-5)
+    assert other["0000000"] != pytest.approx(own["0000000"], abs=1e-3)
+
+
+def test_short_texts_win_by_the_sum_long_ones_by_the_mean_and_blind_habits_cancel():
+    scores = {"a": TextScore((-4.0, -6.0, -7.0), (2, 4, 7))}
+    sums, means = (
+        {name: getattr(s, kind) for name, s in scores.items()} for kind in ("sums", "means")
+    )
+    assert choices(sums) == {"a": 0}
+    assert choices(means) == {"a": 2}
+    information = pointwise_information(sums, {"a": (-3.0, -8.0, -7.5)})
+    assert information == {"a": (-1.0, 2.0, 0.5)}
+    assert choices(information) == {"a": 1}
+
+
+def test_the_first_of_equals_is_chosen():
+    assert choices({"a": (-2.0, -1.0, -1.0), "b": (-1.0, -1.0)}) == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize("blind", [{}, {"a": (-1.0,)}, {"a": (-1.0, -2.0), "b": (-1.0,)}])
+def test_runs_over_other_questions_are_not_compared(blind):
+    with pytest.raises(ValueError, match="1 questions do not have as many options"):
+        pointwise_information({"a": (-1.0, -3.0)}, blind)
