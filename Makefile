@@ -1,8 +1,9 @@
 # make demo        the whole road on a synthetic set: videos, training, questions, language model, report
 # make test        style, types and tests, as CI runs them
 # make lint        style and types alone
-# make bench       the step, the loader and the readers against the public way, on a CPU
-# make bench-gpu   on a GPU: time of a step, clips a second, MFU, memory, the share of the loader
+# make bench       the step, the loader, the readers and the language model against their rivals, on a CPU
+# make bench-gpu   on a GPU: time of a step, clips a second, MFU, memory, the share of the loader; Vicuna-7B's
+#                  LoRA step, scoring and chat
 # make evidence    what each part of the method brings on the synthetic set; hours on two cores
 # Each makes .venv if it is missing. PYTHON picks the interpreter, 3.11 or newer.
 
@@ -32,10 +33,12 @@ bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ssl_step --cases s112 s224 b224 --out $(RESULTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.loader --out $(RESULTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.video_read --out $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mllm --out $(RESULTS)
 
 bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step --out $(RESULTS)
 	$(BIN)/python -m benchmarks.stall --out $(RESULTS)
+	$(BIN)/python -m benchmarks.gpu_mllm --out $(RESULTS)
 
 evidence: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence run

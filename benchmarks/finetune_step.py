@@ -14,12 +14,12 @@ from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from sefar_core.runs.interruption import Interruption
-from sefar_mllm.batching import Order, padding_share
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.data import Collator
-from sefar_mllm.lessons import Lessons
-from sefar_mllm.plan import stages
-from sefar_mllm.stage import run_stage
+from sefar_mllm.training.batching import Order, padding_share
+from sefar_mllm.training.lessons import Lessons
+from sefar_mllm.training.plan import stages
+from sefar_mllm.training.stage import run_stage
 
 
 def passes(

@@ -98,8 +98,9 @@ def train(model: Any, settings: GpuMllm, *, recompute: bool) -> dict[str, float 
         optimizer_groups(model, lora_lr=1e-4, projector_lr=1e-4), fused=settings.device == "cuda"
     )
     model.train()
+    language = vlm.model.language_model
     if recompute:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        language.activation_checkpointing_enable({"use_reentrant": False})
     memory_gb(settings.device)
 
     def step() -> None:
@@ -111,7 +112,7 @@ def train(model: Any, settings: GpuMllm, *, recompute: bool) -> dict[str, float 
 
     took = seconds(step, settings.turns, settings.device)
     if recompute:
-        model.gradient_checkpointing_disable()
+        language.activation_checkpointing_disable()
     model.eval()
     rate = ids.numel() / took
     flops = 4 * num_weights(vlm) * rate
@@ -128,9 +129,9 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> dict[str, float | No
     """Letter likelihoods in all rotations, and the bound of the tokens that they compute."""
     from benchmarks.random_vlm import questions, video_tokens
     from sefar_mllm.adapters import composite
-    from sefar_mllm.letters import letter_logits, rotated_prompts
     from sefar_mllm.prompt import LETTERS
-    from sefar_mllm.shared_prefix import join
+    from sefar_mllm.scoring.letters import letter_logits, rotated_prompts
+    from sefar_mllm.scoring.shared_prefix import join
 
     vlm = composite(model)
     asked = questions(settings.batch_size)
@@ -158,9 +159,9 @@ def chat(model: Any, tokenizer: Any, settings: GpuMllm) -> dict[str, float | Non
     """One answer at a time: tokens a second, and seconds to the first token."""
     from benchmarks.random_vlm import questions, video_tokens
     from sefar_mllm.adapters import composite
-    from sefar_mllm.generation import generate_ids
-    from sefar_mllm.letters import rotated_prompts
+    from sefar_mllm.chat.generation import generate_ids
     from sefar_mllm.prompt import LETTERS
+    from sefar_mllm.scoring.letters import rotated_prompts
 
     vlm = composite(model)
     ids = rotated_prompts(tokenizer, questions(1)[0], vlm.config, LETTERS)[:1]

@@ -50,7 +50,7 @@ def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[
 
     from benchmarks.option_forwards import forward_a_rotation, forward_an_option
     from benchmarks.random_vlm import questions, video_tokens
-    from sefar_mllm.letters import letter_logits
+    from sefar_mllm.scoring.letters import letter_logits
 
     asked, clips = questions(count), list(video_tokens(count))
     ways = {
@@ -120,9 +120,9 @@ def training_ways(
     from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, questions, video_tokens
     from sefar_mllm.adapters import composite
     from sefar_mllm.config import FinetuneConfig
-    from sefar_mllm.lessons import Lessons
-    from sefar_mllm.token_cache import FORMAT, TokenCache
-    from sefar_mllm.token_writer import write_tokens
+    from sefar_mllm.tokens.cache import FORMAT, TokenCache
+    from sefar_mllm.tokens.writer import write_tokens
+    from sefar_mllm.training.lessons import Lessons
 
     asked = questions(count)
     spans = {one.video: [f"{one.video}.mp4", None, None] for one in asked}

@@ -1,5 +1,5 @@
 """Letter scores by whole prompts, one forward each: what harnesses do that know options only as
-continuations of a prompt. The answers are those of `sefar_mllm.letters`.
+continuations of a prompt. The answers are those of `sefar_mllm.scoring.letters`.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qa_data.schema import Question
 from sefar_mllm.adapters import Trained, composite
-from sefar_mllm.letters import rotated_prompts
 from sefar_mllm.prompt import LETTERS, marker_ids
+from sefar_mllm.scoring.letters import rotated_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -63,9 +63,9 @@ class Talk:
 def main(settings: Talk) -> None:
     from sefar_core.checkpoint import CheckpointError
     from sefar_core.data.decoding import VideoReadError
-    from sefar_mllm.batch_files import BatchError
-    from sefar_mllm.checkpoint import FolderError
-    from sefar_mllm.token_cache import CacheError
+    from sefar_mllm.chat.batch_files import BatchError
+    from sefar_mllm.folders.checkpoint import FolderError
+    from sefar_mllm.tokens.cache import CacheError
 
     # What a pipe or a file name holds need not be UTF-8, and must not end the chat.
     for stream in (sys.stdin, sys.stdout):
@@ -82,8 +82,8 @@ def main(settings: Talk) -> None:
 
 def chat(settings: Talk) -> bool:
     """Talk; True if a question of the command line was refused."""
-    from sefar_mllm.chat import Chat
-    from sefar_mllm.terminal import talk
+    from sefar_mllm.chat.replies import Chat
+    from sefar_mllm.chat.terminal import talk
 
     conversation = Chat(load(settings))
     if settings.video is not None:
@@ -94,8 +94,8 @@ def chat(settings: Talk) -> bool:
 
 def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
     """Answer the questions of a file; True if some were left without an answer."""
-    from sefar_mllm.batch_files import read_inquiries
-    from sefar_mllm.chat_batch import answer_all, made_with
+    from sefar_mllm.chat.batch import answer_all, made_with
+    from sefar_mllm.chat.batch_files import read_inquiries
 
     inquiries = read_inquiries(questions, settings.limits)
     failed = answer_all(

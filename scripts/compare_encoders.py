@@ -25,10 +25,10 @@ def main(settings: CompareConfig) -> None:
     from sefar_core.data.video import VideoReadError
     from sefar_core.runs.interruption import Interrupted
     from sefar_core.runs.lock import RunFolderBusy
-    from sefar_mllm.checkpoint import FolderError
     from sefar_mllm.comparison.run import compare_encoders
-    from sefar_mllm.token_cache import CacheError
-    from sefar_mllm.train import LaunchError
+    from sefar_mllm.folders.checkpoint import FolderError
+    from sefar_mllm.tokens.cache import CacheError
+    from sefar_mllm.training.train import LaunchError
 
     try:
         found = compare_encoders(settings)

@@ -25,14 +25,14 @@ def main(settings: EvaluateConfig) -> None:
     from rich.console import Console
 
     from qa_data.manifest import read_manifest
-    from sefar_mllm.checkpoint import FolderError, load_trained
     from sefar_mllm.data import LessonError, load_questions, name_sets
-    from sefar_mllm.evaluate import control, diagnose_file, score_file, write_metrics
-    from sefar_mllm.parts import named_parts
-    from sefar_mllm.plots import plot_set
-    from sefar_mllm.predict import PredictionError
-    from sefar_mllm.tables import diagnosis_table, part_table, score_table
-    from sefar_mllm.token_cache import CacheError
+    from sefar_mllm.evaluation.evaluate import control, diagnose_file, score_file, write_metrics
+    from sefar_mllm.evaluation.parts import named_parts
+    from sefar_mllm.evaluation.plots import plot_set
+    from sefar_mllm.evaluation.tables import diagnosis_table, part_table, score_table
+    from sefar_mllm.folders.checkpoint import FolderError, load_trained
+    from sefar_mllm.scoring.predict import PredictionError
+    from sefar_mllm.tokens.cache import CacheError
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest, learned = settings.manifest, settings.train_questions

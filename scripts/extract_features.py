@@ -32,8 +32,8 @@ def main(settings: ExtractConfig) -> None:
     from sefar_core.runs.lock import RunFolderBusy
     from sefar_core.runs.ranks import StoppedByAnother
     from sefar_mllm.encoders import ENCODERS
-    from sefar_mllm.features import extract
-    from sefar_mllm.token_cache import CacheError
+    from sefar_mllm.tokens.cache import CacheError
+    from sefar_mllm.tokens.features import extract
 
     known = (ManifestError, CheckpointError, VideoReadError, WriteError, RunFolderBusy, CacheError)
     accelerator = Accelerator()

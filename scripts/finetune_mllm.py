@@ -48,20 +48,25 @@ class FinetuneMllm:
     --dev-rate needs, and is what --redraw draws from."""
     categories: Path | None = None
     """FineGym's class list, in which the labels count; --redraw hard needs it."""
+    merge: Path | None = None
+    """Folder for a plain copy of the trained model with LoRA merged, as merge_mllm.py makes it."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
 
 
 def main(settings: FinetuneMllm) -> None:
+    from accelerate import PartialState
+
     from qa_data.distractors import TooFewOptions
     from qa_data.manifest import ManifestError
     from qa_data.taxonomy import TaxonomyError
     from sefar_core.runs.interruption import Interrupted
     from sefar_core.runs.lock import RunFolderBusy
     from sefar_core.runs.ranks import StoppedByAnother
-    from sefar_mllm.checkpoint import FolderError
     from sefar_mllm.data import load_questions
-    from sefar_mllm.token_cache import CacheError
-    from sefar_mllm.train import LaunchError, finetune
+    from sefar_mllm.folders.checkpoint import FolderError
+    from sefar_mllm.folders.merge import merge
+    from sefar_mllm.tokens.cache import CacheError
+    from sefar_mllm.training.train import LaunchError, finetune
 
     ours = (ManifestError, TaxonomyError, TooFewOptions, CacheError, FolderError, LaunchError)
     try:
@@ -76,6 +81,8 @@ def main(settings: FinetuneMllm) -> None:
             redraw=drawer(settings, questions),
             files=settings.questions,
         )
+        if settings.merge is not None and PartialState().is_main_process:
+            merge(folder, settings.merge)
     except Interrupted as wish:
         print(wish, file=sys.stderr)
         raise SystemExit(wish.exit_code) from wish

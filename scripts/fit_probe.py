@@ -19,7 +19,7 @@ def main(settings: ProbeConfig) -> None:
     from sefar_core.checkpoint import CheckpointError
     from sefar_core.runs.folder import WriteError
     from sefar_mllm.encoders.probe_fit import fit_probe, map_cache, save_probe
-    from sefar_mllm.token_cache import CacheError, TokenCache, read_index, read_places
+    from sefar_mllm.tokens.cache import CacheError, TokenCache, read_index, read_places
 
     try:
         clips = read_manifest(settings.manifest)

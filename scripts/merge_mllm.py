@@ -34,8 +34,8 @@ class MergeMllm:
 def main(settings: MergeMllm) -> None:
     import torch
 
-    from sefar_mllm.checkpoint import FolderError
-    from sefar_mllm.merge import merge
+    from sefar_mllm.folders.checkpoint import FolderError
+    from sefar_mllm.folders.merge import merge
 
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
     try:

@@ -189,8 +189,8 @@ def paired(out: Path) -> list[tuple[str, str]]:
     """Paired differences on the hard questions."""
     import numpy as np
 
-    from sefar_mllm.evaluate import compare
-    from sefar_mllm.predict import read_predictions
+    from sefar_mllm.evaluation.evaluate import compare
+    from sefar_mllm.scoring.predict import read_predictions
 
     def predictions(name: str, folder: str = "test"):
         files = sorted((out / "mllm" / name / folder).glob("predictions-*hard*.jsonl"))
@@ -228,7 +228,7 @@ def audits(out: Path) -> str:
 def samples(out: Path, number: int) -> str:
     """Clips as strips of eight frames, with question, options, answer and probabilities."""
     from qa_data.schema import read_questions
-    from sefar_mllm.predict import read_predictions
+    from sefar_mllm.scoring.predict import read_predictions
 
     questions = {q.question_id: q for q in read_questions(out / "qa-hard/test.jsonl")}
     file = sorted((out / "mllm/sefar/test").glob("predictions-*hard*.jsonl"))[0]

@@ -8,7 +8,7 @@ __all__ = ["from_pretrained"]
 def __getattr__(name: str) -> Any:
     # Lazy, so that reading settings for a `--help` does not wait for torch.
     if name == "from_pretrained":
-        from sefar_mllm.assistant import from_pretrained
+        from sefar_mllm.chat.assistant import from_pretrained
 
         return from_pretrained
     raise AttributeError(f"module 'sefar_mllm' has no attribute {name!r}")

@@ -132,6 +132,8 @@ class FinetuneConfig:
     """Longest prompt, tokens; longer ones are refused, never cut."""
     dtype: DtypeName = "auto"
     """Of the frozen language model; auto: bfloat16 on CUDA, float32 elsewhere."""
+    four_bit: bool = False
+    """Hold the frozen language model in 4 bits (needs bitsandbytes): a third of the memory."""
     recompute: bool = False
     """Make activations again in the backward pass: the same gradients in less memory, slower."""
     save_every_steps: int = 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,6 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.projector import Projector
+from sefar_mllm.prompt import IGNORE
 
 
 class PlaceholderError(ValueError):
@@ -129,6 +131,9 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits, and the loss if labels are given.
 
+        In training with labels, logits are made for what is labeled alone, (label vocabulary):
+        of a question's hundred and fifty tokens two are learned.
+
         Args:
             input_ids: ids with placeholders.
             labels: ids to predict, `prompt.IGNORE` elsewhere.
@@ -137,15 +142,23 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs: `video_tokens`, `clip_ids`, and whatever the language model takes.
         """
         outputs = self.model(input_ids, **inputs)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        hidden = outputs.last_hidden_state
+        targets: dict[str, Tensor | None] = {"labels": labels}
+        if labels is not None and self.training:
+            following = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
+            labeled = following != IGNORE
+            hidden, targets = hidden[labeled], {"labels": None, "shift_labels": following[labeled]}
+        else:
+            keep = logits_to_keep
+            hidden = hidden[:, slice(-keep, None) if isinstance(keep, int) else keep]
+        logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
             loss = self.loss_function(
                 logits=logits,
-                labels=labels,
                 vocab_size=self.config.text_config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
+                **targets,
             )
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values

@@ -16,18 +16,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from sefar_mllm.adapters import Trained
-from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.comparison.plan import Showing, Shown, Training
 from sefar_mllm.comparison.question_sets import QuestionSet, taught
 from sefar_mllm.comparison.records import StaleError, file_hash, finish, finished
 from sefar_mllm.comparison.tokens import token_folder
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.evaluate import text_scored
-from sefar_mllm.features import FRAME_ORDERS
-from sefar_mllm.predict import Prediction, derange, predict, write_predictions
+from sefar_mllm.evaluation.evaluate import text_scored
+from sefar_mllm.folders.checkpoint import load_trained
 from sefar_mllm.prompt import LETTERS
-from sefar_mllm.token_cache import TokenCache, read_index
-from sefar_mllm.train import finetune
+from sefar_mllm.scoring.predict import Prediction, derange, predict, write_predictions
+from sefar_mllm.tokens.cache import TokenCache, read_index
+from sefar_mllm.tokens.features import FRAME_ORDERS
+from sefar_mllm.training.train import finetune
 
 TRAINED, SCORED, PREDICTIONS = "trained.json", "scored.json", "predictions.jsonl"
 

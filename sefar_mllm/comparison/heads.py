@@ -21,8 +21,8 @@ from sefar_core.data.dataset import read_from_folder, view_moments
 from sefar_core.data.feeds import evaluation_views
 from sefar_core.data.loader import Feed
 from sefar_core.evaluate import predict as class_probs
-from sefar_mllm.predict import Prediction, PredictionError
-from sefar_mllm.token_cache import TokenCache
+from sefar_mllm.scoring.predict import Prediction, PredictionError
+from sefar_mllm.tokens.cache import TokenCache
 
 DECAY = 1e-3  # of the classifier's weights; features are standardized
 STEPS = 200

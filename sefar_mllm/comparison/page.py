@@ -9,7 +9,7 @@ from sefar_mllm.comparison.published import TABLE_5
 from sefar_mllm.comparison.question_sets import QuestionSet
 from sefar_mllm.comparison.table import FIRST, RowNumbers, SetNumbers
 from sefar_mllm.comparison.verdict import Verdict, signed
-from sefar_mllm.seeds import SeedMean
+from sefar_mllm.evaluation.seeds import SeedMean
 
 NOT_MEASURED = "not measured"
 HOLDS = {True: "holds", False: "does not hold", None: NOT_MEASURED}

@@ -11,8 +11,8 @@ from qa_data.manifest import Clip
 from qa_data.schema import Question, QuestionError
 from sefar_mllm.comparison.plan import Lessons
 from sefar_mllm.data import load_questions
-from sefar_mllm.parts import prior_adversarial, unseen_sources
-from sefar_mllm.predict import derange
+from sefar_mllm.evaluation.parts import prior_adversarial, unseen_sources
+from sefar_mllm.scoring.predict import derange
 
 
 @dataclass(frozen=True, kw_only=True)

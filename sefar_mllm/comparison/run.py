@@ -39,7 +39,7 @@ from sefar_mllm.comparison.standalone import answer_alone, seeds_of
 from sefar_mllm.comparison.table import Runs, numbers, verdicts
 from sefar_mllm.comparison.tokens import available, fill, token_jobs
 from sefar_mllm.comparison.tuning import choose_rates, scaled
-from sefar_mllm.predict import read_predictions
+from sefar_mllm.scoring.predict import read_predictions
 
 
 def compare_encoders(config: CompareConfig) -> dict[str, Any]:

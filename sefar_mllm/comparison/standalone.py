@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from qa_data.manifest import Clip
-from sefar_mllm.blind_rows import blind_predictions
 from sefar_mllm.comparison.cells import PREDICTIONS, SCORED, cell_folder
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.heads import among_options, classifier_probs, recognizer_probs
@@ -19,8 +18,9 @@ from sefar_mllm.comparison.question_sets import QuestionSet
 from sefar_mllm.comparison.records import file_hash, finish, finished, model_hash
 from sefar_mllm.comparison.text_only import predict_text_only
 from sefar_mllm.comparison.tokens import DRAWN, token_folder
-from sefar_mllm.predict import Prediction, write_predictions
-from sefar_mllm.token_cache import read_index
+from sefar_mllm.evaluation.blind_rows import blind_predictions
+from sefar_mllm.scoring.predict import Prediction, write_predictions
+from sefar_mllm.tokens.cache import read_index
 
 
 def seeds_of(row: Standalone, config: CompareConfig) -> tuple[int, ...]:

@@ -5,13 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sefar_mllm.bootstrap import Interval
 from sefar_mllm.comparison.plan import BLIND, ROWS, Showing
 from sefar_mllm.comparison.question_sets import QuestionSet
 from sefar_mllm.comparison.verdict import Gaps, Verdict, decide
-from sefar_mllm.predict import Prediction
-from sefar_mllm.seeds import OverSeeds, SeedComparison, SeedMean, compare_seeds, over_seeds
-from sefar_mllm.summary import summarize
+from sefar_mllm.evaluation.bootstrap import Interval
+from sefar_mllm.evaluation.seeds import (
+    OverSeeds,
+    SeedComparison,
+    SeedMean,
+    compare_seeds,
+    over_seeds,
+)
+from sefar_mllm.evaluation.summary import summarize
+from sefar_mllm.scoring.predict import Prediction
 
 FIRST = "sefar"
 RIVALS = ("clip", "eva", "supervised", "clip_probe", "eva_probe", "random", BLIND)

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from qa_data.schema import Question
 from sefar_mllm.assemble import load_tokenizer
 from sefar_mllm.data import pad_batch
-from sefar_mllm.predict import Prediction, as_prediction, batches, positions
 from sefar_mllm.prompt import Turn, encode_conversation, letter_ids, question_text
-from sefar_mllm.scoring import rotate
+from sefar_mllm.scoring.predict import Prediction, as_prediction, batches, positions
+from sefar_mllm.scoring.rotations import rotate
 
 NOTHING = ""  # the clip that is shown
 

@@ -16,8 +16,8 @@ from sefar_mllm.config import ProbeConfig
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.encoders.probe import read_probe
 from sefar_mllm.encoders.probe_fit import fit_probe, map_cache, save_probe
-from sefar_mllm.features import FRAME_ORDERS, extract
-from sefar_mllm.token_cache import TokenCache, read_index
+from sefar_mllm.tokens.cache import TokenCache, read_index
+from sefar_mllm.tokens.features import FRAME_ORDERS, extract
 
 DRAWN = "random"
 PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}

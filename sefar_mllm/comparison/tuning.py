@@ -14,7 +14,7 @@ from sefar_mllm.comparison.cells import Cell, printed_to, training_inputs
 from sefar_mllm.comparison.records import finish, finished
 from sefar_mllm.comparison.side_by_side import run_all
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.train import finetune
+from sefar_mllm.training.train import finetune
 
 TUNED = "tuned.json"
 Rates = Mapping[tuple[str, str], float]

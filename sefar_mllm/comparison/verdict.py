@@ -11,8 +11,8 @@ the first model alone.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sefar_mllm.bootstrap import Interval
 from sefar_mllm.comparison.plan import BLIND
+from sefar_mllm.evaluation.bootstrap import Interval
 
 RULES = ("public", "hard")
 LABEL_MATCHED = {

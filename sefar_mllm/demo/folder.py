@@ -7,10 +7,10 @@ import torch
 
 from sefar_core.checkpoint import replace_folder
 from sefar_core.runs.folder import surroundings
-from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.demo.moves import HELD_OUT
 from sefar_mllm.demo.pretrain import BATCH, curriculum, examine, pretrain
 from sefar_mllm.demo.tokenizer import make_tokenizer
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import VIDEO_WORD
 
 EXAM_QUESTIONS = 1000

@@ -29,8 +29,8 @@ from sefar_mllm.encoders.probe_learning import (
     held_out,
     learn,
 )
-from sefar_mllm.token_cache import CacheError, TokenCache
-from sefar_mllm.token_writer import write_tokens
+from sefar_mllm.tokens.cache import CacheError, TokenCache
+from sefar_mllm.tokens.writer import write_tokens
 
 
 def fit_probe(

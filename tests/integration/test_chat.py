@@ -15,17 +15,17 @@ from qa_data.manifest import Clip
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.data.video import VideoReadError
-from sefar_mllm import guarded_video
 from sefar_mllm.adapters import add_adapters
-from sefar_mllm.chat import Chat
-from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.chat import guarded_video
+from sefar_mllm.chat.guarded_video import Footage, read_frames_apart
+from sefar_mllm.chat.replies import Chat
+from sefar_mllm.chat.terminal import talk
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS
-from sefar_mllm.features import extract, token_key
-from sefar_mllm.guarded_video import Footage, read_frames_apart
-from sefar_mllm.merge import merge
-from sefar_mllm.terminal import talk
-from sefar_mllm.token_cache import CacheError, TokenCache
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.folders.merge import merge
+from sefar_mllm.tokens.cache import CacheError, TokenCache
+from sefar_mllm.tokens.features import extract, token_key
 from tests.oracles import toy_llm, videos
 from tests.oracles.poisoned_footage import poisoned_frames
 from tests.scripts import run_script
@@ -152,7 +152,7 @@ def test_a_file_that_kills_or_hangs_its_process_harms_no_other(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is taken")
 def test_a_decoder_gets_no_more_memory_than_it_may_take():
     code = (
-        "from sefar_mllm.guarded_video import limit_memory\n"
+        "from sefar_mllm.chat.guarded_video import limit_memory\n"
         "import numpy as np\n"
         "limit_memory()\nlimit_memory()\n"
         "np.zeros(2**30, np.uint8)\n"

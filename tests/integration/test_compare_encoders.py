@@ -19,7 +19,7 @@ from sefar_mllm.comparison.plan import RIVALS
 from sefar_mllm.comparison.records import StaleError
 from sefar_mllm.comparison.run import compare_encoders
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.predict import read_predictions
+from sefar_mllm.scoring.predict import read_predictions
 from tests.integration.test_mllm_road import write_video
 from tests.oracles import image_folders, toy_llm
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.lock import RunFolderBusy
 from sefar_mllm.data import load_questions
-from sefar_mllm.stage import LessonTrainer
-from sefar_mllm.train import finetune
+from sefar_mllm.training.stage import LessonTrainer
+from sefar_mllm.training.train import finetune
 from tests.integration.tiny_finetune import make_world, run, settled, start
 
 ADAPTER = "model/adapter_model.safetensors"

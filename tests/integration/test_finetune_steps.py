@@ -13,13 +13,10 @@ from accelerate.commands.launch import launch_command_parser
 from torch.nn import functional
 from transformers import TrainerCallback
 
-from sefar_mllm import train
 from sefar_mllm.adapters import composite
-from sefar_mllm.batching import BatchError
-from sefar_mllm.checkpoint import load_tokenizer, load_trained
 from sefar_mllm.config import FinetuneConfig, LoraSettings
 from sefar_mllm.data import LessonError
-from sefar_mllm.lessons import Lessons
+from sefar_mllm.folders.checkpoint import load_tokenizer, load_trained
 from sefar_mllm.prompt import (
     IGNORE,
     TEXT_REQUEST,
@@ -27,8 +24,11 @@ from sefar_mllm.prompt import (
     encode_conversation,
     question_text,
 )  # fmt: skip
-from sefar_mllm.stage import LessonTrainer
-from sefar_mllm.train import LaunchError, build, finetune
+from sefar_mllm.training import train
+from sefar_mllm.training.batching import BatchError
+from sefar_mllm.training.lessons import Lessons
+from sefar_mllm.training.stage import LessonTrainer
+from sefar_mllm.training.train import LaunchError, build, finetune
 from tests.oracles import toy_llm
 
 ROOT = Path(__file__).parents[2]

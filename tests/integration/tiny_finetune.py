@@ -87,7 +87,7 @@ def disturb(wishes: dict) -> None:
     """
     import torch
 
-    from sefar_mllm import stage
+    from sefar_mllm.training import stage
 
     rank, seen = int(os.environ.get("RANK", "0")), []
     whole = stage.LessonTrainer.compute_loss

@@ -7,10 +7,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qa_data.schema import Question
-from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.demo.tokenizer import make_tokenizer
-from sefar_mllm.token_cache import FORMAT, TokenCache
-from sefar_mllm.token_writer import write_tokens
+from sefar_mllm.folders.checkpoint import load_tokenizer
+from sefar_mllm.tokens.cache import FORMAT, TokenCache
+from sefar_mllm.tokens.writer import write_tokens
 
 TEXTS = ("salto forward tucked", "salto backward tucked", "stalder forward", "giant circle forward")
 SHAPE = (8, 2, 2)

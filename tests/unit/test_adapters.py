@@ -12,7 +12,7 @@ from sefar_mllm.adapters import (
     optimizer_groups,
     projector_parameters,
 )
-from sefar_mllm.checkpoint import assemble
+from sefar_mllm.folders.checkpoint import assemble
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from tests.oracles import toy_llm

@@ -9,10 +9,10 @@ import sefar_mllm
 from sefar_core.data.video import VideoReadError
 from sefar_mllm import assistant as module
 from sefar_mllm.adapters import composite
-from sefar_mllm.assistant import load_encoder_of
-from sefar_mllm.conversation import printable
-from sefar_mllm.guarded_video import Footage
-from sefar_mllm.token_cache import CacheError
+from sefar_mllm.chat.assistant import load_encoder_of
+from sefar_mllm.chat.conversation import printable
+from sefar_mllm.chat.guarded_video import Footage
+from sefar_mllm.tokens.cache import CacheError
 from tests.oracles import toy_chat, videos
 
 

@@ -13,11 +13,11 @@ from qa_data.annotations import read_elements, to_clips
 from qa_data.generate import build_questions
 from qa_data.taxonomy import read_categories
 from sefar_core.data.splits import SplitConfig, draw_labeled
-from sefar_mllm.batching import BatchError, Order, bucketed, padding_share, share
-from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.demo.tokenizer import make_tokenizer
-from sefar_mllm.lessons import FILLER, Lessons
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import IGNORE
+from sefar_mllm.training.batching import BatchError, Order, bucketed, padding_share, share
+from sefar_mllm.training.lessons import FILLER, Lessons
 from tests.finegym import finegym_folder
 from tests.oracles import toy_llm
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from qa_data.blind import audit
-from sefar_mllm.blind_rows import blind_predictions
-from sefar_mllm.predict import PredictionError
+from sefar_mllm.evaluation.blind_rows import blind_predictions
+from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles import toy_llm
 
 TRAIN = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_mllm.bootstrap import class_mean, draw_sources, mean
+from sefar_mllm.evaluation.bootstrap import class_mean, draw_sources, mean
 from tests.oracles import statistics
 
 # Sources of very unequal size, classes that a resample can miss, a value of its own everywhere.

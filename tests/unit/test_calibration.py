@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_mllm.calibration import NUM_BINS, calibration
+from sefar_mllm.evaluation.calibration import NUM_BINS, calibration
 from tests.oracles import statistics
 
 CONFIDENCE = st.floats(min_value=0.0, max_value=1.0, exclude_min=True)

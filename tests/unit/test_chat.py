@@ -4,9 +4,9 @@ import sys
 import pytest
 
 from sefar_core.data.video import VideoReadError
-from sefar_mllm.chat import HELP, Chat
-from sefar_mllm.conversation import ChatError
-from sefar_mllm.terminal import talk
+from sefar_mllm.chat.conversation import ChatError
+from sefar_mllm.chat.replies import HELP, Chat
+from sefar_mllm.chat.terminal import talk
 from tests.oracles import toy_chat
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sefar_core.data.video import VideoReadError
-from sefar_mllm import chat_batch
-from sefar_mllm.batch_files import BatchError, Inquiry, read_inquiries
-from sefar_mllm.chat_batch import answer_all, made_with
+from sefar_mllm.chat import batch as chat_batch
+from sefar_mllm.chat.batch import answer_all, made_with
+from sefar_mllm.chat.batch_files import BatchError, Inquiry, read_inquiries
 from sefar_mllm.config import ChatLimits
 from tests.oracles import toy_chat
 

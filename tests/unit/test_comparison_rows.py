@@ -16,8 +16,8 @@ from sefar_mllm.comparison.question_sets import permute_answers, taught
 from sefar_mllm.comparison.records import StaleError, finish, finished, model_hash
 from sefar_mllm.comparison.text_only import predict_text_only
 from sefar_mllm.encoders import ENCODERS
-from sefar_mllm.predict import PredictionError
 from sefar_mllm.prompt import marker_ids
+from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles import toy_llm
 
 

@@ -10,7 +10,7 @@ from sefar_mllm.comparison.plan import BLIND
 from sefar_mllm.comparison.question_sets import QuestionSet, read_set
 from sefar_mllm.comparison.side_by_side import run_all
 from sefar_mllm.comparison.table import gaps_of, numbers, verdicts
-from sefar_mllm.predict import Prediction
+from sefar_mllm.scoring.predict import Prediction
 from tests.oracles import toy_llm
 
 ASKED = [

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sefar_mllm.bootstrap import Interval
 from sefar_mllm.comparison.verdict import decide
+from sefar_mllm.evaluation.bootstrap import Interval
 
 ABOVE, ACROSS, BELOW = (0.05, 0.02, 0.08), (0.01, -0.02, 0.04), (-0.05, -0.08, -0.02)
 

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from sefar_mllm import conversation as module
 from sefar_mllm.adapters import composite
+from sefar_mllm.chat.conversation import ChatError, Conversation, printable
 from sefar_mllm.config import ChatLimits
-from sefar_mllm.conversation import ChatError, Conversation, printable
 from sefar_mllm.prompt import Turn
 from tests.oracles import toy_chat
 

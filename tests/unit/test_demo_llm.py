@@ -3,12 +3,12 @@ import random
 import pytest
 import torch
 
-from sefar_mllm.checkpoint import assemble, load_tokenizer
 from sefar_mllm.demo import folder, moves
 from sefar_mllm.demo.exercises import Examiner, Lesson, clean_slots, embed, mixed_slots
 from sefar_mllm.demo.folder import make
 from sefar_mllm.demo.pretrain import curriculum, letter_accuracy, new_model, rate
 from sefar_mllm.demo.tokenizer import make_tokenizer
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
 from sefar_mllm.prompt import IGNORE, VIDEO_WORD
 
 # The classes of the demo, written out by hand.

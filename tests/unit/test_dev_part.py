@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qa_data.schema import Question
 from sefar_mllm.data import LessonError
-from sefar_mllm.dev_part import accuracies, best_epoch, cut_dev
+from sefar_mllm.training.dev_part import accuracies, best_epoch, cut_dev
 from tests.oracles import toy_answers
 
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.bootstrap import Interval
-from sefar_mllm.diagnostics import diagnose, verdict
-from sefar_mllm.option_text import TextScore
-from sefar_mllm.other_answers import OtherAnswers
-from sefar_mllm.predict import PredictionError
-from sefar_mllm.spoken import SpokenAnswer
+from sefar_mllm.evaluation.bootstrap import Interval
+from sefar_mllm.evaluation.diagnostics import diagnose, verdict
+from sefar_mllm.scoring.option_text import TextScore
+from sefar_mllm.scoring.other_answers import OtherAnswers
+from sefar_mllm.scoring.predict import PredictionError
+from sefar_mllm.scoring.spoken import SpokenAnswer
 from tests.oracles import toy_llm
 from tests.oracles.toy_answers import made
 

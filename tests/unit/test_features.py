@@ -10,10 +10,10 @@ from qa_data.manifest import Clip
 from sefar_core.data.video import VideoReadError
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.lock import RunFolderBusy, locked
-from sefar_mllm import features
 from sefar_mllm.encoders import Encoder
-from sefar_mllm.features import FRAME_ORDERS, ahead, batches, encode, extract, token_key
-from sefar_mllm.token_cache import CacheError, TokenCache, read_places
+from sefar_mllm.tokens import features
+from sefar_mllm.tokens.cache import CacheError, TokenCache, read_places
+from sefar_mllm.tokens.features import FRAME_ORDERS, ahead, batches, encode, extract, token_key
 
 MOMENTS = (0.25, 0.75)
 ROOT = "root"

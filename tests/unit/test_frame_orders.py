@@ -4,7 +4,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from sefar_mllm.frame_orders import FRAME_ORDERS, permutation
+from sefar_mllm.tokens.frame_orders import FRAME_ORDERS, permutation
 
 
 def frames(count):

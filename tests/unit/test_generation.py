@@ -1,7 +1,7 @@
 import pytest
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.generation import generate_ids, lora_switched_off, stream
+from sefar_mllm.chat.generation import generate_ids, lora_switched_off, stream
 from tests.oracles import toy_chat
 
 QUESTIONS = (

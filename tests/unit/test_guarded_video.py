@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sefar_core.data.video import VideoInfo, VideoReadError
-from sefar_mllm import guarded_video
-from sefar_mllm.guarded_video import Footage, read_frames, refuse_coding, refuse_unsuitable
+from sefar_mllm.chat import guarded_video
+from sefar_mllm.chat.guarded_video import Footage, read_frames, refuse_coding, refuse_unsuitable
 from tests.oracles import videos
 
 MOMENTS = (0.1, 0.6)

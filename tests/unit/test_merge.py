@@ -8,11 +8,11 @@ from transformers import AutoModelForImageTextToText
 
 from sefar_mllm import merge as merging
 from sefar_mllm.adapters import composite
-from sefar_mllm.checkpoint import FolderError, load_tokenizer, load_trained
 from sefar_mllm.data import pad_batch
-from sefar_mllm.merge import merge
-from sefar_mllm.predict import positions
+from sefar_mllm.folders.checkpoint import FolderError, load_tokenizer, load_trained
+from sefar_mllm.folders.merge import merge
 from sefar_mllm.prompt import Turn, encode_conversation
+from sefar_mllm.scoring.predict import positions
 from tests.oracles import toy_llm, toy_trained
 from tests.scripts import run_script
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.checkpoint import FolderError, load_tokenizer, load_trained, save_trained
+from sefar_mllm.folders.checkpoint import FolderError, load_tokenizer, load_trained, save_trained
 from sefar_mllm.prompt import Turn, encode_conversation
 from tests.oracles import toy_llm, toy_trained
 
@@ -218,7 +218,7 @@ def test_code_in_a_base_is_not_run(base, folder, tmp_path):
 
 def test_saving_that_fails_leaves_the_older_model_alone(base, folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr("sefar_mllm.checkpoint.write_probe", lambda *_: 1 / 0)
+    monkeypatch.setattr("sefar_mllm.folders.checkpoint.write_probe", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_trained(toy_trained.adapted(base, seed=9), load_tokenizer(base), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -8,12 +8,12 @@ import torch
 
 from qa_data.manifest import Clip, write_manifest
 from qa_data.schema import QuestionError, write_public_json, write_questions
-from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.data import Collator, LessonError, load_questions, name_sets, pad_batch
 from sefar_mllm.demo.tokenizer import make_tokenizer
-from sefar_mllm.lessons import Lessons, lesson, refuse_too_long
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import IGNORE, EncodedPrompt
-from sefar_mllm.token_cache import CacheError, TokenCache
+from sefar_mllm.tokens.cache import CacheError, TokenCache
+from sefar_mllm.training.lessons import Lessons, lesson, refuse_too_long
 from tests.oracles import toy_llm
 
 

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from sefar_mllm.adapters import add_adapters
-from sefar_mllm.bootstrap import Interval
-from sefar_mllm.checkpoint import assemble, load_tokenizer
 from sefar_mllm.config import EvaluateConfig
-from sefar_mllm.diagnostics import Diagnosis
-from sefar_mllm.evaluate import (
+from sefar_mllm.evaluation.bootstrap import Interval
+from sefar_mllm.evaluation.diagnostics import Diagnosis
+from sefar_mllm.evaluation.evaluate import (
     control,
     diagnose_file,
     open_tokens,
@@ -19,10 +18,11 @@ from sefar_mllm.evaluate import (
     text_scored,
     write_metrics,
 )
-from sefar_mllm.plots import plot_set
-from sefar_mllm.predict import PredictionError, read_predictions
-from sefar_mllm.tables import diagnosis_table, part_table, score_table
-from sefar_mllm.token_cache import CacheError
+from sefar_mllm.evaluation.plots import plot_set
+from sefar_mllm.evaluation.tables import diagnosis_table, part_table, score_table
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
+from sefar_mllm.scoring.predict import PredictionError, read_predictions
+from sefar_mllm.tokens.cache import CacheError
 from tests.oracles import toy_llm
 from tests.oracles.toy_answers import made
 

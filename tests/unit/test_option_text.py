@@ -3,15 +3,15 @@ from dataclasses import replace
 import pytest
 
 from sefar_mllm.adapters import add_adapters, composite
-from sefar_mllm.checkpoint import assemble, load_tokenizer
-from sefar_mllm.option_text import (
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
+from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn
+from sefar_mllm.scoring.option_text import (
     TextScore,
     choices,
     option_text_log_probs,
     option_text_scores,
     pointwise_information,
 )
-from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn
 from tests.oracles import toy_llm
 from tests.oracles.letters import encoded, sharpen, text_log_probs_alone
 

@@ -4,10 +4,10 @@ import random
 import numpy as np
 import pytest
 
-from sefar_mllm.bootstrap import draw_sources
-from sefar_mllm.paired import compare, line_up, mcnemar
-from sefar_mllm.predict import PredictionError
-from sefar_mllm.summary import summarize
+from sefar_mllm.evaluation.bootstrap import draw_sources
+from sefar_mllm.evaluation.paired import compare, line_up, mcnemar
+from sefar_mllm.evaluation.summary import summarize
+from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made
 

@@ -3,7 +3,12 @@ from dataclasses import replace
 import pytest
 
 from qa_data.manifest import Clip
-from sefar_mllm.parts import named_parts, prior_adversarial, right_text_twice, unseen_sources
+from sefar_mllm.evaluation.parts import (
+    named_parts,
+    prior_adversarial,
+    right_text_twice,
+    unseen_sources,
+)
 from tests.oracles import toy_llm
 
 FIRST, SECOND, THIRD, FOURTH = toy_llm.TEXTS

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sefar_mllm.adapters import add_adapters, composite
-from sefar_mllm.checkpoint import assemble, load_tokenizer
-from sefar_mllm.letters import letter_logits
-from sefar_mllm.predict import (
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
+from sefar_mllm.prompt import marker_ids
+from sefar_mllm.scoring.letters import letter_logits
+from sefar_mllm.scoring.predict import (
     Prediction,
     PredictionError,
     as_prediction,
@@ -20,7 +21,6 @@ from sefar_mllm.predict import (
     read_predictions,
     write_predictions,
 )
-from sefar_mllm.prompt import marker_ids
 from tests.oracles import toy_llm
 from tests.oracles.letters import letter_logits_alone, letter_logits_padded, sharpen
 

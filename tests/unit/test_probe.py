@@ -14,9 +14,9 @@ from sefar_mllm.config import ProbeConfig
 from sefar_mllm.encoders import ENCODERS, pool
 from sefar_mllm.encoders.probe import on_top, read_probe
 from sefar_mllm.encoders.probe_fit import fit_probe, map_cache, save_probe
-from sefar_mllm.features import token_key
-from sefar_mllm.token_cache import CacheError, TokenCache
-from sefar_mllm.token_writer import write_tokens
+from sefar_mllm.tokens.cache import CacheError, TokenCache
+from sefar_mllm.tokens.features import token_key
+from sefar_mllm.tokens.writer import write_tokens
 from tests.oracles import image_folders as toy
 
 LABELS = (3, 5, 9)  # class numbers with gaps

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.demo.tokenizer import make_tokenizer
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import (
     IGNORE,
     Turn,

@@ -8,11 +8,11 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sefar_mllm import quantize
 from sefar_mllm.adapters import adapter_dtype
-from sefar_mllm.checkpoint import FolderError, assemble, load_trained
-from sefar_mllm.merge import merge
+from sefar_mllm.folders.checkpoint import FolderError, assemble, load_trained
+from sefar_mllm.folders.merge import merge
+from sefar_mllm.folders.self_check import precision
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
-from sefar_mllm.probe import precision
 from tests.oracles import toy_llm, toy_trained
 
 LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

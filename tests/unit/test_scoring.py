@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sefar_mllm.scoring import (
+from sefar_mllm.scoring.rotations import (
     option_log_probs,
     option_probs,
     parse_letter,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.paired import compare
-from sefar_mllm.predict import PredictionError
-from sefar_mllm.seeds import _draw_runs, compare_seeds, over_seeds
-from sefar_mllm.summary import summarize
+from sefar_mllm.evaluation.paired import compare
+from sefar_mllm.evaluation.seeds import _draw_runs, compare_seeds, over_seeds
+from sefar_mllm.evaluation.summary import summarize
+from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made, predictions
 

@@ -6,7 +6,7 @@ from transformers import LlamaConfig
 
 from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
-from sefar_mllm.shared_prefix import branch_mask, common_length, hidden_states, join
+from sefar_mllm.scoring.shared_prefix import branch_mask, common_length, hidden_states, join
 from tests.oracles.letters import sharpen
 
 VIDEO = 50  # the placeholder: one behind the vocabulary

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sefar_mllm.adapters import add_adapters, composite
-from sefar_mllm.checkpoint import assemble, load_tokenizer
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
 from sefar_mllm.prompt import Turn, question_text
-from sefar_mllm.spoken import SpokenAnswer, as_answer, failure_rate, spoken_answers
+from sefar_mllm.scoring.spoken import SpokenAnswer, as_answer, failure_rate, spoken_answers
 from tests.oracles import toy_llm
 from tests.oracles.letters import encoded, sharpen
 

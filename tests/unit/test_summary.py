@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.bootstrap import draw_sources, mean
-from sefar_mllm.predict import PredictionError
-from sefar_mllm.summary import summarize
+from sefar_mllm.evaluation.bootstrap import draw_sources, mean
+from sefar_mllm.evaluation.summary import summarize
+from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles.toy_answers import made
 
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sefar_mllm import token_cache, token_writer
-from sefar_mllm.token_cache import CacheError, TokenCache, check_keys, read_places
-from sefar_mllm.token_shards import write_shard
-from sefar_mllm.token_writer import write_tokens
+from sefar_mllm.tokens import cache, writer
+from sefar_mllm.tokens.cache import CacheError, TokenCache, check_keys, read_places
+from sefar_mllm.tokens.shards import write_shard
+from sefar_mllm.tokens.writer import write_tokens
 
 KEY = {"format": 2, "encoder": "sefar", "digest": "abc", "moments": [0.25, 0.5, 0.75], "dim": 5,
        "grid": 2, "frame_order": "in_order"}  # fmt: skip
@@ -32,7 +32,7 @@ def tokens(count, first=0):
 @pytest.fixture
 def whole(tmp_path, monkeypatch):
     """Seven clips in three shards."""
-    monkeypatch.setattr(token_writer, "SHARD_CLIPS", 3)
+    monkeypatch.setattr(writer, "SHARD_CLIPS", 3)
     write_tokens(tmp_path, KEY, ORIGIN, spans(7), tokens(7))
     return tmp_path
 
@@ -144,7 +144,7 @@ def test_names_that_were_swapped_are_refused(whole):
 
 def forge(path, *, rows=None, **changes):
     """A shard whose hash is right and whose content is not."""
-    from sefar_mllm.token_shards import content_hash
+    from sefar_mllm.tokens.shards import content_hash
 
     head, found = written(path)
     rows = found if rows is None else rows
@@ -280,4 +280,4 @@ def test_a_key_with_a_field_more_is_another_key():
 
 
 def test_the_format_is_the_one_of_the_keys():
-    assert token_cache.FORMAT == KEY["format"]
+    assert cache.FORMAT == KEY["format"]

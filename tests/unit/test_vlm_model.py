@@ -2,12 +2,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from sefar_mllm.checkpoint import assemble, load_tokenizer
 from sefar_mllm.data import pad_batch
+from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
 from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
-from sefar_mllm.predict import positions
 from sefar_mllm.prompt import Turn, encode_conversation
+from sefar_mllm.scoring.predict import positions
 from tests.oracles import toy_llm, toy_trained
 
 
@@ -155,6 +155,30 @@ def test_only_the_asked_positions_get_logits(model, tokenizer):
     full = model(input_ids=ids, video_tokens=video(1)).logits
     last = model(input_ids=ids, video_tokens=video(1), logits_to_keep=1).logits
     torch.testing.assert_close(full[:, -1:], last)
+
+
+@pytest.mark.parametrize("count", [None, 7])
+def test_in_training_what_is_labeled_alone_gets_logits_and_nothing_else_changes(
+    model, tokenizer, count
+):
+    ids = torch.tensor([prompt(model, tokenizer).ids] * 2)
+    ids[1, -5:] += 1
+    labels = torch.full_like(ids, -100)
+    labels[0, -3:], labels[1, -1] = ids[0, -3:], ids[1, -1]
+    logits = model(input_ids=ids, video_tokens=video(2)).logits
+    # By hand: what stands before a labeled id is to predict it.
+    chosen = [(row, place) for row, place in (labels >= 0).nonzero().tolist()]
+    log_probs = torch.stack([logits[r, p - 1].log_softmax(-1)[ids[r, p]] for r, p in chosen])
+    expected = -log_probs.sum() / (count or len(chosen))
+    weights = [model.lm_head.weight, model.model.multi_modal_projector.up.weight]
+    gradients = torch.autograd.grad(expected, weights)
+    model.train()
+    told = model(input_ids=ids, video_tokens=video(2), labels=labels, num_items_in_batch=count)
+    model.eval()
+    assert told.logits.shape == (4, model.config.text_config.vocab_size)
+    torch.testing.assert_close(told.loss, expected)
+    for got, wanted in zip(torch.autograd.grad(told.loss, weights), gradients, strict=True):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_the_auto_classes_know_the_model(model, tmp_path):

@@ -1,0 +1,1 @@
+"""Predictions -> numbers, their intervals, their pictures."""

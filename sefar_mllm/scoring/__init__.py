@@ -1,0 +1,1 @@
+"""Questions with tokens -> which option a model chooses."""

@@ -1,0 +1,1 @@
+"""Questions with tokens -> a fine-tuned model."""
