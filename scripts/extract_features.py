@@ -31,7 +31,7 @@ def main(settings: ExtractConfig) -> None:
     from sefar_core.runs.interruption import Interrupted
     from sefar_core.runs.lock import RunFolderBusy
     from sefar_core.runs.ranks import StoppedByAnother
-    from sefar_mllm.encoders import ENCODERS
+    from sefar_mllm.encoders import ENCODERS, shown_at
     from sefar_mllm.tokens.cache import CacheError
     from sefar_mllm.tokens.features import extract
 
@@ -42,6 +42,8 @@ def main(settings: ExtractConfig) -> None:
         clips = [clip for split in settings.splits for clip in by_split(manifest, split)]
         build = ENCODERS[settings.encoder]
         encoder = build(settings.encoder_dir, seed=settings.seed, device=str(accelerator.device))
+        if settings.moments_of is not None:
+            encoder = shown_at(encoder, ENCODERS["sefar"](settings.moments_of).moments)
         fresh = extract(
             clips,
             settings.video_root,

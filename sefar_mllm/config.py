@@ -35,9 +35,13 @@ class ExtractConfig:
     encoder: EncoderName
     """Which encoder; a key of `encoders.ENCODERS`."""
     encoder_dir: Path
-    """Run folder or encoder folder of the recognizer; controls take its architecture."""
+    """Run folder or encoder folder of the recognizer, whose architecture controls take; for clip
+    and eva a folder of their weights, for a probe what fit_probe.py wrote."""
     out: Path
     """Folder of the token cache."""
+    moments_of: Path | None = None
+    """Recognizer whose moments clip or eva is shown, if it was trained on others than the centers
+    of equal segments."""
     splits: tuple[Literal["labeled", "unlabeled", "val", "test"], ...] = ("labeled", "val", "test")
     """Splits whose clips are encoded."""
     grid: int = 2

@@ -18,7 +18,7 @@ from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.chat.conversation import Conversation
 from sefar_mllm.chat.guarded_video import Footage, read_frames, read_frames_apart
 from sefar_mllm.config import ChatLimits
-from sefar_mllm.encoders import ENCODERS, Encoder, pool
+from sefar_mllm.encoders import ENCODERS, Encoder, pool, shown_at
 from sefar_mllm.folders.checkpoint import load_trained
 from sefar_mllm.tokens.cache import check_keys
 from sefar_mllm.tokens.features import token_key
@@ -152,5 +152,7 @@ def load_encoder_of(
     key, origin = known["key"], known["origin"]
     folder = Path(encoder_dir or origin["folder"])
     encoder = ENCODERS[key["encoder"]](folder, seed=origin["seed"], device=device)
+    if encoder.any_moments:
+        encoder = shown_at(encoder, key["moments"])
     check_keys(token_key(encoder, key["grid"]), key, where=str(folder), who="the fine-tuned model")
     return encoder

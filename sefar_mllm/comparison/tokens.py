@@ -13,7 +13,7 @@ from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.plan import FOLDER_OF, SHOWINGS, TRAININGS, training
 from sefar_mllm.comparison.records import finish, finished
 from sefar_mllm.config import ProbeConfig
-from sefar_mllm.encoders import ENCODERS
+from sefar_mllm.encoders import ENCODERS, shown_at
 from sefar_mllm.encoders.probe import read_probe
 from sefar_mllm.encoders.probe_fit import fit_probe, map_cache, save_probe
 from sefar_mllm.tokens.cache import TokenCache, read_index
@@ -78,6 +78,8 @@ def fill(
         return read_index(folder)["key"]
     source = getattr(config, FOLDER_OF[job.encoder])
     encoder = ENCODERS[job.encoder](source, seed=job.seed, device=device)
+    if encoder.any_moments:
+        encoder = shown_at(encoder, ENCODERS["sefar"](config.sefar).moments)
     grid = config.grid if job.encoder not in UNMATCHED else 1
     extract(clips, config.video_root, encoder, folder, grid=grid, frame_order=job.order)
     return read_index(folder)["key"]

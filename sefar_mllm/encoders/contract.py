@@ -1,8 +1,8 @@
 """What an encoder is, how its tokens are pooled, and which encoders may be compared."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Encoder:
         origin: folder and seed that it was made from.
         encode: frames UInt8 (batch frame height width channel), RGB and upright, to tokens
             (batch frame row column dim) on the CPU.
+        any_moments: it sees each frame by itself and may be shown other moments than these.
     """
 
     name: str
@@ -35,16 +36,38 @@ class Encoder:
     dim: int
     origin: dict[str, Any]
     encode: Callable[[UInt8[Tensor, "batch frame height width 3"]], FrameTokens]
+    any_moments: bool = False
 
     def key(self, grid: int) -> dict[str, Any]:
         """What a cache of tokens, pooled to grid x grid, must agree on."""
         return {
             "encoder": self.name,
             "digest": self.digest,
-            "moments": [round(moment, 6) for moment in self.moments],
+            "moments": list(told(self.moments)),
             "dim": self.dim,
             "grid": grid,
         }
+
+
+def told(moments: Sequence[float]) -> tuple[float, ...]:
+    """Moments as keys tell them, to a millionth of the clip."""
+    return tuple(round(moment, 6) for moment in moments)
+
+
+def shown_at(encoder: Encoder, moments: Sequence[float]) -> Encoder:
+    """The encoder, to be shown these moments: those of another, so that the two can be compared.
+
+    Raises:
+        ValueError: it is made for moments of its own.
+    """
+    if told(moments) == told(encoder.moments):
+        return encoder
+    if not encoder.any_moments:
+        raise ValueError(
+            f"{encoder.name} is made for the moments {list(told(encoder.moments))}, and cannot be "
+            f"shown {list(told(moments))}; compare networks of the same sampling"
+        )
+    return replace(encoder, moments=told(moments))
 
 
 def pool(tokens: FrameTokens, grid: int) -> Float[Tensor, "batch frame {grid} {grid} dim"]:

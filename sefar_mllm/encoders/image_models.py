@@ -116,6 +116,7 @@ def _image_encoder(published: ImageModel, folder: Path, seed: int, device: str) 
         dim=model.embed_dim,
         origin=origin_of(folder, seed),
         encode=encode,
+        any_moments=True,
     )
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from qa_data.manifest import Clip, write_manifest  # noqa: E402
 from sefar_core.checkpoint import build_model, save_encoder  # noqa: E402
 from sefar_core.config import ModelConfig  # noqa: E402
-from sefar_mllm import features  # noqa: E402
+from sefar_mllm.tokens import features  # noqa: E402
 from sefar_mllm.tokens.cache import CacheError, TokenCache  # noqa: E402
 from sefar_mllm.tokens.shards import read_head  # noqa: E402
 from tests.oracles.videos import write_video  # noqa: E402

@@ -7,8 +7,8 @@ import torch
 
 import sefar_mllm
 from sefar_core.data.video import VideoReadError
-from sefar_mllm import assistant as module
 from sefar_mllm.adapters import composite
+from sefar_mllm.chat import assistant as module
 from sefar_mllm.chat.assistant import load_encoder_of
 from sefar_mllm.chat.conversation import printable
 from sefar_mllm.chat.guarded_video import Footage

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_mllm import conversation as module
 from sefar_mllm.adapters import composite
+from sefar_mllm.chat import conversation as module
 from sefar_mllm.chat.conversation import ChatError, Conversation, printable
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.prompt import Turn

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sefar_core.checkpoint import refuse_misfits
+from sefar_core.checkpoint import build_model, refuse_misfits, save_encoder
+from sefar_core.config import ModelConfig
 from sefar_core.sampling import center_fractions
-from sefar_mllm.encoders import ENCODERS, pool
+from sefar_mllm.encoders import ENCODERS, pool, shown_at
 from sefar_mllm.encoders.image_models import CLIP, EVA, build
 from sefar_mllm.encoders.weight_folders import read_folder
 from tests.oracles import image_folders as toy
@@ -184,3 +186,24 @@ def test_tokens_pool_to_any_grid_that_they_fill(folders):
     tokens = ENCODERS["clip"](folders["clip"]).encode(telltale_frames(batch=1))
     assert pool(tokens, 2).shape == (1, 8, 2, 2, 16)
     torch.testing.assert_close(pool(tokens, 1)[:, :, 0, 0], tokens.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_an_image_model_is_shown_the_moments_of_another(folders, name):
+    encoder = ENCODERS[name](folders[name])
+    moved = shown_at(encoder, [0.1, 1 / 3, 0.7])
+    assert moved.key(2)["moments"] == [0.1, 0.333333, 0.7] == list(moved.moments)
+    assert shown_at(moved, encoder.moments).key(2) == encoder.key(2)
+    frames = telltale_frames()
+    torch.testing.assert_close(moved.encode(frames), encoder.encode(frames))
+
+
+def test_a_recognizer_keeps_the_moments_that_it_was_trained_on(tmp_path):
+    settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
+    local = replace(settings, sampling="local_window")
+    for config, folder in ((settings, tmp_path / "a"), (local, tmp_path / "b")):
+        save_encoder(build_model(config, 4), config, folder)
+    plain, other = (ENCODERS["sefar"](tmp_path / which) for which in "ab")
+    assert shown_at(plain, plain.moments) is plain
+    with pytest.raises(ValueError, match=r"made for the moments .*compare networks of the same"):
+        shown_at(plain, other.moments)

@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
-from sefar_mllm import merge as merging
 from sefar_mllm.adapters import composite
 from sefar_mllm.data import pad_batch
+from sefar_mllm.folders import merge as merging
 from sefar_mllm.folders.checkpoint import FolderError, load_tokenizer, load_trained
 from sefar_mllm.folders.merge import merge
 from sefar_mllm.prompt import Turn, encode_conversation

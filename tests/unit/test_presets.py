@@ -56,6 +56,10 @@ def test_the_released_run_differs_from_the_paper_s_in_these_settings_alone():
     }  # fmt: skip
 
 
+def test_the_recommended_run_differs_from_the_paper_s_in_when_frames_are_taken_alone():
+    assert changes("recommended") == {"model.sampling": "local_window"}
+
+
 @pytest.mark.parametrize("name", WORDS)
 def test_every_word_makes_settings_alone_and_every_other_on_the_demo(name):
     assert isinstance(preset(name), TrainConfig)
