@@ -3,7 +3,7 @@
 # make lint        style and types alone
 # make bench       the step, the loader, the readers and the language model against their rivals, on a CPU
 # make bench-gpu   on a GPU: time of a step, clips a second, MFU, memory, the share of the loader; Vicuna-7B's
-#                  LoRA step, scoring and chat
+#                  LoRA step, scoring and chat; without one, the arithmetic of both
 # make evidence    what each part of the method brings on the synthetic set; hours on two cores
 # Each makes .venv if it is missing. PYTHON picks the interpreter, 3.11 or newer.
 
@@ -37,8 +37,8 @@ bench: .venv/installed
 
 bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step --out $(RESULTS)
-	$(BIN)/python -m benchmarks.stall --out $(RESULTS)
 	$(BIN)/python -m benchmarks.gpu_mllm --out $(RESULTS)
+	$(BIN)/python -m benchmarks.stall --out $(RESULTS)
 
 evidence: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence run

@@ -8,13 +8,13 @@ and recomputing; the public schedule (public_schedule.py) runs in fp32 with TF32
 is forward, backward, optimizer and teacher. MFU counts the operations that ours needs (a multiply-
 add is two) against the measured and the data sheet's bf16 rate of an H200; the public schedule is
 given the same count, since it makes the same thing. Variants that do not fit into memory say so.
+The operations are counted first, on any machine; without CUDA the rest reads "not measured".
 """
 
-import json
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,9 +22,11 @@ from typing import Literal, NamedTuple
 import tyro
 
 from benchmarks.ssl_step import NUM_CLASSES, random_batch
+from benchmarks.timing import report
 
 MEASURED_FLOPS = 790e12
 DATA_SHEET_FLOPS = 989e12
+GOAL = "goal: at least 40.0 % MFU of 790 TFLOP/s for vit_b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,6 @@ class Figures(NamedTuple):
     """What one variant did with one batch."""
 
     seconds: list[float]
-    gflop: float
     memory_gib: float | None
 
 
@@ -93,15 +94,15 @@ def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> 
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
-    return Figures(seconds, labeled * gflop_a_labeled_clip(network, settings.device), memory)
+    return Figures(seconds, memory)
 
 
 @cache
-def gflop_a_labeled_clip(network: str, device: str) -> float:
-    """Work of our step for a labeled clip and its three unlabeled ones."""
+def gflop_a_labeled_clip(network: str, *, public: bool) -> float:
+    """Operations of a step on a labeled clip and its three unlabeled ones, counted on the CPU."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    step = whole_step(network, Variant("counted"), 1, device)
+    step = whole_step(network, Variant("counted", public=public), 1, "cpu")
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() / 1e9
@@ -152,40 +153,71 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str):
     return step
 
 
-def main(settings: GpuStep) -> None:
+def count(settings: GpuStep) -> Iterator[tuple[str, dict[str, object]]]:
+    """A line of the table of operations for each network, and its figures."""
+    yield "| network | GFLOP, ours | public | ratio | ms at 790 TFLOP/s by labeled clips |", {}
+    yield "|---|---|---|---|---|", {}
+    for network in settings.networks:
+        ours, public = (gflop_a_labeled_clip(network, public=public) for public in (False, True))
+        least = ", ".join(f"{n}: {1e12 * n * ours / MEASURED_FLOPS:.1f}" for n in settings.labeled)
+        yield (
+            f"| {network} | {ours:,.0f} | {public:,.0f} | {public / ours:.2f} | {least} |",
+            {f"{network}, GFLOP, ours": ours, f"{network}, GFLOP, public": public},
+        )
+
+
+def time_all(settings: GpuStep) -> Iterator[tuple[str, dict[str, object]]]:
+    """A line of the table of times for each network, batch and variant, and its figures."""
     import torch
 
-    from sefar_core.runs.folder import surroundings
-
-    found: dict[str, dict] = {}
-    print("| network, labeled clips | variant | ms a step | clips/s | MFU, 790 | MFU, 989 | GiB |")
-    print("|---|---|---|---|---|---|---|")
+    yield (
+        "| network, labeled clips | variant | ms a step | clips/s | MFU, 790 | MFU, 989 | GiB |",
+        {},
+    )
+    yield "|---|---|---|---|---|---|---|", {}
     for network in settings.networks:
         for labeled in settings.labeled:
             for variant in VARIANTS:
-                name = f"{network}, {labeled}"
+                name = f"{network}, {labeled} | {variant.name}"
                 try:
                     figures = measure(network, variant, labeled, settings)
                 except torch.cuda.OutOfMemoryError:
-                    print(f"| {name} | {variant.name} | does not fit | | | | |", flush=True)
+                    yield f"| {name} | does not fit | | | | |", {}
                     continue
-                found.setdefault(name, {})[variant.name] = figures._asdict()
-                middle = statistics.median(figures.seconds)
-                rate = figures.gflop * 1e9 / middle
-                held = f"{figures.memory_gib:.1f}" if figures.memory_gib else "-"
-                print(
-                    f"| {name} | {variant.name} | {1e3 * middle:.1f} | {4 * labeled / middle:.0f} "
-                    f"| {rate / MEASURED_FLOPS:.1%} | {rate / DATA_SHEET_FLOPS:.1%} | {held} |",
-                    flush=True,
-                )
-    if settings.out is not None:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        facts = surroundings()
-        if settings.device == "cuda":
-            facts["gpu"] = torch.cuda.get_device_name()
-        path = settings.out / f"{date.today()}-gpu-step.json"
-        path.write_text(json.dumps({"figures": found, **facts}, indent=1) + "\n")
-        print(f"written: {path}")
+                yield f"| {name} | {told(network, labeled, figures)} |", {name: figures._asdict()}
+
+
+def told(network: str, labeled: int, figures: Figures) -> str:
+    """Milliseconds, clips a second, both MFUs and memory, as cells of a table."""
+    middle = statistics.median(figures.seconds)
+    rate = labeled * gflop_a_labeled_clip(network, public=False) * 1e9 / middle
+    held = f"{figures.memory_gib:.1f}" if figures.memory_gib else "-"
+    return (
+        f"{1e3 * middle:.1f} | {4 * labeled / middle:.0f} "
+        f"| {rate / MEASURED_FLOPS:.1%} | {rate / DATA_SHEET_FLOPS:.1%} | {held}"
+    )
+
+
+def main(settings: GpuStep) -> None:
+    import torch
+
+    lines = ["Operations of a step for each labeled clip with its three unlabeled ones:", ""]
+    found: dict[str, object] = {}
+    for line, figures in count(settings):
+        lines.append(line)
+        found |= figures
+    lines += ["", GOAL, ""]
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        lines.append("Times, MFU and memory: not measured, this machine has no CUDA device.")
+    else:
+        for line, figures in time_all(settings):
+            print(line, flush=True)
+            lines.append(line)
+            found |= figures
+    if settings.device == "cuda" and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        lines += ["", f"GPU: {found['gpu']}"]
+    report("gpu-step", lines, found, settings.out)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ def over(steps: list[dict[str, float]]) -> dict[str, float]:
 
 
 def main(settings: Stall) -> None:
+    import torch
+
+    if not torch.cuda.is_available() and set(settings.presets) != {"demo"}:
+        print("stall: not measured, this machine has no CUDA device; --presets demo is a dry run")
+        return
     lines = [
         f"{settings.workers} loader processes, {settings.steps} steps of {settings.clips} clips\n",
         "| preset | frames from | s a step | clips/s | stall |",
