@@ -6,7 +6,8 @@
 
 Training and scoring read the cache and never open a video. The same command again goes on where a
 run stopped, on as many processes as you like, and adds what is missing; a folder with the tokens of
-another encoder, sampling or frame order is refused. runs.jsonl in it says what ran.
+another encoder, sampling or frame order is refused, and so is one whose videos have another size
+than they had. runs.jsonl in it says what ran.
 
 The controls `random` and `constant` take the architecture of the recognizer in --encoder-dir.
 `--frame-order reversed`, `shuffled` or `middle` shows the frames otherwise: what an encoder loses
@@ -31,7 +32,7 @@ def main(settings: ExtractConfig) -> None:
     from sefar_core.runs.interruption import Interrupted
     from sefar_core.runs.lock import RunFolderBusy
     from sefar_core.runs.ranks import StoppedByAnother
-    from sefar_mllm.encoders import ENCODERS, shown_at
+    from sefar_mllm.encoders import ENCODERS, recognizer_moments, shown_at
     from sefar_mllm.tokens.cache import CacheError
     from sefar_mllm.tokens.features import extract
 
@@ -43,7 +44,7 @@ def main(settings: ExtractConfig) -> None:
         build = ENCODERS[settings.encoder]
         encoder = build(settings.encoder_dir, seed=settings.seed, device=str(accelerator.device))
         if settings.moments_of is not None:
-            encoder = shown_at(encoder, ENCODERS["sefar"](settings.moments_of).moments)
+            encoder = shown_at(encoder, recognizer_moments(settings.moments_of))
         fresh = extract(
             clips,
             settings.video_root,
@@ -64,6 +65,8 @@ def main(settings: ExtractConfig) -> None:
     if accelerator.is_main_process:
         kept = f", {len(clips) - fresh} were there already" if fresh < len(clips) else ""
         print(f"{settings.out}: encoded {fresh} clips{kept}")
+        if "weights" in encoder.origin:
+            print(f"{encoder.name}: {encoder.origin['weights']}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ All see the same moments of a clip, the centers of its equal segments in the ord
 the recognizer takes others, which image models are then shown too (`shown_at`). Each scales, crops
 and normalizes the frames for itself. `ENCODERS[name](folder)` makes one: contract.py says what it
 gives, recognizer.py has SeFAR's, its twin without SeFAR, what its classifier sees and the controls,
-image_models.py CLIP and EVA-CLIP, probe.py these two with a map that learned from the same labels
+image_models.py CLIP and EVA-CLIP as published.py
+knows them, probe.py these two with a map that learned from the same labels
 as SeFAR.
 """
 
@@ -16,13 +17,21 @@ from sefar_mllm.encoders.probe import clip_probe, eva_probe
 from sefar_mllm.encoders.recognizer import (
     constant,
     random,
+    recognizer_moments,
     sefar,
     sefar_elements,
     sefar_fused,
     supervised,
 )
 
-__all__ = ["ENCODERS", "Encoder", "pool", "refuse_unequal_moments", "shown_at"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "pool",
+    "recognizer_moments",
+    "refuse_unequal_moments",
+    "shown_at",
+]
 
 ENCODERS: Mapping[str, Callable[..., Encoder]] = {
     build.__name__: build

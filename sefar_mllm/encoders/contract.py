@@ -1,6 +1,7 @@
 """What an encoder is, how its tokens are pooled, and which encoders may be compared."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,11 @@ class Encoder:
 
     Attributes:
         name: key of `ENCODERS`.
-        digest: hash of the weights and of everything else that changes the tokens.
+        digest: hash of the weights, the architecture and all else that changes the tokens.
         moments: fractions of the clip, in [0, 1) and ascending, that it is to be shown.
         dim: width of a token.
-        origin: folder and seed that it was made from.
+        origin: folder and seed that it was made from; of image models `weights`, too: what is
+            known of their authenticity, in words that belong beside every number they give.
         encode: frames UInt8 (batch frame height width channel), RGB and upright, to tokens
             (batch frame row column dim) on the CPU.
         any_moments: it sees each frame by itself and may be shown other moments than these.
@@ -43,31 +45,28 @@ class Encoder:
         return {
             "encoder": self.name,
             "digest": self.digest,
-            "moments": list(told(self.moments)),
+            "moments": list(self.moments),
             "dim": self.dim,
             "grid": grid,
         }
 
 
-def told(moments: Sequence[float]) -> tuple[float, ...]:
-    """Moments as keys tell them, to a millionth of the clip."""
-    return tuple(round(moment, 6) for moment in moments)
-
-
 def shown_at(encoder: Encoder, moments: Sequence[float]) -> Encoder:
-    """The encoder, to be shown these moments: those of another, so that the two can be compared.
+    """The encoder, to be shown exactly these moments: those of another, so that the two can be
+    compared. Rounded ones could show the frame before.
 
     Raises:
         ValueError: it is made for moments of its own.
     """
-    if told(moments) == told(encoder.moments):
+    moments = tuple(moments)
+    if moments == encoder.moments:
         return encoder
     if not encoder.any_moments:
         raise ValueError(
-            f"{encoder.name} is made for the moments {list(told(encoder.moments))}, and cannot be "
-            f"shown {list(told(moments))}; compare networks of the same sampling"
+            f"{encoder.name} is made for the moments {list(encoder.moments)}, and cannot be shown "
+            f"{list(moments)}; compare networks of the same sampling"
         )
-    return replace(encoder, moments=told(moments))
+    return replace(encoder, moments=moments)
 
 
 def pool(tokens: FrameTokens, grid: int) -> Float[Tensor, "batch frame {grid} {grid} dim"]:
@@ -125,9 +124,14 @@ def origin_of(folder: Path, seed: int) -> dict[str, Any]:
     return {"folder": str(folder), "seed": seed}
 
 
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """A hash of names, shapes and values, short enough to read."""
-    total = hashlib.sha256()
+def digest_of(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
+    """A hash of tensors (names, shapes and values) and settings, short enough to read.
+
+    Args:
+        state: the weights.
+        settings: what they do not tell, such as the number of heads; must be JSON.
+    """
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())

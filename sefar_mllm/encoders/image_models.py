@@ -4,11 +4,11 @@ Sources: CLIP ViT-L/14 (Radford et al. 2021, arXiv:2103.00020) and EVA-CLIP ViT-
 2023, arXiv:2303.15389), both as timm has them. Tokens are the patches of the second to last block,
 without the class token and without the last layer norm, as LLaVA and BLIP-2 take them. As for the
 recognizer, a frame's short side is scaled to the model's size and the central square is seen; timm
-would cut off EVA's outer tenth. Weights come from a folder, and without them there is no encoder.
+would cut off EVA's outer tenth. Weights come from a folder, and without them there is no encoder;
+published.py says which may go by these names.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +18,22 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefar_core.checkpoint import CheckpointError, refuse_misfits
+from sefar_core.checkpoint import refuse_misfits
 from sefar_core.shapes import FrameTokens
 from sefar_mllm.encoders.contract import Encoder, digest_of, origin_of
+from sefar_mllm.encoders.published import (
+    CLIP,
+    EVA,
+    ImageModel,
+    refuse_other_activation,
+    refuse_other_model,
+    refuse_untrained,
+    unverified,
+)
 from sefar_mllm.encoders.weight_folders import WeightFolder, read_folder
 
 NUM_FRAMES = 8
 MOMENTS = tuple((segment + 0.5) / NUM_FRAMES for segment in range(NUM_FRAMES))
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """The activation that OpenAI trained CLIP with."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageModel:
-    """A published image model.
-
-    Attributes:
-        name: key of `ENCODERS`.
-        architecture: timm's name of the network.
-        tag: timm's name of what the weights were trained on.
-        activation: what the network was trained with.
-        wanted: what the user is to put into the folder.
-    """
-
-    name: str
-    architecture: str
-    tag: str
-    activation: Callable[[Tensor], Tensor]
-    wanted: str
-
-
-CLIP = ImageModel(
-    name="clip",
-    architecture="vit_large_patch14_clip_quickgelu_224",
-    tag="openai",
-    activation=quick_gelu,
-    wanted="config.json, preprocessor_config.json and model.safetensors of the hub's "
-    "openai/clip-vit-large-patch14, or config.json and model.safetensors of timm's "
-    "vit_large_patch14_clip_quickgelu_224.openai",
-)
-EVA = ImageModel(
-    name="eva",
-    architecture="eva_giant_patch14_clip_224",
-    tag="laion400m",
-    activation=F.gelu,
-    wanted="config.json and model.safetensors of the hub's "
-    "timm/eva_giant_patch14_clip_224.laion400m, or open_clip_config.json and "
-    "open_clip_model.safetensors of timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k",
-)
 
 
 def clip(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
@@ -82,7 +47,7 @@ def clip(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     Raises:
         CheckpointError: the folder lacks them, or they are another model's.
     """
-    return _image_encoder(CLIP, folder, seed, device)
+    return image_encoder(CLIP, folder, seed=seed, device=device)
 
 
 def eva(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
@@ -90,15 +55,24 @@ def eva(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
     See `clip`.
     """
-    return _image_encoder(EVA, folder, seed, device)
+    return image_encoder(EVA, folder, seed=seed, device=device)
 
 
-def _image_encoder(published: ImageModel, folder: Path, seed: int, device: str) -> Encoder:
+def image_encoder(
+    published: ImageModel, folder: Path, *, seed: int = 0, device: str = "cpu"
+) -> Encoder:
+    """The encoder of a published image model. See `clip`.
+
+    Args:
+        published: which; what its settings say is what a folder must hold.
+        folder: settings and weights.
+        seed: not used.
+        device: where it runs.
+    """
     found = read_folder(folder, published.wanted)
-    _check_published(published, found)
     model = _load(published, found).to(device)
-    color_scale = torch.tensor([found.mean, found.std])
-    mean, std = color_scale.view(2, 3, 1, 1).to(device)
+    mean, std = torch.tensor([found.mean, found.std]).view(2, 3, 1, 1).to(device)
+    settings = {"architecture": published.architecture, **published.sizes}
 
     @torch.inference_mode()
     def encode(frames: UInt8[Tensor, "batch frame height width 3"]) -> FrameTokens:
@@ -111,10 +85,10 @@ def _image_encoder(published: ImageModel, folder: Path, seed: int, device: str) 
 
     return Encoder(
         name=published.name,
-        digest=digest_of({**used_state(model), "color scale": color_scale}),
+        digest=digest_of(used_state(model), settings | {"mean": found.mean, "std": found.std}),
         moments=MOMENTS,
         dim=model.embed_dim,
-        origin=origin_of(folder, seed),
+        origin=origin_of(folder, seed) | {"weights": unverified(found.file)},
         encode=encode,
         any_moments=True,
     )
@@ -153,70 +127,25 @@ def build(published: ImageModel, sizes: Mapping[str, Any]) -> Any:
 
     Args:
         published: which.
-        sizes: arguments of the architecture that differ from the published ones.
+        sizes: arguments of the architecture that a folder sets besides.
     """
     import timm  # which takes seconds
 
     with torch.random.fork_rng(devices=[]):
         return timm.create_model(
-            published.architecture, pretrained=False, **{**sizes, "num_classes": 0}
+            published.architecture,
+            pretrained=False,
+            **{**published.sizes, **sizes, "num_classes": 0},
         )
 
 
 def _load(published: ImageModel, found: WeightFolder) -> Any:
     """The network of the folder, frozen and in evaluation mode; every tensor is the file's."""
+    refuse_other_model(published, found)
     model = build(published, found.sizes)
-    _check_activation(published, model, found)
-    refuse_misfits(
-        model.state_dict(), found.state, found.file, mend=f"put {published.wanted} there"
-    )
-    if model.patch_embed.img_size != (found.image_size, found.image_size):
-        raise CheckpointError(
-            f"{found.file.parent} speaks of images of {found.image_size} px, but its network takes "
-            f"{model.patch_embed.img_size[0]} px; put {published.wanted} there"
-        )
+    refuse_other_activation(published, model, found)
+    mend = f"put {published.wanted} there"
+    refuse_misfits(model.state_dict(), found.state, found.file, mend=mend)
+    refuse_untrained(published, found)
     model.load_state_dict(found.state)
     return model.requires_grad_(False).eval()
-
-
-def _check_published(published: ImageModel, found: WeightFolder) -> None:
-    """Refuse the weights of another model, and colors on another scale."""
-    import timm
-
-    where = found.file.parent
-    if found.architecture != published.architecture:
-        plain = published.architecture.replace("quickgelu_", "")
-        mend = (
-            f'if the weights are OpenAI\'s, set "architecture" to "{published.architecture}" in '
-            f'config.json ("hidden_act" to "quick_gelu" in one of transformers): with plain GELU '
-            f"they compute something else"
-            if found.architecture == plain
-            else f"put {published.wanted} there"
-        )
-        raise CheckpointError(
-            f"{where} holds {found.architecture}, but {published.name} is "
-            f"{published.architecture}; {mend}"
-        )
-    if found.tag not in (None, published.tag):
-        raise CheckpointError(
-            f"{where} holds {found.architecture} trained on {found.tag}, but {published.name} is "
-            f"trained on {published.tag}; put {published.wanted} there"
-        )
-    settings: Any = timm.get_pretrained_cfg(f"{published.architecture}.{published.tag}")
-    if (found.mean, found.std) != (tuple(settings.mean), tuple(settings.std)):
-        raise CheckpointError(
-            f"{where} scales colors by mean {found.mean} and std {found.std}, but "
-            f"{published.name} was trained with {settings.mean} and {settings.std}; correct them "
-            f"in its settings"
-        )
-
-
-def _check_activation(published: ImageModel, model: Any, found: WeightFolder) -> None:
-    values = torch.linspace(-3, 3, 13)
-    for number, block in enumerate(model.blocks):
-        if not torch.allclose(block.mlp.act(values), published.activation(values), atol=1e-5):
-            raise CheckpointError(
-                f"block {number} of the network in {found.file.parent} computes "
-                f"{block.mlp.act}, but {published.name} was trained with "
-                f"{published.activation.__name__}; take act_layer out of its settings"
-            )

@@ -32,7 +32,7 @@ class Probe:
     Attributes:
         base: name of the encoder.
         base_digest: of its weights.
-        base_origin: folder and seed that it was made from.
+        base_origin: folder and seed that it was made from, and what is known of its weights.
         labels: class of each row of the classifier, ascending.
         map: applied to each token.
         weight: class scores of the mean mapped token.
@@ -54,8 +54,7 @@ class Probe:
     @property
     def digest(self) -> str:
         """Of everything that the mapped tokens depend on."""
-        base = torch.tensor(list(self.base_digest.encode()), dtype=torch.uint8)
-        return digest_of({"base digest": base, "map": self.map})
+        return digest_of({"map": self.map}, {"base digest": self.base_digest})
 
     def mapped(self, tokens: Float[Tensor, "*place dim"]) -> Float[Tensor, "*place dim"]:
         """The tokens that the language model sees in place of the encoder's."""
@@ -93,6 +92,11 @@ def eva_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
     """The encoder whose tokens the probe has mapped.
 
+    Args:
+        base: of the weights that the probe learned on.
+        probe: the map.
+        origin: folder and seed of the probe; what is known of the base's weights is added.
+
     Raises:
         CheckpointError: the probe learned on the tokens of another encoder.
     """
@@ -107,6 +111,7 @@ def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
     def encode(frames: UInt8[Tensor, "batch frame height width 3"]) -> FrameTokens:
         return probe.mapped(base.encode(frames))
 
+    origin = origin | {"weights": base.origin["weights"]}
     return replace(base, name=probe.name, digest=probe.digest, origin=origin, encode=encode)
 
 
@@ -125,7 +130,7 @@ def read_probe(folder: Path) -> Probe:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         base, labels = settings["base"], tuple(settings["labels"])
         name, digest, dim = base["encoder"], base["digest"], base["dim"]
-        origin = {"folder": base["folder"], "seed": base["seed"]}
+        origin = {fact: base[fact] for fact in ("folder", "seed", "weights")}
     except (ValueError, KeyError, TypeError) as cause:
         raise CheckpointError(
             f"{folder / SETTINGS} is no probe's settings ({cause!r}); fit it again with "

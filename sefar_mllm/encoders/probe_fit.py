@@ -124,11 +124,19 @@ def map_cache(cache: TokenCache, probe: Probe, probe_dir: Path, folder: Path) ->
         folder: gets the mapped tokens; clips that it holds already are left.
 
     Raises:
-        CacheError: the folder holds other tokens.
+        CacheError: the probe learned on other tokens than these, or the folder holds other ones.
     """
+    told = (cache.key["encoder"], cache.key["digest"])
+    if told != (probe.base, probe.base_digest):
+        raise CacheError(
+            f"{cache.folder} has tokens of {told[0]} with digest {told[1]}, but the probe in "
+            f"{probe_dir} learned on {probe.base} with digest {probe.base_digest}; give the cache "
+            f"that it learned from, or fit it again with scripts/fit_probe.py"
+        )
+    origin = origin_of(probe_dir, 0) | {"weights": cache.origin["weights"]}
     key = cache.key | {"encoder": probe.name, "digest": probe.digest}
     tokens = (probe.mapped(cache[clip_id].float()) for clip_id in cache.spans)
-    write_tokens(folder, key, origin_of(probe_dir, 0), cache.spans, tokens)
+    write_tokens(folder, key, origin, cache.spans, tokens)
 
 
 def _check_base(cache: TokenCache) -> None:

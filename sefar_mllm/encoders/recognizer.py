@@ -3,11 +3,16 @@
 `sefar` and `supervised` differ only in the checkpoint that they are given. `sefar_elements` and
 `sefar_fused` give what the classifier sees in place of the patches, for the question whether the
 patches matter. `random` is the same network without training, `constant` no sight at all.
+
+Where the settings of a training run tell how a checkpoint was trained, `sefar` and `supervised`
+refuse each other's. A bare encoder folder does not tell, and is taken at its name.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from einops import rearrange
@@ -15,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sefar_core import load_encoder
-from sefar_core.checkpoint import build_model, read_settings
+from sefar_core.checkpoint import WEIGHTS, CheckpointError, build_model, read_settings
 from sefar_core.config import ModelConfig
 from sefar_core.data.transforms import Pixels, fixed_placements, look
 from sefar_core.model import SefarModel
@@ -27,21 +32,48 @@ Seen: TypeAlias = Float[Tensor, "batch seen row column dim"]
 See = Callable[[SefarModel, Sequence[Tensor]], Seen]
 """What is taken from a network that is given the elements of some clips."""
 
+ONLY_FOR_TRAINING = ("pretrained", "drop_path_rate", "dropout")
+"""Settings of a network that its tokens do not depend on."""
+PARTS = ("student", "teacher", "best")
+"""Encoders in the folder of a run."""
+
+
+class Network(NamedTuple):
+    """A recognizer, and what tells it apart besides its weights."""
+
+    model: SefarModel
+    config: ModelConfig
+    origin: dict[str, Any]
+
 
 def sefar(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """The recognizer in `folder`, trained with SeFAR.
 
     Args:
-        folder: what scripts/train_ssl.py wrote.
+        folder: what scripts/train_ssl.py wrote: a run, or an encoder in it. An encoder folder
+            from elsewhere is taken at its name.
         seed: not used; the weights are given.
         device: where it runs.
+
+    Raises:
+        CheckpointError: there is no such network, or it was trained on labels alone.
     """
-    return _recognizer("sefar", load_encoder(folder), origin_of(folder, seed), device)
+    return _recognizer("sefar", _trained_with_sefar(folder, seed), device)
 
 
 def supervised(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
-    """The recognizer in `folder`, trained on the same labels without SeFAR. See `sefar`."""
-    return _recognizer("supervised", load_encoder(folder), origin_of(folder, seed), device)
+    """The recognizer in `folder`, trained on the same labels without SeFAR. See `sefar`.
+
+    Raises:
+        CheckpointError: there is no such network, or it was trained on unlabeled clips, too.
+    """
+    network = _trained(folder, seed)
+    if _labels_alone(Path(folder)) is False:
+        raise CheckpointError(
+            f"{folder} was trained on unlabeled clips, too, but supervised is the network of the "
+            f"labels alone; give a run of train_ssl.py's preset supervised, and this one as sefar"
+        )
+    return _recognizer("supervised", network, device)
 
 
 def sefar_elements(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
@@ -51,8 +83,7 @@ def sefar_elements(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encod
         seen = torch.stack(model.backbone.class_tokens(elements), dim=1)
         return rearrange(seen, "batch element dim -> batch element 1 1 dim")
 
-    origin = origin_of(folder, seed)
-    return _recognizer("sefar_elements", load_encoder(folder), origin, device, see=see)
+    return _recognizer("sefar_elements", _trained_with_sefar(folder, seed), device, see=see)
 
 
 def sefar_fused(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
@@ -61,22 +92,19 @@ def sefar_fused(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     def see(model: SefarModel, elements: Sequence[Tensor]) -> Seen:
         return rearrange(model.features(elements), "batch dim -> batch 1 1 1 dim")
 
-    model = load_encoder(folder)
-    dim = model.classifier.in_features
-    return _recognizer("sefar_fused", model, origin_of(folder, seed), device, see=see, dim=dim)
+    network = _trained_with_sefar(folder, seed)
+    dim = network.model.classifier.in_features
+    return _recognizer("sefar_fused", network, device, see=see, dim=dim)
 
 
 def random(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """The architecture of the recognizer in `folder` with random weights, drawn from `seed`."""
-    settings = read_settings(_settings_file(folder))
-    num_classes = settings.pop("num_classes")
-    listed = {name: tuple(v) for name, v in settings.items() if isinstance(v, list)}
-    config = ModelConfig(**{**settings, **listed, "pretrained": None})
+    config, num_classes = _settings(Path(folder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(config, num_classes)
     model.requires_grad_(False).eval()
-    return _recognizer("random", model, origin_of(folder, seed), device)
+    return _recognizer("random", Network(model, config, origin_of(folder, seed)), device)
 
 
 def constant(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
@@ -90,7 +118,7 @@ def constant(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
     return Encoder(
         name="constant",
-        digest=digest_of({"pattern": pattern}),
+        digest=digest_of({"pattern": pattern}, {}),
         moments=_moments(model),
         dim=model.dim,
         origin=origin_of(folder, seed),
@@ -98,16 +126,20 @@ def constant(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     )
 
 
-def _recognizer(  # noqa: PLR0913 - two of them are only for what is not the patches
+def recognizer_moments(folder: Path) -> tuple[float, ...]:
+    """The moments that the recognizer in `folder` is shown, however it was trained."""
+    return _moments(load_encoder(folder))
+
+
+def _recognizer(
     name: str,
-    model: SefarModel,
-    origin: dict[str, Any],
+    network: Network,
     device: str,
     *,
     see: See = SefarModel.frame_tokens,
     dim: int | None = None,
 ) -> Encoder:
-    model.to(device)
+    model = network.model.to(device)
     pixels = Pixels(model.image_size, model.mean, model.std)
     (center,) = fixed_placements(model.image_size, num_crops=1)
     in_time = places_in_time(model.sampling.center(model.sizes))
@@ -117,14 +149,15 @@ def _recognizer(  # noqa: PLR0913 - two of them are only for what is not the pat
         clips = torch.stack([look(clip, center, pixels) for clip in frames]).to(device)
         return see(model, [clips[:, :, places] for places in in_time]).float().cpu()
 
+    settings = asdict(network.config)
     return Encoder(
         name=name,
         digest=digest_of(
-            {**model.state_dict(), "color scale": torch.tensor([model.mean, model.std])}
+            model.state_dict(), {n: v for n, v in settings.items() if n not in ONLY_FOR_TRAINING}
         ),
         moments=_moments(model),
         dim=dim or model.dim,
-        origin=origin,
+        origin=network.origin,
         encode=encode,
     )
 
@@ -134,7 +167,41 @@ def _moments(model: SefarModel) -> tuple[float, ...]:
     return tuple(sorted(float(f) for part in model.sampling.center(model.sizes) for f in part))
 
 
-def _settings_file(folder: Path) -> Path:
-    """config.json of an encoder, or of the student in the folder of a run."""
-    inner = Path(folder) / "student" / "config.json"
-    return inner if inner.exists() else Path(folder) / "config.json"
+def _trained(folder: Path, seed: int) -> Network:
+    return Network(load_encoder(folder), _settings(Path(folder))[0], origin_of(folder, seed))
+
+
+def _trained_with_sefar(folder: Path, seed: int) -> Network:
+    network = _trained(folder, seed)
+    if _labels_alone(Path(folder)):
+        raise CheckpointError(
+            f"{folder} was trained on labels alone, but sefar is a network that saw unlabeled "
+            f"clips, too; give a run with warmup_epochs below epochs, and this one as supervised"
+        )
+    return network
+
+
+def _settings(folder: Path) -> tuple[ModelConfig, int]:
+    """Architecture and number of classes of an encoder, or of the student of a run."""
+    student = folder / "student"
+    run = not (folder / WEIGHTS).exists() and (student / "config.json").exists()
+    settings = read_settings((student if run else folder) / "config.json")
+    num_classes = settings.pop("num_classes")
+    listed = {name: tuple(v) for name, v in settings.items() if isinstance(v, list)}
+    return ModelConfig(**{**settings, **listed, "pretrained": None}), num_classes
+
+
+def _labels_alone(folder: Path) -> bool | None:
+    """Whether a run, or an encoder in it, learned from labels alone; None if no run tells."""
+    path = (folder.parent if folder.name in PARTS else folder) / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as cause:
+        raise CheckpointError(
+            f"{path} is damaged ({cause}); train again or fetch the file again"
+        ) from cause
+    if "warmup_epochs" not in settings:  # of a bare encoder
+        return None
+    return settings["warmup_epochs"] >= settings["epochs"]

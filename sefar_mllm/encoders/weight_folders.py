@@ -21,7 +21,9 @@ SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 PIXELS = "preprocessor_config.json"
 OPEN_CLIP_SETTINGS, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-SIZES = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "act_layer")
+SIZES = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio")
+ARGUMENTS = (*SIZES, "act_layer")
+AFTER = ("num_classes", "global_pool")  # arguments of what follows the tokens
 
 # What a tensor of CLIP's vision transformer is called in transformers, and in timm.
 RENAMED = (
@@ -45,7 +47,7 @@ class WeightFolder:
         file: the weights were read from it.
         architecture: timm's name.
         sizes: arguments of the architecture that the folder sets.
-        tag: what the weights were trained on, by timm's name, if the folder says so.
+        tag: what the weights were trained on, by timm's name; None in a layout that does not say.
         mean: subtracted from each color, after scaling to [0, 1].
         std: divides each color after that.
         image_size: side of the square frames, pixels.
@@ -99,13 +101,13 @@ def read_folder(folder: Path, wanted: str) -> WeightFolder:
 def _timm(settings: dict[str, Any], file: Path) -> WeightFolder:
     published = settings["pretrained_cfg"]
     sizes = settings.get("model_args", {})
-    if other := sorted(sizes.keys() - set(SIZES) - {"num_classes"}):
-        raise ValueError(f"model_args sets {', '.join(other)}; it may set {', '.join(SIZES)}")
+    if other := sorted(sizes.keys() - {*ARGUMENTS, *AFTER}):
+        raise ValueError(f"model_args sets {', '.join(other)}; it may set {', '.join(ARGUMENTS)}")
     return WeightFolder(
         file=file,
         architecture=settings["architecture"],
-        sizes={name: value for name, value in sizes.items() if name in SIZES},
-        tag=published.get("tag"),
+        sizes={name: _side(value) for name, value in sizes.items() if name in ARGUMENTS},
+        tag=published["tag"],
         mean=tuple(published["mean"]),
         std=tuple(published["std"]),
         image_size=published["input_size"][-1],
@@ -142,6 +144,7 @@ def _transformers(settings: dict[str, Any], pixels: dict[str, Any], file: Path) 
         sizes={
             "img_size": model.image_size,
             "patch_size": model.patch_size,
+            "in_chans": model.num_channels,
             "embed_dim": model.hidden_size,
             "depth": model.num_hidden_layers,
             "num_heads": model.num_attention_heads,
@@ -175,6 +178,11 @@ def _timm_name(name: str) -> str:
     for pattern, timms in RENAMED:
         name = re.sub(pattern, timms, name)
     return name
+
+
+def _side(value: Any) -> Any:
+    """The side of a square, which timm also writes as a list of two."""
+    return value[0] if isinstance(value, list) and value == value[:1] * 2 else value
 
 
 def _beneath(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """The folder that keeps the tokens of clips: what it holds, how it is read, what it must agree on.
 
-index.json says what all tokens depend on, the key: format, encoder, hash of its weights, moments,
-width, pooling and the order of the frames; and where the encoder came from. Each
-tokens-*.safetensors says which clips it holds (shards.py).
+index.json says what all tokens depend on, the key: format, encoder, hash of its weights and
+architecture, moments, width, pooling and the order of the frames; and where the encoder came from.
+Each tokens-*.safetensors says which clips it holds (shards.py), cut from which videos (spans.py).
 
 Who trains or scores with a cache asks `check_keys`:
 
@@ -39,7 +39,8 @@ from sefar_mllm.tokens.shards import (
 __all__ = ["CacheError", "TokenCache", "check_keys", "read_index", "read_places"]
 
 INDEX = "index.json"
-FORMAT = 2
+FORMAT = 3
+"""3 tells encoders apart that differ in architecture alone, and knows the size of each video."""
 
 
 class Place(NamedTuple):
@@ -58,8 +59,9 @@ class TokenCache:
 
     Attributes:
         key: what the tokens depend on.
-        origin: folder and seed that the encoder was made from, for whoever needs it again.
-        spans: which piece of which file each clip is.
+        origin: folder and seed that the encoder was made from, for whoever needs it again; of
+            image models `weights`, too: words that belong beside every number they give.
+        spans: which piece of which video each clip is.
         token_shape: frames, rows and columns of a clip's tokens.
         token_dim: width of a token.
 
@@ -113,10 +115,14 @@ def check_keys(
         if name == "frame_order" and any_frame_order:
             continue
         if found.get(name) != wanted.get(name):
+            mend = (
+                "extract the tokens again, and train again what learned from the old ones"
+                if name == "format"
+                else "give the cache of that encoder, or extract into another folder"
+            )
             raise CacheError(
                 f"{where} has tokens with {name} = {found.get(name)}, but {who} needs {name} = "
-                f"{wanted.get(name)}; give the cache of that encoder, or extract into another "
-                f"folder"
+                f"{wanted.get(name)}; {mend}"
             )
 
 

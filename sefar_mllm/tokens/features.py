@@ -36,7 +36,8 @@ from sefar_core.runs.ranks import (
 from sefar_mllm.encoders import Encoder, pool
 from sefar_mllm.tokens.cache import FORMAT
 from sefar_mllm.tokens.frame_orders import FRAME_ORDERS
-from sefar_mllm.tokens.shards import Span, refuse_overflow, span, write_shard
+from sefar_mllm.tokens.shards import Span, refuse_overflow, write_shard
+from sefar_mllm.tokens.spans import spans_of
 from sefar_mllm.tokens.writer import SHARD_CLIPS, open_cache
 
 BATCH_CLIPS = 16
@@ -87,7 +88,7 @@ def extract(
         How many clips all processes encoded.
 
     Raises:
-        CacheError: the folder holds the tokens of another encoder, sampling or clip.
+        CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
         RunFolderBusy: another run writes into the folder.
         ValueError: the processes do not know of one another, or there is no such order.
         VideoReadError: a video gives no frames. This and the following keep what is done.
@@ -97,7 +98,7 @@ def extract(
     accelerator = Accelerator()
     refuse_separate_runs(accelerator)
     key = token_key(encoder, grid, frame_order)
-    spans = {clip.id: span(clip) for clip in clips}
+    spans = spans_of(clips, video_root)  # before reading: a video replaced meanwhile shows later
     with ExitStack() as held, Interruption() as wish:
         on_main(accelerator, lambda: held.enter_context(locked(folder)))
         kept = told_by_main(accelerator, lambda: begin(folder, key, encoder.origin, spans))
@@ -114,7 +115,7 @@ def extract(
         )
         held.enter_context(bar)
         for _ in range(0, len(todo), accelerator.num_processes * SHARD_BATCHES):
-            failure = fill_shard(folder, key, islice(tokens, SHARD_BATCHES), wish, bar)
+            failure = fill_shard(folder, key, spans, islice(tokens, SHARD_BATCHES), wish, bar)
             go_on_together(accelerator, folder, failure, wish)
     return sum(map(len, todo))
 
@@ -204,6 +205,7 @@ def encode(encoder: Encoder, clips: Sequence[UInt8[Tensor, "moment _ _ 3"]], gri
 def fill_shard(
     folder: Path,
     key: dict[str, Any],
+    spans: dict[str, Span],
     tokens: Iterable[tuple[list[Clip], Tokens]],
     wish: Interruption,
     bar: tqdm,
@@ -213,19 +215,19 @@ def fill_shard(
     Returns:
         What went wrong.
     """
-    spans: dict[str, Span] = {}
+    done: dict[str, Span] = {}
     rows: list[Tensor] = []
     try:
         try:
             for batch, found in tokens:
-                spans |= {clip.id: span(clip) for clip in batch}
+                done |= {clip.id: spans[clip.id] for clip in batch}
                 rows.append(found)
                 bar.update(len(batch))
                 if wish.number:
                     break
         finally:
             if rows:
-                write_shard(folder, key, spans, torch.cat(rows))
+                write_shard(folder, key, done, torch.cat(rows))
     except Exception as cause:  # raised by whoever has told the other processes
         return cause
     return None

@@ -5,7 +5,7 @@ index to agree on, and a process that is killed leaves nothing to mend. Its name
 clips. Its header, the text part of a safetensors file, has
 
     cache   hash of the cache's key: a shard that strayed here from another cache is known
-    clips   JSON, clip id -> [path, start_s, end_s], in the order of the rows
+    clips   JSON, clip id -> span: which piece of which video (spans.py), in the order of the rows
     sha256  of these two, the shape and the tokens
 
 Tokens are 16-bit floats. They are mapped, not copied: processes that read one cache share it.
@@ -24,13 +24,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from qa_data.manifest import Clip
 from sefar_core.runs.folder import sync, writing
 
 PATTERN = "tokens-*.safetensors"
 MEND = "delete this file and run scripts/extract_features.py again: it encodes the clips anew"
 
 Span = list[Any]
+"""Which piece of which video a clip is: JSON, made by spans.py."""
 
 
 class CacheError(Exception):
@@ -46,11 +46,6 @@ class Head(NamedTuple):
     clips: dict[str, Span]
     """The clip of each row, in order."""
     sha256: str
-
-
-def span(clip: Clip) -> Span:
-    """Which piece of which file a clip is."""
-    return [clip.path, clip.start_s, clip.end_s]
 
 
 def key_hash(key: Mapping[str, Any]) -> str:

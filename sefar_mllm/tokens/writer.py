@@ -11,7 +11,8 @@ from torch import Tensor
 from sefar_core.runs.folder import remove_drafts, write_json
 from sefar_core.runs.lock import locked
 from sefar_mllm.tokens.cache import INDEX, check_keys, read_index, read_places
-from sefar_mllm.tokens.shards import CacheError, Span, write_shard
+from sefar_mllm.tokens.shards import Span, write_shard
+from sefar_mllm.tokens.spans import refuse_other_piece
 
 SHARD_CLIPS = 512
 
@@ -25,7 +26,7 @@ def open_cache(
         Those of the clips that it holds already.
 
     Raises:
-        CacheError: the folder holds the tokens of another encoder, sampling or clip.
+        CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
     """
     remove_drafts(folder)
     if (folder / INDEX).exists():
@@ -35,11 +36,7 @@ def open_cache(
     kept = [clip_id for clip_id in clips if clip_id in places]
     for clip_id in kept:
         known = places[clip_id].shard.clips[clip_id]
-        if known != clips[clip_id]:
-            raise CacheError(
-                f"{folder} holds clip {clip_id} cut as {known}, the manifest says "
-                f"{clips[clip_id]}; delete {folder} and extract the tokens again"
-            )
+        refuse_other_piece(folder, clip_id, known, clips[clip_id])
     if not (folder / INDEX).exists():
         write_json(folder / INDEX, {"key": key, "origin": origin})
     return kept
@@ -58,7 +55,7 @@ def write_tokens(
         folder: made if missing; clips that it holds already are left as they are.
         key: what the tokens depend on, all of it: fields as `features.token_key` has them.
         origin: folder and seed that the encoder was made from.
-        clips: which piece of which file each clip is: `TokenCache.spans` of the source.
+        clips: which piece of which video each clip is: `TokenCache.spans` of the source.
         tokens: of each clip, in the same order; float16 is what is kept.
 
     Raises:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,22 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from qa_data.manifest import Clip, write_manifest  # noqa: E402
+from scripts.extract_features import main as extract_script  # noqa: E402
 from sefar_core.checkpoint import build_model, save_encoder  # noqa: E402
 from sefar_core.config import ModelConfig  # noqa: E402
+from sefar_core.presets import preset  # noqa: E402
+from sefar_core.runs.folder import write_json  # noqa: E402
+from sefar_mllm.config import ExtractConfig  # noqa: E402
 from sefar_mllm.tokens import features  # noqa: E402
 from sefar_mllm.tokens.cache import CacheError, TokenCache  # noqa: E402
 from sefar_mllm.tokens.shards import read_head  # noqa: E402
+from tests.oracles import image_folders  # noqa: E402
 from tests.oracles.videos import write_video  # noqa: E402
 from tests.scripts import run_script  # noqa: E402
 
 NUM_CLIPS = 22
 KILLS = 6
+SETTINGS = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
 
 
 def main(order: dict) -> None:
@@ -40,14 +47,13 @@ def main(order: dict) -> None:
 
     Args:
         order: `arguments` of the script; `pause_s` for each video; `mark`, a file that is made
-            once the first video is opened; `kills`, seconds after which a copy of this process,
-            forked for it, is killed, one after the other.
+            once the first video is opened; `release`, a file that reading then waits for; `kills`,
+            seconds after which a copy of this process, forked for it, is killed, one after the
+            other.
     """
     from importlib.util import module_from_spec, spec_from_file_location
 
     import tyro
-
-    from sefar_mllm.config import ExtractConfig
 
     spec = spec_from_file_location("script", ROOT / "scripts/extract_features.py")
     script = module_from_spec(spec)
@@ -59,6 +65,10 @@ def main(order: dict) -> None:
         if "mark" in order:
             Path(order["mark"]).touch()
         time.sleep(order.get("pause_s", 0))
+        until = time.monotonic() + 120
+        while "release" in order and not Path(order["release"]).exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
         return read(*args, **kwargs)
 
     features.read_fractions = slow
@@ -102,9 +112,8 @@ def world(tmp_path_factory) -> Path:
         clips.append(Clip(id=f"clip{number}", path=f"{number}.mp4", label=0, split="labeled",
                           source=f"source{number}"))  # fmt: skip
     write_manifest(clips, root / "manifest.csv")
-    settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
     torch.manual_seed(0)
-    save_encoder(build_model(settings, 4), settings, root / "encoder")
+    save_encoder(build_model(SETTINGS, 4), SETTINGS, root / "encoder")
     return root
 
 
@@ -233,6 +242,50 @@ def test_two_processes_complete_what_one_began_until_a_signal_came(world, straig
     assert equal(tokens(tmp_path / "out"), straight)
 
 
+def asked(world: Path, out: Path) -> ExtractConfig:
+    return ExtractConfig(
+        manifest=world / "manifest.csv",
+        video_root=world / "videos",
+        encoder="sefar",
+        encoder_dir=world / "encoder",
+        splits=("labeled",),
+        out=out,
+    )
+
+
+def test_a_video_that_was_replaced_is_refused(world, straight):
+    video = world / "videos/7.mp4"
+    whole = video.read_bytes()
+    video.write_bytes(whole + b"\0")
+    told = f"error: {world / 'straight'} holds the tokens of clip clip7 from 7.mp4 as it was with"
+    try:
+        with pytest.raises(SystemExit, match=told):
+            extract_script(asked(world, world / "straight"))
+    finally:
+        video.write_bytes(whole)
+    assert equal(tokens(world / "straight"), straight)
+
+
+def test_clip_is_shown_the_moments_of_a_run_and_says_whose_weights_it_has(world, tmp_path, capsys):
+    """A run on labels alone, of local windows."""
+    settings = replace(preset("recommended"), epochs=2, warmup_epochs=2)
+    network = replace(SETTINGS, sampling="local_window")
+    save_encoder(build_model(network, 4), network, tmp_path / "run/student")
+    write_json(tmp_path / "run/config.json", asdict(settings))
+    weights, run_dir = image_folders.timm_folder(tmp_path / "clip", "clip"), tmp_path / "run"
+    clip = replace(asked(world, tmp_path / "tokens"), encoder="clip", encoder_dir=weights)
+    with image_folders.published_in_miniature():
+        extract_script(replace(clip, moments_of=run_dir))
+    told = TokenCache(clip.out, ["clip0"])
+    assert f"clip: {told.origin['weights']}" in capsys.readouterr().out
+    assert told.origin["weights"].startswith("weights not verified against a published hash: ")
+    local = replace(asked(world, tmp_path / "own"), encoder="supervised", encoder_dir=run_dir)
+    extract_script(local)
+    assert TokenCache(local.out, ["clip0"]).key["moments"] == told.key["moments"]
+    with pytest.raises(SystemExit, match="error: .*run was trained on labels alone, but sefar is"):
+        extract_script(replace(local, encoder="sefar", out=tmp_path / "none"))
+
+
 def wait_for(mark: Path, process: subprocess.Popen) -> None:
     until = time.monotonic() + 60
     while not mark.exists():
@@ -243,9 +296,11 @@ def wait_for(mark: Path, process: subprocess.Popen) -> None:
 @pytest.mark.slow
 def test_two_runs_at_once_in_one_folder_are_refused(world, straight, tmp_path):
     mark = tmp_path / "mark"
-    with start(world, tmp_path / "out", pause_s=0.6, mark=mark) as first:
+    release = tmp_path / "release"
+    with start(world, tmp_path / "out", mark=mark, release=release) as first:
         wait_for(mark, first)
         code, output = run(world, tmp_path / "out")
+        release.touch()
         assert code == 1, output
         assert f"error: {tmp_path / 'out'} is in use by process {first.pid}" in output
         told, _ = first.communicate(timeout=60)

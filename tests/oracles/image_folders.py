@@ -1,12 +1,19 @@
 """Folders of CLIP and EVA-CLIP in miniature, with random weights, laid out as the hub has them."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
+
+from sefar_mllm.encoders import image_models
+from sefar_mllm.encoders.published import ImageModel
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -15,6 +22,20 @@ ARCHITECTURES = {
     "clip": ("vit_large_patch14_clip_quickgelu_224", "openai"),
     "eva": ("eva_giant_patch14_clip_224", "laion400m"),
 }
+
+
+def in_miniature(published: ImageModel, **sizes: float) -> ImageModel:
+    """The published model, had it been published in the sizes of these folders."""
+    return replace(published, sizes={**published.sizes, **SIZES, **sizes})
+
+
+@contextmanager
+def published_in_miniature() -> Iterator[None]:
+    """Within it the encoders `clip` and `eva` take these folders and refuse the real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CLIP", "EVA"):
+            patch.setattr(image_models, name, in_miniature(getattr(image_models, name)))
+        yield
 
 
 def network(name: str, *, seed: int = 0, num_classes: int = 5) -> torch.nn.Module:

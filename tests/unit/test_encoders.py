@@ -1,4 +1,6 @@
-import hashlib
+import json
+import shutil
+from dataclasses import asdict, replace
 from typing import get_args
 
 import pytest
@@ -7,8 +9,10 @@ import torch
 from sefar_core import load_encoder
 from sefar_core.checkpoint import CheckpointError, build_model, save_encoder
 from sefar_core.config import ModelConfig
+from sefar_core.presets import preset
+from sefar_core.runs.folder import write_json
 from sefar_mllm.config import EncoderName
-from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments
+from sefar_mllm.encoders import ENCODERS, pool, recognizer_moments, refuse_unequal_moments
 
 SETTINGS = ModelConfig(
     image_size=32,
@@ -43,11 +47,15 @@ PATCHES = ("sefar", "supervised", "random", "constant")
 SHAPES = {"sefar_elements": (2, 3, 1, 1, 16), "sefar_fused": (2, 1, 1, 1, 8)}
 
 
-def elements_by_hand(frames):
-    """Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones."""
+def normalized(frames):
     scale = torch.tensor(SETTINGS.std).view(1, 3, 1, 1, 1)
     shift = torch.tensor(SETTINGS.mean).view(1, 3, 1, 1, 1)
-    clip = ((frames.float() / 255).permute(0, 4, 1, 2, 3) - shift) / scale
+    return ((frames.float() / 255).permute(0, 4, 1, 2, 3) - shift) / scale
+
+
+def elements_by_hand(frames):
+    """Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones."""
+    clip = normalized(frames)
     return [clip[:, :, [3, 7]], clip[:, :, [1, 5]], clip[:, :, 0::2]]
 
 
@@ -91,16 +99,111 @@ def test_what_one_element_shows_is_in_one_token_and_in_the_fused_feature(folder)
         assert moved.tolist() == expected
 
 
-def test_digests_are_those_of_the_caches_that_exist(folder):
-    """Old token caches stay good only while the hash of the same weights stays the same."""
-    state = load_encoder(folder).state_dict()
-    state["color scale"] = torch.tensor([SETTINGS.mean, SETTINGS.std])
-    told = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        told.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        told.update(value.contiguous().numpy().tobytes())
-    for name in ("sefar", "supervised", "sefar_elements", "sefar_fused"):
-        assert ENCODERS[name](folder).digest == told.hexdigest()[:16]
+def copy_with(folder, made, **changes):
+    """The same tensors under other settings."""
+    made.mkdir()
+    settings = json.loads((folder / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps(settings | changes))
+    (made / "model.safetensors").symlink_to(folder / "model.safetensors")
+    return made
+
+
+@pytest.mark.parametrize("name", ["sefar", "supervised", "sefar_elements", "sefar_fused", "random"])
+def test_networks_that_differ_in_heads_alone_have_other_digests_and_tokens(folder, tmp_path, name):
+    two = ENCODERS[name](folder)
+    four = ENCODERS[name](copy_with(folder, tmp_path / "four", num_heads=4))
+    assert two.digest == ENCODERS[name](folder).digest != four.digest
+    frames = telltale_frames(batch=1)
+    assert not torch.allclose(two.encode(frames), four.encode(frames), atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"mean": [0.5, 0.5, 0.5]}, {"sampling": "local_window"}])
+def test_what_the_network_is_shown_is_in_the_digest(folder, tmp_path, change):
+    other = ENCODERS["sefar"](copy_with(folder, tmp_path / "other", **change))
+    assert other.digest != ENCODERS["sefar"](folder).digest
+
+
+def test_what_only_training_knows_is_not_in_the_digest(folder, tmp_path):
+    change = {"dropout": 0.1, "drop_path_rate": 0.3, "pretrained": "vit.safetensors"}
+    other = ENCODERS["sefar"](copy_with(folder, tmp_path / "other", **change))
+    assert other.digest == ENCODERS["sefar"](folder).digest
+
+
+SEEN_LOCALLY = (0.125, 0.21875, 0.28125, 0.375, 0.625, 0.71875, 0.78125, 0.875)
+IN_LOCAL_WINDOWS = ([1, 2], [5, 6], [0, 3, 4, 7])  # frames of the elements, in the order of time
+
+
+def test_tokens_of_local_windows_stand_in_the_order_of_time(folder, tmp_path):
+    local = copy_with(folder, tmp_path / "local", sampling="local_window")
+    assert preset("recommended").model.sampling == "local_window"
+    frames = telltale_frames()
+    model, expected = load_encoder(local), torch.zeros(2, 8, 4, 4, 16)
+    for number, places in enumerate(IN_LOCAL_WINDOWS):
+        _, patches = model.backbone(normalized(frames)[:, :, places], number)
+        expected[:, places] = patches.view(2, len(places), 4, 4, 16)
+    encoder = ENCODERS["sefar"](local)
+    assert encoder.moments == pytest.approx(SEEN_LOCALLY)
+    torch.testing.assert_close(encoder.encode(frames), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_every_encoder_of_a_network_of_local_windows_is_shown_its_moments(folder, tmp_path):
+    local = copy_with(folder, tmp_path / "local", sampling="local_window")
+    keys = {name: ENCODERS[name](local).key(1) for name in (*PATCHES, *SHAPES)}
+    refuse_unequal_moments(keys)
+    assert keys["sefar"]["moments"] == list(recognizer_moments(local))
+    keys["other"] = ENCODERS["sefar"](folder).key(1)
+    with pytest.raises(ValueError, match="different moments of a clip cannot be compared"):
+        refuse_unequal_moments(keys)
+
+
+def test_moments_that_coincide_are_shown_twice(tmp_path):
+    """A fine window may meet the context's moment: both elements get the frame of it."""
+    settings = replace(SETTINGS, sizes=(1, 1), sampling="local_window")
+    save_encoder(build_model(settings, num_classes=3), settings, tmp_path / "pair")
+    encoder = ENCODERS["sefar"](tmp_path / "pair")
+    assert encoder.moments == (0.5, 0.5)
+    frames = telltale_frames()[:, :1].repeat_interleave(2, dim=1)
+    assert encoder.encode(frames).shape == (2, 2, 4, 4, 16)
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    """The folder of a training run with so many of 4 epochs on labels alone."""
+
+    def make(warmup_epochs):
+        made = tmp_path / f"run{warmup_epochs}"
+        for part in ("student", "teacher", "best"):
+            shutil.copytree(folder, made / part)
+        settings = replace(preset("demo"), epochs=4, warmup_epochs=warmup_epochs)
+        write_json(made / "config.json", asdict(settings))
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("part", ["", "student", "teacher", "best"])
+def test_a_run_goes_by_the_way_that_it_was_trained(run, folder, part):
+    semi, alone = run(2) / part, run(4) / part
+    for name in ("sefar", "sefar_elements", "sefar_fused"):
+        assert ENCODERS[name](semi).digest == ENCODERS[name](folder).digest
+        with pytest.raises(CheckpointError, match=f"{alone} was trained on labels alone, .*give a"):
+            ENCODERS[name](alone)
+    assert ENCODERS["supervised"](alone).digest == ENCODERS["sefar"](folder).digest
+    with pytest.raises(CheckpointError, match=f"{semi} was trained on unlabeled clips.*supervised"):
+        ENCODERS["supervised"](semi)
+
+
+def test_controls_and_moments_come_from_any_run(run):
+    for made in (run(0), run(4)):
+        assert ENCODERS["constant"](made).moments == recognizer_moments(made)
+        assert ENCODERS["random"](made).moments == recognizer_moments(made)
+
+
+def test_a_damaged_run_is_named(run):
+    made = run(2)
+    (made / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=f"{made}/config.json is damaged"):
+        ENCODERS["supervised"](made)
 
 
 def test_a_frame_tells_nothing_about_the_frames_of_other_elements(folder):

@@ -84,7 +84,7 @@ def test_every_clip_gets_its_own_tokens(tmp_path):
 
 def test_a_key_says_all_that_the_tokens_depend_on():
     key = token_key(encoder(), 3, "reversed")
-    assert key == {"format": 2, "encoder": "sefar", "digest": "abc", "moments": [0.25, 0.75],
+    assert key == {"format": 3, "encoder": "sefar", "digest": "abc", "moments": [0.25, 0.75],
                    "dim": 4, "grid": 3, "frame_order": "reversed"}  # fmt: skip
     assert token_key(encoder(), 3)["frame_order"] == "in_order"
     with pytest.raises(ValueError, match="no frame order 'backward'; choose one of in_order, rev"):

@@ -1,19 +1,29 @@
+import hashlib
+import json
+import math
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sefar_core.checkpoint import build_model, refuse_misfits, save_encoder
 from sefar_core.config import ModelConfig
-from sefar_core.sampling import center_fractions
-from sefar_mllm.encoders import ENCODERS, pool, shown_at
-from sefar_mllm.encoders.image_models import CLIP, EVA, build
+from sefar_core.sampling import SAMPLINGS, center_fractions
+from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments, shown_at
+from sefar_mllm.encoders.image_models import build, image_encoder
+from sefar_mllm.encoders.published import CLIP, EVA
 from sefar_mllm.encoders.weight_folders import read_folder
 from tests.oracles import image_folders as toy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def miniature():
+    with toy.published_in_miniature():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +110,7 @@ def test_the_moments_are_those_of_the_recognizer(folders, name):
     encoder = ENCODERS[name](folders[name])
     recognizers = sorted(float(f) for part in center_fractions((2, 2, 4)) for f in part)
     assert encoder.moments == pytest.approx(recognizers)
-    assert encoder.key(2)["moments"] == [round(moment, 6) for moment in recognizers]
+    assert encoder.key(2)["moments"] == recognizers
     assert (encoder.name, encoder.dim) == (name, 16)
 
 
@@ -114,6 +124,18 @@ def test_the_digest_follows_what_the_tokens_depend_on(folders, tmp_path):
         save_file(state, folder / "model.safetensors")
         assert (ENCODERS["clip"](folder).digest != digest) is counts
     assert ENCODERS["eva"](folders["eva"]).digest != digest
+
+
+def test_networks_that_differ_in_heads_alone_have_other_digests_and_tokens(folders, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(folders["clip"], more)
+    path = more / "config.json"
+    path.write_text(path.read_text().replace('"num_heads": 2', '"num_heads": 4'))
+    two = image_encoder(toy.in_miniature(CLIP), folders["clip"])
+    four = image_encoder(toy.in_miniature(CLIP, num_heads=4), more)
+    assert two.digest == ENCODERS["clip"](folders["clip"]).digest != four.digest
+    frames = telltale_frames(batch=1)
+    assert not torch.allclose(two.encode(frames), four.encode(frames), atol=0.01)
 
 
 def test_one_model_has_one_digest_in_every_layout(tmp_path):
@@ -136,8 +158,10 @@ def test_loading_leaves_the_global_state_alone(folders):
 
 
 def test_a_folder_of_open_clip_gives_the_image_half(tmp_path):
-    found = read_folder(toy.open_clip_folder(tmp_path / "open_clip"), "weights")
+    folder = toy.open_clip_folder(tmp_path / "open_clip")
+    found = read_folder(folder, "weights")
     expected = toy.network("eva", num_classes=0).state_dict()
+    assert ENCODERS["eva"](folder).encode(telltale_frames()).shape == (2, 8, 4, 4, 16)
     assert found.architecture == "eva_giant_patch14_clip_224"
     assert (found.mean, found.std, found.image_size) == (toy.MEAN, toy.STD, 28)
     assert found.state.keys() == expected.keys()
@@ -148,8 +172,7 @@ def test_a_folder_of_open_clip_gives_the_image_half(tmp_path):
     [(CLIP, 1024, 24, 4096, 303.2), (EVA, 1408, 40, 6144, 1011.1)],
 )
 def test_names_and_shapes_fit_at_full_size(published, dim, depth, hidden, millions):
-    with torch.device("meta"):
-        model = build(published, {})
+    model = build_on_meta(published)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert shapes["patch_embed.proj.weight"] == (dim, 3, 14, 14)
     assert shapes["pos_embed"] == (1, 1 + 16 * 16, dim)
@@ -160,6 +183,21 @@ def test_names_and_shapes_fit_at_full_size(published, dim, depth, hidden, millio
     assert ("norm_pre.weight" in shapes) == (published is CLIP)
     assert ("blocks.0.attn.q_bias" in shapes) == (published is EVA)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(millions * 1e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("published", [CLIP, EVA])
+def test_the_published_sizes_are_timms(published):
+    with torch.device("meta"):
+        own = timm.create_model(published.architecture, num_classes=0)
+    model = build_on_meta(published)
+    assert model.patch_embed.img_size == own.patch_embed.img_size == (224, 224)
+    assert model.blocks[0].attn.num_heads == own.blocks[0].attn.num_heads == 16
+    refuse_misfits(own.state_dict(), model.state_dict(), "meta", mend="")
+
+
+def build_on_meta(published):
+    with torch.device("meta"):
+        return build(published, {})
 
 
 def test_full_size_names_of_transformers_become_timms():
@@ -192,18 +230,58 @@ def test_tokens_pool_to_any_grid_that_they_fill(folders):
 def test_an_image_model_is_shown_the_moments_of_another(folders, name):
     encoder = ENCODERS[name](folders[name])
     moved = shown_at(encoder, [0.1, 1 / 3, 0.7])
-    assert moved.key(2)["moments"] == [0.1, 0.333333, 0.7] == list(moved.moments)
+    assert moved.key(2)["moments"] == [0.1, 1 / 3, 0.7] == list(moved.moments)
     assert shown_at(moved, encoder.moments).key(2) == encoder.key(2)
     frames = telltale_frames()
     torch.testing.assert_close(moved.encode(frames), encoder.encode(frames))
 
 
-def test_a_recognizer_keeps_the_moments_that_it_was_trained_on(tmp_path):
-    settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
-    local = replace(settings, sampling="local_window")
-    for config, folder in ((settings, tmp_path / "a"), (local, tmp_path / "b")):
-        save_encoder(build_model(config, 4), config, folder)
-    plain, other = (ENCODERS["sefar"](tmp_path / which) for which in "ab")
+@pytest.fixture
+def recognizer(tmp_path):
+    """Makes a recognizer of elements of these sizes, sampled in this way."""
+
+    def make(name, sampling, sizes=(2, 2, 4)):
+        settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2,
+                               fusion_dim=8, sampling=sampling, sizes=sizes)  # fmt: skip
+        save_encoder(build_model(settings, 4), settings, tmp_path / name)
+        return ENCODERS["sefar"](tmp_path / name)
+
+    return make
+
+
+def test_a_recognizer_keeps_the_moments_that_it_was_trained_on(recognizer):
+    plain, other = recognizer("a", "interleaved"), recognizer("b", "local_window")
     assert shown_at(plain, plain.moments) is plain
     with pytest.raises(ValueError, match=r"made for the moments .*compare networks of the same"):
         shown_at(plain, other.moments)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sizes", [(2, 2, 4), (2, 2, 2), (3, 3, 6), (1, 1)])
+def test_an_image_model_sees_the_very_frames_of_the_recognizer(
+    folders, recognizer, sampling, sizes
+):
+    """Moments often fall on the edge of a frame: one rounded down shows the frame before."""
+    sefar = recognizer("sefar", sampling, sizes)
+    seen = shown_at(ENCODERS["clip"](folders["clip"]), sefar.moments)
+    for count in range(1, 200):
+        frames = [[math.floor(at * count) for at in one.moments] for one in (sefar, seen)]
+        assert frames[0] == frames[1]
+    kept = json.loads(json.dumps(seen.key(2)))["moments"]
+    assert tuple(kept) == seen.moments == sefar.moments
+    refuse_unequal_moments({"sefar": sefar.key(2), "clip": seen.key(2)})
+
+
+def test_an_image_model_at_its_own_moments_is_not_compared_with_local_windows(folders, recognizer):
+    local, plain = recognizer("local", "local_window"), recognizer("plain", "interleaved")
+    alone = ENCODERS["clip"](folders["clip"])
+    refuse_unequal_moments({"sefar": plain.key(2), "clip": alone.key(2)})
+    with pytest.raises(ValueError, match="different moments of a clip cannot be compared: sefar"):
+        refuse_unequal_moments({"sefar": local.key(2), "clip": alone.key(2)})
+
+
+def test_every_image_encoder_says_that_its_weights_were_not_verified(folders):
+    for name, folder in folders.items():
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        told = "weights not verified against a published hash: model.safetensors has sha256 "
+        assert ENCODERS[name](folder).origin["weights"] == told + digest

@@ -61,6 +61,12 @@ def extracted(encoder, folder, *, grid=2, frame_order="in_order"):
     return TokenCache(folder, list(spans))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def miniature():
+    with toy.published_in_miniature():
+        yield
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
@@ -88,6 +94,7 @@ def test_the_probe_learns_the_classes_and_says_how_well(base, fitted):
         "dim": 16,
         "folder": str(folder / "weights"),
         "seed": 0,
+        "weights": encoder.origin["weights"],
     }
     assert settings["labels"] == [3, 5, 9]
     assert settings["accuracy"] == told["accuracy"]
@@ -131,7 +138,9 @@ def test_the_mapped_cache_is_that_of_the_videos(base, fitted, tmp_path):
     videos = extracted(encoder, tmp_path / "videos")
     assert mapped.key == videos.key == token_key(encoder, 2)
     assert mapped.key["encoder"] == "clip_probe"
-    assert mapped.origin == videos.origin
+    assert mapped.origin == videos.origin == encoder.origin
+    assert mapped.origin["weights"] == cache.origin["weights"]
+    assert "weights not verified" in mapped.origin["weights"]
     assert mapped.spans == videos.spans
     for clip_id in ids:
         size = cache[clip_id].float().abs().max()
@@ -214,6 +223,19 @@ def test_a_folder_of_something_else_is_left_alone(fitted, tmp_path):
     with pytest.raises(CheckpointError, match="holds something that is no probe"):
         save_probe(tmp_path, probe, told)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize("change", [{"digest": "other"}, {"encoder": "eva"}])
+def test_tokens_that_the_probe_did_not_learn_on_are_not_mapped(base, fitted, tmp_path, change):
+    folder, _ = base
+    cache, probe, _ = fitted
+    tokens = (cache[one.id] for one in CLIPS)
+    write_tokens(tmp_path / "other", cache.key | change, cache.origin, cache.spans, tokens)
+    other = TokenCache(tmp_path / "other", [one.id for one in CLIPS])
+    told = f"{other.folder} has tokens of .* but the probe in {folder / 'probe'} learned on clip"
+    with pytest.raises(CacheError, match=f"{told} with digest {probe.base_digest}; give the cache"):
+        map_cache(other, probe, folder / "probe", tmp_path / "mapped")
+    assert not (tmp_path / "mapped").exists()
 
 
 def test_a_mapped_cache_never_replaces_its_base(base, fitted):

@@ -13,14 +13,17 @@ from sefar_mllm.tokens.cache import CacheError, TokenCache, check_keys, read_pla
 from sefar_mllm.tokens.shards import write_shard
 from sefar_mllm.tokens.writer import write_tokens
 
-KEY = {"format": 2, "encoder": "sefar", "digest": "abc", "moments": [0.25, 0.5, 0.75], "dim": 5,
+KEY = {"format": 3, "encoder": "sefar", "digest": "abc", "moments": [0.25, 0.5, 0.75], "dim": 5,
        "grid": 2, "frame_order": "in_order"}  # fmt: skip
 ORIGIN = {"folder": "somewhere", "seed": 3}
 MEND = "delete this file and run scripts/extract_features.py again"
 
 
 def spans(count, first=0):
-    return {f"clip{i}": [f"{i}.mp4", i / 4, i / 4 + 1.1] for i in range(first, first + count)}
+    return {
+        f"clip{i}": [f"{i}.mp4", i / 4, i / 4 + 1.1, 1, 100 + i]
+        for i in range(first, first + count)
+    }
 
 
 def tokens(count, first=0):
@@ -227,12 +230,14 @@ def test_an_index_that_was_edited_no_longer_owns_its_shards(whole):
         TokenCache(whole, ["clip0"])
 
 
-def test_a_cache_of_another_format_is_refused(whole):
+@pytest.mark.parametrize("other", [1, 2, 4])
+def test_a_cache_of_another_format_is_refused(whole, other):
     index = json.loads((whole / "index.json").read_text())
-    index["key"]["format"] = 1
+    index["key"]["format"] = other
     (whole / "index.json").write_text(json.dumps(index))
     told = (
-        f"{whole} is a token cache of format 1, and format 2 is read; .* extract the tokens again"
+        f"{whole} is a token cache of format {other}, and format 3 is read; delete {whole} and "
+        f"extract the tokens again with scripts/extract_features.py"
     )
     with pytest.raises(CacheError, match=told):
         TokenCache(whole, ["clip0"])
@@ -254,13 +259,15 @@ def test_reading_maps_the_files_and_copies_nothing(whole):
     assert step == cache["clip0"].nbytes
 
 
-OTHER = {"format": 3, "encoder": "clip", "digest": "x", "moments": [0.5], "dim": 6, "grid": 1}
+OTHER = {"format": 2, "encoder": "clip", "digest": "x", "moments": [0.5], "dim": 6, "grid": 1}
 
 
 @pytest.mark.parametrize("name", OTHER)
 @pytest.mark.parametrize("any_frame_order", [False, True])
 def test_keys_that_differ_anywhere_are_refused(name, any_frame_order):
-    told = f"here has tokens with {name} = .*, but who needs {name} = .*; give the cache of that"
+    told = f"here has tokens with {name} = .*, but who needs {name} = .*; "
+    mend = {"format": "extract the tokens again, and train again"}
+    told += mend.get(name, "give the cache of that encoder, or extract into another folder")
     with pytest.raises(CacheError, match=told):
         check_keys(KEY | {name: OTHER[name]}, KEY, where="here", who="who",
                    any_frame_order=any_frame_order)  # fmt: skip

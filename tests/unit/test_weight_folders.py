@@ -4,12 +4,22 @@ import json
 import shutil
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.models._hub import save_config_for_hf
 
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.encoders import ENCODERS
+from sefar_mllm.encoders.image_models import image_encoder
+from sefar_mllm.encoders.published import CLIP, EVA
 from tests.oracles import image_folders as toy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def miniature():
+    with toy.published_in_miniature():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +99,7 @@ def test_another_color_scale_is_refused(changed):
         ENCODERS["eva"](folder)
 
 
-@pytest.mark.parametrize("missing", ["mean", "std", "input_size"])
+@pytest.mark.parametrize("missing", ["mean", "std", "input_size", "tag"])
 def test_settings_are_never_guessed(changed, missing):
     folder = changed("clip", lambda s: s["pretrained_cfg"].pop(missing))
     with pytest.raises(CheckpointError, match=f"KeyError.'{missing}'"):
@@ -104,8 +114,67 @@ def test_settings_cannot_make_timm_open_files(changed):
 
 def test_another_image_size_is_refused(changed):
     folder = changed("clip", lambda s: s["pretrained_cfg"].update(input_size=[3, 42, 42]))
-    with pytest.raises(CheckpointError, match="images of 42 px, but its network takes 28 px"):
+    with pytest.raises(CheckpointError, match="images of 42 px, but clip takes 28 px"):
         ENCODERS["clip"](folder)
+
+
+@pytest.mark.parametrize("published", [CLIP, EVA])
+def test_a_smaller_network_never_goes_by_a_published_name(folders, published):
+    """The folders of these tests are all right but for their size."""
+    with pytest.raises(CheckpointError, match=f"img_size = 28 and .* but {published.name} has 224"):
+        image_encoder(published, folders[published.name])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("img_size", 21), ("patch_size", 14), ("embed_dim", 32), ("depth", 4), ("num_heads", 4),
+     ("mlp_ratio", 2.0), ("in_chans", 1)],
+)  # fmt: skip
+def test_a_network_of_any_other_size_is_refused(changed, name, value):
+    folder = changed("clip", lambda s: s["model_args"].update({name: value}))
+    with pytest.raises(CheckpointError, match=f"a network with {name} = {value}, but clip has .*;"):
+        ENCODERS["clip"](folder)
+
+
+def test_a_network_of_another_size_in_a_folder_of_transformers_is_refused(tmp_path):
+    toy.transformers_folder(tmp_path / "openai")
+    path = tmp_path / "openai" / "config.json"
+    settings = json.loads(path.read_text())
+    settings["vision_config"]["num_attention_heads"] = 4  # the tensors know nothing of it
+    path.write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="a network with num_heads = 4, but clip has 2; put"):
+        ENCODERS["clip"](tmp_path / "openai")
+
+
+def test_sizes_that_settings_do_not_tell_are_told_by_the_tensors(changed):
+    folder = changed("clip", lambda s: s["model_args"].clear())
+    file = folder / "model.safetensors"
+    state = load_file(file)
+    save_file({n: v for n, v in state.items() if not n.startswith("blocks.2.")}, file)
+    with pytest.raises(CheckpointError, match=r"does not fit .*blocks\.2\..* is missing.*; put"):
+        ENCODERS["clip"](folder)
+
+
+def test_settings_as_timm_writes_them_are_understood(folders, tmp_path):
+    folder = tmp_path / "saved"
+    shutil.copytree(folders["clip"], folder)
+    model = toy.network("clip")
+    model.pretrained_cfg.update(input_size=(3, 28, 28), tag="openai")
+    save_config_for_hf(model, folder / "config.json", model_args=toy.SIZES)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["model_args"] |= {"img_size": [28, 28], "global_pool": "token"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    assert ENCODERS["clip"](folder).digest == ENCODERS["clip"](folders["clip"]).digest
+
+
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_weights_as_a_network_begins_with_are_refused(folders, tmp_path, name):
+    folder = tmp_path / "fresh"
+    shutil.copytree(folders[name], folder)
+    fresh = timm.create_model(toy.ARCHITECTURES[name][0], num_classes=5, **toy.SIZES)
+    save_file(fresh.state_dict(), folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"never trained: .* do not go by the name {name}"):
+        ENCODERS[name](folder)
 
 
 @pytest.mark.parametrize(
