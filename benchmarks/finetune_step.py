@@ -1,7 +1,8 @@
 """Our fine-tuning against transformers' Trainer with peft as it comes, on the same lessons.
 
-Both make one pass over the same prompts and tokens with the same model, adapters, collator and
-batch size. Ours orders them by length, looks at every loss and writes it down.
+All make one pass over the same prompts and tokens with the same model, adapters, collator and
+batch size. Ours looks at every loss and writes it down; beside it the plain Trainer is given the
+same batches, in which its step is compared, and batches of its own order, in which bucketing is.
 """
 
 from collections.abc import Callable
@@ -21,11 +22,15 @@ from sefar_mllm.training.lessons import Lessons
 from sefar_mllm.training.plan import stages
 from sefar_mllm.training.stage import run_stage
 
+OURS = "ours"
+SAME = "plain Trainer, the same batches"
+OWN = "plain Trainer, batches in its own order"
+
 
 def passes(
     config: FinetuneConfig, model: PeftModel, lessons: Lessons, folder: Path
 ) -> dict[str, Callable[[], None]]:
-    """One pass over the lessons by each of the two, for `timing.alternate`.
+    """One pass over the lessons by each, for `timing.alternate`.
 
     Args:
         config: batch size and rates; checkpoints are left out.
@@ -34,38 +39,57 @@ def passes(
         folder: for what the runs write.
     """
     one_pass = replace(config, projector_epochs=0, epochs=1, save_every_steps=0)
-    cuda = PartialState().device.type == "cuda"
 
     def ours() -> None:
         (stage,) = stages(one_pass, len(lessons), folder / "ours")
         stage.run_dir.mkdir(parents=True, exist_ok=True)
         run_stage(one_pass, model, lessons, stage, wish=Interruption())
 
-    def plain() -> None:
-        arguments = TrainingArguments(
-            output_dir=str(folder / "plain"),
-            per_device_train_batch_size=config.batch_size,
-            num_train_epochs=1,
-            learning_rate=config.lora.lr,
-            save_strategy="no",
-            logging_steps=50,
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=cuda,
-            use_cpu=not cuda,
-            bf16=cuda,
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=lessons,
-            data_collator=Collator(lessons.tokenizer.pad_token_id),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    def same_batches() -> None:
+        lessons.begin_epoch(0)  # as ours does
+        plain_pass(SameBatches, config, model, lessons, folder)
 
-    return {"ours": ours, "plain": plain}
+    def own_order() -> None:
+        plain_pass(Trainer, config, model, lessons, folder)
+
+    return {OURS: ours, SAME: same_batches, OWN: own_order}
+
+
+class SameBatches(Trainer):
+    """The plain Trainer, given the batches of ours."""
+
+    def _get_train_sampler(self, train_dataset=None) -> Order:
+        size = self.args.per_device_train_batch_size
+        return Order(self.train_dataset, batch_size=size, multiple=1)
+
+
+def plain_pass(
+    kind: type[Trainer], config: FinetuneConfig, model: PeftModel, lessons: Lessons, folder: Path
+) -> None:
+    """One pass by transformers' Trainer as it comes."""
+    cuda = PartialState().device.type == "cuda"
+    arguments = TrainingArguments(
+        output_dir=str(folder / "plain"),
+        per_device_train_batch_size=config.batch_size,
+        num_train_epochs=1,
+        learning_rate=config.lora.lr,
+        save_strategy="no",
+        logging_steps=50,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+        use_cpu=not cuda,
+        bf16=cuda,
+    )
+    trainer = kind(
+        model=model,
+        args=arguments,
+        train_dataset=lessons,
+        data_collator=Collator(lessons.tokenizer.pad_token_id),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
 
 
 def padding(lessons: Lessons, batch_size: int) -> dict[str, float]:

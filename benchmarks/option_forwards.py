@@ -1,59 +1,96 @@
-"""Letter scores by whole prompts, one forward each: what harnesses do that know options only as
-continuations of a prompt. The answers are those of `sefar_mllm.scoring.letters`.
+"""Letter scores by whole prompts: what harnesses do that know options only as continuations of a
+prompt. The answers are those of `sefar_mllm.scoring.letters`.
+
+A forward takes `at_once` prompts, padded on the left; harnesses differ in how many.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from qa_data.schema import Question
 from sefar_mllm.adapters import Trained, composite
-from sefar_mllm.prompt import LETTERS, marker_ids
+from sefar_mllm.data import pad_batch
+from sefar_mllm.prompt import LETTERS, EncodedPrompt, marker_ids
 from sefar_mllm.scoring.letters import rotated_prompts
+from sefar_mllm.scoring.predict import positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@torch.inference_mode()
 def forward_a_rotation(
     model: Trained,
     tokenizer: "PreTrainedTokenizerBase",
     questions: Sequence[Question],
     tokens: Sequence[Float[Tensor, "frame row column dim"]],
+    *,
+    at_once: int = 1,
 ) -> Float[Tensor, "question rotation letter"]:
-    """Letter logits of every rotation by one forward of its whole prompt."""
-    vlm = composite(model)
-    shared, last = marker_ids(tokenizer, LETTERS[: len(questions[0].options)])
-    found = []
+    """Letter logits of every rotation by its whole prompt."""
+    count = len(questions[0].options)
+    shared, last = marker_ids(tokenizer, LETTERS[:count])
+    prompts, clips = [], []
     for question, clip in zip(questions, tokens, strict=True):
-        for prompt in rotated_prompts(tokenizer, question, vlm.config, LETTERS):
-            ids = torch.tensor([[*prompt, *shared]], device=vlm.device)
-            logits = vlm(input_ids=ids, video_tokens=clip[None], logits_to_keep=1).logits
-            found.append(logits[0, -1, last].float().cpu())
-    return torch.stack(found).view(len(questions), -1, len(last))
+        for prompt in rotated_prompts(tokenizer, question, composite(model).config, LETTERS):
+            prompts.append([*prompt, *shared])
+            clips.append(clip)
+    logits = last_logits(model, prompts, clips, keep=1, at_once=at_once)[:, 0]
+    return rearrange(
+        logits[:, last], "(question rotation) k -> question rotation k", rotation=count
+    )
 
 
-@torch.inference_mode()
 def forward_an_option(
     model: Trained,
     tokenizer: "PreTrainedTokenizerBase",
     questions: Sequence[Question],
     tokens: Sequence[Float[Tensor, "frame row column dim"]],
+    *,
+    at_once: int = 1,
 ) -> Float[Tensor, "question rotation letter"]:
-    """Log-probabilities of the letters of every rotation by a forward for each of them: the prompt
-    with the letter behind it.
+    """Log-probabilities of the letters of every rotation, each by the prompt with the letter behind
+    it.
     """
-    vlm = composite(model)
-    shared, last = marker_ids(tokenizer, LETTERS[: len(questions[0].options)])
-    found = []
+    count = len(questions[0].options)
+    shared, last = marker_ids(tokenizer, LETTERS[:count])
+    prompts, clips = [], []
     for question, clip in zip(questions, tokens, strict=True):
-        for prompt in rotated_prompts(tokenizer, question, vlm.config, LETTERS):
-            for letter in last:
-                ids = torch.tensor([[*prompt, *shared, letter]], device=vlm.device)
-                logits = vlm(input_ids=ids, video_tokens=clip[None], logits_to_keep=2).logits
-                found.append(logits[0, -2].float().log_softmax(dim=-1)[letter].cpu())
-    return torch.stack(found).view(len(questions), -1, len(last))
+        for prompt in rotated_prompts(tokenizer, question, composite(model).config, LETTERS):
+            prompts += [[*prompt, *shared, letter] for letter in last]
+            clips += [clip] * count
+    logits = last_logits(model, prompts, clips, keep=2, at_once=at_once)[:, 0]
+    letters = torch.tensor(last).repeat(len(prompts) // count)
+    found = logits.log_softmax(dim=-1).gather(1, letters[:, None])[:, 0]
+    return rearrange(found, "(question rotation k) -> question rotation k", rotation=count, k=count)
+
+
+@torch.inference_mode()
+def last_logits(
+    model: Trained,
+    prompts: Sequence[Sequence[int]],
+    clips: Sequence[Float[Tensor, "frame row column dim"]],
+    *,
+    keep: int,
+    at_once: int,
+) -> Float[Tensor, "prompt kept word"]:
+    """Logits at the last `keep` positions of prompts, `at_once` of them in a forward."""
+    vlm = composite(model)
+    found = []
+    for start in range(0, len(prompts), at_once):
+        some = [EncodedPrompt(list(ids), list(ids)) for ids in prompts[start : start + at_once]]
+        batch = pad_batch(some, 0, side="left")
+        mask = batch["attention_mask"].to(vlm.device)
+        outputs = vlm(
+            input_ids=batch["input_ids"].to(vlm.device),
+            attention_mask=mask,
+            position_ids=positions(mask),
+            video_tokens=torch.stack(list(clips[start : start + at_once])).to(vlm.device),
+            logits_to_keep=keep,
+        )
+        found.append(outputs.logits.float().cpu())
+    return torch.cat(found)

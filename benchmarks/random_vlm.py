@@ -4,12 +4,17 @@ What a step or a score costs does not depend on what the weights say.
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
 from typing import TYPE_CHECKING, Literal
+
+from benchmarks.mllm_arithmetic import Lengths
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
     from qa_data.schema import Question
 
@@ -22,16 +27,23 @@ SHAPES: dict[Size, dict[str, int]] = {
 HEAD_SIZE = {"vicuna_7b": 128, "medium": 64, "toy": 32}
 TOKEN_DIM = 768
 """Of ViT-B."""
-TOKEN_SHAPE = (8, 2, 2)
+GRID = 2
+TOKEN_SHAPE = (8, GRID, GRID)
+VIDEO_TOKENS = 8 * GRID**2
+
+# Of Gym-QA's prompts in Llama's vocabulary, beside the video's: system and roles, and the question
+# with its options, in the mean and at the 95th percentile.
+TEMPLATE_TOKENS = 38
+QUESTION_TOKENS = 66
+QUESTION_TOKENS_P95 = 88
 
 
-def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM":
-    """Vicuna-7B's exact config, or a smaller one; bf16 on CUDA, fp32 elsewhere."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def llama_config(size: Size, *, words: int) -> "LlamaConfig":
+    """Vicuna-7B's exact config, or a smaller one for a tokenizer of so many words."""
+    from transformers import LlamaConfig
 
     shape = SHAPES[size]
-    config = LlamaConfig(
+    return LlamaConfig(
         **shape,
         num_attention_heads=shape["hidden_size"] // HEAD_SIZE[size],
         vocab_size=32000 if size == "vicuna_7b" else words,
@@ -40,12 +52,19 @@ def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM"
         eos_token_id=2,
         pad_token_id=0,
     )
+
+
+def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM":
+    """The model of a config; bf16 on CUDA, fp32 elsewhere."""
+    import torch
+    from transformers import LlamaForCausalLM
+
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
     try:
         with torch.device(device):
-            return LlamaForCausalLM(config).eval()
+            return LlamaForCausalLM(llama_config(size, words=words)).eval()
     finally:
         torch.set_default_dtype(before)
 
@@ -55,7 +74,8 @@ def adapted(language: "LlamaForCausalLM", *, device: str, rank: int = 16) -> "Pe
     from sefar_mllm.adapters import add_adapters
     from sefar_mllm.assemble import around
 
-    model = around(language, token_dim=TOKEN_DIM, token_shape=TOKEN_SHAPE, encoder={})
+    known = {"key": {"grid": GRID}}
+    model = around(language, token_dim=TOKEN_DIM, token_shape=TOKEN_SHAPE, encoder=known)
     return add_adapters(model.to(device), rank=rank, alpha=2.0 * rank, dropout=0.0)
 
 
@@ -83,6 +103,61 @@ def questions(count: int, *, seed: int = 0) -> "list[Question]":
         )
         for number in range(count)
     ]
+
+
+def like_llamas(
+    tokenizer: "PreTrainedTokenizerBase", count: int, *, seed: int = 0
+) -> "list[Question]":
+    """Questions whose prompts have as many tokens as Gym-QA's have in Llama's vocabulary.
+
+    The demo's tokenizer was made for these words and needs fewer of them. Words are added to the
+    options in turn, until a prompt has a length drawn from those of Gym-QA.
+    """
+    rng = random.Random(seed)
+    spread = (QUESTION_TOKENS_P95 - QUESTION_TOKENS) / 1.645
+    asked = questions(count, seed=seed)
+    words = sorted({word for one in asked for text in one.options for word in text.split()})
+    lengthened = []
+    for question in asked:
+        room = VIDEO_TOKENS + TEMPLATE_TOKENS + round(rng.gauss(QUESTION_TOKENS, spread))
+        options = longer = list(question.options)
+        while prompt_tokens(tokenizer, question.stem, longer) <= room:
+            options, shortest = longer, shortest_of(longer)
+            word = f" {rng.choice(words)}"
+            longer = [text + word * (place == shortest) for place, text in enumerate(options)]
+        lengthened.append(replace(question, options=tuple(options)))
+    return lengthened
+
+
+def shortest_of(texts: Sequence[str]) -> int:
+    return min(range(len(texts)), key=lambda place: len(texts[place]))
+
+
+def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", stem: str, options: Sequence[str]) -> int:
+    """Tokens of a question's prompt about a video."""
+    from sefar_mllm.prompt import Turn, encode_conversation, question_text
+
+    turns = [Turn(question_text(stem, options))]
+    place = {"num_video_tokens": VIDEO_TOKENS, "video_id": len(tokenizer)}
+    return len(encode_conversation(tokenizer, turns, **place).ids)
+
+
+def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]") -> Lengths:
+    """Mean tokens of questions about videos of `TOKEN_SHAPE`."""
+    from sefar_mllm.model_config import SefarVlmConfig
+    from sefar_mllm.prompt import LETTERS
+    from sefar_mllm.scoring.letters import rotated_prompts
+    from sefar_mllm.scoring.shared_prefix import join
+
+    config = SefarVlmConfig(
+        llama_config("vicuna_7b", words=0), token_shape=TOKEN_SHAPE, video_token_id=len(tokenizer)
+    )
+    prompts = [rotated_prompts(tokenizer, one, config, LETTERS) for one in asked]
+    return Lengths(
+        prompt=mean(len(prompt) for some in prompts for prompt in some),
+        joined=mean(len(join(some).ids) for some in prompts),
+        options=len(asked[0].options),
+    )
 
 
 def video_tokens(count: int, *, seed: int = 0) -> "Tensor":

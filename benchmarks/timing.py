@@ -56,6 +56,25 @@ def alternate(
     return timings
 
 
+def seconds(call: Callable[[], object], turns: int, device: str) -> float:
+    """Median wall seconds of a call, the device's work included, after two that are not timed."""
+    import torch
+
+    def finish() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    took = []
+    for turn in range(turns + 2):
+        finish()
+        began = time.perf_counter()
+        call()
+        finish()
+        if turn >= 2:
+            took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
 def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -> None:
     """Print a table and, if a folder is given, write it there with its figures and surroundings."""
     print("\n".join(lines))

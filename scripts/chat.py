@@ -47,6 +47,8 @@ class Talk:
     """Where the encoder lies, if not where it lay in training."""
     four_bit: bool = False
     """Hold the language model in 4-bit numbers."""
+    compiled: bool = False
+    """On CUDA, compile the steps: the first answer waits for that, long ones come faster."""
     limits: tyro.conf.OmitArgPrefixes[ChatLimits] = field(default_factory=ChatLimits)
 
     def __post_init__(self):
@@ -64,9 +66,20 @@ def main(settings: Talk) -> None:
     from sefar_core.checkpoint import CheckpointError
     from sefar_core.data.decoding import VideoReadError
     from sefar_mllm.chat.batch_files import BatchError
+    from sefar_mllm.chat.conversation import printable
     from sefar_mllm.folders.checkpoint import FolderError
+    from sefar_mllm.quantize import FourBitError
     from sefar_mllm.tokens.cache import CacheError
 
+    refusals = (
+        BatchError,
+        VideoReadError,
+        CacheError,
+        CheckpointError,
+        FolderError,
+        FourBitError,
+        OSError,
+    )
     # What a pipe or a file name holds need not be UTF-8, and must not end the chat.
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -75,8 +88,8 @@ def main(settings: Talk) -> None:
             failed = answer_batch(settings, settings.batch, settings.out)
         else:
             failed = chat(settings)
-    except (BatchError, VideoReadError, CacheError, CheckpointError, FolderError, OSError) as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    except refusals as cause:
+        raise SystemExit(f"error: {printable(str(cause))}") from cause
     raise SystemExit(1 if failed else 0)
 
 
@@ -96,19 +109,25 @@ def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
     """Answer the questions of a file; True if some were left without an answer."""
     from sefar_mllm.chat.batch import answer_all, made_with
     from sefar_mllm.chat.batch_files import read_inquiries
+    from sefar_mllm.chat.conversation import printable
 
     inquiries = read_inquiries(questions, settings.limits)
     failed = answer_all(
         load(settings),
         inquiries,
         out,
-        settings=made_with(settings.model, settings.limits),
+        settings=made_with(
+            settings.model,
+            settings.limits,
+            four_bit=settings.four_bit,
+            video_root=settings.video_root,
+        ),
         video_root=settings.video_root,
         batch_size=settings.batch_size,
     )
     print(f"{len(inquiries) - len(failed)} of {len(inquiries)} questions are answered in {out}")
     for name, cause in failed.items():
-        print(f"question {name}: {cause}")
+        print(printable(f"question {name}: {cause}"))  # a stranger may have written both
     return bool(failed)
 
 
@@ -122,7 +141,7 @@ def load(settings: Talk) -> Any:
         encoder_dir=settings.encoder_dir,
         four_bit=settings.four_bit,
     )
-    assistant.limits = settings.limits
+    assistant.limits, assistant.compiled = settings.limits, settings.compiled
     return assistant
 
 

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
+    Cache,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -88,7 +89,10 @@ class SefarVlmModel(PreTrainedModel):
         **language: Any,
     ):
         if inputs_embeds is None and input_ids is not None:
-            inputs_embeds = self.merge(input_ids, video_tokens, clip_ids)
+            if video_tokens is None and decodes(input_ids, language.get("past_key_values")):
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+            else:
+                inputs_embeds = self.merge(input_ids, video_tokens, clip_ids)
         return self.language_model(inputs_embeds=inputs_embeds, **language)
 
 
@@ -182,9 +186,21 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **more,
         )
         ids = inputs.get("input_ids")
-        if ids is not None and bool((ids == self.config.video_token_id).any()):
+        if ids is None or decodes(ids, past_key_values):
+            return inputs
+        if bool((ids == self.config.video_token_id).any()):
             inputs["video_tokens"] = video_tokens
         return inputs
+
+
+def decodes(input_ids: Int[Tensor, "batch token"], past_key_values: Cache | None) -> bool:
+    """Whether the ids are what the model wrote last: one a row, behind a cache that holds more.
+
+    It never writes a placeholder, so there is nothing to count. Looking at the ids would hold up
+    the device at every token, and cut the step into several compiled graphs.
+    """
+    filled = past_key_values is not None and past_key_values.is_initialized
+    return filled and input_ids.shape[1] == 1
 
 
 def word_table(model: PreTrainedModel) -> nn.Embedding:

@@ -35,6 +35,8 @@ class Assistant:
         tokenizer: its tokenizer.
         encoder: the one that it was trained with.
         limits: of every conversation.
+        compiled: keep keys and values in memory of fixed size. On CUDA the steps are then
+            compiled, which the first answer waits for and long ones gain from.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Assistant:
         encoder: Encoder,
         *,
         limits: ChatLimits | None = None,
+        compiled: bool = False,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.limits = limits or ChatLimits()
+        self.compiled = compiled
         self.grid: int = composite(model).config.encoder["key"]["grid"]
 
     def watch(
@@ -83,7 +87,9 @@ class Assistant:
 
     def begin(self, tokens: Float[Tensor, "frame row column dim"]) -> Conversation:
         """A conversation about a video whose tokens are there already."""
-        return Conversation(self.model, self.tokenizer, tokens, limits=self.limits)
+        return Conversation(
+            self.model, self.tokenizer, tokens, limits=self.limits, compiled=self.compiled
+        )
 
     def look(
         self, footages: Sequence[Footage]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from qa_data.schema import Question
 from sefar_core.data.decoding import VideoReadError
 from sefar_core.runs.folder import writing
 from sefar_mllm.chat.assistant import Assistant
 from sefar_mllm.chat.batch_files import Answer, BatchError, Inquiry, open_answers, write_answers
-from sefar_mllm.chat.conversation import ChatError, printable
+from sefar_mllm.chat.conversation import MAX_JOINED, ChatError, joined_length, printable
 from sefar_mllm.chat.generation import generate_ids
 from sefar_mllm.chat.guarded_video import Footage
 from sefar_mllm.config import ChatLimits
@@ -85,18 +86,26 @@ def answer_all(
     return {one: answer["error"] for one, answer in answers.items() if "error" in answer}
 
 
-def made_with(model: Path, limits: ChatLimits) -> dict[str, Any]:
-    """What answers depend on: the model in a folder, told by the logits of its probe, and limits.
+def made_with(
+    model: Path, limits: ChatLimits, *, four_bit: bool, video_root: Path | None
+) -> dict[str, Any]:
+    """What answers depend on: the model in a folder, told by the logits of its probe, how it is
+    held, the limits, and where the videos lie.
 
     Raises:
         OSError: there is no fine-tuned model in the folder.
     """
-    digest = hashlib.sha256((model / PROBE).read_bytes()).hexdigest()[:16]
-    return {"model": digest, "max_new_tokens": limits.max_new_tokens}
+    return {
+        "model": hashlib.sha256((model / PROBE).read_bytes()).hexdigest()[:16],
+        "max_new_tokens": limits.max_new_tokens,
+        "four_bit": four_bit,
+        "video_root": None if video_root is None else os.path.realpath(video_root),
+    }
 
 
 def path_of(inquiry: Inquiry, video_root: Path | None) -> Path:
-    """Where an inquiry's video lies.
+    """Where an inquiry's video lies; below the root every link is followed, for what it leads to
+    is what would be read.
 
     Raises:
         BatchError: its path leads out of the root.
@@ -104,12 +113,19 @@ def path_of(inquiry: Inquiry, video_root: Path | None) -> Path:
     if video_root is None:
         return Path(inquiry.video)
     inner = os.path.normpath(inquiry.video)
+    path = Path(os.path.realpath(video_root / inquiry.video))
     if os.path.isabs(inner) or inner.split(os.sep)[0] == os.pardir:
-        raise BatchError(
-            f"question {inquiry.id}: {inquiry.video} leads out of --video-root {video_root}; name "
-            f"videos relative to it, or leave it out"
+        mend = "name videos relative to it, or leave it out"
+    elif not path.is_relative_to(os.path.realpath(video_root)):
+        mend = (
+            "a link there points elsewhere; give the folder where the files themselves lie, let "
+            "the root itself be the link, or leave --video-root out if you wrote the questions"
         )
-    return video_root / inner
+    else:
+        return path
+    raise BatchError(
+        f"question {inquiry.id}: {inquiry.video} leads out of --video-root {video_root}; {mend}"
+    )
 
 
 def look(assistant: Assistant, paths: Iterable[Path]) -> dict[Path, Seen]:
@@ -153,6 +169,7 @@ def speak(
         [tokens for inquiry, tokens in asked if inquiry.id in prompts],
         max_new_tokens=assistant.limits.max_new_tokens,
         end_id=assistant.tokenizer.eos_token_id,
+        static_cache=assistant.compiled,
     )
     for name, ids in zip(prompts, answers, strict=True):
         text = str(assistant.tokenizer.decode(ids, skip_special_tokens=True))
@@ -173,10 +190,21 @@ def choose(
             questions.append(replace(question, question_id=inquiry.id))
         except ChatError as refusal:
             found[inquiry.id] = {"error": str(refusal)}
-    for batch in batches(questions, max(1, len(questions))):
+    for batch in scored_together(assistant, questions):
         shown = [tokens[question.question_id] for question in batch]
         logits = letter_logits(assistant.model, assistant.tokenizer, batch, shown)
         for question, probs in zip(batch, option_probs(logits).tolist(), strict=True):
             best = question.options[max(range(len(probs)), key=probs.__getitem__)]
             found[question.question_id] = {"answer": best, "probs": probs}
     return found
+
+
+def scored_together(
+    assistant: Assistant, questions: Sequence[Question]
+) -> Iterator[Sequence[Question]]:
+    """Questions with as many options, no more at a time than one of the longest may take memory."""
+    for batch in batches(questions, max(1, len(questions))):
+        lengths = [joined_length(assistant.model, assistant.tokenizer, one) for one in batch]
+        room = max(1, MAX_JOINED**2 // max(lengths) ** 2)
+        for start in range(0, len(batch), room):
+            yield batch[start : start + room]

@@ -128,7 +128,7 @@ def open_answers(
         BatchError: the file has other lines that are no answers, or answers to other questions, or
             of other settings.
     """
-    beside = out.with_suffix(".settings.json")
+    beside = out.with_name(f"{out.name}.settings.json")
     if not out.exists():
         write_json(beside, settings)
         return {}

@@ -18,9 +18,21 @@ from qa_data.schema import Question
 from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.chat.generation import lora_switched_off, stream
 from sefar_mllm.config import ChatLimits
-from sefar_mllm.prompt import LETTERS, STEM, Turn, encode_conversation, question_text
-from sefar_mllm.scoring.letters import letter_logits
+from sefar_mllm.prompt import (
+    LETTERS,
+    STEM,
+    Turn,
+    encode_conversation,
+    marker_ids,
+    question_text,
+)
+from sefar_mllm.scoring.letters import letter_logits, rotated_prompts
 from sefar_mllm.scoring.rotations import option_probs
+from sefar_mllm.scoring.shared_prefix import join
+
+MAX_JOINED = 8192
+"""Tokens of a question with its options in all their orders, which are scored in one row. Memory
+grows with the square: a gigabyte or so at this length."""
 
 
 class ChatError(ValueError):
@@ -35,6 +47,7 @@ class Conversation:
         tokenizer: its tokenizer.
         tokens: the video's.
         limits: of questions and answers.
+        compiled: see `Assistant`.
 
     Attributes:
         turns: what was said. An answer that was broken off is not remembered.
@@ -47,11 +60,13 @@ class Conversation:
         tokens: Float[Tensor, "frame row column dim"],
         *,
         limits: ChatLimits | None = None,
+        compiled: bool = False,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.limits = limits or ChatLimits()
+        self.compiled = compiled
         self.turns: list[Turn] = []
         self._adapted = True
 
@@ -88,8 +103,14 @@ class Conversation:
         """
         ids = self.prompt(text)
         answer = ""
-        length = self.limits.max_new_tokens
-        pieces = stream(self.model, self.tokenizer, ids, self.tokens, max_new_tokens=length)
+        pieces = stream(
+            self.model,
+            self.tokenizer,
+            ids,
+            self.tokens,
+            max_new_tokens=self.limits.max_new_tokens,
+            static_cache=self.compiled,
+        )
         with self._adapter(), closing(pieces):
             for piece in map(printable, pieces):
                 answer += piece
@@ -102,8 +123,8 @@ class Conversation:
         """Probability of each option as the answer to `stem`, averaged over their rotations.
 
         Raises:
-            ChatError: fewer than two options, an empty or repeated one, or more than the limits or
-                the model allow.
+            ChatError: fewer than two options, an empty or repeated one, or more than the limits,
+                the model or its tokenizer's letters allow.
         """
         question = self.choice(options, stem)
         with self._adapter():
@@ -117,8 +138,15 @@ class Conversation:
             ChatError: as `option_probs`.
         """
         question = choice_of(options, stem, self.limits)
+        refuse_unmarked(self.tokenizer, len(options))
         # Each rotation may be a token or so longer at every seam between two options.
         self._ids([Turn(question_text(stem, options))], spare=len(options))
+        length = joined_length(self.model, self.tokenizer, question)
+        if length > MAX_JOINED:
+            raise ChatError(
+                f"the {len(options)} options have {length:,} tokens in all their orders, up to "
+                f"{MAX_JOINED:,} are scored at a time; give fewer options, or shorter ones"
+            )
         return question
 
     def prompt(self, text: str) -> list[int]:
@@ -173,6 +201,24 @@ def choice_of(options: Sequence[str], stem: str, limits: ChatLimits) -> Question
     for option in options:
         refuse_text(option, "option", limits)
     return Question(question_id="0", video="video", stem=stem, options=tuple(options), answer=0)
+
+
+def refuse_unmarked(tokenizer: PreTrainedTokenizerBase, count: int) -> None:
+    """Raise ChatError for more options than there are letters that are one token each."""
+    for number in range(2, count + 1):
+        try:
+            marker_ids(tokenizer, LETTERS[:number])
+        except ValueError as cause:
+            raise ChatError(
+                f"got {count} options, but the letter {LETTERS[number - 1]} is no single token of "
+                f"this model's tokenizer and cannot be scored; give up to {number - 1} options"
+            ) from cause
+
+
+def joined_length(model: Trained, tokenizer: PreTrainedTokenizerBase, question: Question) -> int:
+    """Tokens of the row in which all orders of a question's options are scored."""
+    config = composite(model).config
+    return len(join(rotated_prompts(tokenizer, question, config, LETTERS)).ids)
 
 
 def refuse_text(text: str, kind: str, limits: ChatLimits) -> None:

@@ -10,12 +10,13 @@ from threading import Event, Thread
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import (
     PreTrainedTokenizerBase,
+    StaticCache,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
@@ -25,6 +26,9 @@ from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.data import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import EncodedPrompt
+
+CACHE_ROOM = 512
+"""Tokens; a static cache holds a multiple of it."""
 
 
 def generate_ids(  # noqa: PLR0913 - what is asked, and how it may end
@@ -44,24 +48,25 @@ def generate_ids(  # noqa: PLR0913 - what is asked, and how it may end
         tokens: the video of each.
         max_new_tokens: longest answer.
         end_id: the mark that ends an answer; None generates `max_new_tokens` in every row.
-        static_cache: keys and values lie in memory of fixed size, which lets transformers compile
-            the steps on CUDA; the first call of a size is then slow.
+        static_cache: see `static_cache_of`.
     """
     vlm = composite(model)
     inputs = _inputs(vlm, ids, tokens, max_new_tokens=max_new_tokens, end_id=end_id)
-    cache = "static" if static_cache else None
-    whole = vlm.generate(**inputs, cache_implementation=cache)  # type: ignore[misc]
+    if static_cache:
+        inputs["past_key_values"] = static_cache_of(vlm, inputs["input_ids"], max_new_tokens)
+    whole = vlm.generate(**inputs)  # type: ignore[misc]
     answers = whole[:, inputs["input_ids"].shape[1] :].tolist()
     return [_until(answer, end_id) for answer in answers]
 
 
-def stream(
+def stream(  # noqa: PLR0913 - what is asked, and how it is answered
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     ids: Sequence[int],
     tokens: Float[Tensor, "frame row column dim"],
     *,
     max_new_tokens: int,
+    static_cache: bool = False,
 ) -> Generator[str, None, None]:
     """The text of one answer in pieces, each as soon as its words are whole.
 
@@ -71,6 +76,8 @@ def stream(
     inputs = _inputs(
         vlm, [ids], [tokens], max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id
     )
+    if static_cache:
+        inputs["past_key_values"] = static_cache_of(vlm, inputs["input_ids"], max_new_tokens)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     unwanted = _Unwanted()
     failures: list[BaseException] = []
@@ -93,6 +100,21 @@ def stream(
         thread.join()
     if failures:
         raise failures[0]
+
+
+def static_cache_of(
+    vlm: SefarVlmForConditionalGeneration,
+    input_ids: Int[Tensor, "batch token"],
+    max_new_tokens: int,
+) -> StaticCache:
+    """Room for keys and values that does not grow, with which transformers compiles the steps on
+    CUDA: the first answer waits for that, the others come faster.
+
+    It is a multiple of `CACHE_ROOM`, since every other size is compiled anew.
+    """
+    needed = input_ids.shape[1] + max_new_tokens
+    room = -(-needed // CACHE_ROOM) * CACHE_ROOM
+    return StaticCache(config=vlm.config.text_config, max_cache_len=room)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ it. So the header is read first, and the decoder runs in a process of its own th
 more memory nor more time than given here.
 """
 
+import math
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ MAX_BYTES = 2**30
 CODECS = ("av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "vp8", "vp9")
 """Of cameras and the web. FFmpeg's decoders of rare formats are where its holes are found."""
 MAX_DECODER_BYTES = 2 * 2**30
-PATIENCE_S = 60.0
+MAX_CPU_S = 20
+"""Of all threads of a decoder together."""
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +151,9 @@ def refuse_long(path: Path, duration_s: float, num_frames: int) -> None:
 
 
 def _confined(footage: Footage, beat: Beat, *, moments: Sequence[float]) -> np.ndarray | str:
-    """The frames, or what is wrong, within the memory that a decoder may take."""
+    """The frames, or what is wrong, within the memory and the work that a decoder may take."""
     limit_memory()
+    limit_work()
     try:
         return read_frames(footage, moments).numpy()
     except VideoReadError as error:
@@ -162,11 +166,32 @@ def _confined(footage: Footage, beat: Beat, *, moments: Sequence[float]) -> np.n
 
 
 def limit_memory() -> None:
-    """Let this process take `MAX_DECODER_BYTES` more address space than it has, and no more.
+    """Let this process take `MAX_DECODER_BYTES` more address space than it has, and no more; a
+    lower limit that it has already stays.
 
-    Only Linux tells how much it has; elsewhere the limit of time stands alone.
+    Only Linux tells how much it has; elsewhere the limits of time stand alone.
     """
     statm = Path("/proc/self/statm")
-    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY and statm.exists():
+    if statm.exists():
         taken = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MAX_DECODER_BYTES,) * 2)
+        lower_limit(resource.RLIMIT_AS, taken + MAX_DECODER_BYTES)
+
+
+def lower_limit(kind: int, wanted: int) -> None:
+    """Set a limit of this process for good, unless a lower one holds."""
+    soft = resource.getrlimit(kind)[0]
+    if soft == resource.RLIM_INFINITY or wanted < soft:
+        resource.setrlimit(kind, (wanted, wanted))
+
+
+def limit_work() -> None:
+    """Let this process work `MAX_CPU_S` seconds more; SIGXCPU then ends it.
+
+    The next video gets as much anew, so only the limit that can be raised again is set.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    wanted = math.ceil(used.ru_utime + used.ru_stime) + MAX_CPU_S
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted, hard))

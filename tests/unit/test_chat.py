@@ -99,6 +99,12 @@ def test_questions_given_are_answered_and_the_keyboard_is_left_alone(chat, capsy
     assert heard.count("%") == 2 and "never" not in heard
 
 
+def test_options_that_have_no_letter_end_no_chat(chat, capsys):
+    assert talk(chat, ["/options a|b|c|d|e", "/options a|b|c|d"]) == 1
+    heard = capsys.readouterr().out
+    assert "error: got 5 options, but the letter E" in heard and heard.count("%") == 4
+
+
 def test_lines_from_a_pipe_are_answered_and_refusals_are_counted(chat, capsys, monkeypatch):
     typed = "What is this?\n\n/nonsense\x1b[2J\n/video gone.mp4\n/reset\n/quit\nno\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))

@@ -6,7 +6,7 @@ import pytest
 
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.chat import batch as chat_batch
-from sefar_mllm.chat.batch import answer_all, made_with
+from sefar_mllm.chat.batch import answer_all, made_with, path_of
 from sefar_mllm.chat.batch_files import BatchError, Inquiry, read_inquiries
 from sefar_mllm.config import ChatLimits
 from tests.oracles import toy_chat
@@ -147,7 +147,7 @@ def test_a_file_never_mixes_models_or_questions(assistant, looked, tmp_path):
     out.write_text(text.replace('"id": "b"', '"id": '))
     with pytest.raises(BatchError, match="line 2 is no answer"):
         run(assistant, out)
-    (tmp_path / "out.settings.json").unlink()
+    (tmp_path / "out.jsonl.settings.json").unlink()
     with pytest.raises(BatchError, match="made with model = None"):
         run(assistant, out)
 
@@ -163,11 +163,78 @@ def test_a_question_that_the_model_cannot_read_gets_its_error(assistant, looked,
     assert "answer" in read_lines(tmp_path / "out.jsonl")[2]
 
 
+def test_options_without_a_letter_get_their_error_and_stop_no_batch(assistant, looked, tmp_path):
+    lines = [LINES[1] | {"id": "many", "options": list("vwxyz")}, LINES[1]]
+    broken = run(assistant, tmp_path / "out.jsonl", lines)
+    assert set(broken) == {"many"} and "give up to 4 options" in broken["many"]
+    assert read_lines(tmp_path / "out.jsonl")[1]["answer"] in OPTIONS
+
+
+def test_long_options_are_scored_by_fewer_at_a_time(assistant, looked, tmp_path, monkeypatch):
+    def scored(model, tokenizer, questions, tokens):
+        sizes.append(len(questions))
+        return letter_logits(model, tokenizer, questions, tokens)
+
+    def answer(limit, name):
+        sizes.clear()
+        monkeypatch.setattr(chat_batch, "MAX_JOINED", limit)
+        run(assistant, tmp_path / name, lines)
+        return [line["probs"] for line in read_lines(tmp_path / name)]
+
+    sizes: list[int] = []
+    letter_logits = chat_batch.letter_logits
+    monkeypatch.setattr(chat_batch, "letter_logits", scored)
+    lines = [LINES[1] | {"id": str(number), "video": f"{number}.mp4"} for number in range(5)]
+    question = assistant.begin(toy_chat.video_tokens(0)).choice(OPTIONS, "Which?")
+    longest = chat_batch.joined_length(assistant.model, assistant.tokenizer, question)
+    together = answer(100 * longest, "together")
+    assert sizes == [5]
+    apart = answer(int(1.5 * longest), "apart")
+    assert sizes == [2, 2, 1]  # two rows have twice the mask of one; 1.5 squared is 2.25
+    for probs, other in zip(together, apart, strict=True):
+        assert probs == pytest.approx(other, abs=1e-5)
+
+
+def test_a_compiled_batch_says_the_same(assistant, looked, tmp_path, monkeypatch):
+    def generate(*asked, static_cache, **how):
+        caches.append(static_cache)
+        return generate_ids(*asked, static_cache=static_cache, **how)
+
+    caches, answers = [], []
+    generate_ids = chat_batch.generate_ids
+    monkeypatch.setattr(chat_batch, "generate_ids", generate)
+    for compiled in (False, True):
+        monkeypatch.setattr(assistant, "compiled", compiled)
+        run(assistant, tmp_path / f"{compiled}.jsonl")
+        answers.append([line.get("answer") for line in read_lines(tmp_path / f"{compiled}.jsonl")])
+    assert answers[0] == answers[1] and caches == [False, True]
+
+
 def test_paths_stay_within_the_root(assistant, looked, tmp_path):
     run(assistant, tmp_path / "out.jsonl", LINES[:1], video_root=tmp_path / "videos")
     for path in ("../secret.mp4", "/etc/passwd", "a/../../b.mp4"):
         with pytest.raises(BatchError, match="leads out of --video-root"):
             run(assistant, tmp_path / "2.jsonl", [LINES[0] | {"video": path}], video_root=tmp_path)
+
+
+def test_links_are_followed_and_lead_nowhere_but_into_the_root(tmp_path):
+    def place(video, root):
+        return path_of(Inquiry(id="a", video=video, question="Q"), root)
+
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "inner").mkdir(parents=True)
+    outside.mkdir()
+    (root / "file.mp4").symlink_to("/etc/passwd")
+    (root / "folder").symlink_to(outside)
+    (root / "well.mp4").symlink_to(root / "inner" / "clip.mp4")
+    for video in ("file.mp4", "folder/clip.mp4", "folder/../outside/clip.mp4"):
+        with pytest.raises(BatchError, match=f"question a: {video} .*let the root itself be the"):
+            place(video, root)
+    inside = root.resolve() / "inner" / "clip.mp4"
+    assert place("well.mp4", root) == place("inner/../inner/clip.mp4", root) == inside
+    (tmp_path / "link").symlink_to(outside)
+    assert place("clip.mp4", tmp_path / "link") == outside.resolve() / "clip.mp4"
+    assert place("/etc/passwd", None) == Path("/etc/passwd")
 
 
 def test_lines_are_read_with_their_numbers_as_ids(tmp_path):
@@ -216,10 +283,24 @@ def test_files_without_questions_are_refused(tmp_path, content):
         read_inquiries(path, LIMITS)
 
 
-def test_answers_are_told_apart_by_the_models_logits(tmp_path):
-    found = []
+def test_answers_are_told_apart_by_all_that_they_depend_on(tmp_path):
     for name, text in (("one", "[1]"), ("two", "[2]")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "probe.json").write_text(text)
-        found.append(made_with(tmp_path / name, LIMITS))
-    assert found[0] != found[1] and found[0]["max_new_tokens"] == 6
+    plain = {"four_bit": False, "video_root": None}
+    found = [
+        made_with(tmp_path / "one", LIMITS, **plain),
+        made_with(tmp_path / "two", LIMITS, **plain),
+        made_with(tmp_path / "one", ChatLimits(max_new_tokens=7), **plain),
+        made_with(tmp_path / "one", LIMITS, **plain | {"four_bit": True}),
+        made_with(tmp_path / "one", LIMITS, **plain | {"video_root": tmp_path}),
+        made_with(tmp_path / "one", LIMITS, **plain | {"video_root": tmp_path / "one"}),
+    ]
+    assert len({json.dumps(settings) for settings in found}) == len(found)
+
+
+def test_answers_of_like_names_have_settings_of_their_own(assistant, looked, tmp_path):
+    run(assistant, tmp_path / "x.a", LINES[:1])
+    other = {**SETTINGS, "model": "m2"}
+    answer_all(assistant, inquiries(LINES[:1]), tmp_path / "x.b", settings=other)
+    run(assistant, tmp_path / "x.a", LINES[:1])

@@ -6,7 +6,8 @@ from sefar_mllm.adapters import composite
 from sefar_mllm.chat import conversation as module
 from sefar_mllm.chat.conversation import ChatError, Conversation, printable
 from sefar_mllm.config import ChatLimits
-from sefar_mllm.prompt import Turn
+from sefar_mllm.prompt import LETTERS, Turn
+from sefar_mllm.scoring.letters import rotated_prompts
 from tests.oracles import toy_chat
 
 MARKERS = ("USER:", "ASSISTANT:", "</s>", "<s>", "<video>", "<image>", "<unk>", "\n", " ", "A.")
@@ -94,6 +95,59 @@ def test_a_merged_model_has_no_adapter_to_switch_off(conversation):
 def test_options_that_cannot_be_scored_are_refused(conversation, options, said):
     with pytest.raises(ChatError, match=said):
         conversation.option_probs(options)
+
+
+def test_options_beyond_the_letters_of_the_tokenizer_are_refused(conversation):
+    with pytest.raises(ChatError, match="got 6 options, but the letter E .* give up to 4 options"):
+        conversation.option_probs(list("uvwxyz"))
+    assert len(conversation.option_probs(list("uvwx"))) == 4
+
+
+def test_options_whose_orders_would_fill_the_memory_are_refused(conversation, monkeypatch):
+    options = ["salto forward tucked", "stalder", "giant circle"]
+    question = conversation.choice(options)
+    config = composite(conversation.model).config
+    prompts = rotated_prompts(conversation.tokenizer, question, config, LETTERS)
+    # By hand: what all begin with once, and then what each has of its own.
+    shared = next(n for n in range(999) if len({prompt[n] for prompt in prompts}) > 1)
+    length = shared + sum(len(prompt) - shared for prompt in prompts)
+    monkeypatch.setattr(module, "MAX_JOINED", length)
+    assert conversation.choice(options) == question
+    monkeypatch.setattr(module, "MAX_JOINED", length - 1)
+    with pytest.raises(ChatError, match=f"3 options have {length} tokens .* up to {length - 1} "):
+        conversation.option_probs(options)
+
+
+def test_the_limit_of_the_options_keeps_their_mask_within_two_gigabytes():
+    assert 4 * module.MAX_JOINED**2 < 2e9
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_compiled_chat_says_the_same_with_and_without_the_adapter(assistant, adapted):
+    spoken = []
+    for compiled in (False, True):
+        conversation = Conversation(
+            assistant.model,
+            assistant.tokenizer,
+            toy_chat.video_tokens(0),
+            limits=assistant.limits,
+            compiled=compiled,
+        )
+        conversation.adapted = adapted
+        spoken.append([conversation.answer("What is this?"), conversation.answer("Why?")])
+    assert spoken[0] == spoken[1] and all(spoken[0])
+
+
+def test_a_compiled_chat_keeps_its_memory_of_fixed_size(assistant, monkeypatch):
+    monkeypatch.setattr(assistant, "compiled", True)
+    caches = []
+    forward = composite(assistant.model).register_forward_pre_hook(
+        lambda _, args, inputs: caches.append(inputs["past_key_values"]), with_kwargs=True
+    )
+    assistant.begin(toy_chat.video_tokens(0)).answer("What is this?")
+    forward.remove()
+    assert {type(one).__name__ for one in caches} == {"StaticCache"}
+    assert {one.layers[0].max_cache_len for one in caches} == {512}
 
 
 def test_what_cannot_be_asked_is_refused(conversation):

@@ -1,7 +1,13 @@
 import pytest
+import torch
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.chat.generation import generate_ids, lora_switched_off, stream
+from sefar_mllm.chat.generation import (
+    generate_ids,
+    lora_switched_off,
+    static_cache_of,
+    stream,
+)
 from tests.oracles import toy_chat
 
 QUESTIONS = (
@@ -37,6 +43,13 @@ def test_left_padded_batches_answer_like_single_questions(assistant, asked, stat
     assert found == expected
 
 
+@pytest.mark.parametrize(("length", "room"), [(511, 512), (512, 1024)])
+def test_a_static_cache_has_few_sizes(assistant, length, room):
+    ids = torch.ones(1, length, dtype=torch.long)
+    cache = static_cache_of(composite(assistant.model), ids, max_new_tokens=1)
+    assert cache.layers[0].max_cache_len == room
+
+
 def test_an_answer_ends_before_its_end_mark_and_the_others_go_on(assistant, asked):
     whole = generate_ids(assistant.model, *asked, max_new_tokens=6)
     end = whole[1][2]
@@ -45,10 +58,12 @@ def test_an_answer_ends_before_its_end_mark_and_the_others_go_on(assistant, aske
     assert len(found[1]) == 2 and len(found[0]) == 6
 
 
-def test_the_stream_is_the_whole_answer_in_pieces(assistant, asked):
+@pytest.mark.parametrize("static_cache", [False, True])
+def test_the_stream_is_the_whole_answer_in_pieces(assistant, asked, static_cache):
     tokenizer = assistant.tokenizer
+    how = {"max_new_tokens": 6, "static_cache": static_cache}
     for ids, tokens in zip(*asked, strict=True):
-        pieces = list(stream(assistant.model, tokenizer, ids, tokens, max_new_tokens=6))
+        pieces = list(stream(assistant.model, tokenizer, ids, tokens, **how))
         expected = toy_chat.greedy(assistant.model, ids, tokens, 6)
         assert "".join(pieces) == tokenizer.decode(expected, skip_special_tokens=True)
 

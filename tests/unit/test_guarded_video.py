@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -6,13 +9,23 @@ import pytest
 
 from sefar_core.data.video import VideoInfo, VideoReadError
 from sefar_mllm.chat import guarded_video
-from sefar_mllm.chat.guarded_video import Footage, read_frames, refuse_coding, refuse_unsuitable
+from sefar_mllm.chat.guarded_video import (
+    MAX_CPU_S,
+    MAX_DECODER_BYTES,
+    PATIENCE_S,
+    Footage,
+    read_frames,
+    refuse_coding,
+    refuse_unsuitable,
+)
 from tests.oracles import videos
 
 MOMENTS = (0.1, 0.6)
 
 
-def write_video(path: Path, *, codec: str = "libx264", size: int = 32, count: int = 10) -> Path:
+def brightening_clip(
+    path: Path, *, codec: str = "libx264", size: int = 32, count: int = 10
+) -> Path:
     """Gray frames, each 20 levels brighter than the one before, 25 a second."""
     grays = np.arange(count, dtype=np.uint8) * 20
     frames = np.broadcast_to(grays[:, None, None, None], (count, size, size, 3))
@@ -20,7 +33,7 @@ def write_video(path: Path, *, codec: str = "libx264", size: int = 32, count: in
 
 
 def test_a_suitable_video_gives_its_frames(tmp_path):
-    path = write_video(tmp_path / "clip.mp4")
+    path = brightening_clip(tmp_path / "clip.mp4")
     shades = read_frames(Footage(path=path), MOMENTS).float().mean(dim=(1, 2, 3))
     assert shades.tolist() == pytest.approx([20, 120], abs=4)
     stretch = Footage(path=path, start_s=0.2, end_s=0.4)
@@ -41,7 +54,7 @@ def test_a_suitable_video_gives_its_frames(tmp_path):
 def test_what_is_larger_than_a_chat_takes_is_refused(
     tmp_path, monkeypatch, limit, value, stretch, said
 ):
-    path = write_video(tmp_path / "clip.mp4")
+    path = brightening_clip(tmp_path / "clip.mp4")
     refuse_unsuitable(Footage(path=path, **stretch))
     monkeypatch.setattr(guarded_video, limit, value)
     with pytest.raises(VideoReadError, match=said):
@@ -49,7 +62,7 @@ def test_what_is_larger_than_a_chat_takes_is_refused(
 
 
 def test_a_format_that_only_attackers_use_is_never_decoded(tmp_path, monkeypatch):
-    path = write_video(tmp_path / "clip.mkv", codec="ffv1")
+    path = brightening_clip(tmp_path / "clip.mkv", codec="ffv1")
     monkeypatch.setattr(guarded_video, "probe", lambda _: pytest.fail("it was decoded"))
     with pytest.raises(VideoReadError, match="is coded as ffv1"):
         read_frames(Footage(path=path), MOMENTS)
@@ -83,8 +96,52 @@ def test_a_stretch_has_a_length(start, end):
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path):
-    path = write_video(tmp_path / "bomb.mp4", size=2100, count=1)
+    path = brightening_clip(tmp_path / "bomb.mp4", size=2100, count=1)
     began = time.monotonic()
     with pytest.raises(VideoReadError, match="has 2100 x 2100 pixels"):
         read_frames(Footage(path=path), MOMENTS)
     assert time.monotonic() - began < 1
+
+
+def limited(code: str) -> subprocess.CompletedProcess:
+    """A process of its own that limits itself."""
+    head = "import resource, time\nfrom sefar_mllm.chat import guarded_video as g\n"
+    return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is taken")
+def test_a_limit_of_memory_that_is_there_already_is_lowered_and_never_raised():
+    done = limited(
+        f"resource.setrlimit(resource.RLIMIT_AS, ({2**45}, {2**45}))\n"
+        "g.limit_memory()\nprint(*resource.getrlimit(resource.RLIMIT_AS))\n"
+        f"g.MAX_DECODER_BYTES = {2**40}\n"
+        "g.limit_memory()\nprint(*resource.getrlimit(resource.RLIMIT_AS))\n"
+    )
+    first, again = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
+    assert MAX_DECODER_BYTES < first[0] == first[1] < MAX_DECODER_BYTES + 2**40, done.stderr
+    assert again == first
+
+
+def test_every_video_gets_its_seconds_of_work_anew_and_no_more():
+    assert (MAX_CPU_S, PATIENCE_S) == (20, 30)
+    done = limited(
+        "g.limit_work()\nbegan = time.process_time()\n"
+        "while time.process_time() < began + 1: pass\n"
+        "print(resource.getrlimit(resource.RLIMIT_CPU)[0] - began)\n"
+        "g.MAX_CPU_S = 1\ng.limit_work()\n"
+        "print(resource.getrlimit(resource.RLIMIT_CPU)[0] - began, flush=True)\n"
+        "while time.process_time() < began + 9: pass\nprint('never')\n"
+    )
+    first, second = map(float, done.stdout.split())
+    assert 20 <= first <= 21 and 2 <= second <= 3.1
+    assert done.returncode == -signal.SIGXCPU
+
+
+def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(guarded_video, "limit_memory", lambda: done.append("memory"))
+    monkeypatch.setattr(guarded_video, "limit_work", lambda: done.append("work"))
+    monkeypatch.setattr(guarded_video, "refuse_unsuitable", lambda _: done.append("opened"))
+    for _ in range(2):
+        guarded_video._confined(Footage(path=tmp_path / "gone"), lambda: None, moments=MOMENTS)
+    assert done == ["memory", "work", "opened"] * 2

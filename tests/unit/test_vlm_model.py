@@ -1,7 +1,18 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    DynamicCache,
+)
 
+from sefar_mllm import model as module
 from sefar_mllm.data import pad_batch
 from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
 from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
@@ -9,6 +20,8 @@ from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.prompt import Turn, encode_conversation
 from sefar_mllm.scoring.predict import positions
 from tests.oracles import toy_llm, toy_trained
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +161,37 @@ def test_generation_follows_the_highest_logit_step_by_step(model, tokenizer, use
         logits[tokenizer.eos_token_id] = -torch.inf
         expected.append(int(logits.argmax()))
     assert written == expected
+
+
+@pytest.mark.slow
+def test_a_decoded_token_is_one_graph_with_and_without_lora():
+    command = [sys.executable, "-m", "tests.oracles.compiled_step"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_nothing_is_asked_of_the_device_about_a_decoded_token(model, tokenizer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "check_counts", lambda place, *_: asked.append(place.shape[1]))
+    ids = prompt(model, tokenizer).ids
+    model.generate(
+        input_ids=torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        video_tokens=video(1),
+        max_new_tokens=4,
+        do_sample=False,
+    )
+    assert asked == [len(ids)]
+
+
+def test_a_placeholder_is_counted_wherever_it_is_not_surely_decoded(model):
+    placeholder = model.config.video_token_id
+    cache = DynamicCache(config=model.config.text_config)
+    with pytest.raises(PlaceholderError):
+        model(input_ids=torch.tensor([[placeholder]]), past_key_values=cache)
+    model(input_ids=torch.tensor([[1, 5]]), past_key_values=cache)
+    with pytest.raises(PlaceholderError):
+        model(input_ids=torch.tensor([[6, placeholder]]), past_key_values=cache)
 
 
 def test_only_the_asked_positions_get_logits(model, tokenizer):

@@ -1,0 +1,107 @@
+"""Time LoRA steps on a GPU: seconds, tokens a second, MFU, memory; plain, recomputed, in 4 bits."""
+
+import gc
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS, Figures, weights_of
+from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, language_model, video_tokens
+from benchmarks.timing import seconds
+from sefar_mllm.adapters import add_adapters, composite, optimizer_groups
+from sefar_mllm.assemble import assemble
+
+if TYPE_CHECKING:
+    from benchmarks.gpu_mllm import GpuMllm
+
+
+def memory_gb(device: str) -> float | None:
+    """The most that was held since the last look, in units of 10^9 bytes."""
+    if device != "cuda":
+        return None
+    held = torch.cuda.max_memory_allocated() / 1e9
+    torch.cuda.reset_peak_memory_stats()
+    return held
+
+
+def train(model: Any, settings: "GpuMllm", *, recompute: bool = False) -> Figures:
+    """LoRA steps on full rows, a letter and the end mark labeled in each."""
+    vlm = composite(model)
+    batch = full_rows(vlm.config, settings)
+    optimizer = torch.optim.AdamW(
+        optimizer_groups(model, lora_lr=1e-4, projector_lr=1e-4), fused=settings.device == "cuda"
+    )
+
+    def step() -> None:
+        with torch.autocast(settings.device, torch.bfloat16, enabled=settings.device == "cuda"):
+            loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    memory_gb(settings.device)
+    with learning(model, recompute=recompute):
+        took = seconds(step, settings.turns, settings.device)
+    tokens, labels = batch["labels"].numel(), int((batch["labels"] >= 0).sum())
+    flops = weights_of(vlm.config.text_config).step_flops(tokens, labels)
+    return {
+        "seconds": took,
+        "tokens_a_s": tokens / took,
+        "mfu_790": flops / took / MEASURED_FLOPS,
+        "mfu_989": flops / took / DATA_SHEET_FLOPS,
+        "memory_gb": memory_gb(settings.device),
+    }
+
+
+def full_rows(config: Any, settings: "GpuMllm") -> dict[str, Any]:
+    """A batch without padding: random ids behind a video."""
+    words, size = config.text_config.vocab_size, (settings.rows, settings.row_tokens)
+    ids = torch.randint(3, words, size, device=settings.device)
+    ids[:, 1 : 1 + config.num_video_tokens] = config.video_token_id
+    labels = torch.full_like(ids, -100)
+    labels[:, -2:] = ids[:, -2:]
+    tokens = video_tokens(settings.rows).to(settings.device)
+    return {"input_ids": ids, "video_tokens": tokens, "labels": labels}
+
+
+@contextmanager
+def learning(model: Any, *, recompute: bool) -> Iterator[None]:
+    """Training mode, with activations made again if wanted; evaluation mode afterwards."""
+    model.train()
+    with recomputing(composite(model).model.language_model) if recompute else nullcontext():
+        yield
+    model.eval()
+
+
+@contextmanager
+def recomputing(language: Any) -> Iterator[None]:
+    """The language model's activations are made again in the backward pass."""
+    name = "activation_checkpointing"
+    if not hasattr(language, f"{name}_enable"):
+        name = "gradient_checkpointing"  # what it is called in transformers 5.3
+    getattr(language, f"{name}_enable")({"use_reentrant": False})
+    yield
+    getattr(language, f"{name}_disable")()
+
+
+def train_in_four_bits(words: int, settings: "GpuMllm") -> Figures:
+    """LoRA steps on the language model quantized as fine-tuning does; None without bitsandbytes."""
+    if find_spec("bitsandbytes") is None:
+        return dict.fromkeys(("seconds", "tokens_a_s", "memory_gb"))
+    with tempfile.TemporaryDirectory() as folder:
+        language_model(settings.size, words=words, device=settings.device).save_pretrained(folder)
+        gc.collect()
+        base = assemble(
+            folder,
+            token_dim=TOKEN_DIM,
+            token_shape=TOKEN_SHAPE,
+            encoder={},
+            dtype=torch.bfloat16,
+            device=settings.device,
+            four_bit=True,
+        )
+    return train(add_adapters(base, rank=16, alpha=32.0, dropout=0.0), settings)

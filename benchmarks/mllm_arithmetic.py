@@ -1,0 +1,114 @@
+"""What the language-model half must cost whatever runs it: operations, bytes, and bounds from them.
+
+A multiply-add is two operations. A token goes through N weights: those of the layers' linears and,
+where it gets logits, those of the output layer; the table of embeddings is looked up. Scoring
+needs 2 N a token, a LoRA step on frozen weights 4 N (forward, and backward to the activations), and
+6 N with the activations made again, of which 4 N count as useful. In training only what stands
+before a label gets logits, in scoring only the ends of the prompts. Attention's own operations
+(2 % at 1,024 tokens) and LoRA's (1 %) are left out: shares are that much too low, never too high.
+
+Rates are an H200's: 790 TFLOP/s in bf16 and 4.3 TB/s as measured, 989 TFLOP/s by the data sheet.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+MEASURED_FLOPS = 790e12
+DATA_SHEET_FLOPS = 989e12
+MEASURED_BYTES_A_S = 4.3e12
+BF16_BYTES = 2
+
+Figures = dict[str, float | None]
+"""Values by name; None was not measured."""
+
+# They stand beside the figures; a part without a goal is listed so that its absence shows.
+GOALS = {
+    ("LoRA step", "mfu_790"): "at least 0.45",
+    ("LoRA step", "memory_gb"): "at most 75",
+    ("LoRA step, recompute", "memory_gb"): "at most 30",
+    ("LoRA step, 4-bit", "memory_gb"): "",
+    ("scoring", "prompts_a_s"): "at least 150",
+    ("scoring", "share_of_bound"): "at least 0.35",
+    ("chat", "static, compiled: tokens_a_s"): "at least 205, of a limit of 319",
+    ("chat", "static, compiled: first_token_s"): "at most 0.060",
+    ("chat", "cold_first_token_s"): "at most 0.250",
+}
+
+
+class Weights(NamedTuple):
+    """Weights of a Llama-family model whose keys have as many heads as its queries."""
+
+    linears: int
+    """Of all layers, which every token goes through."""
+    head: int
+    """Of the output layer, which a token goes through that gets logits."""
+    norms: int
+
+    @property
+    def whole(self) -> int:
+        """N: what a token goes through that gets logits."""
+        return self.linears + self.head
+
+    def step_flops(self, tokens: int, labels: int, *, recompute: bool = False) -> float:
+        """Operations of a LoRA step; recomputing makes the layers' activations again."""
+        return (6 if recompute else 4) * self.linears * tokens + 4 * self.head * labels
+
+    def scoring_flops(self, tokens: float, ends: int) -> float:
+        """Operations of a forward over so many tokens, with logits at so many of them."""
+        return 2 * (self.linears * tokens + self.head * ends)
+
+    def decoding_bytes(self, bytes_a_weight: int = BF16_BYTES) -> int:
+        """What one decoded token reads, LoRA merged: all but the table of embeddings."""
+        return bytes_a_weight * (self.linears + self.head + self.norms)
+
+
+def weights_of(config: "PretrainedConfig") -> Weights:
+    """The weights of a Llama by its config."""
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    linears = layers * (4 * hidden**2 + 3 * hidden * config.intermediate_size)
+    return Weights(linears, hidden * config.vocab_size, (2 * layers + 1) * hidden)
+
+
+class Lengths(NamedTuple):
+    """Mean tokens of questions as the model reads them."""
+
+    prompt: float
+    """Of one prompt, the video's tokens among them."""
+    joined: float
+    """Of all rotations of a question in one row."""
+    options: int
+
+
+def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) -> Figures:
+    """The arithmetic that needs no device, for bf16 weights.
+
+    Args:
+        weights: of the language model.
+        lengths: of the questions that are scored.
+        rows: of a LoRA step, with a letter and the end mark labeled in each.
+        row_tokens: tokens of each.
+    """
+    tokens, labels = rows * row_tokens, 2 * rows
+    step = weights.step_flops(tokens, labels)
+    again = weights.step_flops(tokens, labels, recompute=True)
+    item = weights.scoring_flops(lengths.joined, lengths.options)
+    return {
+        "weights_a_token": weights.whole,
+        "weights_of_the_output_layer": weights.head,
+        "lora_flops_a_token_4n": 4 * weights.whole,
+        "recompute_flops_a_token_6n": 6 * weights.whole,
+        "step_tokens": tokens,
+        "step_s_at_790": step / MEASURED_FLOPS,
+        "step_recompute_s_at_790": again / MEASURED_FLOPS,
+        "step_s_at_45_percent": step / MEASURED_FLOPS / 0.45,
+        "step_tokens_a_s_at_45_percent": 0.45 * tokens * MEASURED_FLOPS / step,
+        "tokens_a_prompt": lengths.prompt,
+        "bound_prompts_a_s": MEASURED_FLOPS / weights.scoring_flops(lengths.prompt, 1),
+        "tokens_computed_an_item": lengths.joined,
+        "bound_items_a_s": MEASURED_FLOPS / item,
+        "items_a_s_at_35_percent": 0.35 * MEASURED_FLOPS / item,
+        "decoding_bytes_a_token": weights.decoding_bytes(),
+        "limit_decoded_tokens_a_s": MEASURED_BYTES_A_S / weights.decoding_bytes(),
+    }
