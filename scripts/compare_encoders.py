@@ -5,8 +5,10 @@
         --out runs/comparison --finetune.epochs 16 --jobs 2
 
 The first word is a preset of the fine-tuning, `demo` or `vicuna_7b`; --finetune.NAME overrides its
-settings for all rows alike. With --clip and --eva, folders of their weights, the rows of CLIP and
-EVA-CLIP are measured too. The same command again goes on where it was stopped. What is found is in
+settings for all rows alike. --sefar and --supervised take one run folder, or one for each of
+--seeds: then training i is fine-tuned on recognizer i, and what is said of several seeds holds for
+the training of both. With --clip and --eva, folders of their weights, the rows of CLIP and EVA-CLIP
+are measured too. The same command again goes on where it was stopped. What is found is in
 OUT/comparison.md.
 """
 

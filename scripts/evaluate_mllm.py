@@ -7,9 +7,9 @@
 Primary number: letter likelihoods averaged over all rotations of the options. Intervals resample
 source videos. --train-questions and --manifest add the parts of the set on which guessing by
 frequency fails, and whose videos were never seen. Controls: --shuffle-videos shows every question
-another clip's video (what is still right then was not seen), --frame-order reversed takes a cache
-of reversed frames, --letters 1234 marks the options by other letters. --diagnostics lets the model
-speak as well, and tells whether that agrees.
+a clip of another class and source (what is still right then was not seen), --frame-order reversed
+takes a cache of reversed frames, --letters 1234 marks the options by other letters. --diagnostics
+lets the model speak as well, and tells whether that agrees.
 
 Writes for each file predictions-NAME.jsonl and pictures, with diagnostics spoken-NAME.jsonl and
 option-text-NAME.jsonl, and metrics.json for all.
@@ -53,7 +53,15 @@ def main(settings: EvaluateConfig) -> None:
             summaries[name] = one
             if settings.diagnostics:
                 diagnoses[name] = diagnose_file(settings, model, tokenizer, questions, name=name)
-    except (ValueError, LessonError, CacheError, FolderError, PredictionError, OSError) as cause:
+    except (
+        CacheError,
+        FloatingPointError,
+        FolderError,
+        LessonError,
+        OSError,
+        PredictionError,
+        ValueError,
+    ) as cause:
         raise SystemExit(f"error: {cause}") from cause
     write_metrics(settings, summaries, diagnoses)
     console, shown = Console(), control(settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.tokens import UNMATCHED
+from sefar_mllm.comparison.weights import num_recognizers
 from sefar_mllm.encoders import refuse_unequal_moments
 
 
@@ -44,7 +45,9 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
         "moments": some["moments"],
         "tokens": len(some["moments"]) * some["grid"] ** 2,
         "seeds": list(config.seeds),
+        "recognizers": num_recognizers(config),
         "lr_grid": list(config.lr_grid),
+        "dev_rate": config.dev_rate,
         "finetune": finetune,
     }
 

@@ -1,8 +1,10 @@
 """One cell of the comparison: a row's model trained with one seed on one question set, and all
 that it is asked. A cell that is done is not done again; one that was stopped goes on.
 
-runs/SET/ROW/seed-S holds the training (see `train.finetune`), trained.json, predictions.jsonl and
-scored.json, which say what they were made from.
+runs/SET/ROW/seed-S holds the training (see `train.finetune`), predictions.jsonl, what the model
+says when it is let speak and how likely it finds the options' texts (spoken-test.jsonl,
+option-text-test.jsonl), and trained.json, scored.json and told.json, which say what these were
+made from.
 """
 
 import contextlib
@@ -24,12 +26,19 @@ from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.folders.checkpoint import load_trained
 from sefar_mllm.prompt import LETTERS
-from sefar_mllm.scoring.predict import Prediction, derange, predict, write_predictions
+from sefar_mllm.scoring.other_answers import ask_otherwise, write_answers
+from sefar_mllm.scoring.predict import Prediction, predict, write_predictions
+from sefar_mllm.scoring.wrong_videos import wrong_videos
 from sefar_mllm.tokens.cache import TokenCache, read_index
 from sefar_mllm.tokens.features import FRAME_ORDERS
 from sefar_mllm.training.train import finetune
 
-TRAINED, SCORED, PREDICTIONS = "trained.json", "scored.json", "predictions.jsonl"
+TRAINED, SCORED, TOLD, PREDICTIONS = (
+    "trained.json",
+    "scored.json",
+    "told.json",
+    "predictions.jsonl",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,8 @@ class Cell:
     row: Training
     showings: Sequence[Showing]
     seed: int
+    own_encoder: bool
+    """Whether this seed has an encoder of its own."""
     finetune: FinetuneConfig
     language_model: str
     """Hash of the language model's folder."""
@@ -55,7 +66,8 @@ class Cell:
     def tokens(self, shown: Shown = "own_video") -> Path:
         """The token cache that the model is shown."""
         order = shown if shown in FRAME_ORDERS else "in_order"
-        return self.out / "tokens" / token_folder(self.row.encoder, seed=self.seed, order=order)
+        seed = self.seed if self.own_encoder else None
+        return self.out / "tokens" / token_folder(self.row.encoder, seed=seed, order=order)
 
 
 def name_of(cell: Cell) -> str:
@@ -76,7 +88,10 @@ def is_done(cell: Cell) -> bool:
     scored = [
         finished(folder / SCORED, scoring_inputs(cell, shown)) for folder, shown in showings(cell)
     ]
-    return trained and all(scored)
+    told = not diagnosed(cell.row) or finished(
+        cell.folder / TOLD, scoring_inputs(cell, "own_video")
+    )
+    return trained and all(scored) and told
 
 
 def run_cell(cell: Cell) -> None:
@@ -104,6 +119,25 @@ def run_cell(cell: Cell) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_predictions(text_scored(found, cell.questions.test), folder / PREDICTIONS)
                 finish(folder / SCORED, inputs)
+        if diagnosed(cell.row):
+            tell(cell, model, tokenizer)
+
+
+def diagnosed(row: Training) -> bool:
+    """Whether the row is asked in other ways too: those that were taught nothing wrong are."""
+    return row.lessons == "as_written"
+
+
+def tell(cell: Cell, model: Trained, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the model speak and score the options' texts, unless that was done before."""
+    inputs = scoring_inputs(cell, "own_video")
+    if finished(cell.folder / TOLD, inputs):
+        return
+    questions = cell.questions.test
+    cache = TokenCache(cell.tokens(), [question.video for question in questions])
+    found = ask_otherwise(model, tokenizer, questions, cache, batch_size=cell.batch_size)
+    write_answers(questions, found, cell.folder, "test")
+    finish(cell.folder / TOLD, inputs)
 
 
 def showings(cell: Cell) -> Iterator[tuple[Path, Shown]]:
@@ -120,7 +154,7 @@ def answers(
     questions = cell.questions.test
     clips = [question.video for question in questions]
     cache = TokenCache(cell.tokens(shown), clips)
-    other = derange(clips, random.Random(cell.seed)) if shown == "wrong_videos" else None
+    other = wrong_videos(questions, random.Random(cell.seed)) if shown == "wrong_videos" else None
     return predict(
         model,
         tokenizer,

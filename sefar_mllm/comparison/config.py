@@ -17,10 +17,11 @@ class CompareConfig:
     questions: tuple[Path, ...]
     """Folders that scripts/build_gym_qa.py wrote. One of the public and one of the hard rule are
     what the decision rule asks for."""
-    sefar: Path
-    """Run folder of the recognizer trained with SeFAR; the controls take its architecture."""
-    supervised: Path | None = None
-    """Run folder of the same network trained on the same labels without SeFAR."""
+    sefar: tuple[Path, ...]
+    """Run folder of the recognizer trained with SeFAR, or one for each seed: the first seed is
+    fine-tuned on the first, and so on. The controls take its architecture."""
+    supervised: tuple[Path, ...] = ()
+    """Run folder of the same network trained on the same labels without SeFAR, or one a seed."""
     clip: Path | None = None
     """Folder of CLIP's weights; without it its rows read "not measured"."""
     eva: Path | None = None
@@ -28,7 +29,8 @@ class CompareConfig:
     out: Path
     """Folder of tokens, models, predictions, comparison.json, comparison.md and plots."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the fine-tuning; every trained row is trained once with each."""
+    """Of the fine-tuning; every trained row is trained once with each. Where a recognizer is given
+    for each, they are numbers of pairs of recognizer and fine-tuning."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """The one budget of all rows."""
     lr_grid: tuple[float, ...] = (1.0,)
@@ -62,3 +64,23 @@ class CompareConfig:
         for name, least in (("grid", 1), ("batch_size", 1), ("jobs", 1), ("resamples", 100)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+def refuse_uneven_recognizers(config: CompareConfig) -> None:
+    """Refuse recognizers that are neither one for all seeds nor another one for each.
+
+    Raises:
+        ValueError: says which, how many there are, and how many may be.
+    """
+    for name, folders in (("sefar", config.sefar), ("supervised", config.supervised)):
+        allowed = {1, len(config.seeds)} | ({0} if name == "supervised" else set())
+        if len(folders) not in allowed:
+            raise ValueError(
+                f"--{name} names {len(folders)} run folders for {len(config.seeds)} seeds; give "
+                f"one that serves all seeds, or one for each"
+            )
+        if len({folder.resolve() for folder in folders}) < len(folders):
+            raise ValueError(
+                f"--{name} names a run folder twice: {', '.join(map(str, folders))}; one that "
+                f"serves all seeds is named once, and others are trained with other seeds"
+            )

@@ -95,6 +95,8 @@ def fit_classifier(
 def among_options(probs: Probs, questions: Sequence[Question]) -> list[Prediction]:
     """Answers by class probabilities, restricted to the classes of the options.
 
+    In `strict` options that read alike are equally right.
+
     Raises:
         PredictionError: a question does not tell the classes of its options.
     """
@@ -120,5 +122,5 @@ def _answer(question: Question, probs: Float[Tensor, "class"]) -> Prediction:
         answer=question.answer,
         probs=tuple(shares.tolist()),
         first_letter=best,
-        strict=best == question.answer,
+        strict=question.options[best] == question.options[question.answer],
     )

@@ -12,7 +12,7 @@ from qa_data.schema import Question, QuestionError
 from sefar_mllm.comparison.plan import Lessons
 from sefar_mllm.data import load_questions
 from sefar_mllm.evaluation.parts import prior_adversarial, unseen_sources
-from sefar_mllm.scoring.predict import derange
+from sefar_mllm.scoring.wrong_videos import wrong_videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def read_set(folder: Path, clips: Sequence[Clip]) -> QuestionSet:
             f"{audit} tells no {cause} of a test set with rules of wrong options; build the "
             f"questions again with scripts/build_gym_qa.py"
         ) from cause
-    train, test = (load_questions(folder / f"{name}.jsonl") for name in ("train", "test"))
+    train, test = (load_whole(folder / f"{name}.jsonl") for name in ("train", "test"))
     return QuestionSet(
         name=folder.resolve().name,
         rule=rule,
@@ -91,16 +91,31 @@ def read_set(folder: Path, clips: Sequence[Clip]) -> QuestionSet:
     )
 
 
+def load_whole(path: Path) -> Sequence[Question]:
+    """The questions of a file, for which the control of wrong videos can be made.
+
+    Raises:
+        QuestionError: they cannot be read, or too many clips share a class or a source.
+    """
+    questions = load_questions(path)
+    try:
+        wrong_videos(questions, random.Random(0))
+    except ValueError as cause:
+        raise QuestionError(f"{path}: {cause}") from cause
+    return questions
+
+
 def taught(questions: Sequence[Question], lessons: Lessons, seed: int) -> list[Question]:
     """The training questions as a row learns them.
 
-    `wrong_videos` gives every question the video of another one. `wrong_answers` permutes the
-    places of the answers among the questions with as many options: the right option is called
-    right by chance alone, whatever its text.
+    `wrong_videos` gives every question the video of another one, of another class and source: a
+    model may learn from it what the answer is not, and fall below the blind one. `wrong_answers`
+    permutes the places of the answers among the questions with as many options: the right option
+    is called right by chance alone, whatever its text.
     """
     rng = random.Random(seed)
     if lessons == "wrong_videos":
-        other = derange([question.video for question in questions], rng)
+        other = wrong_videos(questions, rng)
         return [replace(question, video=other[question.video]) for question in questions]
     if lessons == "wrong_answers":
         return permute_answers(questions, rng)

@@ -1,18 +1,27 @@
 """What a finished piece of work was made from, so that it is neither repeated nor mistaken.
 
 The record is written last and names every input: question files by hash, tokens by their key,
-settings by value. A piece whose record says the same is used again. One that was made from
-anything else is refused, never overwritten or passed off as this comparison's.
+settings by value, the code of the packages by hash. A piece whose record says the same is used
+again. One that was made from anything else is refused, never overwritten or passed off as this
+comparison's.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sefar_core.runs.folder import as_json, dotted, write_json
 
 SMALL = 2**24  # bytes; larger files of a language model count by name and size
+CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
+ONLY_READ = tuple(
+    f"sefar_mllm/comparison/{name}.py"
+    for name in ("page", "pair_tables", "plots", "published", "table", "told", "verdict")
+)
+"""Files that read finished work and make none of it: the page may be written anew."""
 
 
 class StaleError(ValueError):
@@ -27,7 +36,9 @@ def finished(record: Path, inputs: dict[str, Any]) -> bool:
     """
     if not record.is_file():
         return False
-    found, asked = dotted(json.loads(record.read_text())), dotted(json.loads(as_json(inputs)))
+    found, asked = (
+        dotted(json.loads(text)) for text in (record.read_text(), as_json(with_code(inputs)))
+    )
     for name in sorted(found.keys() | asked.keys()):
         if found.get(name) != asked.get(name):
             raise StaleError(
@@ -39,7 +50,24 @@ def finished(record: Path, inputs: dict[str, Any]) -> bool:
 
 def finish(record: Path, inputs: dict[str, Any]) -> None:
     """Say what the work beside this file was made from; called when all of it is written."""
-    write_json(record, inputs)
+    write_json(record, with_code(inputs))
+
+
+def with_code(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs and the code that makes something of them."""
+    return {"code": code_hash(), **inputs}
+
+
+@cache
+def code_hash(packages: Sequence[Path] = CODE) -> str:
+    """A hash of the source of packages, but for what only reads finished work."""
+    total = hashlib.sha256()
+    for package in packages:
+        for path in sorted(package.rglob("*.py")):
+            name = path.relative_to(package.parent).as_posix()
+            if name not in ONLY_READ:
+                total.update(f"{name} {file_hash(path)} ".encode())
+    return total.hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:

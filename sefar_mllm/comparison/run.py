@@ -14,11 +14,12 @@ from sefar_mllm.comparison.cells import (
     PREDICTIONS,
     Cell,
     cell_folder,
+    diagnosed,
     name_of,
     refuse_stale,
     run_cell,
 )
-from sefar_mllm.comparison.config import CompareConfig
+from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
 from sefar_mllm.comparison.markers import option_markers
 from sefar_mllm.comparison.page import page
 from sefar_mllm.comparison.plan import (
@@ -35,10 +36,14 @@ from sefar_mllm.comparison.published import TABLE_5
 from sefar_mllm.comparison.question_sets import QuestionSet, read_sets
 from sefar_mllm.comparison.records import model_hash
 from sefar_mllm.comparison.side_by_side import run_all
-from sefar_mllm.comparison.standalone import answer_alone, seeds_of
-from sefar_mllm.comparison.table import Runs, numbers, verdicts
-from sefar_mllm.comparison.tokens import available, fill, token_jobs
+from sefar_mllm.comparison.standalone import answer_alone, seeds_alone
+from sefar_mllm.comparison.table import numbers, verdicts
+from sefar_mllm.comparison.tokens import authenticity, fill, token_jobs
+from sefar_mllm.comparison.told import told_of
 from sefar_mllm.comparison.tuning import choose_rates, scaled
+from sefar_mllm.comparison.weights import available, num_recognizers, own_for_each_seed
+from sefar_mllm.evaluation.seeds import Runs
+from sefar_mllm.scoring.other_answers import OtherAnswers, read_answers
 from sefar_mllm.scoring.predict import read_predictions
 
 
@@ -55,9 +60,11 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
         QuestionError: a question folder cannot be used.
         StaleError: the output folder holds work on other inputs; nothing was trained.
         BudgetError: encoders that do not share one budget.
-        ValueError: encoders that were shown different moments.
+        ValueError: encoders that were shown different moments, or recognizers that are neither
+            one for all seeds nor another one for each.
         Interrupted: SIGTERM or SIGINT came; the same command goes on.
     """
+    refuse_uneven_recognizers(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clips = read_manifest(config.manifest)
     sets = read_sets(config.questions, clips)
@@ -80,7 +87,8 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
         for one in sets
     }
     told = {f"{name}, {row}": factor for (name, row), factor in rates.items()}
-    return write_results(config, sets, budget | {"steps": steps, "factors": told})
+    budget |= {"weights": authenticity(config), "steps": steps, "factors": told}
+    return write_results(config, sets, budget)
 
 
 def present(config: CompareConfig) -> list[Row]:
@@ -123,6 +131,7 @@ def plan_cells(config: CompareConfig, sets: Sequence[QuestionSet]) -> list[Cell]
                 if one.of == row.name and (one not in LETTERS or one.shown in markers[seed])
             ],
             seed=seed,
+            own_encoder=own_for_each_seed(row.encoder, config),
             finetune=replace(config.finetune, seed=seed),
             language_model=language_model,
             markers=markers[seed],
@@ -139,21 +148,34 @@ def read_runs(config: CompareConfig, questions: QuestionSet) -> dict[str, Runs]:
     """Predictions of every row that is there, one list for each seed."""
     runs: dict[str, Runs] = {}
     for row in present(config):
-        seeds = seeds_of(row, config) if isinstance(row, Standalone) else config.seeds
+        seeds = seeds_alone(row, config) if isinstance(row, Standalone) else config.seeds
         files = [cell_folder(config.out, questions, row.name, s) / PREDICTIONS for s in seeds]
         if row not in LETTERS or all(file.is_file() for file in files):
             runs[row.name] = [read_predictions(file) for file in files]
     return runs
 
 
+def read_told(config: CompareConfig, questions: QuestionSet) -> dict[str, list[OtherAnswers]]:
+    """What the trained rows that are there answered in other ways, for each seed."""
+    return {
+        row.name: [
+            read_answers(cell_folder(config.out, questions, row.name, seed), "test")
+            for seed in config.seeds
+        ]
+        for row in TRAININGS
+        if diagnosed(row) and row.encoder in available(config)
+    }
+
+
 def write_results(
     config: CompareConfig, sets: Sequence[QuestionSet], budget: dict[str, Any]
 ) -> dict[str, Any]:
     """comparison.json, comparison.md and the plots."""
-    found = {
-        one.name: numbers(one, read_runs(config, one), resamples=config.resamples) for one in sets
-    }
-    judged = verdicts(found, num_seeds=len(config.seeds))
+    found = {}
+    for one in sets:
+        told = told_of(one.test, read_told(config, one), resamples=config.resamples)
+        found[one.name] = numbers(one, read_runs(config, one), told, resamples=config.resamples)
+    judged = verdicts(found, num_seeds=len(config.seeds), recognizers=num_recognizers(config))
     ran = surroundings()
     whole = {
         "verdicts": [asdict(one) for one in judged],

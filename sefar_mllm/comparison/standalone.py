@@ -1,4 +1,5 @@
-"""Rows without fine-tuning (C0, C2, C6): answered once, or for each seed where weights are drawn.
+"""Rows without fine-tuning (C0, C2, C6): answered once, or for each seed that has an encoder of
+its own.
 
 Their files lie beside those of the trained rows, with the same record of what they were made from.
 """
@@ -13,19 +14,21 @@ from qa_data.manifest import Clip
 from sefar_mllm.comparison.cells import PREDICTIONS, SCORED, cell_folder
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.heads import among_options, classifier_probs, recognizer_probs
-from sefar_mllm.comparison.plan import FOLDER_OF, Standalone
+from sefar_mllm.comparison.plan import Standalone
 from sefar_mllm.comparison.question_sets import QuestionSet
 from sefar_mllm.comparison.records import file_hash, finish, finished, model_hash
 from sefar_mllm.comparison.text_only import predict_text_only
-from sefar_mllm.comparison.tokens import DRAWN, token_folder
+from sefar_mllm.comparison.tokens import token_folder
+from sefar_mllm.comparison.weights import folder_of, own_for_each_seed, seeds_of
 from sefar_mllm.evaluation.blind_rows import blind_predictions
+from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.scoring.predict import Prediction, write_predictions
 from sefar_mllm.tokens.cache import read_index
 
 
-def seeds_of(row: Standalone, config: CompareConfig) -> tuple[int, ...]:
-    """One seed for rows in which nothing is drawn."""
-    return config.seeds if row.encoder == DRAWN else config.seeds[:1]
+def seeds_alone(row: Standalone, config: CompareConfig) -> tuple[int, ...]:
+    """One seed, or all where each has an encoder of its own."""
+    return config.seeds[:1] if row.encoder is None else seeds_of(row.encoder, config)
 
 
 def answer_alone(
@@ -48,24 +51,41 @@ def answer_alone(
     Raises:
         StaleError: it was done before, from other inputs.
     """
-    for seed in seeds_of(row, config):
+    for seed in seeds_alone(row, config):
         folder = cell_folder(config.out, questions, row.name, seed)
-        inputs: dict[str, Any] = {"questions": file_hash(questions.files["test"])}
-        if row.kind == "rule":
-            inputs |= {"train_questions": file_hash(questions.files["train"])}
-        elif row.encoder is None:
-            inputs |= {"language_model": model_hash(config.finetune.language_model)}
-        else:
-            inputs |= {"tokens": read_index(_tokens(row, config, seed))["key"]}
+        inputs = inputs_of(row, questions, clips, config, seed)
         if finished(folder / SCORED, inputs):
             continue
-        found = _answers(row, questions, clips, config, seed=seed, device=device)
+        found = choose(row, questions, clips, config, seed=seed, device=device)
         folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(found, folder / PREDICTIONS)
+        write_predictions(text_scored(found, questions.test), folder / PREDICTIONS)
         finish(folder / SCORED, inputs)
 
 
-def _answers(
+def inputs_of(
+    row: Standalone,
+    questions: QuestionSet,
+    clips: Sequence[Clip],
+    config: CompareConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """All that the answers of a row depend on."""
+    inputs: dict[str, Any] = {"questions": file_hash(questions.files["test"])}
+    if row.kind == "rule":
+        return inputs | {"train_questions": file_hash(questions.files["train"])}
+    if row.encoder is None:
+        return inputs | {"language_model": model_hash(config.finetune.language_model)}
+    inputs |= {"tokens": read_index(_tokens(row.encoder, config, seed))["key"]}
+    if row.kind == "probe":
+        inputs |= {"labels": {clip.id: clip.label for clip in labeled_of(clips)}}
+    return inputs
+
+
+def labeled_of(clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if clip.split == "labeled"]
+
+
+def choose(
     row: Standalone,
     questions: QuestionSet,
     clips: Sequence[Clip],
@@ -74,6 +94,7 @@ def _answers(
     seed: int,
     device: str,
 ) -> list[Prediction]:
+    """The row's answers to the test questions, with the encoder of a seed."""
     if row.kind == "rule":
         rng = np.random.default_rng(seed)
         return blind_predictions(questions.test, questions.train, rng=rng)[row.name]
@@ -87,15 +108,15 @@ def _answers(
     names = {question.video for question in questions.test}
     if row.kind == "head":
         asked = [clip for clip in clips if clip.id in names]
-        folder = getattr(config, FOLDER_OF[row.encoder])
+        folder = folder_of(row.encoder, config, seed)
         probs = recognizer_probs(folder, asked, config.video_root, device)
     else:
-        labeled = [clip for clip in clips if clip.split == "labeled"]
         labels = [clip.label for clip in clips if clip.label is not None]
-        tokens = _tokens(row, config, seed)
-        probs = classifier_probs(tokens, labeled, sorted(names), max(labels) + 1)
+        tokens = _tokens(row.encoder, config, seed)
+        probs = classifier_probs(tokens, labeled_of(clips), sorted(names), max(labels) + 1)
     return among_options(probs, questions.test)
 
 
-def _tokens(row: Standalone, config: CompareConfig, seed: int) -> Path:
-    return config.out / "tokens" / token_folder(str(row.encoder), seed=seed)
+def _tokens(encoder: str, config: CompareConfig, seed: int) -> Path:
+    own = seed if own_for_each_seed(encoder, config) else None
+    return config.out / "tokens" / token_folder(encoder, seed=own)

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sefar_mllm.comparison.plan import BLIND, ROWS, Showing
+from sefar_mllm.comparison.plan import BLIND, ROWS, SHOWINGS, Showing
 from sefar_mllm.comparison.question_sets import QuestionSet
-from sefar_mllm.comparison.verdict import Gaps, Verdict, decide
-from sefar_mllm.evaluation.bootstrap import Interval
+from sefar_mllm.comparison.told import Told
+from sefar_mllm.comparison.verdict import Gap, Gaps, Verdict, decide, times_trained
+from sefar_mllm.evaluation.losses import compare_losses, compare_showings
+from sefar_mllm.evaluation.paired import mcnemar_of
 from sefar_mllm.evaluation.seeds import (
     OverSeeds,
+    Runs,
     SeedComparison,
     SeedMean,
     compare_seeds,
@@ -21,8 +24,6 @@ from sefar_mllm.scoring.predict import Prediction
 
 FIRST = "sefar"
 RIVALS = ("clip", "eva", "supervised", "clip_probe", "eva_probe", "random", BLIND)
-Runs = Sequence[Sequence[Prediction]]
-"""Predictions of each seed; one run for a row that draws nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,22 @@ class SetNumbers:
     rows: dict[str, RowNumbers | None]
     """None: not measured."""
     differences: dict[str, SeedComparison]
-    """`sefar` minus each other measured row, paired."""
+    """`sefar` minus each other measured row that is asked as it was taught, paired."""
+    mcnemar_p: dict[str, tuple[float, ...]]
+    """Of the same pairs, seed by seed; questions taken for independent."""
     above_blind: dict[str, SeedComparison]
     """Each measured row minus the blind model, paired."""
-    from_own_video: dict[str, SeedComparison]
-    """A model that is shown something else, minus the same model shown the right video."""
+    losses: dict[str, SeedComparison]
+    """What a model loses when it is shown something else: its own test minus that, run by run."""
+    more_lost: dict[str, SeedComparison]
+    """What `sefar` loses when it is shown the same, minus that loss."""
+    told: dict[str, Told]
+    """The trained rows asked in other ways."""
 
 
-def numbers(questions: QuestionSet, runs: Mapping[str, Runs], *, resamples: int) -> SetNumbers:
+def numbers(
+    questions: QuestionSet, runs: Mapping[str, Runs], told: Mapping[str, Told], *, resamples: int
+) -> SetNumbers:
     """All numbers of one question set.
 
     Every estimate draws from a generator of its own with the same seed: the same source videos
@@ -71,29 +80,19 @@ def numbers(questions: QuestionSet, runs: Mapping[str, Runs], *, resamples: int)
     Args:
         questions: the set.
         runs: predictions of every measured row.
+        told: what the trained rows answer when they are asked in other ways.
         resamples: draws of the bootstrap over source videos.
 
     Raises:
         PredictionError: two rows did not answer the same questions.
     """
 
-    def against(rivals: Mapping[str, str]) -> dict[str, SeedComparison]:
-        return {
-            name: compare_seeds(
-                runs[name], runs[other], resamples=resamples, rng=np.random.default_rng(0)
-            )
-            for name, other in rivals.items()
-            if name in runs and other in runs
-        }
+    def minus(name: str, other: str) -> SeedComparison:
+        rng = np.random.default_rng(0)
+        return compare_seeds(runs[name], runs[other], resamples=resamples, rng=rng)
 
-    others = [name for name in runs if name != FIRST]
-    differences = {
-        name: compare_seeds(
-            runs[FIRST], runs[name], resamples=resamples, rng=np.random.default_rng(0)
-        )
-        for name in others
-        if FIRST in runs
-    }
+    shown = {row.name for row in SHOWINGS}
+    rivals = [name for name in runs if name not in {FIRST, *shown} and FIRST in runs]
     return SetNumbers(
         rule=questions.rule,
         num_questions=len(questions.test),
@@ -104,10 +103,47 @@ def numbers(questions: QuestionSet, runs: Mapping[str, Runs], *, resamples: int)
             else None
             for row in ROWS
         },
-        differences=differences,
-        above_blind=against({name: BLIND for name in runs if name != BLIND}),
-        from_own_video=against({row.name: row.of for row in ROWS if isinstance(row, Showing)}),
+        differences={name: minus(FIRST, name) for name in rivals},
+        mcnemar_p={name: seed_by_seed(runs[FIRST], runs[name]) for name in rivals},
+        above_blind={name: minus(name, BLIND) for name in runs if name != BLIND and BLIND in runs},
+        losses=losses_of(runs, resamples),
+        more_lost=more_lost_of(runs, resamples),
+        told=dict(told),
     )
+
+
+def seed_by_seed(firsts: Runs, seconds: Runs) -> tuple[float, ...]:
+    """McNemar's p-value of each run and the other side's of the same seed, or its only one."""
+    if len(seconds) == 1:
+        seconds = [*seconds] * len(firsts)
+    return tuple(mcnemar_of(one, other) for one, other in zip(firsts, seconds, strict=True))
+
+
+def losses_of(runs: Mapping[str, Runs], resamples: int) -> dict[str, SeedComparison]:
+    """What each model loses under each showing that was measured."""
+    return {
+        row.name: compare_showings(
+            runs[row.of], runs[row.name], resamples=resamples, rng=np.random.default_rng(0)
+        )
+        for row in SHOWINGS
+        if row.name in runs
+    }
+
+
+def more_lost_of(runs: Mapping[str, Runs], resamples: int) -> dict[str, SeedComparison]:
+    """How much more `sefar` loses under the same showing than another model."""
+
+    def pair(row: Showing) -> tuple[Runs, Runs]:
+        return runs[row.of], runs[row.name]
+
+    same = {row.shown: row for row in SHOWINGS if row.of == FIRST and row.name in runs}
+    return {
+        row.name: compare_losses(
+            pair(same[row.shown]), pair(row), resamples=resamples, rng=np.random.default_rng(0)
+        )
+        for row in SHOWINGS
+        if row.name in runs and row.of != FIRST and row.shown in same
+    }
 
 
 def row_numbers(runs: Runs, questions: QuestionSet, *, resamples: int) -> RowNumbers:
@@ -138,25 +174,42 @@ def row_numbers(runs: Runs, questions: QuestionSet, *, resamples: int) -> RowNum
 
 
 def gaps_of(sets: Mapping[str, SetNumbers]) -> Gaps:
-    """Class-mean differences of all sets, as the decision rule reads them.
+    """Differences of all sets, as the decision rule reads them.
 
     Questions about one source video have no interval between videos: they count as not measured.
     """
-    gaps: dict[tuple[str, str, str], Interval | None] = {}
+    gaps: dict[tuple[str, str, str], Gap | None] = {}
     for one in sets.values():
         rule = "hard" if one.rule == "event_prior" else one.rule
-        known = one.num_sources > 1
-        for name, difference in one.differences.items():
-            gaps[rule, FIRST, name] = difference.macro if known else None
-        for name, difference in one.above_blind.items():
-            gaps[rule, name, BLIND] = difference.macro if known else None
+        pairs = {(FIRST, name): gap for name, gap in one.differences.items()}
+        pairs |= {(name, BLIND): gap for name, gap in one.above_blind.items()}
+        pairs |= {
+            (row.of, row.name): one.losses[row.name] for row in SHOWINGS if row.name in one.losses
+        }
+        for pair, gap in pairs.items():
+            gaps[(rule, *pair)] = (
+                None
+                if gap.macro is None or one.num_sources == 1
+                else Gap(macro=gap.macro, micro=gap.micro)
+            )
     return gaps
 
 
-def verdicts(sets: Mapping[str, SetNumbers], *, num_seeds: int) -> list[Verdict]:
-    """The decision rule for sefar against every rival."""
+def verdicts(
+    sets: Mapping[str, SetNumbers], *, num_seeds: int, recognizers: Mapping[str, int]
+) -> list[Verdict]:
+    """The decision rule for sefar against every rival.
+
+    Args:
+        sets: all numbers.
+        num_seeds: fine-tunings of each row.
+        recognizers: how often the recognizer of a row was trained.
+    """
     gaps = gaps_of(sets)
-    return [decide(FIRST, rival, gaps, num_seeds=num_seeds) for rival in RIVALS]
+    return [
+        decide(FIRST, rival, gaps, trained=times_trained((FIRST, rival), num_seeds, recognizers))
+        for rival in RIVALS
+    ]
 
 
 def _over_seeds(runs: Runs, resamples: int) -> OverSeeds:

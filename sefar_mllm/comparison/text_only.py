@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from qa_data.schema import Question
 from sefar_mllm.assemble import load_tokenizer
 from sefar_mllm.data import pad_batch
-from sefar_mllm.prompt import Turn, encode_conversation, letter_ids, question_text
+from sefar_mllm.prompt import EncodedPrompt, Turn, encode_conversation, letter_ids, question_text
 from sefar_mllm.scoring.predict import Prediction, as_prediction, batches, positions
 from sefar_mllm.scoring.rotations import rotate
 
@@ -35,6 +35,8 @@ def predict_text_only(
 
     Raises:
         OSError: the language model is not there.
+        ValueError: a prompt is longer than it reads.
+        FloatingPointError: it gives a letter a logit that is no number.
     """
     tokenizer = load_tokenizer(language_model)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
@@ -54,7 +56,11 @@ def predict_text_only(
 def text_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
 ) -> Float[Tensor, "question rotation letter"]:
-    """Logits of the letters after the questions' texts, in each rotation of their options."""
+    """Logits of the letters after the questions' texts, in each rotation of their options.
+
+    Raises:
+        ValueError: a prompt is longer than the language model reads.
+    """
     count = len(questions[0].options)
     prompts = [
         encode_conversation(
@@ -66,6 +72,7 @@ def text_logits(
         for question in questions
         for rotation in range(count)
     ]
+    refuse_long(prompts, questions, model.config.max_position_embeddings)
     batch = pad_batch(prompts, tokenizer.pad_token_id, side="left")
     logits = model(
         input_ids=batch["input_ids"].to(model.device),
@@ -76,3 +83,25 @@ def text_logits(
     return rearrange(
         logits.float().cpu(), "(q rotation) letter -> q rotation letter", q=len(questions)
     )
+
+
+def refuse_long(
+    prompts: Sequence[EncodedPrompt], questions: Sequence[Question], limit: int
+) -> None:
+    """Nothing is ever cut.
+
+    Args:
+        prompts: of all questions, as many for each.
+        questions: that they ask.
+        limit: tokens that the language model reads.
+
+    Raises:
+        ValueError: a prompt is longer.
+    """
+    each = len(prompts) // len(questions)
+    for number, prompt in enumerate(prompts):
+        if len(prompt.ids) > limit:
+            raise ValueError(
+                f"question {questions[number // each].question_id}: without video its prompt has "
+                f"{len(prompt.ids)} tokens, the language model reads {limit}; shorten it"
+            )

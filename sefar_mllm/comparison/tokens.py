@@ -1,25 +1,26 @@
 """The tokens of every encoder that the comparison can have, each extracted once.
 
-Folder names: tokens/ENCODER, with -seed-S for the encoder that is drawn anew for each seed, and
--ORDER for frames that are shown in another order in the test.
+Folder names: tokens/ENCODER, with -seed-S where each seed has an encoder of its own (`weights`),
+and -frames_ORDER for frames that are shown in another order in the test. Beside each lies
+NAME.json, which says by which code it is made.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from qa_data.manifest import Clip
 from sefar_mllm.comparison.config import CompareConfig
-from sefar_mllm.comparison.plan import FOLDER_OF, SHOWINGS, TRAININGS, training
+from sefar_mllm.comparison.plan import SHOWINGS, TRAININGS, training
 from sefar_mllm.comparison.records import finish, finished
+from sefar_mllm.comparison.weights import available, folder_of, own_for_each_seed, seeds_of
 from sefar_mllm.config import ProbeConfig
-from sefar_mllm.encoders import ENCODERS, shown_at
+from sefar_mllm.encoders import ENCODERS, recognizer_moments, shown_at
 from sefar_mllm.encoders.probe import read_probe
 from sefar_mllm.encoders.probe_fit import fit_probe, map_cache, save_probe
 from sefar_mllm.tokens.cache import TokenCache, read_index
 from sefar_mllm.tokens.features import FRAME_ORDERS, extract
 
-DRAWN = "random"
 PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}
 UNMATCHED = {row.encoder for row in TRAININGS if not row.matched}  # one token an element
 
@@ -30,59 +31,73 @@ class TokenJob:
 
     encoder: str
     order: str = "in_order"
-    seed: int = 0
+    seed: int
+    """The one whose encoder it is, or the first where one encoder serves all."""
+    own: bool
+    """Whether each seed has an encoder of its own."""
 
     @property
     def folder(self) -> str:
-        return token_folder(self.encoder, seed=self.seed, order=self.order)
+        return token_folder(self.encoder, seed=self.seed if self.own else None, order=self.order)
 
 
-def token_folder(encoder: str, *, seed: int, order: str = "in_order") -> str:
-    """Name of the folder with an encoder's tokens."""
-    drawn = f"-seed-{seed}" if encoder == DRAWN else ""
-    return f"{encoder}{drawn}" if order == "in_order" else f"{encoder}{drawn}-frames_{order}"
+def token_folder(encoder: str, *, seed: int | None, order: str = "in_order") -> str:
+    """Name of the folder with an encoder's tokens.
 
-
-def available(config: CompareConfig) -> list[str]:
-    """Encoders whose folder is given; the others' rows read "not measured"."""
-    return [
-        name
-        for name, needed in FOLDER_OF.items()
-        if name in ENCODERS and getattr(config, needed) is not None
-    ]
+    Args:
+        encoder: its name.
+        seed: the one that has this encoder for its own; None where one serves all.
+        order: of the frames.
+    """
+    own = "" if seed is None else f"-seed-{seed}"
+    return f"{encoder}{own}" if order == "in_order" else f"{encoder}{own}-frames_{order}"
 
 
 def token_jobs(config: CompareConfig) -> list[TokenJob]:
     """All caches of this comparison."""
     names = available(config)
-    jobs = [
-        TokenJob(encoder=name, seed=seed)
-        for name in dict.fromkeys(row.encoder for row in TRAININGS)
-        if name in names
-        for seed in (config.seeds if name == DRAWN else (0,))
+    wanted = [(name, "in_order") for name in dict.fromkeys(row.encoder for row in TRAININGS)]
+    wanted += [
+        (training(row.of).encoder, str(row.shown)) for row in SHOWINGS if row.shown in FRAME_ORDERS
     ]
-    return jobs + [
-        TokenJob(encoder=training(row.of).encoder, order=row.shown)
-        for row in SHOWINGS
-        if row.shown in FRAME_ORDERS and training(row.of).encoder in names
+    return [
+        TokenJob(encoder=name, order=order, seed=seed, own=own_for_each_seed(name, config))
+        for name, order in wanted
+        if name in names
+        for seed in seeds_of(name, config)
     ]
 
 
 def fill(
     job: TokenJob, config: CompareConfig, clips: Sequence[Clip], *, device: str
 ) -> dict[str, Any]:
-    """Encode what the cache lacks, and return its key."""
+    """Encode what the cache lacks, and return its key.
+
+    Raises:
+        StaleError: the cache was begun by other code, or a probe on other tokens or labels.
+    """
     folder = config.out / "tokens" / job.folder
+    record = folder.with_name(f"{job.folder}.json")
+    if not finished(record, asdict(job)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        finish(record, asdict(job))  # before it is whole: what is added later is by the same code
     if job.encoder in PROBE_BASES:
         fill_probed(job, config, clips)
         return read_index(folder)["key"]
-    source = getattr(config, FOLDER_OF[job.encoder])
+    source = folder_of(job.encoder, config, job.seed)
     encoder = ENCODERS[job.encoder](source, seed=job.seed, device=device)
     if encoder.any_moments:
-        encoder = shown_at(encoder, ENCODERS["sefar"](config.sefar).moments)
+        encoder = shown_at(encoder, recognizer_moments(config.sefar[0]))
     grid = config.grid if job.encoder not in UNMATCHED else 1
     extract(clips, config.video_root, encoder, folder, grid=grid, frame_order=job.order)
     return read_index(folder)["key"]
+
+
+def authenticity(config: CompareConfig) -> dict[str, str]:
+    """What is known of whose weights image models have; it belongs beside their numbers."""
+    named = [name for name in available(config) if name in {*PROBE_BASES, *PROBE_BASES.values()}]
+    folders = {name: config.out / "tokens" / token_folder(name, seed=None) for name in named}
+    return {name: read_index(folder)["origin"]["weights"] for name, folder in folders.items()}
 
 
 def fill_probed(job: TokenJob, config: CompareConfig, clips: Sequence[Clip]) -> None:

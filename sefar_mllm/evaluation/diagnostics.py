@@ -5,7 +5,7 @@ option's text it finds likeliest. A model that was taught letters, asked by the 
 taught with, says the letter that its likelihoods favor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +74,14 @@ def diagnose(
     draws = draw_sources([p.source for p in predictions], resamples=resamples, rng=rng)
     said = [answer.choice for answer in spoken]
     in_order = [p.first_letter for p in predictions]
-    texts = [answers.texts[one] for one in ids]
+    sums, means = (
+        {name: getattr(row, kind) for name, row in answers.texts.items()}
+        for kind in ("sums", "means")
+    )
     primary = answered_right(predictions)
-    by_voice, by_letter = _credits(questions, said), _credits(questions, in_order)
-    by_sum = _credits(questions, [_best(row.sums) for row in texts])
-    by_mean = _credits(questions, [_best(row.means) for row in texts])
+    by_voice, by_letter = credits(questions, said), credits(questions, in_order)
+    by_sum = credits(questions, best_options(questions, sums))
+    by_mean = credits(questions, best_options(questions, means))
     unreadable = failure_rate(spoken)
     gap = mean(by_voice - primary, draws).interval
     return Diagnosis(
@@ -115,12 +118,18 @@ def verdict(gap: Interval, letter_gap: Interval, unreadable: float) -> str:
     )
 
 
-def _best(scores: Sequence[float]) -> int:
-    """Position of the highest; the first of equals."""
-    return max(range(len(scores)), key=scores.__getitem__)
+def best_options(questions: Sequence[Question], scores: Mapping[str, Sequence[float]]) -> list[int]:
+    """Position of each question's option with the highest score; the first of equals.
+
+    Args:
+        questions: in the order that is wanted.
+        scores: of the options, by question id.
+    """
+    rows = [scores[one.question_id] for one in questions]
+    return [max(range(len(row)), key=row.__getitem__) for row in rows]
 
 
-def _credits(
+def credits(
     questions: Sequence[Question], choices: Sequence[int | None]
 ) -> Float[np.ndarray, "question"]:
     """1.0 where the option reads as the right one; no option counts as wrong."""

@@ -22,11 +22,11 @@ from sefar_mllm.scoring.other_answers import ask_otherwise, write_answers
 from sefar_mllm.scoring.predict import (
     Prediction,
     PredictionError,
-    derange,
     predict,
     read_predictions,
     write_predictions,
 )
+from sefar_mllm.scoring.wrong_videos import wrong_videos
 from sefar_mllm.tokens.cache import CacheError, TokenCache, check_keys
 
 __all__ = [
@@ -163,10 +163,14 @@ def open_tokens(
 
 
 def shown_clips(config: EvaluateConfig, questions: Sequence[Question]) -> dict[str, str] | None:
-    """The clip to show for each question's clip; none if it is its own."""
+    """The clip to show for each question's clip; none if it is its own.
+
+    Raises:
+        ValueError: some clip shares its class, answer or source with too many others.
+    """
     if not config.shuffle_videos:
         return None
-    return derange([question.video for question in questions], random.Random(config.seed))
+    return wrong_videos(questions, random.Random(config.seed))
 
 
 def control(config: EvaluateConfig) -> str | None:

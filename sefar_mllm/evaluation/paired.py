@@ -88,6 +88,16 @@ def line_up(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run ques
     return np.stack(rows)
 
 
+def mcnemar_of(first: Sequence[Prediction], second: Sequence[Prediction]) -> float:
+    """McNemar's p-value of two runs over the same questions.
+
+    Raises:
+        PredictionError: they did not answer the same questions, or there are none.
+    """
+    right, other = line_up([first, second])
+    return mcnemar(int((right > other).sum()), int((right < other).sum()))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Chance that a fair coin hands out the discordant questions at least as unevenly.
 

@@ -15,6 +15,8 @@ Without the draw of runs it was 94, 70 and 47 %.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +25,11 @@ from sefar_mllm.evaluation.bootstrap import Estimate, Interval, class_mean, draw
 from sefar_mllm.evaluation.paired import line_up
 from sefar_mllm.evaluation.summary import class_labels
 from sefar_mllm.scoring.predict import Prediction, PredictionError
+
+Runs: TypeAlias = Sequence[Sequence[Prediction]]
+"""Predictions of each run of one model."""
+Estimates: TypeAlias = Sequence[Estimate]
+"""Of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +64,7 @@ class SeedComparison:
     macro: Interval | None
 
 
-def over_seeds(
-    runs: Sequence[Sequence[Prediction]], *, resamples: int, rng: np.random.Generator
-) -> OverSeeds:
+def over_seeds(runs: Runs, *, resamples: int, rng: np.random.Generator) -> OverSeeds:
     """Mean and spread of one model's runs.
 
     Args:
@@ -71,7 +76,7 @@ def over_seeds(
         PredictionError: the runs did not answer the same questions, or there are none.
     """
     micro, macro = _of_each_run(runs, resamples=resamples, rng=rng)
-    drawn = _draw_runs(len(runs), resamples=resamples, rng=rng)
+    drawn = draw_runs(len(runs), resamples=resamples, rng=rng)
     return OverSeeds(
         num_seeds=len(runs),
         micro=_seed_mean(micro, drawn),
@@ -80,11 +85,7 @@ def over_seeds(
 
 
 def compare_seeds(
-    firsts: Sequence[Sequence[Prediction]],
-    seconds: Sequence[Sequence[Prediction]],
-    *,
-    resamples: int,
-    rng: np.random.Generator,
+    firsts: Runs, seconds: Runs, *, resamples: int, rng: np.random.Generator
 ) -> SeedComparison:
     """The difference of two models, each trained several times.
 
@@ -104,25 +105,67 @@ def compare_seeds(
         raise PredictionError(
             f"a comparison needs runs of both models, got {len(firsts)} and {len(seconds)}"
         )
-    micro, macro = _of_each_run([*firsts, *seconds], resamples=resamples, rng=rng)
-    drawn = _draw_runs(len(firsts), resamples=resamples, rng=rng)
-    other = _draw_runs(len(seconds), resamples=resamples, rng=rng)
+    kinds = of_each_side([firsts, seconds], resamples=resamples, rng=rng)
+    drawn = draw_runs(len(firsts), resamples=resamples, rng=rng)
+    other = draw_runs(len(seconds), resamples=resamples, rng=rng)
 
-    def gap(estimates: Sequence[Estimate]) -> Interval:
-        first = _average(estimates[: len(firsts)], drawn)
-        second = _average(estimates[len(firsts) :], other)
-        return Estimate(value=first.value - second.value, draws=first.draws - second.draws).interval
+    def gap(first: Estimates, second: Estimates) -> Interval:
+        return minus(average(first, drawn), average(second, other)).interval
 
+    return comparison([gap(*kind) for kind in kinds], len(firsts), len(seconds))
+
+
+def share_over_seeds(
+    credits: Sequence[Float[np.ndarray, "question"]],
+    sources: Sequence[str],
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> SeedMean:
+    """Mean over runs of a share of the questions.
+
+    Args:
+        credits: for each run, 1.0 or 0.0 for each question.
+        sources: the questions' source videos.
+        resamples: draws of the bootstrap.
+        rng: source of its draws.
+    """
+    draws = draw_sources(sources, resamples=resamples, rng=rng)
+    estimates = [mean(one, draws) for one in credits]
+    return _seed_mean(estimates, draw_runs(len(credits), resamples=resamples, rng=rng))
+
+
+def of_each_side(
+    sides: Sequence[Runs], *, resamples: int, rng: np.random.Generator
+) -> list[list[Estimates]]:
+    """Micro accuracies of each run of each side, and class means where there are classes."""
+    runs = [run for side in sides for run in side]
+    found: list[list[Estimates]] = []
+    for estimates in _of_each_run(runs, resamples=resamples, rng=rng):
+        if estimates is not None:
+            left = iter(estimates)
+            found.append([list(islice(left, len(side))) for side in sides])
+    return found
+
+
+def comparison(intervals: Sequence[Interval], num_first: int, num_second: int) -> SeedComparison:
+    """The intervals of `of_each_side`'s kinds, micro first."""
+    micro, *macro = intervals
     return SeedComparison(
-        num_first=len(firsts),
-        num_second=len(seconds),
-        micro=gap(micro),
-        macro=None if macro is None else gap(macro),
+        num_first=num_first,
+        num_second=num_second,
+        micro=micro,
+        macro=macro[0] if macro else None,
     )
 
 
+def minus(first: Estimate, second: Estimate) -> Estimate:
+    """The difference on the same resamples."""
+    return Estimate(value=first.value - second.value, draws=first.draws - second.draws)
+
+
 def _of_each_run(
-    runs: Sequence[Sequence[Prediction]], *, resamples: int, rng: np.random.Generator
+    runs: Runs, *, resamples: int, rng: np.random.Generator
 ) -> tuple[list[Estimate], list[Estimate] | None]:
     """Micro and macro accuracy of each run, all on the same resamples of the sources."""
     right = line_up(runs)
@@ -132,7 +175,7 @@ def _of_each_run(
     return micro, None if labels is None else [class_mean(row, labels, draws) for row in right]
 
 
-def _draw_runs(
+def draw_runs(
     count: int, *, resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "resample run"]:
     """Weight of each run in each resample: S - 1 draws with replacement; one run stays itself."""
@@ -141,7 +184,7 @@ def _draw_runs(
     return rng.multinomial(count - 1, np.full(count, 1 / count), size=resamples) / (count - 1)
 
 
-def _average(estimates: Sequence[Estimate], weights: Float[np.ndarray, "resample run"]) -> Estimate:
+def average(estimates: Sequence[Estimate], weights: Float[np.ndarray, "resample run"]) -> Estimate:
     """Mean of the runs: on each resample of the sources, and moved by the runs that were drawn."""
     values = np.array([one.value for one in estimates])
     of_sources = np.mean([one.draws for one in estimates], axis=0)
@@ -154,6 +197,6 @@ def _seed_mean(
 ) -> SeedMean:
     values = [one.value for one in estimates]
     return SeedMean(
-        mean=_average(estimates, weights).interval,
+        mean=average(estimates, weights).interval,
         spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
     )

@@ -25,9 +25,6 @@ from sefar_mllm.scoring.predict import batches
 from sefar_mllm.scoring.shared_prefix import hidden_states, join
 from sefar_mllm.tokens.cache import TokenCache
 
-LogProbs = Mapping[str, tuple[float, ...]]
-"""By question id, a number for each option."""
-
 
 @dataclass(frozen=True)
 class TextScore:
@@ -42,22 +39,6 @@ class TextScore:
     def means(self) -> tuple[float, ...]:
         """Log-probability of each text per token."""
         return tuple(total / n for total, n in zip(self.sums, self.lengths, strict=True))
-
-
-def option_text_log_probs(
-    model: Trained,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    cache: TokenCache,
-    *,
-    shown: Mapping[str, str] | None = None,
-    batch_size: int = 32,
-) -> dict[str, tuple[float, ...]]:
-    """`option_text_scores`, the sums alone."""
-    scores = option_text_scores(
-        model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
-    )
-    return {question_id: score.sums for question_id, score in scores.items()}
 
 
 def option_text_scores(
@@ -151,17 +132,17 @@ def taught(prompt: EncodedPrompt, path: Sequence[int]) -> list[tuple[int, int]]:
     ]
 
 
-def choices(scores: LogProbs) -> dict[str, int]:
-    """The likeliest option of each question; the first of equals."""
-    return {name: max(range(len(row)), key=row.__getitem__) for name, row in scores.items()}
-
-
-def pointwise_information(scores: LogProbs, blind: LogProbs) -> dict[str, tuple[float, ...]]:
+def pointwise_information(
+    scores: Mapping[str, TextScore], blind: Mapping[str, TextScore]
+) -> dict[str, tuple[float, ...]]:
     """How much likelier the video makes each option: what a blind run finds likely taken off.
 
     Args:
-        scores: sums of a run that sees the videos.
-        blind: sums of a run that does not, of the same questions.
+        scores: of a run that sees the videos, by question id.
+        blind: of a run that does not, of the same questions.
+
+    Returns:
+        By question id, a number for each option.
 
     Raises:
         ValueError: the runs differ in their questions or in the number of options.
@@ -169,7 +150,7 @@ def pointwise_information(scores: LogProbs, blind: LogProbs) -> dict[str, tuple[
     unlike = [
         name
         for name in dict.fromkeys([*scores, *blind])
-        if len(scores.get(name, ())) != len(blind.get(name, ()))
+        if not (name in scores and name in blind) or len(scores[name].sums) != len(blind[name].sums)
     ]
     if unlike:
         raise ValueError(
@@ -177,6 +158,6 @@ def pointwise_information(scores: LogProbs, blind: LogProbs) -> dict[str, tuple[
             f"{unlike[0]}; score the same questions with both"
         )
     return {
-        name: tuple(seen - unseen for seen, unseen in zip(row, blind[name], strict=True))
+        name: tuple(seen - unseen for seen, unseen in zip(row.sums, blind[name].sums, strict=True))
         for name, row in scores.items()
     }

@@ -74,3 +74,22 @@ def write_answers(
     for stem, rows in (("spoken", spoken), ("option-text", texts)):
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / f"{stem}-{name}.jsonl", lines)
+
+
+def read_answers(folder: Path, name: str) -> OtherAnswers:
+    """What `write_answers` wrote.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    spoken, texts = (
+        [json.loads(line) for line in (folder / f"{stem}-{name}.jsonl").read_text().splitlines()]
+        for stem in ("spoken", "option-text")
+    )
+    return OtherAnswers(
+        spoken=[SpokenAnswer(**row) for row in spoken],
+        texts={
+            row["question_id"]: TextScore(tuple(row["log_probs"]), tuple(row["num_tokens"]))
+            for row in texts
+        },
+    )

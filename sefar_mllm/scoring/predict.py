@@ -4,11 +4,11 @@ What comes out is one record a question, from which `evaluate` makes all numbers
 """
 
 import json
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -54,19 +54,6 @@ class Prediction:
         return max(range(len(self.probs)), key=self.probs.__getitem__)
 
 
-def derange(clip_ids: Sequence[str], rng: random.Random) -> dict[str, str]:
-    """Another clip for every clip, each given once: one random cycle through all of them.
-
-    Raises:
-        ValueError: fewer than two different clips.
-    """
-    clips = sorted(set(clip_ids))
-    if len(clips) < 2:
-        raise ValueError(f"shuffling videos needs at least two clips, got {clips}")
-    rng.shuffle(clips)
-    return dict(zip(clips, [*clips[1:], clips[0]], strict=True))
-
-
 def predict(  # noqa: PLR0913 - what is asked, of which model, and in which form
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
@@ -91,6 +78,7 @@ def predict(  # noqa: PLR0913 - what is asked, of which model, and in which form
 
     Raises:
         ValueError: a prompt is longer than the model reads, or a letter is not a single token.
+        FloatingPointError: the model gives a letter a logit that is no number.
     """
     predictions: dict[str, Prediction] = {}
     with tqdm(total=len(questions), desc="questions", unit="q") as bar:
@@ -130,7 +118,17 @@ def positions(attention_mask: Tensor) -> Tensor:
 def as_prediction(
     question: Question, shown: str, logits: Float[Tensor, "rotation letter"]
 ) -> Prediction:
-    """One question's scores as a record; options that read alike are equally right in `strict`."""
+    """One question's scores as a record; options that read alike are equally right in `strict`.
+
+    Raises:
+        FloatingPointError: a logit is no number, or infinite.
+    """
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError(
+            f"question {question.question_id}, shown {shown or 'no clip'}: letter logits are "
+            f"{logits.flatten().tolist()}; check the tokens of this clip (extract them again), or "
+            f"train again with lower learning rates"
+        )
     chosen = option_log_probs(logits[None])[0].argmax(dim=-1).tolist()
     text = question.options[question.answer]
     return Prediction(

@@ -20,8 +20,9 @@ from sefar_mllm.comparison.records import StaleError
 from sefar_mllm.comparison.run import compare_encoders
 from sefar_mllm.config import FinetuneConfig, LoraSettings
 from sefar_mllm.scoring.predict import read_predictions
-from tests.integration.test_mllm_road import write_video
+from tests.integration.test_mllm_road import moving_bar
 from tests.oracles import image_folders, toy_llm
+from tests.oracles.videos import write_video
 
 NUM_CLIPS = 8
 SIZES = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
@@ -58,10 +59,10 @@ def world(tmp_path_factory) -> CompareConfig:
         for number, question in enumerate(asked)
     ]
     for number, clip in enumerate(clips):
-        write_video(root / clip.path, shade=12 * number)
+        write_video(root / clip.path, moving_bar(12 * number), fps=25)
     write_manifest(clips, root / "manifest.csv")
     folder = question_folder(root / "qa-hard", "hard", asked[:NUM_CLIPS], asked[NUM_CLIPS:])
-    for seed, name in enumerate(("sefar", "supervised")):
+    for seed, name in enumerate(("sefar", "supervised", "sefar-again")):
         torch.manual_seed(seed)
         save_encoder(build_model(SIZES, 4), SIZES, root / name)
     toy_llm.language_model(root / "llm")
@@ -69,8 +70,8 @@ def world(tmp_path_factory) -> CompareConfig:
         manifest=root / "manifest.csv",
         video_root=root,
         questions=(folder,),
-        sefar=root / "sefar",
-        supervised=root / "supervised",
+        sefar=(root / "sefar",),
+        supervised=(root / "supervised",),
         clip=image_folders.timm_folder(root / "clip", "clip"),
         out=root / "out",
         seeds=(0,),
@@ -87,7 +88,8 @@ def world(tmp_path_factory) -> CompareConfig:
 
 @pytest.fixture(scope="module")
 def found(world):
-    return compare_encoders(world)
+    with image_folders.published_in_miniature():
+        yield compare_encoders(world)
 
 
 def test_every_row_is_there_or_reads_not_measured(world, found):
@@ -124,6 +126,34 @@ def test_wrong_videos_are_shown_and_own_ones_in_the_rows_own_test(world, found):
     wrong = read_predictions(runs / "sefar-wrong_videos/seed-0/predictions.jsonl")
     assert all(one.shown == one.video for one in own)
     assert all(one.shown != one.video for one in wrong)
+    of = {one.video: one for one in own}
+    assert all(of[one.shown].label != one.label for one in wrong)
+    assert all(of[one.shown].source != one.source for one in wrong)
+
+
+def test_losses_pairs_and_diagnostics_are_measured(found):
+    one = found["sets"]["qa-hard"]
+    assert {"sefar-reversed", "supervised-middle", "clip_probe-wrong_videos"} <= one[
+        "losses"
+    ].keys()
+    assert {"supervised-reversed", "clip-wrong_videos"} <= one["more_lost"].keys()
+    assert len(one["mcnemar_p"]["sefar_head"]) == 1
+    assert one["told"]["sefar"]["text_information"]["mean"]["value"] is not None
+    assert set(one["told"]) == {
+        "sefar",
+        "clip",
+        "supervised",
+        "clip_probe",
+        "random",
+        "constant",
+        "sefar_elements",
+        "sefar_fused",
+    }
+    assert found["budget"]["recognizers"] == {"sefar": 1, "supervised": 1}
+
+
+def test_whose_weights_an_image_model_has_stands_on_the_page(world, found):
+    assert "clip: weights not verified" in (world.out / "comparison.md").read_text()
 
 
 def test_a_second_run_trains_and_scores_nothing(world, found, monkeypatch):
@@ -132,6 +162,7 @@ def test_a_second_run_trains_and_scores_nothing(world, found, monkeypatch):
 
     monkeypatch.setattr(cells, "finetune", never)
     monkeypatch.setattr(cells, "predict", never)
+    monkeypatch.setattr(cells, "ask_otherwise", never)
     again = compare_encoders(world)
     assert again["sets"] == found["sets"]
     assert again["verdicts"] == found["verdicts"]
@@ -167,15 +198,26 @@ def test_other_questions_are_refused(world, found, monkeypatch):
 
 
 @pytest.mark.slow
-def test_several_processes_and_a_grid_of_rates(world, tmp_path):
+def test_several_processes_recognizers_and_a_grid_of_rates(world, tmp_path):
     grid = {"lr_grid": (0.5, 1.0), "dev_rate": 0.25}
-    config = replace(world, out=tmp_path, clip=None, jobs=2, seeds=(0, 1), **grid)
+    sefar = (*world.sefar, world.video_root / "sefar-again")
+    config = replace(
+        world, out=tmp_path, clip=None, jobs=2, seeds=(0, 1), sefar=sefar, supervised=(), **grid
+    )
     found = compare_encoders(config)
     factors = found["budget"]["factors"]
     assert set(factors.values()) <= {0.5, 1.0}
     assert factors["qa-hard, sefar"] == factors["qa-hard, sefar-trained_on_wrong_answers"]
     sefar = found["sets"]["qa-hard"]["rows"]["sefar"]
     assert sefar["num_seeds"] == 2 and sefar["micro"]["spread"] is not None
+    rows = found["sets"]["qa-hard"]["rows"]
+    assert rows["sefar_head"]["num_seeds"] == rows["sefar_classifier"]["num_seeds"] == 2
+    assert {path.name for path in (tmp_path / "tokens").glob("sefar-*")} >= {
+        "sefar-seed-0",
+        "sefar-seed-1",
+        "sefar-seed-1-frames_middle",
+    }
+    assert "2 seeds, recognizer and fine-tuning" in (tmp_path / "comparison.md").read_text()
 
 
 @pytest.mark.slow

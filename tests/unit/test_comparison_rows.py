@@ -1,19 +1,22 @@
 """What the rows of a comparison learn and answer, and what their results are kept with."""
 
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sefar_mllm.assemble import load_tokenizer
+from sefar_mllm.comparison import records
 from sefar_mllm.comparison.budget import BudgetError, shared_steps
 from sefar_mllm.comparison.heads import among_options, fit_classifier
 from sefar_mllm.comparison.markers import comparable, option_markers
 from sefar_mllm.comparison.plan import FOLDER_OF, ROWS, SHOWINGS, encoder_of, training
 from sefar_mllm.comparison.question_sets import permute_answers, taught
-from sefar_mllm.comparison.records import StaleError, finish, finished, model_hash
+from sefar_mllm.comparison.records import StaleError, code_hash, finish, finished, model_hash
 from sefar_mllm.comparison.text_only import predict_text_only
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.prompt import marker_ids
@@ -38,6 +41,11 @@ def test_wrong_videos_teach_every_question_with_another_clip():
     asked = toy_llm.questions(9)
     wrong = taught(asked, "wrong_videos", seed=3)
     assert all(one.video != other.video for one, other in zip(asked, wrong, strict=True))
+    assert all(
+        one.source != asked[int(other.video[4:])].source
+        and one.label != asked[int(other.video[4:])].label
+        for one, other in zip(asked, wrong, strict=True)
+    )
     assert sorted(one.video for one in wrong) == sorted(one.video for one in asked)
     assert [replace(one, video="") for one in wrong] == [replace(one, video="") for one in asked]
 
@@ -74,6 +82,14 @@ def test_class_probabilities_are_restricted_to_the_options():
     assert one.choice == 2 and one.first_letter == 2 and not one.strict
 
 
+def test_classes_that_read_alike_are_equally_right_without_a_language_model():
+    (asked, *_) = toy_llm.questions(1)
+    question = replace(asked, options=("a", "b", "a"), option_labels=(0, 1, 2), answer=0, label=0)
+    for probs, strict in (([0.1, 0.2, 0.7], True), ([0.1, 0.7, 0.2], False)):
+        (one,) = among_options({question.video: torch.tensor(probs)}, [question])
+        assert one.strict is strict
+
+
 def test_a_question_without_the_classes_of_its_options_is_refused():
     asked = toy_llm.questions(1)
     with pytest.raises(PredictionError, match="does not tell the classes of its options"):
@@ -108,6 +124,40 @@ def test_a_finished_piece_is_used_again_and_one_of_other_inputs_is_refused(tmp_p
         finished(record, other)
     with pytest.raises(StaleError, match="shown = None, but reversed"):
         finished(record, inputs | {"shown": "reversed"})
+
+
+def test_what_other_code_finished_is_refused(tmp_path, monkeypatch):
+    record = tmp_path / "scored.json"
+    finish(record, {"questions": "ab12"})
+    assert finished(record, {"questions": "ab12"})
+    monkeypatch.setattr(records, "code_hash", lambda: "changed")
+    with pytest.raises(StaleError, match=r"made with code = \w{16}, but changed is asked for"):
+        finished(record, {"questions": "ab12"})
+
+
+def test_the_hash_of_the_code_follows_every_file_of_a_package(tmp_path):
+    package = tmp_path / "package"
+    (package / "inner").mkdir(parents=True)
+    (package / "one.py").write_text("x = 1\n")
+    (package / "inner/two.py").write_text("y = 2\n")
+    found = [code_hash.__wrapped__((package,))]
+    (package / "inner/two.py").write_text("y = 3\n")
+    found.append(code_hash.__wrapped__((package,)))
+    (package / "one.py").rename(package / "renamed.py")
+    found.append(code_hash.__wrapped__((package,)))
+    (package / "notes.txt").write_text("no code")
+    assert len(set(found)) == 3
+    assert code_hash.__wrapped__((package,)) == found[-1]
+
+
+def test_what_only_reads_finished_work_is_no_part_of_the_hash_and_nothing_else_is_left_out():
+    root = Path(records.__file__).parents[2]
+    assert all((root / name).is_file() for name in records.ONLY_READ)
+    readers = {Path(name).stem for name in records.ONLY_READ} | {"run"}
+    for path in (root / "sefar_mllm/comparison").glob("*.py"):
+        if path.stem not in readers:
+            imported = re.findall(r"from sefar_mllm\.comparison\.(\w+) import", path.read_text())
+            assert not readers & set(imported), path
 
 
 def test_the_hash_of_a_language_model_follows_its_files(tmp_path):
@@ -154,3 +204,10 @@ def test_text_alone_is_answered_without_any_clip(language_model):
     alike = [one.probs for one in found if one.answer == found[0].answer]
     for other in alike:  # the same text, whichever the clip
         np.testing.assert_allclose(other, alike[0], atol=1e-5)
+
+
+def test_a_text_that_is_longer_than_the_language_model_reads_is_refused(language_model):
+    asked = toy_llm.questions(3)
+    asked[2] = replace(asked[2], stem="why " * 400)
+    with pytest.raises(ValueError, match="question 0000002: without video .* reads 512; shorten"):
+        predict_text_only(language_model, asked, batch_size=4, device="cpu")

@@ -5,13 +5,7 @@ import pytest
 from sefar_mllm.adapters import add_adapters, composite
 from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
 from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn
-from sefar_mllm.scoring.option_text import (
-    TextScore,
-    choices,
-    option_text_log_probs,
-    option_text_scores,
-    pointwise_information,
-)
+from sefar_mllm.scoring.option_text import TextScore, option_text_scores, pointwise_information
 from tests.oracles import toy_llm
 from tests.oracles.letters import encoded, sharpen, text_log_probs_alone
 
@@ -34,6 +28,11 @@ def model(folder):
     return adapted
 
 
+def option_text_sums(*asked, **how):
+    scores = option_text_scores(*asked, **how)
+    return {name: score.sums for name, score in scores.items()}
+
+
 @pytest.fixture
 def asked():
     """Options that begin alike, one that is the beginning of another, and 2 to 4 of them."""
@@ -51,8 +50,8 @@ def asked():
 
 def test_log_probabilities_are_those_of_each_answer_alone(model, tokenizer, asked, tmp_path):
     cache = toy_llm.cache(tmp_path, asked)
-    got = option_text_log_probs(model, tokenizer, asked, cache)
-    single = option_text_log_probs(model, tokenizer, asked, cache, batch_size=1)
+    got = option_text_sums(model, tokenizer, asked, cache)
+    single = option_text_sums(model, tokenizer, asked, cache, batch_size=1)
     assert list(got) == [question.question_id for question in asked]
     for question in asked:
         tokens = cache[question.video].float()
@@ -80,8 +79,8 @@ def test_means_divide_by_the_taught_tokens(model, tokenizer, asked, tmp_path):
 def test_the_order_of_the_options_and_the_letters_play_no_part(model, tokenizer, asked, tmp_path):
     cache = toy_llm.cache(tmp_path, asked)
     turned = [replace(q, options=q.options[::-1]) for q in asked]
-    one = option_text_log_probs(model, tokenizer, asked, cache)
-    other = option_text_log_probs(model, tokenizer, turned, cache)
+    one = option_text_sums(model, tokenizer, asked, cache)
+    other = option_text_sums(model, tokenizer, turned, cache)
     for name, row in one.items():
         assert row == pytest.approx(other[name][::-1], abs=1e-4)
 
@@ -89,30 +88,23 @@ def test_the_order_of_the_options_and_the_letters_play_no_part(model, tokenizer,
 def test_another_clip_is_shown_where_asked(model, tokenizer, asked, tmp_path):
     cache = toy_llm.cache(tmp_path, asked)
     shown = {"clip0": "clip2"}
-    other = option_text_log_probs(model, tokenizer, asked[:1], cache, shown=shown)
-    moved = option_text_log_probs(model, tokenizer, [replace(asked[0], video="clip2")], cache)
-    own = option_text_log_probs(model, tokenizer, asked[:1], cache)
+    other = option_text_sums(model, tokenizer, asked[:1], cache, shown=shown)
+    moved = option_text_sums(model, tokenizer, [replace(asked[0], video="clip2")], cache)
+    own = option_text_sums(model, tokenizer, asked[:1], cache)
     assert other["0000000"] == pytest.approx(moved["0000000"], abs=1e-5)
     assert other["0000000"] != pytest.approx(own["0000000"], abs=1e-3)
 
 
-def test_short_texts_win_by_the_sum_long_ones_by_the_mean_and_blind_habits_cancel():
-    scores = {"a": TextScore((-4.0, -6.0, -7.0), (2, 4, 7))}
-    sums, means = (
-        {name: getattr(s, kind) for name, s in scores.items()} for kind in ("sums", "means")
-    )
-    assert choices(sums) == {"a": 0}
-    assert choices(means) == {"a": 2}
-    information = pointwise_information(sums, {"a": (-3.0, -8.0, -7.5)})
-    assert information == {"a": (-1.0, 2.0, 0.5)}
-    assert choices(information) == {"a": 1}
+def test_what_a_blind_run_finds_likely_is_taken_off():
+    seen = {"a": TextScore((-4.0, -6.0, -7.0), (2, 4, 7))}
+    blind = {"a": TextScore((-3.0, -8.0, -7.5), (2, 4, 7))}
+    assert pointwise_information(seen, blind) == {"a": (-1.0, 2.0, 0.5)}
 
 
-def test_the_first_of_equals_is_chosen():
-    assert choices({"a": (-2.0, -1.0, -1.0), "b": (-1.0, -1.0)}) == {"a": 1, "b": 0}
+ONE, TWO = TextScore((-1.0,), (1,)), TextScore((-1.0, -2.0), (1, 1))
 
 
-@pytest.mark.parametrize("blind", [{}, {"a": (-1.0,)}, {"a": (-1.0, -2.0), "b": (-1.0,)}])
+@pytest.mark.parametrize("blind", [{}, {"a": ONE}, {"a": TWO, "b": ONE}])
 def test_runs_over_other_questions_are_not_compared(blind):
     with pytest.raises(ValueError, match="1 questions do not have as many options"):
-        pointwise_information({"a": (-1.0, -3.0)}, blind)
+        pointwise_information({"a": TWO}, blind)

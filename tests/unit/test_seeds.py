@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sefar_mllm.evaluation.paired import compare
-from sefar_mllm.evaluation.seeds import _draw_runs, compare_seeds, over_seeds
+from sefar_mllm.evaluation.seeds import compare_seeds, draw_runs, over_seeds, share_over_seeds
 from sefar_mllm.evaluation.summary import summarize
 from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles import statistics
@@ -100,10 +100,18 @@ def test_one_seed_has_no_spread_and_the_interval_of_its_sources():
         assert (one.low, one.value, one.high) == pytest.approx((other.low, other.value, other.high))
 
 
+def test_a_share_of_the_questions_has_the_interval_of_an_accuracy():
+    several = runs(6, 7, 9)
+    right = [np.array([float(p.choice == p.answer) for p in run]) for run in several]
+    sources = [p.source for p in several[0]]
+    found = share_over_seeds(right, sources, resamples=200, rng=RNG(3))
+    assert found == over_seeds(several, resamples=200, rng=RNG(3)).micro
+
+
 def test_drawn_runs_vary_as_much_as_the_mean_of_so_many_runs_does():
     values = np.array([0.31, 0.44, 0.62, 0.35])
     for count in (2, 3, 4):
-        means = _draw_runs(count, resamples=200_000, rng=RNG(0)) @ values[:count]
+        means = draw_runs(count, resamples=200_000, rng=RNG(0)) @ values[:count]
         assert means.var() == pytest.approx(np.var(values[:count], ddof=1) / count, rel=0.02)
 
 

@@ -1,0 +1,37 @@
+"""A question set and answers to it, for tests of the comparison."""
+
+from pathlib import Path
+
+from qa_data.question import Question
+from qa_data.schema import write_questions
+from sefar_mllm.comparison.question_sets import QuestionSet
+from sefar_mllm.scoring.predict import Prediction
+from tests.oracles import toy_llm
+
+TRAIN, TEST = toy_llm.questions(24)[:12], toy_llm.questions(24)[12:]
+
+
+def question_set(folder: Path) -> QuestionSet:
+    """Twelve questions to learn and twelve to answer, and their files."""
+    write_questions(TRAIN, folder / "train.jsonl")
+    write_questions(TEST, folder / "test.jsonl")
+    return QuestionSet(
+        name="qa-hard", rule="hard", folder=folder, train=TRAIN, test=TEST, blind={}, parts={}
+    )
+
+
+def answer_of(question: Question, choice: int) -> Prediction:
+    """The prediction of a model that chooses this option."""
+    probs = tuple(0.7 if place == choice else 0.1 for place in range(4))
+    return Prediction(
+        question_id=question.question_id,
+        video=question.video,
+        shown=question.video,
+        source=question.source,
+        event=question.event,
+        label=question.label,
+        answer=question.answer,
+        probs=probs,
+        first_letter=choice,
+        strict=False,
+    )
