@@ -1,10 +1,11 @@
 """Our fine-tuning against transformers' Trainer with peft as it comes, on the same lessons.
 
 All make one pass over the same prompts and tokens with the same model, adapters, collator and
-batch size. Ours looks at every loss and writes it down; beside it the plain Trainer is given the
+batch size, and a checkpoint at its end. Ours looks at every loss and writes it down; beside it the plain Trainer is given the
 same batches, in which its step is compared, and batches of its own order, in which bucketing is.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def passes(
     """One pass over the lessons by each, for `timing.alternate`.
 
     Args:
-        config: batch size and rates; checkpoints are left out.
+        config: batch size and rates.
         model: with adapters; it learns.
         lessons: what is learned.
         folder: for what the runs write.
@@ -42,7 +43,8 @@ def passes(
 
     def ours() -> None:
         (stage,) = stages(one_pass, len(lessons), folder / "ours")
-        stage.run_dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(stage.run_dir, ignore_errors=True)  # or the last pass would be gone on with
+        stage.run_dir.mkdir(parents=True)
         run_stage(one_pass, model, lessons, stage, wish=Interruption())
 
     def same_batches() -> None:
@@ -73,7 +75,7 @@ def plain_pass(
         per_device_train_batch_size=config.batch_size,
         num_train_epochs=1,
         learning_rate=config.lora.lr,
-        save_strategy="no",
+        save_strategy="epoch",
         logging_steps=50,
         report_to="none",
         disable_tqdm=True,

@@ -64,12 +64,14 @@ def main(settings: FinetuneMllm) -> None:
     from sefar_core.runs.ranks import StoppedByAnother
     from sefar_mllm.data import load_questions
     from sefar_mllm.folders.checkpoint import FolderError
-    from sefar_mllm.folders.merge import merge
+    from sefar_mllm.folders.merge import merge, refuse_foreign
     from sefar_mllm.tokens.cache import CacheError
     from sefar_mllm.training.train import LaunchError, finetune
 
     ours = (ManifestError, TaxonomyError, TooFewOptions, CacheError, FolderError, LaunchError)
     try:
+        if settings.merge is not None:
+            refuse_foreign(settings.merge)
         questions = [
             one for path in settings.questions for one in load_questions(path, settings.manifest)
         ]
@@ -90,7 +92,10 @@ def main(settings: FinetuneMllm) -> None:
         raise SystemExit(1) from cause
     except (*ours, RunFolderBusy, FloatingPointError, OSError, ValueError) as cause:
         raise SystemExit(f"error: {cause}") from cause
-    print(f"the trained model is in {folder}")
+    finally:
+        PartialState().destroy_process_group()  # or a process may abort while Python ends
+    if PartialState().is_main_process:
+        print(f"the trained model is in {folder}")
 
 
 def drawer(

@@ -5,6 +5,7 @@ projector and no encoder ever gets LoRA, whatever its layers are called. The pro
 the adapter, in 32-bit floats: in 16 bits AdamW's small steps would be rounded away.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from torch import nn
 
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 
-LORA_TARGETS = (
-    r"model\.language_model\.layers\.\d+\."
-    r"(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.(gate_proj|up_proj|down_proj))"
+LINEARS = (
+    *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+    *(f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
 )
+LAYERS = "model.language_model.layers"
+LORA_TARGETS = rf"{re.escape(LAYERS)}\.\d+\.({'|'.join(map(re.escape, LINEARS))})"
 PROJECTOR = "multi_modal_projector"
 
 Trained = PeftModel | SefarVlmForConditionalGeneration
@@ -36,7 +39,11 @@ def add_adapters(
         rank: of the LoRA matrices.
         alpha: LoRA's scale; the update is multiplied by alpha / rank.
         dropout: of the LoRA branch's input, in [0, 1).
+
+    Raises:
+        ValueError: a layer lacks one of the seven linears, and would learn in the others alone.
     """
+    refuse_other_layers(model)
     settings = LoraConfig(
         task_type="CAUSAL_LM",
         target_modules=LORA_TARGETS,
@@ -51,6 +58,28 @@ def add_adapters(
     model.name_or_path = None  # type: ignore[assignment]
     with without_peft_warning():
         return get_peft_model(model, settings)
+
+
+def refuse_other_layers(model: SefarVlmForConditionalGeneration) -> None:
+    """Raise ValueError unless every layer has all linears that LoRA goes into.
+
+    Phi-3, for one, has `qkv_proj` in place of three of them.
+    """
+    named = dict(model.named_modules())
+    layers = model.config.text_config.num_hidden_layers
+    lost = [
+        f"{layer}.{linear}"
+        for layer in range(layers)
+        for linear in LINEARS
+        if f"{LAYERS}.{layer}.{linear}" not in named
+    ]
+    if lost:
+        raise ValueError(
+            f"LoRA goes into {', '.join(LINEARS)} of all {layers} layers, but "
+            f"{model.config.text_config.model_type} lacks {len(lost)} of them, for example "
+            f"{', '.join(lost[: len(LINEARS)])}; take a language model of the Llama family, such "
+            f"as lmsys/vicuna-7b-v1.5"
+        )
 
 
 def composite(model: Trained) -> SefarVlmForConditionalGeneration:
@@ -92,7 +121,7 @@ def learn_projector_alone(model: nn.Module, alone: bool) -> None:
 
 
 def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -> list[dict]:
-    """Parameter groups with a learning rate each; groups in which nothing learns are left out.
+    """Parameter groups with a name and a rate each; without those in which nothing learns.
 
     Raises:
         ValueError: something learns that is neither LoRA nor projector.
@@ -106,7 +135,10 @@ def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -
             f"{len(strays)} parameters learn that are neither LoRA nor projector, "
             f"for example {strays[0]}; freeze them before training"
         )
-    groups = [{"params": lora, "lr": lora_lr}, {"params": projector, "lr": projector_lr}]
+    groups = [
+        {"name": "lora", "params": lora, "lr": lora_lr},
+        {"name": "projector", "params": projector, "lr": projector_lr},
+    ]
     return [group for group in groups if group["params"]]
 
 

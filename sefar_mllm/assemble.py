@@ -86,6 +86,7 @@ def load_language_model(
     Raises:
         FolderError: it is not there, is damaged, lacks weights, or is of another family.
         FourBitError: bitsandbytes is not installed.
+        OutOfMemoryError: the device cannot hold it.
     """
     quantized: dict[str, Any] = {}
     if four_bit:
@@ -94,6 +95,8 @@ def load_language_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(name), dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
         )
+    except torch.OutOfMemoryError:  # says what is wrong by itself: the folder is not to blame
+        raise
     except UNREADABLE as cause:
         raise FolderError(
             f"the language model {name} cannot be loaded: {cause}; name a folder with config.json "

@@ -124,7 +124,8 @@ class FinetuneConfig:
     weight_decay: float = 0.0
     """Of AdamW, on everything that learns."""
     answer_style: AnswerStyle = "letter"
-    """What is taught: the letter, the option's text, or for each question one of the two."""
+    """What is taught: the letter; the option's text, every other time as "C. text"; mixed: for each
+    question the letter or one of these two, equally often."""
     redraw: Literal["none", "public", "hard"] = "none"
     """Wrong options drawn anew for every epoch by a rule of qa_data/distractors.py; none: as in
     the question files."""
@@ -141,7 +142,8 @@ class FinetuneConfig:
     recompute: bool = False
     """Make activations again in the backward pass: the same gradients in less memory, slower."""
     save_every_steps: int = 0
-    """Optimizer steps from one checkpoint to the next; 0 saves one if a signal ends the run."""
+    """Optimizer steps from one checkpoint to the next; with 0 there is one at a stage's end, and
+    where a signal ends the run."""
     seed: int = 0
     """All draws follow from it."""
 

@@ -19,7 +19,7 @@ GELU_RMS = 0.65  # root mean square of gelu(x) for x ~ N(0, 1)
 
 
 class Projector(nn.Module):
-    """LayerNorm, frame position, Linear, GELU, Linear; always in 32-bit floats.
+    """LayerNorm, frame position, Linear, GELU, Linear; always in 32-bit floats, autocast or not.
 
     Args:
         token_dim: width of the encoder's tokens.
@@ -56,7 +56,8 @@ class Projector(nn.Module):
 
     def forward(self, video_tokens: FrameTokens) -> Float[Tensor, "batch token embed"]:
         """One embedding for each token, frames in the order of time, rows before columns."""
-        tokens = self.norm(video_tokens.float())
-        tokens = tokens + rearrange(self.frame_position, "frame dim -> frame 1 1 dim")
-        tokens = rearrange(tokens, "batch frame row column dim -> batch (frame row column) dim")
-        return self.down(F.gelu(self.up(tokens)))
+        with torch.autocast(video_tokens.device.type, enabled=False):
+            tokens = self.norm(video_tokens.float())
+            tokens = tokens + rearrange(self.frame_position, "frame dim -> frame 1 1 dim")
+            tokens = rearrange(tokens, "batch frame row column dim -> batch (frame row column) dim")
+            return self.down(F.gelu(self.up(tokens)))

@@ -24,10 +24,18 @@ from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.assemble import UNREADABLE, FolderError, assemble, load_tokenizer, refuse_gaps
 from sefar_mllm.folders.adapter_file import read_adapter, read_json, refuse_other_size
 from sefar_mllm.folders.model_card import write_card
-from sefar_mllm.folders.self_check import ADAPTER, PROBE, check_probe, write_probe
+from sefar_mllm.folders.self_check import (
+    ADAPTER,
+    PROBE,
+    check_probe,
+    precision,
+    probe_logits,
+    write_probe,
+)
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.quantize import four_bit_settings
+from sefar_mllm.sharded import whole_trained
 
 
 @contextmanager
@@ -43,13 +51,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     replace_folder(draft, folder)
 
 
-def save_trained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write adapter, config, tokenizer and probe, all or nothing; an older folder is replaced."""
+def save_trained(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, writes: bool = True
+) -> None:
+    """Write adapter, config, tokenizer and probe, all or nothing; an older folder is replaced.
+
+    Args:
+        model: with adapters. If several processes hold it in pieces, all of them call this.
+        tokenizer: its tokenizer.
+        folder: what to write.
+        writes: whether this process is the one that writes.
+    """
+    weights, logits = whole_trained(model), probe_logits(model, tokenizer)
+    if not writes:
+        return
     with whole_folder(folder) as draft:
-        model.save_pretrained(str(draft), save_embedding_layers=False)
+        model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         composite(model).config.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        write_probe(model, tokenizer, draft)
+        write_probe(logits, precision(model), draft)
         write_card(composite(model).config, draft)
 
 
@@ -136,6 +156,8 @@ def load_merged(
         loaded: Any = SefarVlmForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **quantized
         )
+    except torch.OutOfMemoryError:
+        raise
     except UNREADABLE as cause:
         raise FolderError(f"{folder} cannot be loaded: {cause}; merge the model again") from cause
     model, report = loaded

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from sefar_mllm.assemble import FolderError
 from sefar_mllm.folders.checkpoint import is_merged, load_trained, read_config, whole_folder
 from sefar_mllm.folders.model_card import write_card
-from sefar_mllm.folders.self_check import write_probe
+from sefar_mllm.folders.self_check import precision, probe_logits, write_probe
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 
 SHARD_SIZE = "5GB"  # largest file of weights
@@ -53,7 +53,7 @@ def merge(
     with whole_folder(out) as draft:
         whole.save_pretrained(draft, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(draft)
-        write_probe(whole, tokenizer, draft)
+        write_probe(probe_logits(whole, tokenizer), precision(whole), draft)
         write_card(whole.config, draft, merged=True)
     return out
 

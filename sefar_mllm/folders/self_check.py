@@ -33,12 +33,18 @@ PROBE_LOGITS = 64
 FULL, HALF, FOUR_BIT = 0.005, 0.1, 0.5  # allowed distance, in units of the logits' spread
 
 
-def write_probe(model: Trained, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Remember a model in the folder that holds it."""
+def write_probe(logits: Float[Tensor, "probe_logits"], numbers: str, folder: Path) -> None:
+    """Remember a model in the folder that holds it.
+
+    Args:
+        logits: its `probe_logits`.
+        numbers: its `precision`.
+        folder: with the adapter's file, if there is one.
+    """
     probe = {
-        "precision": precision(model),
+        "precision": numbers,
         "adapter_sha256": file_hash(folder / ADAPTER),
-        "logits": probe_logits(model, tokenizer).tolist(),
+        "logits": logits.tolist(),
     }
     write_json(folder / PROBE, probe)
 
@@ -68,7 +74,10 @@ def read_probe(folder: Path) -> dict[str, Any]:
 def probe_logits(
     model: Trained, tokenizer: PreTrainedTokenizerBase
 ) -> Float[Tensor, "probe_logits"]:
-    """Some logits after a fixed question about a fixed pattern of video tokens."""
+    """Some logits after a fixed question about a fixed pattern of video tokens.
+
+    The model is called by its outermost forward: if it is in pieces, that puts them together.
+    """
     was_training = model.training
     model.eval()
     vlm = composite(model)
@@ -82,7 +91,7 @@ def probe_logits(
     count = config.num_video_tokens * config.token_dim
     pattern = torch.sin(torch.arange(count) * 0.37).view(1, *config.token_shape, config.token_dim)
     ids = torch.tensor([prompt.ids], device=vlm.device)
-    logits = vlm(input_ids=ids, video_tokens=pattern.to(vlm.device), logits_to_keep=1).logits
+    logits = model(input_ids=ids, video_tokens=pattern.to(vlm.device), logits_to_keep=1).logits
     model.train(was_training)
     step = max(1, logits.shape[-1] // PROBE_LOGITS)
     return logits[0, -1, ::step][:PROBE_LOGITS].float().cpu()

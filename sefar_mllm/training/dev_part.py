@@ -23,6 +23,7 @@ from sefar_core.runs.ranks import joined
 from sefar_mllm.data import LessonError
 from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.scoring.predict import Prediction, predict
+from sefar_mllm.sharded import is_sharded, outer_weights_gathered
 from sefar_mllm.tokens.cache import TokenCache
 
 ENOUGH = 0.5  # of what was asked for; a smaller dev part is refused
@@ -86,13 +87,17 @@ def dev_scores(
     cache: TokenCache,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """Micro and macro accuracy by letter likelihood; the processes share the questions.
+    """Micro and macro accuracy by letter likelihood; the processes share the questions, or, with a
+    model in pieces, all ask all of them.
 
     The model is left in evaluation mode; the Trainer sets the mode before each step.
     """
     named = [replace(one, question_id=f"{i:07d}") for i, one in enumerate(questions)]
     mine = named[accelerator.process_index :: accelerator.num_processes]
     model.eval()
+    if is_sharded(model):  # a forward needs all processes: each asks the same
+        with outer_weights_gathered(model):
+            return accuracies(text_scored(predict(model, tokenizer, named, cache), named))
     found = text_scored(predict(model, tokenizer, mine, cache), mine)
     return accuracies(joined(accelerator, found))
 

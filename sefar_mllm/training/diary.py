@@ -1,7 +1,7 @@
 """What a run writes down while it learns, and when it stops before its end.
 
 Every step is looked at: a loss or a gradient that is no number ends the run before anything of it
-is saved. A signal ends it after the step that runs, with a checkpoint.
+is saved or scored. A signal ends it after the step that runs, with a checkpoint.
 """
 
 import math
@@ -57,26 +57,31 @@ class Diary(TrainerCallback):
         )
 
     def on_epoch_begin(self, args, state, control, **_):
-        self.order.lessons.set_epoch(int(state.epoch or 0))
+        self.order.lessons.begin_epoch(self.stage.first_epoch + int(state.epoch or 0))
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **_):
+        self.rates = {f"{group['name']}_lr": group["lr"] for group in optimizer.param_groups}
 
     def on_step_end(self, args, state, control, **_):
-        """What belongs to the step is written before its checkpoint, so that both are there."""
         self.bar.update(1)
-        if self.judge is not None and state.global_step % self.stage.steps_per_epoch == 0:
-            self.note(state, self.judge(self.accelerator))
         if highest(self.accelerator, self.wish.number):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args, state, control, logs=None, **_):
+        """What belongs to the step is written before its checkpoint, so that both are there."""
         if not logs or "loss" not in logs:
             return
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
                 self.stop_at(state, name, logs[name])
-        self.note(state, {name: logs[name] for name in ("loss", "grad_norm", "learning_rate")})
+        found = {name: logs[name] for name in ("loss", "grad_norm")}
+        self.note(state, found | self.rates)
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+        if self.judge is not None and state.global_step % self.stage.steps_per_epoch == 0:
+            self.note(state, self.judge(self.accelerator))
 
     def on_save(self, args, state, control, **_):
+        self.accelerator.wait_for_everyone()  # each process has written its random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (folder / COMPLETE).write_text("")

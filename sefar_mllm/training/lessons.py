@@ -82,8 +82,11 @@ class Lessons(Dataset):
         self._asked = questions
         self._begin(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose options, their order and the form of the answers; called as an epoch starts."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose options, their order and the form of the answers; called as an epoch starts.
+
+        Not `set_epoch`: accelerate's loader would call that, with the count of the stage.
+        """
         if epoch != self.epoch:
             self._begin(epoch)
 
@@ -180,7 +183,7 @@ def refuse_too_long(lessons: Lessons, max_length: int, *, epochs: int = 1) -> No
     """
     fixed = lessons.redraw is None and lessons.answer_style == "letter"
     for epoch in range(1 if fixed else epochs):  # the order of the options hardly matters
-        lessons.set_epoch(epoch)
+        lessons.begin_epoch(epoch)
         names = [question.question_id for question in lessons.questions]
         long = [
             (length, name)
@@ -194,4 +197,4 @@ def refuse_too_long(lessons: Lessons, max_length: int, *, epochs: int = 1) -> No
                 f"question {name} with {most}; pool the video to fewer tokens (--grid), or raise "
                 f"max_length if the language model reads more"
             )
-    lessons.set_epoch(0)
+    lessons.begin_epoch(0)

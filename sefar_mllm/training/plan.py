@@ -1,7 +1,8 @@
 """The stages of a fine-tuning, and the checkpoints that each leaves.
 
-Stage A teaches the projector alone, stage B LoRA with it. The Trainer numbers the steps of a stage
-from 1; the run counts them through.
+Stage A teaches the projector alone, stage B LoRA with it. The Trainer numbers the steps and epochs
+of a stage by themselves; the run counts them through. A stage always leaves a checkpoint at its
+end, so that what is done is never done again.
 """
 
 import shutil
@@ -23,7 +24,14 @@ class Stage:
     run_dir: Path
     first_step: int
     """Optimizer steps of the stages before; the run counts all its steps in one row."""
+    first_epoch: int
+    """Epochs of the stages before, so that no draw of an epoch comes in two stages."""
     steps_per_epoch: int
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of this stage."""
+        return self.epochs * self.steps_per_epoch
 
     @property
     def folder(self) -> Path:
@@ -34,17 +42,18 @@ class Stage:
 def stages(config: FinetuneConfig, num_questions: int, run_dir: Path) -> list[Stage]:
     """The stages that have any epochs, with the steps counted through."""
     per_epoch = -(-num_questions // config.batch_size)
-    after = config.projector_epochs * per_epoch
-    both = (("projector", config.projector_epochs, 0), ("joint", config.epochs, after))
+    before = config.projector_epochs
+    both = (("projector", before, 0), ("joint", config.epochs, before))
     return [
         Stage(
             name=name,
             epochs=epochs,
             run_dir=run_dir,
-            first_step=first_step,
+            first_step=first_epoch * per_epoch,
+            first_epoch=first_epoch,
             steps_per_epoch=per_epoch,
         )
-        for name, epochs, first_step in both
+        for name, epochs, first_epoch in both
         if epochs
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -16,6 +17,7 @@ from sefar_core.runs.ranks import highest, stop_all
 from sefar_mllm.adapters import optimizer_groups
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.data import Collator
+from sefar_mllm.sharded import is_sharded
 from sefar_mllm.training.batching import Order, share
 from sefar_mllm.training.diary import Diary, Judge
 from sefar_mllm.training.lessons import Lessons
@@ -30,6 +32,8 @@ class LessonTrainer(Trainer):
         # The loss is a mean over the step's labels already; under transformers 5.3 it would be
         # divided once more, by the number of pieces that the step comes in.
         self.accelerator.gradient_accumulation_steps = 1
+        if is_sharded(kwargs["model"]):  # by the stage before; its layers' class has another name
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         self.lessons: Lessons = kwargs["train_dataset"]
         self.settings = settings
 
@@ -110,13 +114,13 @@ def arguments(config: FinetuneConfig, stage: Stage) -> TrainingArguments:
         gradient_accumulation_steps=pieces,
         num_train_epochs=stage.epochs,
         lr_scheduler_type="cosine",
-        warmup_steps=int(config.warmup * stage.epochs * stage.steps_per_epoch),
+        warmup_steps=int(config.warmup * stage.num_steps),
         weight_decay=config.weight_decay,
         max_grad_norm=1.0,
         logging_steps=1,  # each is looked at: a loss that is no number stops the run
         logging_nan_inf_filter=False,
-        save_strategy="steps" if config.save_every_steps else "no",
-        save_steps=config.save_every_steps or 500,
+        save_strategy="steps",  # and at the end of the stage, whatever the number
+        save_steps=config.save_every_steps or stage.num_steps,
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
@@ -124,7 +128,7 @@ def arguments(config: FinetuneConfig, stage: Stage) -> TrainingArguments:
         dataloader_pin_memory=cuda,
         ddp_find_unused_parameters=False,
         use_cpu=not cuda,
-        bf16=cuda,
+        bf16=cuda and not parse_flag_from_env("ACCELERATE_USE_FSDP"),  # would round the projector
         seed=config.seed,
         **{recompute: config.recompute, f"{recompute}_kwargs": {"use_reentrant": False}},  # type: ignore[arg-type]
     )

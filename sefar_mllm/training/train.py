@@ -55,7 +55,8 @@ def finetune(
 ) -> Path:
     """Fine-tune the language model on questions about clips with cached tokens.
 
-    A run folder that holds whole checkpoints is gone on with, exactly.
+    A run folder that holds whole checkpoints is gone on with, exactly; one that is finished learns
+    nothing more.
 
     Args:
         config: all settings.
@@ -70,9 +71,10 @@ def finetune(
         The folder of the trained model, run_dir/model.
 
     Raises:
-        LaunchError: several processes were started that do not know of one another, or `redraw`
-            is missing or not asked for.
-        ValueError: the run folder belongs to other settings, questions or tokens.
+        LaunchError: several processes were started that do not know of one another, or would
+            round the projector, or `redraw` is missing or not asked for.
+        ValueError: the run folder belongs to other settings, questions or tokens, or to another
+            number of processes.
         RunFolderBusy: another process trains in the run folder.
         BatchError: the processes cannot share a step's questions.
         CacheError: the cache lacks clips.
@@ -81,6 +83,7 @@ def finetune(
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
     """
     refuse_lone_ranks()
+    refuse_rounding_shards()
     share(config.batch_size, config.micro_batch_size, PartialState().num_processes)
     if (redraw is None) != (config.redraw == "none"):
         raise LaunchError(
@@ -105,13 +108,18 @@ def finetune(
         redraw=redraw and partial(without, redraw, {question.video for question in dev}),
     )
     limit = min(config.max_length, vlm.text_config.max_position_embeddings)
-    refuse_too_long(lessons, limit, epochs=max(config.projector_epochs, config.epochs))
+    refuse_too_long(lessons, limit, epochs=config.projector_epochs + config.epochs)
     judge = partial(dev_scores, model, tokenizer, dev, cache) if dev else None
     planned = stages(config, len(train), run_dir)
     with ExitStack() as until_the_end:
         if PartialState().is_main_process:
             until_the_end.enter_context(locked(run_dir))
-            learned = {"questions": fingerprint(questions), "features": json.dumps(cache.key)}
+            learned = {
+                "questions": fingerprint(questions),
+                "features": json.dumps(cache.key),
+                # Each has random draws of its own, and sums are made in another order.
+                "num_processes": str(PartialState().num_processes),
+            }
             open_run(run_dir, config, seed=config.seed, data=learned, free=FREE)
             close_run(run_dir, facts(model, cache, train, dev, files=files))
             forget_metrics_after(run_dir, steps_done(planned))
@@ -120,10 +128,10 @@ def finetune(
         for stage in planned:
             learn_projector_alone(model, stage.name == "projector")
             run_stage(config, model, lessons, stage, wish=wish, judge=judge)
-        if PartialState().is_main_process:
-            save_trained(model, tokenizer, run_dir / "model")
-            if dev:
-                close_run(run_dir, {"best_dev": best_epoch(run_dir)})
+        writes = PartialState().is_main_process
+        save_trained(model, tokenizer, run_dir / "model", writes=writes)
+        if writes and dev:
+            close_run(run_dir, {"best_dev": best_epoch(run_dir)})
         PartialState().wait_for_everyone()
     return run_dir / "model"
 
@@ -179,6 +187,22 @@ def facts(
         "lora_parameters": sum(p.numel() for _, p in lora_parameters(model)),
         "projector_parameters": sum(p.numel() for _, p in projector_parameters(model)),
     }
+
+
+def refuse_rounding_shards() -> None:
+    """Refuse to shard a model in ways that `sharded` does not know, or that round the projector.
+
+    Raises:
+        LaunchError: FSDP of version 1, or with mixed precision.
+    """
+    version = os.environ.get("FSDP_VERSION", "1")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if parse_flag_from_env("ACCELERATE_USE_FSDP") and (version, precision) != ("2", "no"):
+        raise LaunchError(
+            f"FSDP was asked for in version {version} with mixed precision {precision}; launch "
+            f"with scripts/accelerate/fsdp2.yaml: version 2 and none, which would round the "
+            f"projector (the language model is in bfloat16 all the same)"
+        )
 
 
 def refuse_lone_ranks() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.lock import RunFolderBusy
 from sefar_mllm.data import load_questions
+from sefar_mllm.training.diary import Diary
 from sefar_mllm.training.stage import LessonTrainer
 from sefar_mllm.training.train import finetune
-from tests.integration.tiny_finetune import make_world, run, settled, start
+from tests.integration.tiny_finetune import make_world, run, run_here, settled, start
 
 ADAPTER = "model/adapter_model.safetensors"
 
@@ -85,6 +87,7 @@ def test_a_disturbed_run_of_two_processes_equals_an_undisturbed_one(world):
     """First by a loss that is no number, then by a signal; each on the second process alone."""
     code, output = run(2, world=world, run_dir=world / "straight")
     assert code == 0, output
+    assert output.count("the trained model is in") == 1
     check_holds_no_base(world / "straight", world / "llm")
     run_dir = world / "disturbed"
     code, output = run(2, world=world, run_dir=run_dir, nan_at=[7, 1])
@@ -120,22 +123,112 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_none_may_join_it(world):
     assert fingerprints(run_dir) == fingerprints(straight)
 
 
-def test_a_signal_saves_a_checkpoint_where_none_was_asked_for(world, monkeypatch):
-    whole, seen = LessonTrainer.training_step, []
+MICRO_BATCHES = 24  # 15 questions, two at a time, in three epochs
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[int]:
+    """Grows with each micro-batch that is learned."""
+    whole, counted = LessonTrainer.training_step, []
 
     def step(trainer, *parts):
-        seen.append(1)
-        if len(seen) == 5:  # the first micro-batch of the third step
-            os.kill(os.getpid(), signal.SIGINT)
+        counted.append(len(counted) + 1)
         return whole(trainer, *parts)
 
     monkeypatch.setattr(LessonTrainer, "training_step", step)
-    with pytest.raises(Interrupted, match="stopped after step 3; saved in .*checkpoint-3") as wish:
-        here(world, world / "wished", save_every_steps=0)
+    return counted
+
+
+@pytest.fixture(scope="module")
+def unwished(world) -> Path:
+    return here(world, world / "unwished", save_every_steps=0)
+
+
+SIGNALS = {  # micro-batch that the signal comes in: last step, checkpoints that are left
+    5: (3, ["projector/checkpoint-3"]),
+    7: (5, ["joint/checkpoint-1", "projector/checkpoint-4"]),  # goes over into the next stage
+    13: (7, ["joint/checkpoint-3", "projector/checkpoint-4"]),
+}
+
+
+@pytest.mark.parametrize("micro_batch", SIGNALS)
+def test_a_signal_saves_a_checkpoint_where_none_was_asked_for(
+    world, tmp_path, monkeypatch, seen, unwished, micro_batch
+):
+    """In either stage, and in the last step of one; nothing is learned or written twice."""
+    whole = LessonTrainer.compute_loss
+
+    def loss(trainer, *parts, **named):
+        if len(seen) == micro_batch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(trainer, *parts, **named)
+
+    step, kept = SIGNALS[micro_batch]
+    told = f"stopped after step {step}; saved in .*{kept[0]}"
+    monkeypatch.setattr(LessonTrainer, "compute_loss", loss)
+    with pytest.raises(Interrupted, match=told) as wish:
+        here(world, tmp_path, save_every_steps=0)
     assert wish.value.exit_code == 130
-    assert len(checkpoints(world / "wished")) == 1
-    assert not (world / "wished/model").exists()
-    monkeypatch.undo()
-    assert fingerprints(here(world, world / "wished", save_every_steps=0)) == fingerprints(
-        here(world, world / "unwished", save_every_steps=0)
-    )
+    assert not (tmp_path / "model").exists()
+    found = [path.parent.relative_to(tmp_path / "checkpoints") for path in checkpoints(tmp_path)]
+    assert list(map(str, found)) == kept
+    monkeypatch.setattr(LessonTrainer, "compute_loss", whole)
+    here(world, tmp_path, save_every_steps=0)
+    assert len(seen) == MICRO_BATCHES
+    assert lines(tmp_path) == lines(unwished)
+    assert fingerprints(tmp_path) == fingerprints(unwished)
+
+
+def test_a_finished_run_is_not_learned_again(world, unwished, seen):
+    before = fingerprints(unwished)
+    here(world, unwished, save_every_steps=0)
+    assert not seen
+    assert fingerprints(unwished) == before
+
+
+def test_a_folder_that_merging_would_refuse_is_refused_before_anything_is_learned(world, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter1.tex").touch()
+    with pytest.raises(SystemExit, match="thesis holds something that is not a merged model"):
+        run_here(world, tmp_path / "run", {}, merge=tmp_path / "thesis")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_as_many_processes_or_not_at_all(world, tmp_path):
+    here(world, tmp_path, projector_epochs=0, epochs=1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["num_processes"] == "1"
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_processes": "2"}))
+    with pytest.raises(ValueError, match="a run with num_processes = 2, but 1 is asked for"):
+        here(world, tmp_path, projector_epochs=0, epochs=1)
+
+
+def test_a_model_that_is_no_longer_finite_is_not_asked_about_dev(
+    world, tmp_path, monkeypatch, seen
+):
+    whole = LessonTrainer.compute_loss
+
+    def loss(trainer, *parts, **named):
+        found = whole(trainer, *parts, **named)
+        return found * torch.nan if len(seen) == 16 else found
+
+    monkeypatch.setattr(LessonTrainer, "compute_loss", loss)
+    with pytest.raises(FloatingPointError, match="loss became nan in step 8 .joint, step 4"):
+        here(world, tmp_path, save_every_steps=0)
+    assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["step"] for line in lines(tmp_path) if "dev_micro" in line] == [4]
+
+
+def test_a_checkpoint_is_whole_once_every_process_has_written_its_part(tmp_path):
+    complete = tmp_path / "checkpoint-3/complete"
+    complete.parent.mkdir()
+    waited = []
+
+    class Two:
+        def wait_for_everyone(self):
+            waited.append(complete.exists())
+
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3)
+    told = SimpleNamespace(output_dir=str(tmp_path))
+    Diary.on_save(SimpleNamespace(accelerator=Two()), told, state, None)  # type: ignore[arg-type]
+    assert waited == [False] and complete.exists()

@@ -209,7 +209,7 @@ def test_each_epoch_is_taught_with_its_own_options(world, tmp_path):
     assert drawn[-3:] == [0, 1, 2]  # after a look at the lengths of all
     tokenizer = load_tokenizer(root / "llm")
     made = Lessons(asked, cache, tokenizer, video_id=640, redraw=redraw_by_turning(asked))
-    made.set_epoch(3)
+    made.begin_epoch(3)
     assert made.questions[0].options == asked[0].options[3:] + asked[0].options[:3]
 
 
@@ -283,7 +283,8 @@ def test_a_model_taught_both_says_a_text_or_a_letter_as_it_is_asked(tmp_path):
 def test_launch_settings_are_read_by_accelerate(name):
     path = ROOT / f"scripts/accelerate/{name}.yaml"
     config = ClusterConfig.from_yaml_file(str(path))
-    assert config.mixed_precision == "bf16"
+    # Mixed precision of FSDP would round the projector; the language model is in bfloat16 anyway.
+    assert config.mixed_precision == ("no" if name == "fsdp2" else "bf16")
     options = vars(launch_command_parser().parse_args(["script.py"]))
     given = yaml.safe_load(path.read_text())
     for group in ("fsdp_config", "deepspeed_config"):

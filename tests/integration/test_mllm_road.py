@@ -3,9 +3,7 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -23,22 +21,17 @@ from sefar_mllm.scoring.predict import read_predictions
 from sefar_mllm.tokens.features import extract
 from sefar_mllm.training.train import LaunchError, finetune
 from tests.oracles import toy_llm
+from tests.oracles.videos import write_video
 
 NUM_CLIPS = 8
 
 
-def write_video(path: Path, shade: int) -> None:
-    """Two fifths of a second in which a bright bar moves over a background of its own shade."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(10):
-            picture = np.full((32, 48, 3), shade, np.uint8)
-            picture[:, 4 * number : 4 * number + 6] = 255
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+def moving_bar(shade: int) -> np.ndarray:
+    """Ten frames in which a bright bar moves over a background of its own shade."""
+    frames = np.full((10, 32, 48, 3), shade, np.uint8)
+    for number, picture in enumerate(frames):
+        picture[:, 4 * number : 4 * number + 6] = 255
+    return frames
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +45,7 @@ def world(tmp_path_factory):
         for q in asked
     ]  # fmt: skip
     for number, clip in enumerate(clips):
-        write_video(root / clip.path, shade=20 * number)
+        write_video(root / clip.path, moving_bar(20 * number), fps=25)
     write_manifest(clips, root / "manifest.csv")
     write_questions(asked, root / "questions.jsonl")
     settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)

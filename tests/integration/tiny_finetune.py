@@ -15,6 +15,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -58,6 +60,8 @@ def settled(world: Path, changes: dict) -> FinetuneConfig:
 def start(ranks: int = 1, **wishes) -> subprocess.Popen:
     """Run this program in as many processes; its output is one text."""
     launch, surroundings = [sys.executable], {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if wishes.get("sharded"):
+        surroundings |= shipped_fsdp()
     if ranks > 1:
         surroundings["ACCELERATE_USE_CPU"] = "true"
         launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
@@ -74,18 +78,51 @@ def start(ranks: int = 1, **wishes) -> subprocess.Popen:
 
 
 def run(ranks: int = 1, **wishes) -> tuple[int, str]:
-    """Exit code and output."""
+    """Exit code and output; processes that wait for one another forever are ended."""
     with start(ranks, **wishes) as process:
-        output, _ = process.communicate(timeout=120)
+        try:
+            output, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     return process.returncode, output
+
+
+def shipped_fsdp() -> dict[str, str]:
+    """What `accelerate launch` tells its processes of scripts/accelerate/fsdp2.yaml."""
+    shipped = yaml.safe_load((ROOT / "scripts/accelerate/fsdp2.yaml").read_text())
+    names = {"FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
+    told = {name.upper(): str(value) for name, value in shipped["fsdp_config"].items()}
+    return {names.get(name, name): value for name, value in told.items()} | {
+        "ACCELERATE_USE_FSDP": "true"
+    }
+
+
+def shard_on_cpus() -> None:
+    """Let accelerate take processes on CPUs for processes on GPUs: on others it never shards."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    start = PartialState.__init__
+
+    def started(state, *parts, **named):
+        start(state, *parts, **named)
+        if state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = started
 
 
 def disturb(wishes: dict) -> None:
     """Faults to order, by the number of micro-batches before.
 
-    `nan_at` [micro-batch, rank], `signal_at` [micro-batch, rank, name], `pause_s` each, `sgd`.
+    `nan_at` [micro-batch, rank], `signal_at` [micro-batch, rank, name], `pause_s` each, `sgd`,
+    `sharded`.
     """
     import torch
+
+    if wishes.get("sharded"):
+        shard_on_cpus()
 
     from sefar_mllm.training import stage
 
@@ -105,22 +142,30 @@ def disturb(wishes: dict) -> None:
         torch.optim.AdamW = lambda groups, weight_decay: torch.optim.SGD(groups)
 
 
-def main(argument: str) -> None:
-    wishes = json.loads(argument)
+def run_here(world: Path, run_dir: Path, changes: dict, **settings) -> None:
+    """What the script does with these settings, in this process."""
     specification = importlib.util.spec_from_file_location("t", ROOT / "scripts/finetune_mllm.py")
     script = importlib.util.module_from_spec(specification)
     sys.modules["t"] = script
     specification.loader.exec_module(script)
-    disturb(wishes)
-    world = Path(wishes["world"])
     script.main(
         script.FinetuneMllm(
             encoder_features=world / "tokens",
             questions=(world / "questions.jsonl",),
-            run_dir=Path(wishes["run_dir"]),
-            config=settled(world, wishes.get("changes", {})),
+            run_dir=run_dir,
+            config=settled(world, changes),
+            **settings,
         )
     )
+
+
+def main(argument: str) -> None:
+    import torch
+
+    wishes = json.loads(argument)
+    disturb(wishes)
+    run_here(Path(wishes["world"]), Path(wishes["run_dir"]), wishes.get("changes", {}))
+    assert not torch.distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Phi3Config, Phi3ForCausalLM
 
 from sefar_mllm.adapters import (
     adapter_dtype,
@@ -12,7 +12,7 @@ from sefar_mllm.adapters import (
     optimizer_groups,
     projector_parameters,
 )
-from sefar_mllm.folders.checkpoint import assemble
+from sefar_mllm.assemble import around, assemble
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from tests.oracles import toy_llm
@@ -97,6 +97,17 @@ def test_a_stray_that_learns_is_refused(model):
     model.get_base_model().lm_head.weight.requires_grad_(True)
     with pytest.raises(ValueError, match="neither LoRA nor projector.*lm_head"):
         optimizer_groups(model, lora_lr=0.1, projector_lr=0.2)
+
+
+def test_layers_that_lack_a_linear_are_refused_by_name():
+    """Phi-3 has one linear in place of three; LoRA would go into the others in silence."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
+    phi = Phi3ForCausalLM(Phi3Config(vocab_size=640, num_attention_heads=2, **sizes))
+    whole = around(phi, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    named = r"phi3 lacks 10 of them, for example 0.self_attn.q_proj, .*0.mlp.up_proj, 1.self_attn"
+    with pytest.raises(ValueError, match=named):
+        add_adapters(whole, rank=2, alpha=4.0, dropout=0.0)
+    assert not list(lora_parameters(whole))
 
 
 @pytest.mark.parametrize(("dim", "rank"), [(384, 16), (768, 16), (1024, 8), (1408, 64)])

@@ -38,7 +38,7 @@ def world(tmp_path_factory):
 def lessons(world, count, *, seed=0, epoch=0):
     tokenizer, cache, asked = world
     made = Lessons(asked[:count], cache, tokenizer, video_id=len(tokenizer), seed=seed)
-    made.set_epoch(epoch)
+    made.begin_epoch(epoch)
     return made
 
 
@@ -136,7 +136,7 @@ def test_at_most_a_twentieth_of_gym_qa_is_padding(tmp_path, style, before):
     plain = [made.lengths[p] for p in random.Random(0).sample(range(1316), 1316)]
     assert padding_share(plain, batch_size=16) == pytest.approx(before, abs=0.015)
     for epoch in range(3):
-        made.set_epoch(epoch)
+        made.begin_epoch(epoch)
         places = Order(made, batch_size=16, multiple=1)
         order = [made.lengths[place] for place in places]
         assert Counter(order) == Counter(made.lengths)

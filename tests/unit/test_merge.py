@@ -11,6 +11,7 @@ from sefar_mllm.data import pad_batch
 from sefar_mllm.folders import merge as merging
 from sefar_mllm.folders.checkpoint import FolderError, load_tokenizer, load_trained
 from sefar_mllm.folders.merge import merge
+from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import Turn, encode_conversation
 from sefar_mllm.scoring.predict import positions
 from tests.oracles import toy_llm, toy_trained
@@ -148,6 +149,15 @@ def test_weights_come_in_shards(saved, tmp_path, monkeypatch):
     next(whole.glob("model-*.safetensors")).unlink()
     with pytest.raises(FolderError, match="whole cannot be loaded"):
         load_trained(whole)
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_folder(merged, monkeypatch):
+    def load(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SefarVlmForConditionalGeneration, "from_pretrained", load)
+    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
+        load_trained(merged)
 
 
 def test_a_merged_weight_that_is_lost_is_not_drawn_anew(merged, tmp_path):

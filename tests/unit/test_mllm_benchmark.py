@@ -80,6 +80,12 @@ def test_the_plain_trainer_is_given_our_batches(model, tokenizer, tmp_path, monk
         way()
     assert seen[finetune_step.OURS] == seen[finetune_step.SAME] != seen[finetune_step.OWN]
     assert sorted(sum(seen[finetune_step.OURS], [])) == sorted(sum(seen[finetune_step.OWN], []))
+    once = list(seen[finetune_step.OURS])
+    for _ in range(2):  # each turn of the benchmark learns all of it again
+        seen[finetune_step.OURS].clear()
+        monkeypatch.setattr(finetune_step.Collator, "__call__", kept(seen[finetune_step.OURS]))
+        ways[finetune_step.OURS]()
+        assert seen[finetune_step.OURS] == once
 
 
 def test_ratios_are_told_beside_their_goals():

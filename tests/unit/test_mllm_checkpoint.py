@@ -119,6 +119,15 @@ def test_a_damaged_base_is_refused(base, folder, tmp_path):
         load_trained(folder, language_model=other)
 
 
+def test_too_little_memory_is_not_taken_for_a_damaged_folder(base, folder, monkeypatch):
+    def load(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sefar_mllm.assemble.AutoModelForCausalLM.from_pretrained", load)
+    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
+        load_trained(folder, language_model=base)
+
+
 def test_a_damaged_adapter_is_refused(folder):
     whole = (folder / ADAPTER).read_bytes()
     (folder / ADAPTER).write_bytes(whole[: len(whole) // 2])

@@ -44,7 +44,7 @@ def shown_options(lessons, index):
 
 def test_the_taught_letter_always_marks_the_right_option(lessons, asked):
     for epoch in range(5):
-        lessons.set_epoch(epoch)
+        lessons.begin_epoch(epoch)
         for index, question in enumerate(asked):
             labels = [i for i in lessons[index]["prompt"].labels if i != IGNORE]
             letter = "ABCD".index(lessons.tokenizer.decode(labels[:1]).strip())
@@ -54,7 +54,7 @@ def test_the_taught_letter_always_marks_the_right_option(lessons, asked):
 def test_options_are_in_another_order_every_epoch_and_in_the_same_when_asked_again(lessons):
     orders = []
     for epoch in [*range(8), 0]:
-        lessons.set_epoch(epoch)
+        lessons.begin_epoch(epoch)
         orders.append(tuple(shown_options(lessons, 0)))
     assert orders[0] == orders[-1]
     assert len(set(orders)) > 4
@@ -80,7 +80,7 @@ def test_noise_on_tokens_is_drawn_anew_every_epoch_and_is_reproducible(tmp_path,
     assert moved.std().item() == pytest.approx(
         0.5 * cache[asked[1].video].float().std(dim=-1).mean().item(), rel=0.25
     )
-    noisy.set_epoch(1)
+    noisy.begin_epoch(1)
     assert not torch.equal(first, noisy[1]["video_tokens"])
 
 

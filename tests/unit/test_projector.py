@@ -64,3 +64,13 @@ def test_projected_tokens_start_around_the_anchor():
     projector.start(anchor, 0.1, torch.Generator().manual_seed(0))
     tokens = torch.randn(50, 3, 2, 2, 64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(projector(tokens).mean(dim=(0, 1)), anchor, atol=0.3, rtol=0)
+
+
+def test_autocast_takes_nothing_from_the_projectors_precision():
+    projector, tokens = started(), telltale_tokens()
+    plain = projector(tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert nn.Linear(6, 8)(tokens).dtype == torch.bfloat16
+        for shown in (tokens, tokens.bfloat16().float()):
+            assert projector(shown).dtype == torch.float32
+        assert torch.equal(projector(tokens), plain)
