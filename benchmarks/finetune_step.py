@@ -1,8 +1,9 @@
 """Our fine-tuning against transformers' Trainer with peft as it comes, on the same lessons.
 
 All make one pass over the same prompts and tokens with the same model, adapters, collator and
-batch size, and a checkpoint at its end. Ours looks at every loss and writes it down; beside it the plain Trainer is given the
-same batches, in which its step is compared, and batches of its own order, in which bucketing is.
+batch size, and leave a checkpoint. Ours looks at every loss and writes it down; beside it the plain
+Trainer is given the same batches, in which its step is compared, and batches of its own order, in
+which bucketing is.
 """
 
 import shutil

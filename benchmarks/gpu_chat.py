@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def decoding(model: Any, tokenizer: Any, settings: "GpuMllm") -> Figures:
-    """One answer at a time from cached tokens, as the chat makes it with and without compiling."""
+    """One answer at a time from cached tokens, with and without compiling; whole, not streamed."""
     vlm = composite(model)
     ids = rotated_prompts(tokenizer, like_llamas(tokenizer, 1)[0], vlm.config, LETTERS)[:1]
     tokens = list(video_tokens(1))

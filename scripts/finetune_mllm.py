@@ -54,6 +54,7 @@ class FinetuneMllm:
 
 
 def main(settings: FinetuneMllm) -> None:
+    import torch
     from accelerate import PartialState
 
     from qa_data.distractors import TooFewOptions
@@ -93,7 +94,8 @@ def main(settings: FinetuneMllm) -> None:
     except (*ours, RunFolderBusy, FloatingPointError, OSError, ValueError) as cause:
         raise SystemExit(f"error: {cause}") from cause
     finally:
-        PartialState().destroy_process_group()  # or a process may abort while Python ends
+        if torch.distributed.is_initialized():  # or a process may abort while Python ends
+            torch.distributed.destroy_process_group()
     if PartialState().is_main_process:
         print(f"the trained model is in {folder}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sefar_core.runs.folder import write_json, write_text
-from sefar_mllm.chat.conversation import choice_of, refuse_text
+from sefar_mllm.chat.conversation import choice_of, refuse_halves, refuse_text
 from sefar_mllm.config import ChatLimits
 
 FIELDS = ("id", "video", "question", "options")
@@ -99,6 +99,7 @@ def inquiry_of(line: str, number: int, limits: ChatLimits) -> Inquiry:
     for name in ("id", "video", "question"):
         if not isinstance(entry[name], str) or not entry[name] or "\0" in entry[name]:
             raise ValueError(f"{name} is {entry[name]!r:.60}; expected a text")
+        refuse_halves(entry[name], name)
     options = entry.get("options")
     if options is None and "options" not in entry:
         refuse_text(entry["question"], "question", limits)

@@ -209,6 +209,11 @@ def refuse_unmarked(tokenizer: PreTrainedTokenizerBase, count: int) -> None:
         try:
             marker_ids(tokenizer, LETTERS[:number])
         except ValueError as cause:
+            if number == 2:
+                raise ChatError(
+                    f"this model's tokenizer has no letters of one token to score {count} options "
+                    f"by; ask without options"
+                ) from cause
             raise ChatError(
                 f"got {count} options, but the letter {LETTERS[number - 1]} is no single token of "
                 f"this model's tokenizer and cannot be scored; give up to {number - 1} options"
@@ -230,6 +235,11 @@ def refuse_text(text: str, kind: str, limits: ChatLimits) -> None:
             f"the {kind} has {len(text)} characters, up to {limits.max_question_chars} are "
             f"taken; say it in fewer words"
         )
+    refuse_halves(text, kind)
+
+
+def refuse_halves(text: str, kind: str) -> None:
+    """Raise ChatError for a text that cannot be written down or name a file."""
     if any(unicodedata.category(c) == "Cs" for c in text):
         raise ChatError(f"the {kind} holds halves of characters, which are no text; type it again")
 

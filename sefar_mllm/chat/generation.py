@@ -5,8 +5,9 @@ a row's answer is then that of its prompt alone, up to rounding.
 """
 
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from sefar_mllm.data import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import EncodedPrompt
 
+SPEAKER = ThreadPoolExecutor(1, thread_name_prefix="speaker")
+"""The one thread that streamed answers are generated in: what CUDA recorded belongs to a thread."""
 CACHE_ROOM = 512
 """Tokens; a static cache holds a multiple of it."""
 
@@ -80,26 +83,23 @@ def stream(  # noqa: PLR0913 - what is asked, and how it is answered
         inputs["past_key_values"] = static_cache_of(vlm, inputs["input_ids"], max_new_tokens)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     unwanted = _Unwanted()
-    failures: list[BaseException] = []
 
     def work() -> None:
         try:
             vlm.generate(  # type: ignore[misc]
                 **inputs, streamer=streamer, stopping_criteria=StoppingCriteriaList([unwanted])
             )
-        except BaseException as failure:  # handed to the reader, who raises it
-            failures.append(failure)
+        except BaseException:  # the reader, who is told that no more comes, raises it
             streamer.end()
+            raise
 
-    thread = Thread(target=work, daemon=True)
-    thread.start()
+    answer = SPEAKER.submit(work)
     try:
         yield from streamer
     finally:
         unwanted.event.set()
-        thread.join()
-    if failures:
-        raise failures[0]
+        wait([answer])
+    answer.result()
 
 
 def static_cache_of(

@@ -87,7 +87,15 @@ def read_frames_apart(
     work = partial(_confined, moments=tuple(moments))
     report = watched(work, footages, workers=workers, patience_s=patience_s, preload=__name__)
     for footage, found in report:
-        if isinstance(found, Lost):
+        if isinstance(found, Lost) and "SIGXCPU" in found.words:
+            yield (
+                footage,
+                VideoReadError(
+                    f"{footage.path} takes more than {MAX_CPU_S} s of work to decode; scale it "
+                    f"down, or cut out the element"
+                ),
+            )
+        elif isinstance(found, Lost):
             yield footage, VideoReadError(f"cannot decode {footage.path}: {found.words}. {MEND}")
         elif isinstance(found, str):
             yield footage, VideoReadError(found)

@@ -28,9 +28,11 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
 
     Raises:
         ValueError: caches were made at different moments.
-        BudgetError: caches have different numbers of tokens.
+        BudgetError: caches have different numbers of tokens, or networks that stand for seeds of
+            one row are of unlike width or the same.
     """
     refuse_unequal_moments(keys)
+    refuse_unlike_seeds(keys)
     matched = {name: key for name, key in keys.items() if key["encoder"] not in UNMATCHED}
     grids = {name: key["grid"] for name, key in matched.items()}
     if len(set(grids.values())) > 1:
@@ -50,6 +52,29 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
         "dev_rate": config.dev_rate,
         "finetune": finetune,
     }
+
+
+def refuse_unlike_seeds(keys: Mapping[str, Mapping[str, Any]]) -> None:
+    """Caches of one encoder and frame order are of its seeds: as wide, and each of its own weights.
+
+    Raises:
+        BudgetError: says which are not.
+    """
+    rows: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, key in keys.items():
+        rows.setdefault((key["encoder"], key.get("frame_order", "")), []).append((name, key))
+    for (encoder, _), found in rows.items():
+        names = ", ".join(name for name, _ in found)
+        if len({key["dim"] for _, key in found}) > 1:
+            raise BudgetError(
+                f"the networks of {encoder} have tokens of different widths ({names}); seeds of "
+                f"one row are trainings of one architecture"
+            )
+        if len({key["digest"] for _, key in found}) < len(found):
+            raise BudgetError(
+                f"two networks of {encoder} have the same weights ({names}); give trainings of "
+                f"other seeds, or one folder that serves all seeds"
+            )
 
 
 def shared_steps(folders: Mapping[str, Path]) -> int:

@@ -31,6 +31,7 @@ from sefar_mllm.scoring.predict import Prediction, predict, write_predictions
 from sefar_mllm.scoring.wrong_videos import wrong_videos
 from sefar_mllm.tokens.cache import TokenCache, read_index
 from sefar_mllm.tokens.features import FRAME_ORDERS
+from sefar_mllm.training.plan import forget_checkpoints
 from sefar_mllm.training.train import finetune
 
 TRAINED, SCORED, TOLD, PREDICTIONS = (
@@ -110,6 +111,7 @@ def run_cell(cell: Cell) -> None:
             questions = taught(cell.questions.train, cell.row.lessons, cell.seed)
             finetune(cell.finetune, questions, cell.tokens(), cell.folder)
             finish(cell.folder / TRAINED, training_inputs(cell))
+            forget_checkpoints(cell.folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model, tokenizer = load_trained(cell.folder / "model", device=device)
         for folder, shown in showings(cell):

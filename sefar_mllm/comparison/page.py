@@ -199,7 +199,8 @@ def how_often(budget: Mapping[str, Any]) -> str:
     """How often everything was trained, and whose weights the image models have."""
     recognizers, num_seeds = budget["recognizers"], len(budget["seeds"])
     trained = times_trained(list(recognizers), num_seeds, recognizers)
-    said = [f"Trained with {trained}. Intervals cover the draw of source videos and of these runs."]
+    runs = " and of these runs" if num_seeds > 1 else ""
+    said = [f"Trained with {trained}. Intervals cover the draw of source videos{runs}."]
     said += [f"{name}: {words}." for name, words in budget["weights"].items()]
     return " ".join(said)
 

@@ -95,21 +95,21 @@ def load_whole(path: Path) -> Sequence[Question]:
     """The questions of a file, for which the control of wrong videos can be made.
 
     Raises:
-        QuestionError: they cannot be read, or too many clips share a class or a source.
+        QuestionError: they cannot be read, or too many clips share a class, an answer or a source.
     """
     questions = load_questions(path)
     try:
         wrong_videos(questions, random.Random(0))
     except ValueError as cause:
-        raise QuestionError(f"{path}: {cause}") from cause
+        raise QuestionError(f"{path}: {cause}; a comparison needs this control (C3)") from cause
     return questions
 
 
 def taught(questions: Sequence[Question], lessons: Lessons, seed: int) -> list[Question]:
     """The training questions as a row learns them.
 
-    `wrong_videos` gives every question the video of another one, of another class and source: a
-    model may learn from it what the answer is not, and fall below the blind one. `wrong_answers`
+    `wrong_videos` gives every question the video of another one, of another class, answer and
+    source: a model may learn what the answer is not, and fall below the blind one. `wrong_answers`
     permutes the places of the answers among the questions with as many options: the right option
     is called right by chance alone, whatever its text.
     """

@@ -14,6 +14,7 @@ from sefar_mllm.comparison.cells import Cell, printed_to, training_inputs
 from sefar_mllm.comparison.records import finish, finished
 from sefar_mllm.comparison.side_by_side import run_all
 from sefar_mllm.config import FinetuneConfig
+from sefar_mllm.training.plan import forget_checkpoints
 from sefar_mllm.training.train import finetune
 
 TUNED = "tuned.json"
@@ -93,6 +94,7 @@ def try_factor(trial: Trial) -> float:
         with printed_to(folder / "log.txt"):
             finetune(cell.finetune, cell.questions.train, cell.tokens(), folder)
         finish(folder / TUNED, inputs)
+        forget_checkpoints(folder)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "dev_micro" in line][-1]
     return float(last.get("dev_macro", last["dev_micro"]))

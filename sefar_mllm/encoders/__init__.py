@@ -4,9 +4,8 @@ All see the same moments of a clip, the centers of its equal segments in the ord
 the recognizer takes others, which image models are then shown too (`shown_at`). Each scales, crops
 and normalizes the frames for itself. `ENCODERS[name](folder)` makes one: contract.py says what it
 gives, recognizer.py has SeFAR's, its twin without SeFAR, what its classifier sees and the controls,
-image_models.py CLIP and EVA-CLIP as published.py
-knows them, probe.py these two with a map that learned from the same labels
-as SeFAR.
+image_models.py CLIP and EVA-CLIP as published.py knows them, probe.py these two with a map that
+learned from the same labels as SeFAR.
 """
 
 from collections.abc import Callable, Mapping

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,6 +14,9 @@ from sefar_mllm.chat.generation import Trained
 from sefar_mllm.scoring.option_text import TextScore, option_text_scores
 from sefar_mllm.scoring.spoken import SpokenAnswer, spoken_answers
 from sefar_mllm.tokens.cache import TokenCache
+
+STEMS = ("spoken", "option-text")
+"""What the names of the two files begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +61,11 @@ def write_answers(
     questions: Sequence[Question], answers: OtherAnswers, folder: Path, name: str
 ) -> None:
     """spoken-NAME.jsonl and option-text-NAME.jsonl, one JSON object a question."""
-    spoken = [
+    spoken: list[dict[str, Any]] = [
         {"question_id": one.question_id, "text": one.text, "choice": one.choice}
         for one in answers.spoken
     ]
-    texts = [
+    texts: list[dict[str, Any]] = [
         {
             "question_id": one.question_id,
             "options": list(one.options),
@@ -71,7 +75,7 @@ def write_answers(
         }
         for one in questions
     ]
-    for stem, rows in (("spoken", spoken), ("option-text", texts)):
+    for stem, rows in zip(STEMS, (spoken, texts), strict=True):
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / f"{stem}-{name}.jsonl", lines)
 
@@ -82,10 +86,7 @@ def read_answers(folder: Path, name: str) -> OtherAnswers:
     Raises:
         OSError: a file is missing.
     """
-    spoken, texts = (
-        [json.loads(line) for line in (folder / f"{stem}-{name}.jsonl").read_text().splitlines()]
-        for stem in ("spoken", "option-text")
-    )
+    spoken, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
     return OtherAnswers(
         spoken=[SpokenAnswer(**row) for row in spoken],
         texts={
@@ -93,3 +94,9 @@ def read_answers(folder: Path, name: str) -> OtherAnswers:
             for row in texts
         },
     )
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; what they say may hold other signs of a line's end."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

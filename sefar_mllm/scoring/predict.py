@@ -160,7 +160,9 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise PredictionError(f"no predictions at {path}; make them with scripts/evaluate_mllm.py")
     names = {field.name for field in fields(Prediction)}
     predictions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    with path.open(encoding="utf-8") as file:
+        lines = list(file)  # an option may hold other signs of a line's end
+    for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
         except ValueError as cause:

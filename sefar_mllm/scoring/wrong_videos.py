@@ -93,6 +93,6 @@ def cannot_be_shown(clip: str, marks: Marks) -> str:
     (kind, value), count = max(counts.items(), key=lambda pair: (pair[1], str(pair[0])))
     return (
         f"there is no wrong video for clip {clip}: of {len(marks)} clips, {count} are of {kind} "
-        f"{value!r}, and every clip is to be shown one of another class, answer and source; ask "
-        f"about more classes and sources, or leave this control out"
+        f"{value!r}, the largest group, and every clip is to be shown one of another class, answer "
+        f"and source; ask about more classes and sources"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sefar_mllm.config import FinetuneConfig
 
+CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"  # a checkpoint without this file was not written to its end
 
 
@@ -36,7 +37,12 @@ class Stage:
     @property
     def folder(self) -> Path:
         """Of its checkpoints."""
-        return self.run_dir / "checkpoints" / self.name
+        return self.run_dir / CHECKPOINTS / self.name
+
+
+def forget_checkpoints(run_dir: Path) -> None:
+    """Delete those of a run that is over and will not be asked for again."""
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
 def stages(config: FinetuneConfig, num_questions: int, run_dir: Path) -> list[Stage]:

@@ -7,7 +7,8 @@ import pytest
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.chat import batch as chat_batch
 from sefar_mllm.chat.batch import answer_all, made_with, path_of
-from sefar_mllm.chat.batch_files import BatchError, Inquiry, read_inquiries
+from sefar_mllm.chat.batch_files import BatchError, Inquiry, inquiry_of, read_inquiries
+from sefar_mllm.chat.conversation import ChatError
 from sefar_mllm.config import ChatLimits
 from tests.oracles import toy_chat
 
@@ -304,3 +305,10 @@ def test_answers_of_like_names_have_settings_of_their_own(assistant, looked, tmp
     other = {**SETTINGS, "model": "m2"}
     answer_all(assistant, inquiries(LINES[:1]), tmp_path / "x.b", settings=other)
     run(assistant, tmp_path / "x.a", LINES[:1])
+
+
+def test_half_a_character_is_refused_on_its_line(tmp_path):
+    for name in ("id", "video", "question"):
+        entry = {"video": "a.mp4", "question": "Which?", name: "\ud800"}
+        with pytest.raises(ChatError, match=f"the {name} holds halves of characters"):
+            inquiry_of(json.dumps(entry), 1, ChatLimits())

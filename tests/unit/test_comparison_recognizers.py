@@ -136,6 +136,9 @@ def test_one_recognizer_named_twice_is_not_two(config, tmp_path):
     refuse_uneven_recognizers(replace(config, supervised=()))
     with pytest.raises(ValueError, match="--sefar names a run folder twice"):
         refuse_uneven_recognizers(replace(config, sefar=(tmp_path / "a", tmp_path / "b/../a")))
+    of_one_run = (tmp_path / "run/student", tmp_path / "run/teacher")
+    with pytest.raises(ValueError, match="--sefar names a run folder twice"):
+        refuse_uneven_recognizers(replace(config, sefar=of_one_run))
 
 
 CLIPS = [

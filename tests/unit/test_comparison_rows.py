@@ -11,7 +11,7 @@ import torch
 
 from sefar_mllm.assemble import load_tokenizer
 from sefar_mllm.comparison import records
-from sefar_mllm.comparison.budget import BudgetError, shared_steps
+from sefar_mllm.comparison.budget import BudgetError, refuse_unlike_seeds, shared_steps
 from sefar_mllm.comparison.heads import among_options, fit_classifier
 from sefar_mllm.comparison.markers import comparable, option_markers
 from sefar_mllm.comparison.plan import FOLDER_OF, ROWS, SHOWINGS, encoder_of, training
@@ -169,6 +169,17 @@ def test_the_hash_of_a_language_model_follows_its_files(tmp_path):
     (tmp_path / "two/config.json").write_text("[]")
     assert model_hash(str(tmp_path / "one")) != model_hash(str(tmp_path / "two"))
     assert model_hash("lmsys/vicuna-7b-v1.5") == "lmsys/vicuna-7b-v1.5"
+
+
+def test_seeds_of_a_row_are_networks_of_one_width_and_of_other_weights():
+    def key(digest, dim=8, frame_order="in_order"):
+        return {"encoder": "sefar", "digest": digest, "dim": dim, "frame_order": frame_order}
+
+    refuse_unlike_seeds({"a": key("one"), "b": key("two"), "c": key("one", frame_order="middle")})
+    with pytest.raises(BudgetError, match=r"two networks of sefar have the same weights \(a, b\)"):
+        refuse_unlike_seeds({"a": key("one"), "b": key("one")})
+    with pytest.raises(BudgetError, match="tokens of different widths"):
+        refuse_unlike_seeds({"a": key("one"), "b": key("two", dim=16)})
 
 
 def test_trainings_of_unequal_steps_are_no_comparison(tmp_path):

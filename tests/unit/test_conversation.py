@@ -103,6 +103,15 @@ def test_options_beyond_the_letters_of_the_tokenizer_are_refused(conversation):
     assert len(conversation.option_probs(list("uvwx"))) == 4
 
 
+def test_a_tokenizer_without_letters_is_asked_without_options(conversation, monkeypatch):
+    def none(tokenizer, letters):
+        raise ValueError("no single tokens")
+
+    monkeypatch.setattr("sefar_mllm.chat.conversation.marker_ids", none)
+    with pytest.raises(ChatError, match="ask without options"):
+        conversation.option_probs(["u", "v"])
+
+
 def test_options_whose_orders_would_fill_the_memory_are_refused(conversation, monkeypatch):
     options = ["salto forward tucked", "stalder", "giant circle"]
     question = conversation.choice(options)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sefar_core.data.video import VideoInfo, VideoReadError
+from sefar_core.data.watched import Lost
 from sefar_mllm.chat import guarded_video
 from sefar_mllm.chat.guarded_video import (
     MAX_CPU_S,
@@ -145,3 +146,11 @@ def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatc
     for _ in range(2):
         guarded_video._confined(Footage(path=tmp_path / "gone"), lambda: None, moments=MOMENTS)
     assert done == ["memory", "work", "opened"] * 2
+
+
+def test_a_video_that_takes_too_much_work_says_so_and_how_to_mend_it(monkeypatch):
+    lost = Lost("crashed", "the process that checked it died (SIGXCPU)")
+    footage = Footage(path=Path("long.mp4"))
+    monkeypatch.setattr(guarded_video, "watched", lambda *_, **__: [(footage, lost)])
+    ((_, refusal),) = guarded_video.read_frames_apart([footage], MOMENTS)
+    assert "long.mp4 takes more than 20 s of work to decode; scale it down" in str(refusal)

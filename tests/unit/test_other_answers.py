@@ -1,0 +1,20 @@
+"""The files of spoken answers and of the options' texts, there and back."""
+
+from qa_data.schema import Question
+from sefar_mllm.scoring.option_text import TextScore
+from sefar_mllm.scoring.other_answers import OtherAnswers, read_answers, write_answers
+from sefar_mllm.scoring.spoken import SpokenAnswer
+
+LINE_SIGNS = "salto\u2028tucked\u0085\u2029\x0b\x0c\r\n"
+
+
+def test_answers_with_any_sign_of_a_lines_end_come_back(tmp_path):
+    question = Question(
+        question_id="7", video="clip", stem="Which?", options=("salto", LINE_SIGNS), answer=1
+    )
+    answers = OtherAnswers(
+        spoken=[SpokenAnswer(question_id="7", text=LINE_SIGNS, choice=None)],
+        texts={"7": TextScore((-1.5, -2.0), (3, 4))},
+    )
+    write_answers([question], answers, tmp_path, "test")
+    assert read_answers(tmp_path, "test") == answers
