@@ -111,13 +111,26 @@ def run(settings: Run) -> None:
 
 def warm_up_all(settings: Run, arms: Sequence[str], seed: int) -> None:
     """Each warm-up that the arms share, once."""
+    wanted = {look_of(settings_of(arm, seed)) for arm in arms}
+    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(warm_up, look, config, settings.work)
+            for look, config in warm_ups(seed).items()
+            if look in wanted
+        ]
+        for job in jobs:
+            job.result()
+
+
+def warm_ups(seed: int) -> dict[str, TrainConfig]:
+    """Each way of seeing clips with the settings of its warm-up: those of the first arm of all
+    that sees them so, whichever arms are asked for, so that a later command finds it done.
+    """
     looks: dict[str, TrainConfig] = {}
-    for arm in arms:
+    for arm in ARMS:
         config = settings_of(arm, seed)
         looks.setdefault(look_of(config), replace(config, warmup_epochs=EPOCHS))
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        for job in [pool.submit(warm_up, look, c, settings.work) for look, c in looks.items()]:
-            job.result()
+    return looks
 
 
 def warm_up(look: str, config: TrainConfig, work: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks.mllm_arithmetic import GOALS, MEASURED_FLOPS, Figures, bounds, weights_of
+from benchmarks.mllm_arithmetic import GOALS, Figures, bounds, scoring_bounds, weights_of
 from benchmarks.random_vlm import Size
 
 
@@ -67,16 +67,12 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     items_a_s = count / seconds(
         lambda: letter_logits(model, tokenizer, asked, tokens), settings.turns, settings.device
     )
-    weights = weights_of(vlm.config.text_config)
-    bound = MEASURED_FLOPS / weights.scoring_flops(lengths.joined, lengths.options)
+    bound = scoring_bounds(weights_of(vlm.config.text_config), lengths)
     return {
         "prompts_a_s": prompts_a_s,
-        "bound_prompts_a_s": MEASURED_FLOPS / weights.scoring_flops(lengths.prompt, 1),
-        "tokens_a_prompt": lengths.prompt,
         "items_a_s": items_a_s,
-        "bound_items_a_s": bound,
-        "share_of_bound": items_a_s / bound,
-        "tokens_computed_an_item": lengths.joined,
+        **bound,
+        "share_of_bound": items_a_s / bound["bound_items_a_s"],
         "memory_gb": memory_gb(settings.device),
     }
 

@@ -81,6 +81,18 @@ class Lengths(NamedTuple):
     options: int
 
 
+def scoring_bounds(weights: Weights, lengths: Lengths) -> dict[str, float]:
+    """How many prompts and whole questions a second an H200 could score at 790 TFLOP/s."""
+    prompt = weights.scoring_flops(lengths.prompt, 1)
+    item = weights.scoring_flops(lengths.joined, lengths.options)
+    return {
+        "tokens_a_prompt": lengths.prompt,
+        "bound_prompts_a_s": MEASURED_FLOPS / prompt,
+        "tokens_computed_an_item": lengths.joined,
+        "bound_items_a_s": MEASURED_FLOPS / item,
+    }
+
+
 def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) -> Figures:
     """The arithmetic that needs no device, for bf16 weights.
 
@@ -93,7 +105,7 @@ def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) ->
     tokens, labels = rows * row_tokens, 2 * rows
     step = weights.step_flops(tokens, labels)
     again = weights.step_flops(tokens, labels, recompute=True)
-    item = weights.scoring_flops(lengths.joined, lengths.options)
+    scoring = scoring_bounds(weights, lengths)
     return {
         "weights_a_token": weights.whole,
         "weights_of_the_output_layer": weights.head,
@@ -104,11 +116,8 @@ def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) ->
         "step_recompute_s_at_790": again / MEASURED_FLOPS,
         "step_s_at_45_percent": step / MEASURED_FLOPS / 0.45,
         "step_tokens_a_s_at_45_percent": 0.45 * tokens * MEASURED_FLOPS / step,
-        "tokens_a_prompt": lengths.prompt,
-        "bound_prompts_a_s": MEASURED_FLOPS / weights.scoring_flops(lengths.prompt, 1),
-        "tokens_computed_an_item": lengths.joined,
-        "bound_items_a_s": MEASURED_FLOPS / item,
-        "items_a_s_at_35_percent": 0.35 * MEASURED_FLOPS / item,
+        **scoring,
+        "items_a_s_at_35_percent": 0.35 * scoring["bound_items_a_s"],
         "decoding_bytes_a_token": weights.decoding_bytes(),
         "limit_decoded_tokens_a_s": MEASURED_BYTES_A_S / weights.decoding_bytes(),
     }

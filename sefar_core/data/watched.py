@@ -28,10 +28,12 @@ class Lost(NamedTuple):
     Attributes:
         kind: `crashed` or `hung`.
         words: what happened.
+        ended_by: the signal that ended a process that crashed, if one did.
     """
 
     kind: str
     words: str
+    ended_by: signal.Signals | None = None
 
 
 def watched(
@@ -120,8 +122,9 @@ class _Worker(Generic[Task]):
         except (EOFError, ConnectionResetError):
             self._process.join()
             code = self._process.exitcode or 0
-            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return Lost("crashed", f"the process that checked it died ({cause})")
+            ended_by = signal.Signals(-code) if code < 0 else None
+            cause = ended_by.name if ended_by else f"exit code {code}"
+            return Lost("crashed", f"the process that checked it died ({cause})", ended_by)
 
     def stop(self) -> None:
         self._process.kill()

@@ -21,10 +21,17 @@ from typing import Any
 from safetensors import SafetensorError
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
+ENCODERS = ("student", "teacher", "best")
+"""Folders of networks in the folder of a run."""
 
 
 class WriteError(OSError):
     """A file of the run cannot be written. The message names it, and the space it needs."""
+
+
+def run_of(folder: Path) -> Path:
+    """The folder of the run that `folder`, a run or an encoder in it, belongs to."""
+    return folder.parent if folder.name in ENCODERS else folder
 
 
 @contextmanager

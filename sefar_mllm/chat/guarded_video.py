@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from signal import SIGXCPU
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def read_frames_apart(
     work = partial(_confined, moments=tuple(moments))
     report = watched(work, footages, workers=workers, patience_s=patience_s, preload=__name__)
     for footage, found in report:
-        if isinstance(found, Lost) and "SIGXCPU" in found.words:
+        if isinstance(found, Lost) and found.ended_by is SIGXCPU:
             yield (
                 footage,
                 VideoReadError(

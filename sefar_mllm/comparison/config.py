@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sefar_core.runs.folder import run_of
 from sefar_mllm.config import FinetuneConfig
 
 
@@ -79,14 +80,8 @@ def refuse_uneven_recognizers(config: CompareConfig) -> None:
                 f"--{name} names {len(folders)} run folders for {len(config.seeds)} seeds; give "
                 f"one that serves all seeds, or one for each"
             )
-        if len({run_of(folder) for folder in folders}) < len(folders):
+        if len({run_of(folder.resolve()) for folder in folders}) < len(folders):
             raise ValueError(
                 f"--{name} names a run folder twice: {', '.join(map(str, folders))}; one that "
                 f"serves all seeds is named once, and others are trained with other seeds"
             )
-
-
-def run_of(folder: Path) -> Path:
-    """The training that an encoder comes from: student and teacher of a run are one."""
-    whole = folder.resolve()
-    return whole.parent if whole.name in ("student", "teacher", "best") else whole

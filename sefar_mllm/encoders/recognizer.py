@@ -24,6 +24,7 @@ from sefar_core.checkpoint import WEIGHTS, CheckpointError, build_model, read_se
 from sefar_core.config import ModelConfig
 from sefar_core.data.transforms import Pixels, fixed_placements, look
 from sefar_core.model import SefarModel
+from sefar_core.runs.folder import run_of
 from sefar_core.sampling import places_in_time
 from sefar_core.shapes import FrameTokens
 from sefar_mllm.encoders.contract import Encoder, digest_of, origin_of
@@ -34,8 +35,6 @@ See = Callable[[SefarModel, Sequence[Tensor]], Seen]
 
 ONLY_FOR_TRAINING = ("pretrained", "drop_path_rate", "dropout")
 """Settings of a network that its tokens do not depend on."""
-PARTS = ("student", "teacher", "best")
-"""Encoders in the folder of a run."""
 
 
 class Network(NamedTuple):
@@ -193,7 +192,7 @@ def _settings(folder: Path) -> tuple[ModelConfig, int]:
 
 def _labels_alone(folder: Path) -> bool | None:
     """Whether a run, or an encoder in it, learned from labels alone; None if no run tells."""
-    path = (folder.parent if folder.name in PARTS else folder) / "config.json"
+    path = run_of(folder) / "config.json"
     if not path.is_file():
         return None
     try:

@@ -100,7 +100,8 @@ def test_what_dies_or_hangs_is_told_and_the_others_go_on():
     answers = dict(watched(poisoned_square, tasks, workers=2, patience_s=2.0, preload=POISON))
     assert {task: answers[task] for task in "1234"} == {"1": 1, "2": 4, "3": 9, "4": 16}
     assert answers["exit"] == Lost("crashed", "the process that checked it died (exit code 3)")
-    assert answers["abort"] == Lost("crashed", "the process that checked it died (SIGABRT)")
+    aborted = "the process that checked it died (SIGABRT)"
+    assert answers["abort"] == Lost("crashed", aborted, ended_by=signal.SIGABRT)
     assert answers["raise"] == Lost("crashed", "the process that checked it died (exit code 1)")
     assert answers["hang"].kind == "hung"
 

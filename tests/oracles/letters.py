@@ -1,12 +1,16 @@
 """Scores of options the slow ways, one full prompt at a time: what the fast ways must equal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from sefar_mllm.adapters import add_adapters
 from sefar_mllm.data import pad_batch
+from sefar_mllm.folders.checkpoint import assemble
 from sefar_mllm.prompt import (
     LETTERS,
     TEXT_REQUEST,
@@ -15,6 +19,7 @@ from sefar_mllm.prompt import (
     encode_conversation,
     question_text,
 )
+from tests.oracles import toy_llm
 
 
 def sharpen(model, *, seed: int = 5) -> None:
@@ -23,6 +28,14 @@ def sharpen(model, *, seed: int = 5) -> None:
     for name, weight in model.named_parameters():
         if weight.ndim == 2 and "projector" not in name:
             weight.data.normal_(std=0.6 * weight.shape[1] ** -0.5, generator=generator)
+
+
+def sharp_model(base: Path) -> PeftModel:
+    """A composite model with LoRA in which every token counts, in evaluation mode."""
+    whole = assemble(base, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    adapted = add_adapters(whole, rank=2, alpha=4.0, dropout=0.5).eval()
+    sharpen(adapted)
+    return adapted
 
 
 def encoded(vlm, tokenizer, turn: Turn) -> EncodedPrompt:

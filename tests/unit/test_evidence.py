@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.arms import ARMS, look_of, settings_of
-from benchmarks.evidence import Table, code, interval, show
+from benchmarks.evidence import Table, code, interval, show, warm_ups
 
 
 def test_every_arm_differs_from_sefar_and_from_every_other():
@@ -20,6 +21,15 @@ def test_arms_that_see_clips_alike_share_a_warm_up():
         looks[arm] for arm in ("local_window", "released", "micro_batches", "ema_every_micro_batch")
     }
     assert looks["sefar"] not in own and looks["micro_batches"] == looks["ema_every_micro_batch"]
+
+
+def test_a_warm_up_is_the_same_whichever_arms_are_asked_for():
+    ours = warm_ups(seed=0)
+    assert set(ours) == {look_of(settings_of(arm, seed=0)) for arm in ARMS}
+    for look, config in ours.items():
+        assert look_of(config) == look and config.warmup_epochs == config.epochs
+    plain = settings_of("sefar", seed=0)
+    assert ours[look_of(plain)] == replace(plain, warmup_epochs=plain.epochs)
 
 
 def test_the_interval_is_student_s():

@@ -149,7 +149,7 @@ def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatc
 
 
 def test_a_video_that_takes_too_much_work_says_so_and_how_to_mend_it(monkeypatch):
-    lost = Lost("crashed", "the process that checked it died (SIGXCPU)")
+    lost = Lost("crashed", "the process that checked it died (SIGXCPU)", signal.SIGXCPU)
     footage = Footage(path=Path("long.mp4"))
     monkeypatch.setattr(guarded_video, "watched", lambda *_, **__: [(footage, lost)])
     ((_, refusal),) = guarded_video.read_frames_apart([footage], MOMENTS)

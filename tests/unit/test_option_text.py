@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from sefar_mllm.adapters import add_adapters, composite
-from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
+from sefar_mllm.adapters import composite
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn
 from sefar_mllm.scoring.option_text import TextScore, option_text_scores, pointwise_information
 from tests.oracles import toy_llm
-from tests.oracles.letters import encoded, sharpen, text_log_probs_alone
+from tests.oracles.letters import encoded, sharp_model, text_log_probs_alone
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
-    adapted = add_adapters(whole, rank=2, alpha=4.0, dropout=0.5).eval()
-    sharpen(adapted)
-    return adapted
+    return sharp_model(folder)
 
 
 def option_text_sums(*asked, **how):

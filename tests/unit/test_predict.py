@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sefar_mllm.adapters import add_adapters, composite
-from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
+from sefar_mllm.adapters import composite
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import marker_ids
 from sefar_mllm.scoring.letters import letter_logits
 from sefar_mllm.scoring.predict import (
@@ -20,7 +20,7 @@ from sefar_mllm.scoring.predict import (
     write_predictions,
 )
 from tests.oracles import toy_llm
-from tests.oracles.letters import letter_logits_alone, letter_logits_padded, sharpen
+from tests.oracles.letters import letter_logits_alone, letter_logits_padded, sharp_model
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
-    adapted = add_adapters(whole, rank=2, alpha=4.0, dropout=0.5).eval()
-    sharpen(adapted)
-    return adapted
+    return sharp_model(folder)
 
 
 LONG = "stalder backward to handstand with 1 turn"

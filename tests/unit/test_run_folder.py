@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from sefar_core.runs.folder import (
     close_run,
     forget_metrics_after,
     open_run,
+    run_of,
     writing,
 )
 from sefar_core.runs.lock import RunFolderBusy, locked
@@ -41,6 +43,12 @@ def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
     }
     told = json.loads((tmp_path / "run/run.json").read_text())
     assert told["seed"] == 7 and told["steps"] == 12 and told["packages"]["torch"]
+
+
+def test_encoders_of_a_run_lead_to_it_and_a_run_to_itself():
+    run = Path("runs/gym99")
+    assert {run_of(run / name) for name in ("student", "teacher", "best")} == {run}
+    assert run_of(run) == run and run_of(run / "states") == run / "states"
 
 
 def test_other_settings_are_refused_by_the_name_that_the_command_line_has(tmp_path):

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sefar_mllm.adapters import add_adapters, composite
-from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
+from sefar_mllm.adapters import composite
+from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import Turn, question_text
 from sefar_mllm.scoring.spoken import SpokenAnswer, as_answer, failure_rate, spoken_answers
 from tests.oracles import toy_llm
-from tests.oracles.letters import encoded, sharpen
+from tests.oracles.letters import encoded, sharp_model
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
-    adapted = add_adapters(whole, rank=2, alpha=4.0, dropout=0.5).eval()
-    sharpen(adapted)
-    return adapted
+    return sharp_model(folder)
 
 
 def uneven(count):
