@@ -6,12 +6,16 @@ from typing import Any, NamedTuple
 from sefar_core.config import TrainConfig
 from sefar_core.presets import preset
 
+EPOCHS, LONG_EPOCHS, WARMUP_EPOCHS = 20, 60, 12
+TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
+
 
 class Arm(NamedTuple):
-    """What is added to the demo's run: words of a preset, then single settings."""
+    """What is added to the demo's run: words of a preset, then single settings; and its length."""
 
     words: str = ""
     changes: dict[str, Any] = {}
+    epochs: int = EPOCHS
 
 
 # As fast a teacher at four micro-batches a step as at one.
@@ -35,15 +39,19 @@ ARMS = {
     "micro_batches": Arm("", SMALL),
     "ema_every_micro_batch": Arm("ema_every_micro_batch", SMALL | QUARTER),
     "released": Arm("released", SMALL | QUARTER | {"loss.mix_on": "logits"}),
+    "window_supervised": Arm("local_window+supervised"),
+    "window_fixmatch_0.7": Arm("local_window+fixmatch", {"loss.threshold": 0.7}),
+    "window_unchanged": Arm("local_window+perturb_unchanged"),
+    "window_long": Arm("local_window", epochs=LONG_EPOCHS),
+    "window_supervised_long": Arm("local_window+supervised", epochs=LONG_EPOCHS),
 }
-EPOCHS, WARMUP_EPOCHS = 20, 12
-TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
 
 
 def settings_of(arm: str, seed: int) -> TrainConfig:
-    """The demo's settings with an arm's words, shorter and in bf16."""
-    config = preset("+".join(word for word in ("demo", ARMS[arm].words) if word))
-    for name, value in ARMS[arm].changes.items():
+    """The demo's settings with an arm's words, of another length and in bf16."""
+    words, changes, epochs = ARMS[arm]
+    config = preset("+".join(word for word in ("demo", words) if word))
+    for name, value in changes.items():
         *group, setting = name.split(".")
         if group:
             part = replace(getattr(config, group[0]), **{setting: value})
@@ -53,15 +61,18 @@ def settings_of(arm: str, seed: int) -> TrainConfig:
     return replace(
         config,
         seed=seed,
-        epochs=EPOCHS,
-        warmup_epochs=EPOCHS if arm == "supervised" else WARMUP_EPOCHS,
+        epochs=epochs,
+        warmup_epochs=epochs if "supervised" in words else WARMUP_EPOCHS,
         save_every_epochs=WARMUP_EPOCHS,
         mixed_precision="bf16",
     )
 
 
 def look_of(config: TrainConfig) -> str:
-    """What arms must share to go on from one warm-up: the network, and how clips are seen."""
+    """What arms must share to go on from one warm-up: the network, how clips are seen, and the
+    schedule of the learning rate.
+    """
     model, data = config.model, config.data
     sizes = "-".join(map(str, model.sizes))
-    return f"{sizes}-{model.sampling}-{data.placement}-{config.micro_batch_size}"
+    of = (sizes, model.sampling, data.placement, config.micro_batch_size, config.epochs)
+    return "-".join(map(str, of))

@@ -16,6 +16,7 @@ def test_every_arm_differs_from_sefar_and_from_every_other():
 def test_arms_that_see_clips_alike_share_a_warm_up():
     looks = {arm: look_of(settings_of(arm, seed=0)) for arm in ARMS}
     assert looks["sefar"] == looks["supervised"] == looks["fixmatch"] == looks["passes_1000"]
+    assert looks["window_supervised"] == looks["local_window"] == looks["window_unchanged"]
     assert looks["svformer"] == looks["without_dual_elements"] != looks["sefar"]
     own = {
         looks[arm] for arm in ("local_window", "released", "micro_batches", "ema_every_micro_batch")
@@ -29,7 +30,17 @@ def test_a_warm_up_is_the_same_whichever_arms_are_asked_for():
     for look, config in ours.items():
         assert look_of(config) == look and config.warmup_epochs == config.epochs
     plain = settings_of("sefar", seed=0)
-    assert ours[look_of(plain)] == replace(plain, warmup_epochs=plain.epochs)
+    warm = replace(plain, warmup_epochs=plain.epochs, keep_last=plain.epochs)
+    assert ours[look_of(plain)] == warm
+
+
+def test_arms_of_another_length_have_another_warm_up_whose_first_state_stays():
+    long = settings_of("window_long", seed=0)
+    short = settings_of("local_window", seed=0)
+    assert replace(long, epochs=short.epochs) == short != long
+    assert look_of(long) == look_of(settings_of("window_supervised_long", 0)) != look_of(short)
+    warm = warm_ups(seed=0)[look_of(long)]
+    assert warm.keep_last >= warm.epochs // warm.save_every_epochs + 1
 
 
 def test_the_interval_is_student_s():
@@ -53,6 +64,10 @@ def test_the_table_pairs_arms_by_seed(tmp_path, capsys):
     assert "| 1 | 60.0 | -10.0 |" in rows["fixmatch"]
     assert "| 2 | 60.0 ± 127.1 | - |" in rows["sefar"]
     assert "not measured" in rows["supervised"]
+    table = Table(results=tmp_path / "results.jsonl", arms=("sefar",), baseline="fixmatch")
+    show(table)
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert "minus `fixmatch`" in head and "| 2 | 60.0 ± 127.1 | +10.0 |" in row
 
 
 @pytest.mark.parametrize("arm", ["sefar", "ema_every_micro_batch"])
