@@ -20,6 +20,8 @@ from sefar_core.shapes import Feature, PatchTokens
 Heads: TypeAlias = Float[Tensor, "row head _ d"]
 
 LAYER_NORM_EPS = 1e-6
+FEW_KEYS = 16
+"""More than the frames of an element, fewer than the tokens of a frame."""
 
 
 def drop_path(residual: Tensor, drop: float, training: bool) -> Tensor:
@@ -32,13 +34,23 @@ def drop_path(residual: Tensor, drop: float, training: bool) -> Tensor:
 
 
 def attention(q: Heads, k: Heads, v: Heads) -> Heads:
-    """softmax(q k / sqrt(d)) v, fused where that is faster.
-
-    The fused kernel's bf16 backward pass on a CPU takes twice the time of the same spelled out.
-    """
-    if q.is_cuda or q.dtype == torch.float32:
+    """softmax(q k / sqrt(d)) v, fused where that is possible and faster."""
+    if is_fused(q.device.type, q.dtype, num_keys=k.shape[-2]):
         return F.scaled_dot_product_attention(q, k, v)
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+
+
+def is_fused(device: str, dtype: torch.dtype, *, num_keys: int) -> bool:
+    """Whether attention over so many keys goes to a fused kernel.
+
+    On CUDA not among the few frames at a place: their rows are many, more than the 65,535 that
+    the kernels take, or than the backward pass of flash attention can index, and nearly all of
+    its tile of 128 x 128 would be padding. On a CPU the fused backward pass takes twice the time
+    of the same spelled out in bf16.
+    """
+    if device == "cuda":
+        return num_keys > FEW_KEYS
+    return dtype == torch.float32
 
 
 def linear_after(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from sefar_core import block
 from sefar_core.checkpoint import build_model
 from sefar_core.config import ModelConfig
 
@@ -91,3 +92,32 @@ def test_stochastic_depth_drops_rows_whole_and_keeps_the_mean():
     assert (per_row == per_row[:, :1]).all()
     assert dropped.mean().item() == pytest.approx(1, abs=0.05)
     assert drop_path(residual, 0.25, training=False) is residual
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_is_the_same_fused_and_spelled_out(monkeypatch, fused):
+    network = model()
+    expected = network(clips())
+    monkeypatch.setattr(block, "is_fused", lambda *_, **__: fused)
+    torch.testing.assert_close(network(clips()), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_few_keys_of_a_place_never_meet_the_limits_of_cudas_kernels(dtype):
+    for frames in (2, 4, 8):
+        assert not block.is_fused("cuda", dtype, num_keys=frames)
+    for tokens in (17, 50, 197):
+        assert block.is_fused("cuda", dtype, num_keys=tokens)
+
+
+def test_every_call_over_time_is_among_few_keys(monkeypatch):
+    asked = []
+
+    def is_fused(device, dtype, *, num_keys):
+        asked.append(num_keys)
+        return True
+
+    monkeypatch.setattr(block, "is_fused", is_fused)
+    model()(clips())
+    # Two blocks; a frame has 4 patches and a class token. Both fine elements go together.
+    assert asked == [2, 5, 2, 5, 4, 5, 4, 5]
