@@ -71,7 +71,7 @@ class Loop:
         self.run_dir, self.states = run_dir, run_dir / "states"
         student.to(accelerator.device)
         if config.compile:
-            student.compile()
+            student.compile(dynamic=False)  # sizes of a batch are few, and fixed ones run faster
         fused = accelerator.device.type == "cuda"
         optimizer = build_optimizer(config.optim, student, fused=fused)
         self.student, self.optimizer = accelerator.prepare(student, optimizer)

@@ -3,7 +3,9 @@
 Source: SeFAR (arXiv:2501.01245), "adaptive regulation"; the formula and its constants are those of
 the public code (train_net_emamix.py:229, d0435a9). `fixed_threshold` is FixMatch's rule, the row
 "without adaptive regulation" of the paper's Tables 3 and 6; `confidence_only` is what is left of
-the weight where a single prediction gives no spread. docs/paper_map.md, row 6.
+the weight where a single prediction gives no spread. A teacher that has diverged has a confidence
+that is no number, and so is the weight then: the loss, and with it the training, says so.
+docs/paper_map.md, row 6.
 """
 
 import math
@@ -31,9 +33,10 @@ def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
 
     Raises:
         ValueError: a confidence outside [0, 1] (logits passed in place of probabilities), or a
-            spread that is negative or not a number (fewer than two passes).
+            spread that is negative, or not a number beside a confidence that is one (fewer than
+            two passes).
     """
-    if not spread.min() >= 0:
+    if not ((spread >= 0) | confidence.isnan()).all():
         raise ValueError(
             f"spread must be a standard deviation >= 0, got {spread.min():.3g}; "
             f"it takes at least two dropout passes"
@@ -59,13 +62,14 @@ def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -
         ValueError: a confidence outside [0, 1].
     """
     check(confidence)
-    return (confidence >= threshold).to(confidence.dtype).detach()
+    reached = (confidence >= threshold).to(confidence.dtype)
+    return torch.where(confidence.isnan(), confidence, reached).detach()
 
 
 def check(confidence: PerClip) -> None:
-    """Refuse what is no probability."""
+    """Refuse numbers that are no probabilities."""
     # Forces a device sync; reading the loss for metrics.jsonl forces one anyway.
-    if not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-5):
+    if ((confidence < 0) | (confidence > 1 + 1e-5)).any():
         raise ValueError(
             f"confidence must be a probability in [0, 1], got values in "
             f"[{confidence.min():.3g}, {confidence.max():.3g}]; were logits passed?"

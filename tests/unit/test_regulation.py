@@ -63,6 +63,20 @@ def test_the_spread_of_a_single_pass_is_refused():
         adaptive_weight(torch.tensor([0.5]), torch.tensor([float("nan")]))
 
 
+@pytest.mark.parametrize(
+    "rule", [adaptive_weight, confidence_only, partial(fixed_threshold, threshold=0.3)]
+)
+def test_what_a_diverged_teacher_says_has_no_weight_that_is_a_number(rule):
+    got = rule(torch.tensor([0.5, torch.nan]), torch.tensor([0.1, torch.nan]))
+    assert got.isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("rule", [adaptive_weight, confidence_only])
+def test_logits_beside_what_is_no_number_are_refused(rule):
+    with pytest.raises(ValueError, match="were logits passed"):
+        rule(torch.tensor([3.7, torch.nan]), torch.tensor([0.1, torch.nan]))
+
+
 def test_no_gradient_reaches_the_teacher():
     confidence = torch.tensor([0.5], requires_grad=True)
     assert not adaptive_weight(confidence, torch.tensor([0.1])).requires_grad
