@@ -35,8 +35,9 @@ class SplitConfig:
     min_per_class: int = 1
     """Labeled clips that the stratified draw gives every class that has as many; validation clips
     that cost labels leave them."""
-    val_rate: float = 0.1
-    """Share of the clips (see val_from) that becomes validation clips, in [0, 1)."""
+    val_rate: float = 0.0
+    """Share of the clips (see val_from) that becomes validation clips, in [0, 1). With none the
+    last network of a training counts; to choose settings, cut some."""
     val_from: Literal["labeled", "pool"] = "labeled"
     """Validation clips cost labels (labeled), or are labels on top of the rate (pool)."""
     test_cut: TestCut = "by_source"

@@ -132,9 +132,8 @@ def test_rare_classes_of_gym99_keep_their_least():
     folder = finegym_folder()
     classes = read_categories(folder / "gym99_categories.txt")
     listed = read_elements(folder / "gym99_train_element_v1.1.txt")
-    clips = split_pool(
-        to_clips(listed, classes, split="labeled"), SplitConfig(rate=0.05, min_per_class=3)
-    )
+    config = SplitConfig(rate=0.05, min_per_class=3, val_rate=0.1)
+    clips = split_pool(to_clips(listed, classes, split="labeled"), config)
     counts = Counter(clip.label for clip in by_split(clips, "labeled"))
     assert len(counts) == 99 and min(counts.values()) >= 3
     labels = sum(clip.split in ("labeled", "val") for clip in clips)
@@ -147,6 +146,12 @@ def test_the_seed_decides_and_nothing_else():
     other = split_pool(pool, SplitConfig(seed=5))
     assert same == again
     assert ids(by_split(same, "labeled")) != ids(by_split(other, "labeled"))
+
+
+def test_no_label_is_spent_on_validation_unless_it_is_asked_for():
+    pool = long_tailed_pool()
+    clips = split_pool(pool, SplitConfig(rate=0.2))
+    assert {clip.split for clip in clips} == {"labeled", "unlabeled"} and len(clips) == len(pool)
 
 
 def test_an_unstratified_draw_may_miss_classes():
@@ -202,8 +207,8 @@ def digest(clips):
 
 
 DRAWS = [
-    {},
-    {"rate": 0.05, "seed": 7},
+    {"val_rate": 0.1},
+    {"rate": 0.05, "val_rate": 0.1, "seed": 7},
     {"rate": 0.07, "val_from": "pool", "val_rate": 0.12, "seed": 3},
     {"rate": 0.3, "draw": "unstratified", "val_rate": 0.2, "seed": 1},
     {"rate": 0.2, "min_per_class": 3, "val_rate": 0.0, "seed": 2},
