@@ -1,7 +1,7 @@
 """What every run leaves behind: its settings, its surroundings, its numbers.
 
-config.json holds the settings, run.json versions, commit and command, metrics.jsonl one line a
-report. All are text.
+config.json holds the settings, run.json versions, commit and command of the last session and of
+those before it, metrics.jsonl one line a report. All are text.
 """
 
 import dataclasses
@@ -123,7 +123,9 @@ def open_run(
     data: dict[str, str] | None = None,
     free: Collection[str] = (),
 ) -> None:
-    """Make the folder of a run and say in it what runs.
+    """Make the folder of a run and say in it what runs, beside what ran in it before.
+
+    A run that is gone on with by other code is told so, for its end may then differ.
 
     Args:
         run_dir: made if missing; may hold the same run, to go on with.
@@ -142,7 +144,22 @@ def open_run(
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_drafts(run_dir)
     write_json(run_dir / "config.json", asked)
-    write_json(run_dir / "run.json", surroundings() | {"seed": seed})
+    now, earlier = surroundings(), sessions(run_dir)
+    if earlier and earlier[-1]["commit"] != now["commit"]:
+        print(
+            f"note: {run_dir} was begun by the code of {earlier[-1]['commit']} and goes on by that "
+            f"of {now['commit']}"
+        )
+    write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
+
+
+def sessions(run_dir: Path) -> list[dict[str, Any]]:
+    """What run.json says of each session so far, the oldest first; none if nothing ran."""
+    path = run_dir / "run.json"
+    if not path.exists():
+        return []
+    last = json.loads(path.read_text())
+    return [*last.pop("earlier_sessions", []), last]
 
 
 def remove_drafts(run_dir: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sefar_core.runs import folder
 from sefar_core.runs.folder import (
     WriteError,
     append_metrics,
@@ -15,6 +16,7 @@ from sefar_core.runs.folder import (
     forget_metrics_after,
     open_run,
     run_of,
+    sessions,
     writing,
 )
 from sefar_core.runs.lock import RunFolderBusy, locked
@@ -43,6 +45,20 @@ def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
     }
     told = json.loads((tmp_path / "run/run.json").read_text())
     assert told["seed"] == 7 and told["steps"] == 12 and told["packages"]["torch"]
+
+
+def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
+    for session, of_code in enumerate(["aaa", "aaa", "bbb"]):
+        monkeypatch.setattr(folder, "commit", lambda of_code=of_code: of_code)
+        open_run(tmp_path, Settings(), seed=7)
+        told = capsys.readouterr().out
+        assert ("begun by the code of aaa and goes on by that of bbb" in told) == (session == 2)
+        close_run(tmp_path, {"steps": session})
+    assert [(one["commit"], one["steps"]) for one in sessions(tmp_path)] == [
+        ("aaa", 0), ("aaa", 1), ("bbb", 2)
+    ]  # fmt: skip
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert told["steps"] == 2 and len(told["earlier_sessions"]) == 2
 
 
 def test_encoders_of_a_run_lead_to_it_and_a_run_to_itself():
