@@ -230,7 +230,8 @@ def refuse_other_code(lines: Sequence[dict[str, Any]], path: Path) -> None:
     if len(found) > 1:
         raise ValueError(
             f"{path} and this code make results of {len(found)} versions of the code "
-            f"({', '.join(found)}), which cannot be compared; move the file away"
+            f"({', '.join(found)}), which cannot be compared; give another file by --results, or "
+            f"check out the commit that the lines of this one name"
         )
 
 
@@ -278,10 +279,10 @@ def interval(values: Sequence[float], *, sign: str = "") -> str:
 
 
 def main(command: Run | Table) -> None:
-    if isinstance(command, Run):
-        run(command)
-    else:
-        show(command)
+    try:
+        run(command) if isinstance(command, Run) else show(command)
+    except ValueError as cause:
+        raise SystemExit(f"error: {cause}") from cause
 
 
 if __name__ == "__main__":

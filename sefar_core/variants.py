@@ -59,7 +59,10 @@ RIVALS: dict[str, Word] = {word.__name__: word for word in (supervised, fixmatch
 
 
 def without_dual_elements(config: TrainConfig) -> TrainConfig:
-    """Table 3 without dual-level elements: the 8 frames are one element."""
+    """Table 3 without dual-level elements: the 8 frames are one element.
+
+    Reversal of the fine elements then has none to reverse.
+    """
     return replace(config, model=replace(config.model, sizes=(8,)))
 
 
@@ -143,7 +146,9 @@ def without_mixing(config: TrainConfig) -> TrainConfig:
 
 
 def ema_every_micro_batch(config: TrainConfig) -> TrainConfig:
-    """The teacher moves after every micro-batch, as published, at the same decay."""
+    """The teacher moves after every micro-batch, as published. Unless teacher.ema_decay is set, it
+    moves as far for each clip as it does once a step.
+    """
     return replace(config, teacher=replace(config.teacher, ema_every="micro_batch"))
 
 

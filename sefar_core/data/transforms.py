@@ -181,8 +181,9 @@ def _gain_and_shift(
 ) -> tuple[Tensor, Tensor]:
     gain = [1 / (255 * deviation) for deviation in std]
     shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
-    factor, summand = torch.tensor([gain, shift], device=device).view(2, 3, 1, 1, 1)
-    return factor, summand
+    # Made here and sent: a tensor that is made on a GPU waits for all that the GPU has to do.
+    factors = torch.tensor([gain, shift]).view(2, 3, 1, 1, 1).to(device, non_blocking=True)
+    return factors[0], factors[1]
 
 
 def _square_of(
