@@ -7,6 +7,9 @@ Every clip is seen at fixed moments and crops; probabilities of its views are av
 controls repeat one middle frame, shuffle the frames, and (given --background-root, videos of the
 same names with the figure removed) leave only the background. Writes scores.json, ROLE_probs.npy,
 ROLE_confusion.png, trust.png and curves.png into the run folder's evaluation/SPLIT.
+
+Encoders that convert_checkpoint.py made are scored as well; trust and curves, which take the record
+of a training run (config.json and metrics.jsonl), are left out then.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ import tyro
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSsl:
     run_dir: Path
-    """Folder that train_ssl.py wrote."""
+    """Folder that train_ssl.py wrote, or any that holds an encoder `student` or `teacher`."""
     manifest: Path
     """CSV of clips."""
     video_root: Path
@@ -46,65 +49,30 @@ class EvaluateSsl:
 
 def main(settings: EvaluateSsl) -> None:
     import numpy as np
-    import torch
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_core.checkpoint import load_encoder
     from sefar_core.data.leaks import compare
-    from sefar_core.evaluate import clustered_interval, confusion, pair_accuracy, score
-    from sefar_core.plots import plot_confusion
     from sefar_core.runs.folder import surroundings, write_json
+    from sefar_core.runs.record import read_record
 
-    roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
-    if not roles:
-        raise SystemExit(
-            f"error: {settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
-        )
+    record = read_record(settings.run_dir)
     listed = read_manifest(settings.manifest)
-    names, pairs = classes_of(settings, listed)
     clips = by_split(listed, settings.split)
     if not clips:
         raise SystemExit(
             f"error: {settings.manifest} has no clip of split {settings.split}; cut one with "
             f"make_splits.py, or name another --split"
         )
+    names, pairs = classes_of(settings, listed)
+    networks = load_networks(settings, len(names))
     shared = compare([*by_split(listed, "labeled"), *by_split(listed, "unlabeled")], clips)
-    sources = [clip.source for clip in clips]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     suffix = "-released" if settings.protocol == "released" else ""
     out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
     out.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, dict] = {}
-    for role in roles:
-        network = load_encoder(settings.run_dir / role).to(device)
-        if network.classifier.out_features != len(names):
-            raise SystemExit(
-                f"error: {settings.run_dir / role} scores {network.classifier.out_features} "
-                f"classes, but {settings.categories or settings.manifest} has {len(names)}; give "
-                f"the list it was trained with"
-            )
-        for control, probs, labels in looks(settings, network, clips, device):
-            name = role if control is None else f"{role}, {control}"
-            in_pairs = pair_accuracy(probs, labels, pairs).numpy()
-            of_pairs = [
-                s
-                for s, label in zip(sources, labels.tolist(), strict=True)
-                if any(label in pair for pair in pairs)
-            ]
-            rows[name] = asdict(score(probs, labels, sources)) | {
-                "direction": float(in_pairs.mean()) if len(in_pairs) else None,
-                "direction_interval": clustered_interval(in_pairs, of_pairs)
-                if len(in_pairs)
-                else None,
-            }
-            if control is None:
-                np.save(out / f"{role}_probs.npy", probs.numpy())
-                plot_confusion(
-                    confusion(probs, labels).numpy(), names, out / f"{role}_confusion.png"
-                )
-        if role == "teacher":
-            rows[role]["trust"] = trust_of(settings, network, clips, device, out)
-    draw_curves(settings.run_dir, out / "curves.png")
+
+    rows, plain, trust = score_all(settings, networks, clips, pairs, record)
+    for role, (probs, _) in plain.items():
+        np.save(out / f"{role}_probs.npy", probs.numpy())
     write_json(
         out / "scores.json",
         {"settings": asdict(settings), "rows": rows, "shared_with_training": shared}
@@ -115,6 +83,56 @@ def main(settings: EvaluateSsl) -> None:
         f"{shared['clips_of_shared_sources']:,} of {len(clips):,} clips come from source videos "
         f"that training clips come from too"
     )
+    if record is None:
+        print(
+            f"{settings.run_dir} has no record of training (config.json, metrics.jsonl): trust and "
+            f"curves are left out"
+        )
+    draw(out, names, plain, trust, record)
+
+
+def load_networks(settings: EvaluateSsl, num_classes: int) -> dict:
+    """Student and teacher, whichever are there, by name; refused unless they score the classes."""
+    from sefar_core.checkpoint import load_encoder
+
+    roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
+    if not roles:
+        raise SystemExit(
+            f"error: {settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
+        )
+    networks = {role: load_encoder(settings.run_dir / role) for role in roles}
+    for role, network in networks.items():
+        if network.classifier.out_features != num_classes:
+            raise SystemExit(
+                f"error: {settings.run_dir / role} scores {network.classifier.out_features} "
+                f"classes, but {settings.categories or settings.manifest} has {num_classes}; give "
+                f"the list it was trained with"
+            )
+    return networks
+
+
+def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Sequence, record):
+    """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
+    import torch
+
+    from sefar_core.evaluate import score, score_direction, score_trust
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sources = [clip.source for clip in clips]
+    rows, plain, trust = {}, {}, None
+    for role, network in networks.items():
+        network.to(device)
+        for control, probs, labels in looks(settings, network, clips, device):
+            name = role if control is None else f"{role}, {control}"
+            rows[name] = asdict(score(probs, labels, sources)) | asdict(
+                score_direction(probs, labels, sources, pairs)
+            )
+            if control is None:
+                plain[role] = probs, labels
+        if role == "teacher" and record is not None:
+            trust = weigh(settings, network, clips, device, record)
+            rows[role]["trust"] = asdict(score_trust(*trust))
+    return rows, plain, trust
 
 
 def classes_of(settings: EvaluateSsl, clips: Sequence) -> tuple[list[str], list[tuple[int, int]]]:
@@ -160,63 +178,43 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
         yield "background only", *predict(network, empty, device)
 
 
-def trust_of(settings: EvaluateSsl, network, clips: Sequence, device, out: Path) -> dict:
-    """Trust in the teacher's right and wrong pseudo-labels, and the picture of it."""
-    import json
-
+def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
+    """Trust in the teacher's pseudo-labels as its run weighed them, and which of them are right."""
     import torch
 
     from sefar_core.data.dataset import read_from_folder, view_moments
     from sefar_core.data.feeds import evaluation_views
     from sefar_core.data.loader import Feed
-    from sefar_core.plots import plot_trust
-    from sefar_core.regulation import adaptive_weight, fixed_threshold
+    from sefar_core.evaluate import weigh_pseudo_labels
     from sefar_core.teacher import EmaTeacher
 
-    config = json.loads((settings.run_dir / "config.json").read_text())
-    rules = {
-        "adaptive": adaptive_weight,
-        "fixed": partial(fixed_threshold, threshold=config["loss"]["threshold"]),
-    }
-    regulate = rules[config["loss"]["regulation"]]
-    teacher = EmaTeacher(network, decay=0.0, dropout_passes=config["teacher"]["dropout_passes"])
-    torch.manual_seed(0)
-    read = partial(read_from_folder, root=settings.video_root)
+    teacher = EmaTeacher(network, decay=0.0, dropout_passes=record.dropout_passes)
     views = evaluation_views(
         network,
         clips,
-        read,
+        partial(read_from_folder, root=settings.video_root),
         moments=view_moments(network.sampling, network.sizes, 1),
         num_crops=1,
         feed=Feed(settings.workers),
     )
-    trust, right = [], []
-    for elements, labels, _ in views:
-        pseudo = teacher.predict([clip.to(device) for clip in elements])
-        trust.append(regulate(pseudo.confidence, pseudo.spread).cpu())
-        right.append(pseudo.label.cpu() == labels)
-    trusts, rights = torch.cat(trust).numpy(), torch.cat(right).numpy()
-    plot_trust(trusts, rights, out / "trust.png")
-    return {
-        "pseudo_labels_right": float(rights.mean()),
-        "trust_of_right": float(trusts[rights].mean()) if rights.any() else None,
-        "trust_of_wrong": float(trusts[~rights].mean()) if (~rights).any() else None,
-    }
+    torch.manual_seed(0)
+    return weigh_pseudo_labels(teacher.predict, record.regulate, views, device)
 
 
-def draw_curves(run_dir: Path, path: Path) -> None:
-    """The losses and the mean trust over the steps of training."""
-    import json
+def draw(out: Path, names: Sequence[str], plain: dict, trust, record) -> None:
+    """The pictures: what is confused, what is trusted, and how training went."""
+    from sefar_core.evaluate import confusion
+    from sefar_core.plots import plot_confusion, plot_curves, plot_trust
+    from sefar_core.runs.record import curves
 
-    from sefar_core.plots import plot_curves
-
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    curves = {}
-    for name in ("supervised", "unsupervised", "mix", "trust"):
-        told = [line for line in lines if name in line]
-        if told:
-            curves[name] = ([line["step"] for line in told], [line[name] for line in told])
-    plot_curves(curves, path, ylabel="loss, or trust")
+    for role, (probs, labels) in plain.items():
+        plot_confusion(confusion(probs, labels).numpy(), names, out / f"{role}_confusion.png")
+    if trust is not None:
+        weights, right = trust
+        plot_trust(weights.numpy(), right.numpy(), out / "trust.png")
+    if record is not None:
+        lines = curves(record.metrics, ("supervised", "unsupervised", "mix", "trust"))
+        plot_curves(lines, out / "curves.png", ylabel="loss, or trust")
 
 
 def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
@@ -224,30 +222,20 @@ def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "network",
-        "top-1 [95 %]",
-        "top-5",
-        "mean class",
-        "direction [95 %]",
-        "majority",
-        title=f"{settings.run_dir.name} on {settings.split}",
-    )
+    columns = ("network", "top-1 [95 %]", "top-5", "mean class", "direction [95 %]", "majority")
+    keys = ("top1", "top5", "mean_class", "direction", "majority")
+    table = Table(*columns, title=f"{settings.run_dir.name} on {settings.split}")
     for name, row in rows.items():
-        low, high = row["top1_interval"]
-        direction = "-"
-        if row["direction"] is not None:
-            left, right = row["direction_interval"]
-            direction = f"{row['direction']:.1%} [{left:.1%}, {right:.1%}]"
-        table.add_row(
-            name,
-            f"{row['top1']:.1%} [{low:.1%}, {high:.1%}]",
-            f"{row['top5']:.1%}",
-            f"{row['mean_class']:.1%}",
-            direction,
-            f"{row['majority']:.1%}",
-        )
+        cells = [shown(row[key], row.get(f"{key}_interval")) for key in keys]
+        table.add_row(name, *cells)
     Console().print(table)
+
+
+def shown(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A share in percent, with its interval if it has one."""
+    if value is None:
+        return "-"
+    return f"{value:.1%}" + (f" [{interval[0]:.1%}, {interval[1]:.1%}]" if interval else "")
 
 
 def run() -> None:

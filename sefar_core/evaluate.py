@@ -4,16 +4,17 @@ The public code tests on one random view with a random flip; here every clip is 
 moments and crops, and the probabilities of its views are averaged. docs/paper_map.md, row 8.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sefar_core.perturbation import permute_frames
-from sefar_core.shapes import FRAME_AXIS, Labels, Probs
+from sefar_core.shapes import FRAME_AXIS, Labels, PerClip, Probs
+from sefar_core.teacher import PseudoLabel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,28 @@ class Scores:
     """Mean over classes of the accuracy within the class."""
     majority: float
     """Share of the commonest class: what a constant answer scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionScores:
+    """Accuracy in [0, 1] on the clips of classes that have an opposite; none without such clips."""
+
+    direction: float | None
+    """Share of them whose own class has a higher score than the opposite one."""
+    direction_interval: tuple[float, float] | None
+    """95 % interval, source videos drawn anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustScores:
+    """Whether the trust in pseudo-labels goes to the right ones."""
+
+    pseudo_labels_right: float
+    """Share of the pseudo-labels that are the true class."""
+    trust_of_right: float | None
+    """Mean trust in these; none if there are none."""
+    trust_of_wrong: float | None
+    """Mean trust in the others; none if there are none."""
 
 
 @torch.no_grad()
@@ -118,10 +141,66 @@ def pair_accuracy(
         pairs: classes that differ in the direction of motion alone.
     """
     opposite = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
-    clips = [i for i, label in enumerate(labels.tolist()) if label in opposite]
+    clips = clips_in_pairs(labels, pairs)
     rivals = torch.tensor([opposite[int(labels[i])] for i in clips], dtype=torch.long)
     kept = torch.tensor(clips, dtype=torch.long)
     return (probs[kept, labels[kept]] > probs[kept, rivals]).float()
+
+
+def clips_in_pairs(labels: Labels, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """Positions of the clips whose class is in one of the pairs, ascending."""
+    paired = {label for pair in pairs for label in pair}
+    return [i for i, label in enumerate(labels.tolist()) if label in paired]
+
+
+def score_direction(
+    probs: Probs, labels: Labels, sources: Sequence[str], pairs: Sequence[tuple[int, int]]
+) -> DirectionScores:
+    """How well opposite classes are told apart, with the uncertainty.
+
+    Args:
+        probs: one row a clip.
+        labels: the true classes.
+        sources: the video that each clip was cut from.
+        pairs: classes that differ in the direction of motion alone.
+    """
+    clips = clips_in_pairs(labels, pairs)
+    if not clips:
+        return DirectionScores(direction=None, direction_interval=None)
+    right = pair_accuracy(probs, labels, pairs)
+    interval = clustered_interval(right.double().numpy(), [sources[i] for i in clips])
+    return DirectionScores(direction=right.mean().item(), direction_interval=interval)
+
+
+def weigh_pseudo_labels(
+    pseudo_label: Callable[[list[Tensor]], PseudoLabel],
+    regulate: Callable[[PerClip, PerClip], PerClip],
+    views: Iterable,
+    device: torch.device,
+) -> tuple[PerClip, Bool[Tensor, "batch"]]:
+    """Trust in the pseudo-label of every view, and whether it is the true class.
+
+    Args:
+        pseudo_label: elements to what they are taken for.
+        regulate: (confidence, spread) to trust.
+        views: batches (elements, labels, clip positions).
+        device: where the elements are wanted.
+    """
+    trust, right = [], []
+    for elements, labels, _ in views:
+        pseudo = pseudo_label([clip.to(device) for clip in elements])
+        trust.append(regulate(pseudo.confidence, pseudo.spread).cpu())
+        right.append(pseudo.label.cpu() == labels)
+    return torch.cat(trust), torch.cat(right)
+
+
+def score_trust(trust: PerClip, right: Bool[Tensor, "batch"]) -> TrustScores:
+    """Mean trust in right and in wrong pseudo-labels, of at least one."""
+    return TrustScores(
+        pseudo_labels_right=right.double().mean().item(),
+        trust_of_right=trust[right].mean().item() if right.any() else None,
+        trust_of_wrong=trust[~right].mean().item() if not right.all() else None,
+    )
 
 
 def clustered_interval(

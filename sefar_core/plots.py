@@ -1,6 +1,6 @@
 """Pictures of what a recognizer does: where people would look rather than read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -57,7 +57,7 @@ def plot_trust(trust: np.ndarray, right: np.ndarray, path: Path) -> None:
 
 
 def plot_curves(
-    curves: dict[str, tuple[Sequence[float], Sequence[float]]], path: Path, *, ylabel: str
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Path, *, ylabel: str
 ) -> None:
     """Lines over training steps.
 

@@ -29,18 +29,33 @@ class Draws(NamedTuple):
     numbers: random.Random
 
 
-def choose_method(config: LossConfig, generator: torch.Generator) -> Method:
-    """The parts that the settings name, drawing from `generator`."""
-    regulations: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def choose_regulation(name: str, *, threshold: float) -> Callable[[PerClip, PerClip], PerClip]:
+    """The trust in a pseudo-label, as a function of its confidence and spread.
+
+    Args:
+        name: a value of the setting `loss.regulation`.
+        threshold: confidence that the fixed regulation asks for; the others do not look at it.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    regulations: dict[str, Callable[[PerClip, PerClip], PerClip]] = {
         "adaptive": adaptive_weight,
         "confidence_only": confidence_only,
-        "fixed": partial(fixed_threshold, threshold=config.threshold),
+        "fixed": partial(fixed_threshold, threshold=threshold),
     }
+    if name not in regulations:
+        raise ValueError(f"loss.regulation must be one of {', '.join(regulations)}, got {name!r}")
+    return regulations[name]
+
+
+def choose_method(config: LossConfig, generator: torch.Generator) -> Method:
+    """The parts that the settings name, drawing from `generator`."""
     perturbation = PERTURBATIONS[config.perturbation]
     return Method(
         perturb=lambda elements: perturbation(elements, generator),
         drop_colors=partial(drop_color_planes, generator=generator, drop=config.color_dropout),
-        regulate=regulations[config.regulation],
+        regulate=choose_regulation(config.regulation, threshold=config.threshold),
         mix_targets=MIX_TARGETS[config.mix_targets],
         mix_loss=MIX_LOSSES[config.mix_on],
     )
