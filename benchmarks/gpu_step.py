@@ -1,6 +1,7 @@
 """Time the semi-supervised step on a GPU: seconds, clips a second, MFU, memory.
 
     python -m benchmarks.gpu_step --out benchmarks/results          # make bench-gpu
+    python -m benchmarks.gpu_step --networks vit_b --labeled 8 --variants "ours, bf16"    # a part
     python -m benchmarks.gpu_step --device cpu --networks toy --labeled 2 --turns 1   # a dry run
 
 Ours runs under bf16 autocast with the fused optimizer, as in training, with and without compiling
@@ -8,23 +9,40 @@ and recomputing; the public schedule (public_schedule.py) runs in fp32 with TF32
 is forward, backward, optimizer and teacher. MFU counts the operations that ours needs (a multiply-
 add is two) against the measured and the data sheet's bf16 rate of an H200; the public schedule is
 given the same count, since it makes the same thing. Variants that do not fit into memory say so.
-The operations are counted first, on any machine; without CUDA the rest reads "not measured".
+The operations are counted first, on any machine; without CUDA the rest reads "not measured". The
+file is written anew with every line, so that a run which is stopped leaves what it measured.
 """
 
+import gc
+import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import tyro
 
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS
 from benchmarks.ssl_step import NUM_CLASSES, random_batch
-from benchmarks.timing import report
+from benchmarks.timing import write
+from sefar_core.config import ModelConfig
 
+if TYPE_CHECKING:  # brings torch, which the command line does without
+    from sefar_core.model import SefarModel
+    from sefar_core.teacher import EmaTeacher
+
+VariantName = Literal[
+    "public, fp32",
+    "public, TF32",
+    "ours, bf16",
+    "ours, bf16, compiled",
+    "ours, bf16, recompute",
+]
 GOAL = "goal: at least 40.0 % MFU of 790 TFLOP/s for vit_b"
 
 
@@ -36,6 +54,8 @@ class GpuStep:
     """At 224 pixels; `toy` is the demo's."""
     labeled: tuple[int, ...] = (8, 32, 64)
     """Labeled clips of a step; three times as many unlabeled ones."""
+    variants: tuple[VariantName, ...] = get_args(VariantName)
+    """Ways of making a step; none leaves the count of operations."""
     device: Literal["cuda", "cpu"] = "cuda"
     """cpu is for trying the benchmark out."""
     turns: int = 10
@@ -47,20 +67,19 @@ class GpuStep:
 class Variant(NamedTuple):
     """One way of making a step."""
 
-    name: str
     public: bool = False
     tf32: bool = False
     compile: bool = False
     recompute: bool = False
 
 
-VARIANTS = (
-    Variant("public, fp32", public=True),
-    Variant("public, TF32", public=True, tf32=True),
-    Variant("ours, bf16"),
-    Variant("ours, bf16, compiled", compile=True),
-    Variant("ours, bf16, recompute", recompute=True),
-)
+VARIANTS: dict[VariantName, Variant] = {
+    "public, fp32": Variant(public=True),
+    "public, TF32": Variant(public=True, tf32=True),
+    "ours, bf16": Variant(),
+    "ours, bf16, compiled": Variant(compile=True),
+    "ours, bf16, recompute": Variant(recompute=True),
+}
 
 
 class Figures(NamedTuple):
@@ -71,9 +90,13 @@ class Figures(NamedTuple):
 
 
 def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> Figures:
-    """Time one variant; a fresh network and batch."""
+    """Time one variant; a fresh network and batch, and nothing left of the one before."""
     import torch
 
+    # Else the sizes of this batch, as they differ from the last one's, would be compiled as
+    # variables; and a compiled student, which refers to itself, would still hold its memory.
+    torch.compiler.reset()
+    gc.collect()
     torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = variant.tf32
     cuda = settings.device == "cuda"
@@ -98,48 +121,48 @@ def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> 
 
 @cache
 def gflop_a_labeled_clip(network: str, *, public: bool) -> float:
-    """Operations of a step on a labeled clip and its three unlabeled ones, counted on the CPU."""
+    """Operations of a step on a labeled clip and its three unlabeled ones; no value is computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    step = whole_step(network, Variant("counted", public=public), 1, "cpu")
+    step = whole_step(network, Variant(public=public), 1, "meta")
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() / 1e9
 
 
-def whole_step(network: str, variant: Variant, labeled: int, device: str):
-    """Forward, backward, optimizer and teacher of one batch, ready to be run."""
+def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Callable[[], None]:
+    """Forward, backward, optimizer and teacher of one batch, ready to be run.
+
+    On the device "meta" all is made without values, which is enough to count operations.
+    """
     import random
 
     import torch
 
     from benchmarks.public_schedule import Plain
-    from sefar_core.checkpoint import build_model
     from sefar_core.config import LossConfig, OptimConfig
     from sefar_core.loop import build_optimizer
     from sefar_core.presets import preset
     from sefar_core.recipe import Draws, choose_method, plan_mixing
     from sefar_core.step import ssl_step
-    from sefar_core.teacher import EmaTeacher
 
     torch.manual_seed(0)
     model = preset("demo" if network == "toy" else network).model
-    student = build_model(model, NUM_CLASSES).train().to(device)
-    student.backbone.recompute = variant.recompute
-    teacher = EmaTeacher(student, decay=0.9992, dropout_passes=10)
-    if variant.compile:
-        student.compile()
+    student, teacher = build_networks(model, variant, device)
     optimizer = build_optimizer(
         OptimConfig(), student, fused=device == "cuda" and not variant.public
     )
     batch = random_batch(model, labeled, device=device)
     draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
     method = choose_method(LossConfig(), draws.tensors)
+    bf16 = not variant.public and device != "meta"  # which has no autocast
+    if device == "meta":  # a confidence without a value cannot be checked
+        method = method._replace(regulate=lambda confidence, spread: confidence)
 
     def step() -> None:
         mix = plan_mixing(student, 3 * labeled, LossConfig(), draws)
         assert mix is not None
-        with torch.autocast(device, torch.bfloat16, enabled=not variant.public):
+        with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
             if variant.public:
                 losses = Plain().step(student, teacher, batch, method, mix)
             else:
@@ -152,8 +175,44 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str):
     return step
 
 
-def count(settings: GpuStep) -> Iterator[tuple[str, dict[str, object]]]:
-    """A line of the table of operations for each network, and its figures."""
+def build_networks(
+    model: ModelConfig, variant: Variant, device: str
+) -> "tuple[SefarModel, EmaTeacher]":
+    """A student with random weights and its teacher; compiled as in training, if at all."""
+    from sefar_core.checkpoint import build_model
+    from sefar_core.teacher import EmaTeacher
+
+    student = build_model(model, NUM_CLASSES).train().to(device)
+    student.backbone.recompute = variant.recompute
+    teacher = EmaTeacher(student, decay=0.9992, dropout_passes=10)
+    if variant.compile:
+        student.compile(dynamic=False)
+    return student, teacher
+
+
+Row = tuple[str, dict[str, object]]
+"""A line of the tables, and its figures by name."""
+
+
+def rows(settings: GpuStep) -> Iterator[Row]:
+    """All that is told, line by line, as it becomes known."""
+    import torch
+
+    yield "Operations of a step for each labeled clip with its three unlabeled ones:", {}
+    yield "", {}
+    yield from count(settings)
+    yield f"\n{GOAL}\n", {}
+    if settings.device == "cuda":
+        if not torch.cuda.is_available():
+            yield "Times, MFU and memory: not measured, this machine has no CUDA device.", {}
+            return
+        gpu = torch.cuda.get_device_name()
+        yield f"GPU: {gpu}\n", {"gpu": gpu}
+    yield from time_all(settings)
+
+
+def count(settings: GpuStep) -> Iterator[Row]:
+    """The table of operations: a line for each network."""
     yield "| network | GFLOP, ours | public | ratio | ms at 790 TFLOP/s by labeled clips |", {}
     yield "|---|---|---|---|---|", {}
     for network in settings.networks:
@@ -165,25 +224,23 @@ def count(settings: GpuStep) -> Iterator[tuple[str, dict[str, object]]]:
         )
 
 
-def time_all(settings: GpuStep) -> Iterator[tuple[str, dict[str, object]]]:
-    """A line of the table of times for each network, batch and variant, and its figures."""
+def time_all(settings: GpuStep) -> Iterator[Row]:
+    """The table of times: a line for each network, batch and variant."""
     import torch
 
-    yield (
-        "| network, labeled clips | variant | ms a step | clips/s | MFU, 790 | MFU, 989 | GiB |",
-        {},
-    )
+    head = "| network, labeled clips | variant | ms a step | clips/s | MFU, 790 | MFU, 989 | GiB |"
+    yield head, {}
     yield "|---|---|---|---|---|---|---|", {}
-    for network in settings.networks:
-        for labeled in settings.labeled:
-            for variant in VARIANTS:
-                name = f"{network}, {labeled} | {variant.name}"
-                try:
-                    figures = measure(network, variant, labeled, settings)
-                except torch.cuda.OutOfMemoryError:
-                    yield f"| {name} | does not fit | | | | |", {}
-                    continue
-                yield f"| {name} | {told(network, labeled, figures)} |", {name: figures._asdict()}
+    for network, labeled, variant in product(
+        settings.networks, settings.labeled, settings.variants
+    ):
+        name = f"{network}, {labeled} | {variant}"
+        try:
+            figures = measure(network, VARIANTS[variant], labeled, settings)
+        except torch.cuda.OutOfMemoryError:
+            yield f"| {name} | does not fit | | | | |", {}
+            continue
+        yield f"| {name} | {told(network, labeled, figures)} |", {name: figures._asdict()}
 
 
 def told(network: str, labeled: int, figures: Figures) -> str:
@@ -197,26 +254,25 @@ def told(network: str, labeled: int, figures: Figures) -> str:
     )
 
 
-def main(settings: GpuStep) -> None:
-    import torch
+def file_name(settings: GpuStep) -> str:
+    """Of the result, after its date; a part says what it is of, so as not to replace another."""
+    words = ["gpu-step"]
+    for name in ("networks", "labeled", "variants"):
+        chosen = getattr(settings, name)
+        if chosen != getattr(GpuStep, name):
+            words += map(str, chosen)
+    return re.sub(r"\W+", "-", "-".join(words))
 
-    lines = ["Operations of a step for each labeled clip with its three unlabeled ones:", ""]
+
+def main(settings: GpuStep) -> None:
+    lines: list[str] = []
     found: dict[str, object] = {}
-    for line, figures in count(settings):
+    for line, figures in rows(settings):
+        print(line, flush=True)
         lines.append(line)
         found |= figures
-    lines += ["", GOAL, ""]
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        lines.append("Times, MFU and memory: not measured, this machine has no CUDA device.")
-    else:
-        for line, figures in time_all(settings):
-            print(line, flush=True)
-            lines.append(line)
-            found |= figures
-    if settings.device == "cuda" and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        lines += ["", f"GPU: {found['gpu']}"]
-    report("gpu-step", lines, found, settings.out)
+        if settings.out is not None:
+            write(file_name(settings), lines, found, settings.out)
 
 
 if __name__ == "__main__":

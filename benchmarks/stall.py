@@ -6,7 +6,7 @@
 Clips of 1 to 3 s, 320x256 pixels, are written first; a tenth of them is labeled. Each preset trains
 for a few steps, all but a few of them semi-supervised, with the videos read each time and with a
 store of JPEGs. The stall is the part of the second half of the steps that is spent waiting for
-batches: of its whole time, as waiting comes in bursts.
+batches: of its whole time, as waiting comes in bursts. The result is written after every run.
 """
 
 import json
@@ -118,7 +118,7 @@ def main(settings: Stall) -> None:
                     f"| {word} | {'videos' if store == 'none' else store + ' store'} | "
                     f"{found['seconds']:.3f} | {found['clips_per_s']:.0f} | {found['stall']:.1%} |"
                 )
-    report("stall", lines, figures, settings.out)
+                report(f"stall-{'-'.join(settings.presets)}", lines, figures, settings.out)
 
 
 if __name__ == "__main__":

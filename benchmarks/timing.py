@@ -78,8 +78,13 @@ def seconds(call: Callable[[], object], turns: int, device: str) -> float:
 def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -> None:
     """Print a table and, if a folder is given, write it there with its figures and surroundings."""
     print("\n".join(lines))
-    if out is None:
-        return
+    if out is not None:
+        path = write(name, lines, figures, out)
+        print(f"written: {path}.md and .json")
+
+
+def write(name: str, lines: Sequence[str], figures: object, out: Path) -> Path:
+    """Write a table, its figures and surroundings to a folder; their dated path without suffix."""
     out.mkdir(parents=True, exist_ok=True)
     facts = surroundings()
     told = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in facts.items())
@@ -88,4 +93,4 @@ def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -
     path.with_suffix(".json").write_text(
         json.dumps({"figures": figures, **facts}, indent=1) + "\n", encoding="utf-8"
     )
-    print(f"written: {path}.md and .json")
+    return path
