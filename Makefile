@@ -10,7 +10,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := benchmarks/results
-EVIDENCE := runs/evidence/evidence.jsonl
 
 .PHONY: demo test lint bench bench-gpu evidence
 
@@ -42,5 +41,5 @@ bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.stall --out $(RESULTS)
 
 evidence: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence run --results $(EVIDENCE)
-	$(BIN)/python -m benchmarks.evidence table --results $(EVIDENCE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence run
+	$(BIN)/python -m benchmarks.evidence table

@@ -1,17 +1,16 @@
 """What each part of the method brings, measured on the synthetic gymnasts.
 
     python -m benchmarks.evidence run --seeds 0 1 2 3 4 --jobs 2     # adds what is missing
-    python -m benchmarks.evidence table > benchmarks/results/evidence.md
+    python -m benchmarks.evidence table                              # make evidence does both
 
 An arm is the demo's run with words of a preset and single settings added (arms.py), on few passes
-over the labels or on three times as many (`_long`). The demo's
-own settings were chosen with SeFAR on validation clips; `paper_weights` has the paper's, and each
-rival stands there with its published settings and with a second choice. A seed draws the labeled
-clips, the weights of the head, the order and every augmentation, alike for all arms; arms that
-see clips in the same way go on from one warm-up on labels. Each finished arm adds a line to the
-results file, so that a run that was interrupted is gone on with. Scores are of fixed views: on
-validation clips, by which settings may be chosen, and on test clips of athletes and arenas that
-no other split has.
+over the labels or on three times as many (`_long`). The demo's own settings were chosen with SeFAR
+on validation clips; `paper_weights` has the paper's, and each rival stands there with its published
+settings and with a second choice. A seed draws the labeled clips, the weights of the head, the
+order and every augmentation, alike for all arms; arms that see clips in the same way go on from one
+warm-up on labels. Each finished arm adds a line to the results file, so that a run that was
+interrupted is gone on with, by the same code. Scores are of fixed views: on validation clips, by
+which settings may be chosen, and on test clips of athletes and arenas that no other split has.
 """
 
 import hashlib
@@ -27,10 +26,15 @@ from typing import Any
 import tyro
 
 from benchmarks.arms import ARMS, TRAINING, look_of, settings_of
+from benchmarks.evidence_table import (
+    RESULTS,
+    OtherCode,
+    Table,
+    read_results,
+    refuse_other_code,
+    show,
+)
 from sefar_core.config import TrainConfig
-
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % points of Student's t with 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +49,8 @@ class Run:
     """Arms at a time, each on one thread."""
     work: Path = Path("runs/evidence")
     """Folder for the clips and the runs."""
-    results: Path = Path("benchmarks/results/evidence.jsonl")
+    results: Path = RESULTS
     """One line for each arm and seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Print the table of the results file."""
-
-    arms: tuple[str, ...] = tuple(ARMS)
-    """Which."""
-    baseline: str = "sefar"
-    """The arm that is subtracted from each, seed by seed."""
-    results: Path = Path("benchmarks/results/evidence.jsonl")
-    """What `run` wrote."""
 
 
 def code() -> str:
@@ -141,7 +133,9 @@ def warm_ups(seed: int) -> dict[str, TrainConfig]:
 
 
 def warm_up(look: str, config: TrainConfig, work: Path) -> None:
-    """Train on labels alone; the state at the end of the warm-up is what arms start from."""
+    """Train on labels alone, to the end; the first state, where the warm-up of other arms ends, is
+    what all start from.
+    """
     folder = work / f"seed-{config.seed}"
     train(config, folder, folder / f"warm-up-{code()}-{look}")
 
@@ -218,70 +212,14 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def refuse_other_code(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Raise ValueError if results of different code stand side by side."""
-    found = sorted({line["code"] for line in lines})
-    if len(found) > 1:
-        raise ValueError(
-            f"{path} and this code make results of {len(found)} versions of the code "
-            f"({', '.join(found)}), which cannot be compared; give another file by --results, or "
-            f"check out the commit that the lines of this one name"
-        )
-
-
-def show(settings: Table) -> None:
-    """Mean and 95 % interval over the seeds of each arm, and of its difference to the baseline."""
-    lines = read_results(settings.results)
-    refuse_other_code(lines, settings.results)
-    by_arm = {arm: {ln["seed"]: ln["scores"] for ln in lines if ln["arm"] == arm} for arm in ARMS}
-    baseline = by_arm[settings.baseline]
-    minus = f"minus `{settings.baseline}`"
-    print(f"| arm | seeds | test top-1 | {minus} | direction | teacher, top-1 | val top-1 |")
-    print("|---|---|---|---|---|---|---|")
-    for arm in settings.arms:
-        seeds = by_arm[arm]
-        if not seeds:
-            print(f"| `{arm}` | 0 | not measured | | | | |")
-            continue
-        shared = seeds.keys() & baseline.keys()
-        gains = [
-            seeds[s]["student test"]["top1"] - baseline[s]["student test"]["top1"] for s in shared
-        ]
-        cells = [
-            f"`{arm}`",
-            str(len(seeds)),
-            interval([s["student test"]["top1"] for s in seeds.values()]),
-            interval(gains, sign="+") if arm != settings.baseline else "-",
-            interval([s["student test"]["direction"] for s in seeds.values()]),
-            interval([s["teacher test"]["top1"] for s in seeds.values() if "teacher test" in s]),
-            interval([s["student val"]["top1"] for s in seeds.values()]),
-        ]
-        print("| " + " | ".join(cells) + " |")
-
-
-def interval(values: Sequence[float], *, sign: str = "") -> str:
-    """Mean and 95 % interval of Student's t, in percent."""
-    from statistics import fmean, stdev
-
-    if not values:
-        return "-"
-    mean = 100 * fmean(values)
-    if len(values) == 1:
-        return f"{mean:{sign}.1f}"
-    half = 100 * stdev(values) / len(values) ** 0.5 * T_975[len(values) - 2]
-    return f"{mean:{sign}.1f} ± {half:.1f}"
-
-
 def main(command: Run | Table) -> None:
+    named = [*command.arms, *([command.baseline] if isinstance(command, Table) else [])]
+    unknown = [name for name in named if name not in ARMS]
+    if unknown:
+        raise SystemExit(f"error: no arm is named {unknown[0]}; there are {', '.join(ARMS)}")
     try:
         run(command) if isinstance(command, Run) else show(command)
-    except ValueError as cause:
+    except OtherCode as cause:
         raise SystemExit(f"error: {cause}") from cause
 
 

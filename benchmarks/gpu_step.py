@@ -14,7 +14,6 @@ file is written anew with every line, so that a run which is stopped leaves what
 """
 
 import gc
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +28,9 @@ import tyro
 
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS
 from benchmarks.ssl_step import NUM_CLASSES, random_batch
-from benchmarks.timing import write
+from benchmarks.timing import name_of, write
 from sefar_core.config import ModelConfig
+from sefar_core.runs.folder import surroundings
 
 if TYPE_CHECKING:  # brings torch, which the command line does without
     from sefar_core.model import SefarModel
@@ -254,17 +254,8 @@ def told(network: str, labeled: int, figures: Figures) -> str:
     )
 
 
-def file_name(settings: GpuStep) -> str:
-    """Of the result, after its date; a part says what it is of, so as not to replace another."""
-    words = ["gpu-step"]
-    for name in ("networks", "labeled", "variants"):
-        chosen = getattr(settings, name)
-        if chosen != getattr(GpuStep, name):
-            words += map(str, chosen)
-    return re.sub(r"\W+", "-", "-".join(words))
-
-
 def main(settings: GpuStep) -> None:
+    name, facts = name_of("gpu-step", settings), surroundings()
     lines: list[str] = []
     found: dict[str, object] = {}
     for line, figures in rows(settings):
@@ -272,7 +263,7 @@ def main(settings: GpuStep) -> None:
         lines.append(line)
         found |= figures
         if settings.out is not None:
-            write(file_name(settings), lines, found, settings.out)
+            write(name, lines, found, settings.out, facts)
 
 
 if __name__ == "__main__":

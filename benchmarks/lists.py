@@ -129,7 +129,7 @@ def cut_test(name: str, folder: Path) -> Callable[[], object]:
 
 def draw_labels(name: str, folder: Path) -> Callable[[], object]:
     listing = listing_of(name, folder)
-    return lambda: split_pool(listing.pool, SplitConfig())
+    return lambda: split_pool(listing.pool, SplitConfig(val_rate=0.1))
 
 
 def report_leaks(name: str, folder: Path) -> Callable[[], object]:

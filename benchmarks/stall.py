@@ -18,8 +18,9 @@ from typing import Literal
 
 import tyro
 
-from benchmarks.timing import report
+from benchmarks.timing import name_of, write
 from sefar_core.presets import preset
+from sefar_core.runs.folder import surroundings
 
 NUM_CLASSES = 4
 
@@ -106,6 +107,8 @@ def main(settings: Stall) -> None:
         "| preset | frames from | s a step | clips/s | stall |",
         "|---|---|---|---|---|",
     ]
+    print("\n".join(lines))
+    name, facts = name_of("stall", settings), surroundings()
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -118,7 +121,9 @@ def main(settings: Stall) -> None:
                     f"| {word} | {'videos' if store == 'none' else store + ' store'} | "
                     f"{found['seconds']:.3f} | {found['clips_per_s']:.0f} | {found['stall']:.1%} |"
                 )
-                report(f"stall-{'-'.join(settings.presets)}", lines, figures, settings.out)
+                print(lines[-1], flush=True)
+                if settings.out is not None:
+                    write(name, lines, figures, settings.out, facts)
 
 
 if __name__ == "__main__":

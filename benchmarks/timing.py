@@ -4,17 +4,19 @@ CPU seconds count this process and its live children; wall seconds stand beside 
 """
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 from tqdm import tqdm
 
-from sefar_core.runs.folder import surroundings
+from sefar_core.runs.folder import surroundings, write_text
 
 
 class Timing(NamedTuple):
@@ -79,18 +81,34 @@ def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -
     """Print a table and, if a folder is given, write it there with its figures and surroundings."""
     print("\n".join(lines))
     if out is not None:
-        path = write(name, lines, figures, out)
+        path = write(name, lines, figures, out, surroundings())
         print(f"written: {path}.md and .json")
 
 
-def write(name: str, lines: Sequence[str], figures: object, out: Path) -> Path:
-    """Write a table, its figures and surroundings to a folder; their dated path without suffix."""
+def write(
+    name: str, lines: Sequence[str], figures: object, out: Path, facts: Mapping[str, object]
+) -> Path:
+    """Write a table, its figures and surroundings to a folder; their dated path without suffix.
+
+    Each file is whole at any moment, so that a table can be written anew with every line.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    facts = surroundings()
     told = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in facts.items())
     path = out / f"{date.today()}-{name}"
-    path.with_suffix(".md").write_text("\n".join([*lines, "", told, ""]), encoding="utf-8")
-    path.with_suffix(".json").write_text(
-        json.dumps({"figures": figures, **facts}, indent=1) + "\n", encoding="utf-8"
-    )
+    write_text(path.with_suffix(".md"), "\n".join([*lines, "", told, ""]))
+    record = {"figures": figures, **facts}
+    write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return path
+
+
+def name_of(stem: str, settings: Any) -> str:
+    """Name of a result: a part, made with other settings than by default, says which these are,
+    so as not to replace the whole.
+    """
+    words = [stem]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value == field.default or field.name == "out":
+            continue
+        words += map(str, value) if isinstance(value, tuple) else [field.name, str(value)]
+    return re.sub(r"\W+", "-", "-".join(words))

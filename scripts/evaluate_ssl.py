@@ -61,7 +61,7 @@ def main(settings: EvaluateSsl) -> None:
     if not clips:
         raise SystemExit(
             f"error: {settings.manifest} has no clip of split {settings.split}; cut one with "
-            f"make_splits.py, or name another --split"
+            f"make_splits.py --val-rate 0.1, or name another --split"
         )
     names, pairs = classes_of(settings, listed)
     networks = load_networks(settings, len(names))
@@ -115,7 +115,8 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
     """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
     import torch
 
-    from sefar_core.evaluate import score, score_direction, score_trust
+    from sefar_core.evaluate import score, score_direction
+    from sefar_core.trust import score_trust
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sources = [clip.source for clip in clips]
@@ -185,8 +186,8 @@ def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
     from sefar_core.data.dataset import read_from_folder, view_moments
     from sefar_core.data.feeds import evaluation_views
     from sefar_core.data.loader import Feed
-    from sefar_core.evaluate import weigh_pseudo_labels
     from sefar_core.teacher import EmaTeacher
+    from sefar_core.trust import weigh_pseudo_labels
 
     teacher = EmaTeacher(network, decay=0.0, dropout_passes=record.dropout_passes)
     views = evaluation_views(

@@ -21,7 +21,9 @@ Heads: TypeAlias = Float[Tensor, "row head _ d"]
 
 LAYER_NORM_EPS = 1e-6
 FEW_KEYS = 16
-"""More than the frames of an element, fewer than the tokens of a frame."""
+"""At most; elements have 2 to 8 frames, and a frame of 224 pixels has 197 tokens."""
+MAX_ROWS = 65_535
+"""That a fused kernel takes on CUDA (pytorch issue 146704)."""
 
 
 def drop_path(residual: Tensor, drop: float, training: bool) -> Tensor:
@@ -35,21 +37,21 @@ def drop_path(residual: Tensor, drop: float, training: bool) -> Tensor:
 
 def attention(q: Heads, k: Heads, v: Heads) -> Heads:
     """softmax(q k / sqrt(d)) v, fused where that is possible and faster."""
-    if is_fused(q.device.type, q.dtype, num_keys=k.shape[-2]):
+    if is_fused(q.device.type, q.dtype, num_rows=len(q), num_keys=k.shape[-2]):
         return F.scaled_dot_product_attention(q, k, v)
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
 
 
-def is_fused(device: str, dtype: torch.dtype, *, num_keys: int) -> bool:
-    """Whether attention over so many keys goes to a fused kernel.
+def is_fused(device: str, dtype: torch.dtype, *, num_rows: int, num_keys: int) -> bool:
+    """Whether attention over so many keys in so many rows goes to a fused kernel.
 
-    On CUDA not among the few frames at a place: their rows are many, more than the 65,535 that
-    the kernels take, or than the backward pass of flash attention can index, and nearly all of
-    its tile of 128 x 128 would be padding. On a CPU the fused backward pass takes twice the time
-    of the same spelled out in bf16.
+    On CUDA not among the few frames at a place: their rows are many, more than the kernels take,
+    or than the backward pass of flash attention can index, and nearly all of its tile of
+    128 x 128 would be padding. On a CPU the fused backward pass takes twice the time of the same
+    spelled out in bf16.
     """
     if device == "cuda":
-        return num_keys > FEW_KEYS
+        return num_keys > FEW_KEYS and num_rows <= MAX_ROWS
     return dtype == torch.float32
 
 

@@ -4,17 +4,16 @@ The public code tests on one random view with a random flip; here every clip is 
 moments and crops, and the probabilities of its views are averaged. docs/paper_map.md, row 8.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sefar_core.perturbation import permute_frames
-from sefar_core.shapes import FRAME_AXIS, Labels, PerClip, Probs
-from sefar_core.teacher import PseudoLabel
+from sefar_core.shapes import FRAME_AXIS, Labels, Probs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +41,6 @@ class DirectionScores:
     """95 % interval, source videos drawn anew."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrustScores:
-    """Whether the trust in pseudo-labels goes to the right ones."""
-
-    pseudo_labels_right: float
-    """Share of the pseudo-labels that are the true class."""
-    trust_of_right: float | None
-    """Mean trust in these; none if there are none."""
-    trust_of_wrong: float | None
-    """Mean trust in the others; none if there are none."""
-
-
 @torch.no_grad()
 def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[Probs, Tensor]:
     """Class probabilities of every clip, averaged over its views, and the clips' labels.
@@ -65,6 +52,9 @@ def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[
 
     Returns:
         Probabilities and labels, in the order of the clips' positions.
+
+    Raises:
+        ValueError: the network gives scores that are no numbers.
     """
     network.eval()
     gathered, labels, places = [], [], []
@@ -74,6 +64,11 @@ def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[
         labels.append(batch_labels)
         places.append(clips)
     probs, label, place = torch.cat(gathered), torch.cat(labels), torch.cat(places)
+    if probs.isnan().any():
+        raise ValueError(
+            f"the network's class scores are no numbers for {int(probs.isnan().any(dim=-1).sum())} "
+            f"of {len(probs)} views: its training diverged, or its file is damaged; give another"
+        )
     return average_views(probs, place), first_of_each(label, place)
 
 
@@ -170,37 +165,6 @@ def score_direction(
     right = pair_accuracy(probs, labels, pairs)
     interval = clustered_interval(right.double().numpy(), [sources[i] for i in clips])
     return DirectionScores(direction=right.mean().item(), direction_interval=interval)
-
-
-def weigh_pseudo_labels(
-    pseudo_label: Callable[[list[Tensor]], PseudoLabel],
-    regulate: Callable[[PerClip, PerClip], PerClip],
-    views: Iterable,
-    device: torch.device,
-) -> tuple[PerClip, Bool[Tensor, "batch"]]:
-    """Trust in the pseudo-label of every view, and whether it is the true class.
-
-    Args:
-        pseudo_label: elements to what they are taken for.
-        regulate: (confidence, spread) to trust.
-        views: batches (elements, labels, clip positions).
-        device: where the elements are wanted.
-    """
-    trust, right = [], []
-    for elements, labels, _ in views:
-        pseudo = pseudo_label([clip.to(device) for clip in elements])
-        trust.append(regulate(pseudo.confidence, pseudo.spread).cpu())
-        right.append(pseudo.label.cpu() == labels)
-    return torch.cat(trust), torch.cat(right)
-
-
-def score_trust(trust: PerClip, right: Bool[Tensor, "batch"]) -> TrustScores:
-    """Mean trust in right and in wrong pseudo-labels, of at least one."""
-    return TrustScores(
-        pseudo_labels_right=right.double().mean().item(),
-        trust_of_right=trust[right].mean().item() if right.any() else None,
-        trust_of_wrong=trust[~right].mean().item() if not right.all() else None,
-    )
 
 
 def clustered_interval(

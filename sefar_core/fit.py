@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +33,7 @@ from sefar_core.data.transforms import SHARES, Augmentation, Pixels
 from sefar_core.data.validation import read_held_out
 from sefar_core.loop import Loop
 from sefar_core.model import SefarModel
-from sefar_core.runs.folder import close_run, open_run, writing
+from sefar_core.runs.folder import add_to_run, open_run, writing
 from sefar_core.runs.interruption import Interruption
 from sefar_core.runs.lock import locked
 from sefar_core.runs.progress import Clocked
@@ -94,6 +95,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
         on_main(accelerator, occupy)
         loop = Loop(student, config, schedule, accelerator, run_dir)
         loop.resume()
+        on_main(accelerator, partial(add_to_run, run_dir, {"first_step": loop.step}))
         read = open_reader(loop, clips, video_root)
         bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
         with Interruption() as wish, loader_deaths_explained(wish), bar as progress:
@@ -123,13 +125,9 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(config.deterministic)
-    precision = config.mixed_precision
-    if precision == "auto":
-        on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
-        precision = "bf16" if on_gpu else "no"
     # The main process alone judges networks on validation clips, which may take a while.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
+    accelerator = Accelerator(mixed_precision=choose_precision(config), kwargs_handlers=[patience])
     refuse_separate_runs(accelerator)
     if config.batch_size % (config.micro_batch_size * accelerator.num_processes):
         raise ValueError(
@@ -138,6 +136,14 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
             f"{config.micro_batch_size * accelerator.num_processes}"
         )
     return accelerator
+
+
+def choose_precision(config: TrainConfig) -> Literal["no", "bf16"]:
+    """The number format of matrix products: by default bf16 on a GPU, fp32 elsewhere."""
+    if config.mixed_precision != "auto":
+        return config.mixed_precision
+    on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    return "bf16" if on_gpu else "no"
 
 
 def refuse_other_data(config: TrainConfig, clips: TrainClips) -> None:
@@ -192,7 +198,7 @@ def finish(loop: Loop, began_s: float) -> None:
     for name, network in encoders.items():
         with writing(loop.run_dir / name, sum(t.nbytes for t in network.state_dict().values())):
             save_encoder(network, loop.config.model, loop.run_dir / name)
-    close_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
+    add_to_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
 
 
 def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:

@@ -57,6 +57,10 @@ class SplitConfig:
             raise ValueError(f"rate must be in (0, 1], got {self.rate}")
         if not 0 <= self.val_rate < 1:
             raise ValueError(f"val_rate must be in [0, 1), got {self.val_rate}")
+        if self.val_from == "pool" and self.val_rate == 0:
+            raise ValueError(
+                "val_from = pool has no effect without validation clips; give val_rate too"
+            )
         if not 0 <= self.test_rate < 1:
             raise ValueError(f"test_rate must be in [0, 1), got {self.test_rate}")
         if self.min_per_class < 1:

@@ -79,6 +79,7 @@ def write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path, len(text), draft):
         draft.write_text(text, encoding="utf-8")
+        sync(draft)  # else a cut of the power may leave the name without the text
         os.replace(draft, path)
 
 
@@ -135,7 +136,7 @@ def open_run(
         free: dotted names of settings that may differ when a run is gone on with.
 
     Raises:
-        ValueError: the folder holds a run of other settings.
+        ValueError: the folder holds a run of other settings, or its run.json is damaged.
     """
     asked = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
     if (run_dir / "config.json").exists():
@@ -147,19 +148,30 @@ def open_run(
     now, earlier = surroundings(), sessions(run_dir)
     if earlier and earlier[-1]["commit"] != now["commit"]:
         print(
-            f"note: {run_dir} was begun by the code of {earlier[-1]['commit']} and goes on by that "
-            f"of {now['commit']}"
+            f"note: the last session of {run_dir} was of the code {earlier[-1]['commit']}, this "
+            f"one is of {now['commit']}"
         )
     write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
-    """What run.json says of each session so far, the oldest first; none if nothing ran."""
+    """What run.json says of each session so far, the oldest first; none if nothing ran.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = run_dir / "run.json"
     if not path.exists():
         return []
-    last = json.loads(path.read_text())
-    return [*last.pop("earlier_sessions", []), last]
+    try:
+        last = json.loads(path.read_text())
+        earlier = last.pop("earlier_sessions", [])
+        return [{"commit": session["commit"], **session} for session in (*earlier, last)]
+    except (ValueError, AttributeError, TypeError, KeyError) as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause!r}); delete it: the run goes on, only the record of its "
+            f"earlier sessions is lost"
+        ) from cause
 
 
 def remove_drafts(run_dir: Path) -> None:
@@ -180,10 +192,10 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def close_run(run_dir: Path, outcome: dict[str, Any]) -> None:
-    """Add to run.json how the run ended."""
+def add_to_run(run_dir: Path, facts: dict[str, Any]) -> None:
+    """Add to what run.json says of this session."""
     path = run_dir / "run.json"
-    write_json(path, json.loads(path.read_text()) | outcome)
+    write_json(path, json.loads(path.read_text()) | facts)
 
 
 def package_version(name: str) -> str:

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
-from sefar_core.runs.folder import close_run, forget_metrics_after, open_run
+from sefar_core.runs.folder import add_to_run, forget_metrics_after, open_run
 from sefar_core.runs.interruption import Interruption
 from sefar_core.runs.lock import locked
 from sefar_mllm.adapters import (
@@ -121,7 +121,7 @@ def finetune(
                 "num_processes": str(PartialState().num_processes),
             }
             open_run(run_dir, config, seed=config.seed, data=learned, free=FREE)
-            close_run(run_dir, facts(model, cache, train, dev, files=files))
+            add_to_run(run_dir, facts(model, cache, train, dev, files=files))
             forget_metrics_after(run_dir, steps_done(planned))
         PartialState().wait_for_everyone()
         wish = until_the_end.enter_context(Interruption())
@@ -131,7 +131,7 @@ def finetune(
         writes = PartialState().is_main_process
         save_trained(model, tokenizer, run_dir / "model", writes=writes)
         if writes and dev:
-            close_run(run_dir, {"best_dev": best_epoch(run_dir)})
+            add_to_run(run_dir, {"best_dev": best_epoch(run_dir)})
         PartialState().wait_for_everyone()
     return run_dir / "model"
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.arms import ARMS, look_of, settings_of
-from benchmarks.evidence import Table, code, interval, show, warm_ups
+from benchmarks.evidence import Run, code, main, warm_ups
+from benchmarks.evidence_table import Table, interval, show
 
 
 def test_every_arm_differs_from_sefar_and_from_every_other():
@@ -87,3 +88,13 @@ def test_results_of_different_code_are_not_put_into_one_table(tmp_path):
     (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match="2 versions of the code"):
         show(Table(results=tmp_path / "results.jsonl"))
+
+
+def test_what_cannot_be_done_is_said_in_one_line(tmp_path):
+    (tmp_path / "results.jsonl").write_text('{"arm": "sefar", "seed": 0, "code": "old"}\n')
+    with pytest.raises(SystemExit, match="error: .*2 versions of the code .*--results"):
+        main(Run(results=tmp_path / "results.jsonl"))
+    with pytest.raises(SystemExit, match="no arm is named nope; there are sefar, "):
+        main(Run(arms=("sefar", "nope")))
+    with pytest.raises(SystemExit, match="no arm is named none"):
+        main(Table(baseline="none"))

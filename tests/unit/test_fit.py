@@ -1,11 +1,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from qa_data.manifest import Clip
 from sefar_core.config import TrainConfig
 from sefar_core.data.feeds import TrainClips
-from sefar_core.fit import plan, refuse_other_data
+from sefar_core.fit import choose_precision, plan, refuse_other_data
 from sefar_core.presets import preset
 
 
@@ -38,3 +39,21 @@ def test_the_released_schedule_has_the_published_number_of_steps():
     assert plan(preset("released"), 1316).num_steps == 30 * 20
     assert plan(preset("released"), 101).num_steps == 30
     assert plan(replace(preset("paper"), steps=100), 1316).num_steps == 100
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "kept_off", "wish", "chosen"),
+    [
+        (True, "", "auto", "bf16"),
+        (True, "true", "auto", "no"),
+        (False, "", "auto", "no"),
+        (True, "", "no", "no"),
+        (False, "", "bf16", "bf16"),
+    ],
+)
+def test_products_are_of_bf16_on_a_gpu_unless_settings_say_otherwise(
+    on_gpu, kept_off, wish, chosen, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", kept_off or "false")
+    assert choose_precision(TrainConfig(mixed_precision=wish)) == chosen

@@ -1,6 +1,7 @@
 """The benchmark of the step on a GPU, tried on the CPU: what it counts, and what it lacks."""
 
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from benchmarks.gpu_step import (
     GpuStep,
     Variant,
     VariantName,
-    file_name,
     gflop_a_labeled_clip,
     measure,
     told,
     whole_step,
 )
+from benchmarks.timing import name_of
+from sefar_core.presets import preset
+from sefar_core.runs import folder
 
 ROOT = Path(__file__).parents[2]
 DRY_RUN = GpuStep(networks=("toy",), labeled=(2,), device="cpu", turns=1)
@@ -157,9 +160,28 @@ def test_what_was_measured_before_a_stop_is_in_the_file(tmp_path, monkeypatch, c
 
 
 def test_parts_are_files_of_their_own():
-    assert file_name(GpuStep()) == file_name(GpuStep(turns=3)) == "gpu-step"
+    assert name_of("gpu-step", GpuStep(out=Path("results"))) == "gpu-step"
     part = GpuStep(networks=("vit_b",), labeled=(8, 32), variants=("ours, bf16", "public, TF32"))
-    assert file_name(part) == "gpu-step-vit_b-8-32-ours-bf16-public-TF32"
+    assert name_of("gpu-step", part) == "gpu-step-vit_b-8-32-ours-bf16-public-TF32"
+    assert name_of("gpu-step", DRY_RUN) == "gpu-step-toy-2-device-cpu-turns-1"
+
+
+def test_a_result_that_is_written_anew_keeps_the_commit_it_began_with(tmp_path, monkeypatch):
+    commits = itertools.chain(["clean"], itertools.repeat("dirty by the first line"))
+    monkeypatch.setattr(folder, "commit", lambda: next(commits))
+    gpu_step.main(GpuStep(**vars(DRY_RUN) | {"variants": (), "out": tmp_path}))
+    (written,) = tmp_path.glob("*.json")
+    assert json.loads(written.read_text())["commit"] == "clean"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_student_is_compiled_and_recomputes_as_its_variant_says(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **how: asked.append(how))
+    student, teacher = gpu_step.build_networks(preset("demo").model, VARIANTS[name], "cpu")
+    assert asked == [{"dynamic": False}] * name.endswith("compiled")
+    assert student.backbone.recompute == name.endswith("recompute")
+    assert teacher.dropout_passes == 10
 
 
 def test_variants_are_chosen_by_name_and_others_refused():

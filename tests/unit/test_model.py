@@ -94,26 +94,27 @@ def test_stochastic_depth_drops_rows_whole_and_keeps_the_mean():
     assert drop_path(residual, 0.25, training=False) is residual
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_attention_is_the_same_fused_and_spelled_out(monkeypatch, fused):
-    network = model()
-    expected = network(clips())
-    monkeypatch.setattr(block, "is_fused", lambda *_, **__: fused)
-    torch.testing.assert_close(network(clips()), expected)
+def test_attention_is_the_same_fused_and_spelled_out(monkeypatch):
+    network, logits = model(), []
+    for fused in (True, False):
+        monkeypatch.setattr(block, "is_fused", lambda *_, fused=fused, **__: fused)
+        logits.append(network(clips()))
+    torch.testing.assert_close(*logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_few_keys_of_a_place_never_meet_the_limits_of_cudas_kernels(dtype):
     for frames in (2, 4, 8):
-        assert not block.is_fused("cuda", dtype, num_keys=frames)
+        assert not block.is_fused("cuda", dtype, num_rows=100, num_keys=frames)
     for tokens in (17, 50, 197):
-        assert block.is_fused("cuda", dtype, num_keys=tokens)
+        assert block.is_fused("cuda", dtype, num_rows=65_535, num_keys=tokens)
+    assert not block.is_fused("cuda", dtype, num_rows=65_536, num_keys=32)
 
 
 def test_every_call_over_time_is_among_few_keys(monkeypatch):
     asked = []
 
-    def is_fused(device, dtype, *, num_keys):
+    def is_fused(device, dtype, *, num_rows, num_keys):
         asked.append(num_keys)
         return True
 

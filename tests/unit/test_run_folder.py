@@ -11,8 +11,8 @@ import pytest
 from sefar_core.runs import folder
 from sefar_core.runs.folder import (
     WriteError,
+    add_to_run,
     append_metrics,
-    close_run,
     forget_metrics_after,
     open_run,
     run_of,
@@ -36,7 +36,7 @@ class Settings:
 
 def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
     open_run(tmp_path / "run", Settings(), seed=7, data={"manifest_sha256": "abc"})
-    close_run(tmp_path / "run", {"steps": 12})
+    add_to_run(tmp_path / "run", {"steps": 12})
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config == {
         "optim": {"workers": 4, "lr": 0.1},
@@ -48,17 +48,30 @@ def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
 
 
 def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
-    for session, of_code in enumerate(["aaa", "aaa", "bbb"]):
+    for session, of_code in enumerate(["aaa", "bbb", "bbb", "ccc"]):
         monkeypatch.setattr(folder, "commit", lambda of_code=of_code: of_code)
         open_run(tmp_path, Settings(), seed=7)
         told = capsys.readouterr().out
-        assert ("begun by the code of aaa and goes on by that of bbb" in told) == (session == 2)
-        close_run(tmp_path, {"steps": session})
+        assert told.count("note: ") == (session in (1, 3))
+        assert ("code bbb, this one is of ccc" in told) == (session == 3)
+        add_to_run(tmp_path, {"steps": session})
     assert [(one["commit"], one["steps"]) for one in sessions(tmp_path)] == [
-        ("aaa", 0), ("aaa", 1), ("bbb", 2)
+        ("aaa", 0), ("bbb", 1), ("bbb", 2), ("ccc", 3)
     ]  # fmt: skip
     told = json.loads((tmp_path / "run.json").read_text())
-    assert told["steps"] == 2 and len(told["earlier_sessions"]) == 2
+    assert told["steps"] == 3 and len(told["earlier_sessions"]) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", '{"seed": 0}', '{"commit": 1, "earlier_sessions": 5}']
+)
+def test_a_damaged_record_of_sessions_is_named_with_its_mend(tmp_path, text):
+    open_run(tmp_path, Settings(), seed=7)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json is damaged .*delete it: the run goes on"):
+        open_run(tmp_path, Settings(), seed=7)
+    (tmp_path / "run.json").unlink()
+    open_run(tmp_path, Settings(), seed=7)
 
 
 def test_encoders_of_a_run_lead_to_it_and_a_run_to_itself():

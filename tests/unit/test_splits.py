@@ -96,7 +96,7 @@ def kept_at(rates, **config):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("draw", ["stratified", "unstratified"])
 @pytest.mark.parametrize(
-    ("val_from", "val_rate"), [("pool", 0.1), ("pool", 0.0), ("labeled", 0.0), ("labeled", 0.1)]
+    ("val_from", "val_rate"), [("pool", 0.1), ("labeled", 0.0), ("labeled", 0.1)]
 )
 def test_what_a_smaller_rate_spends_a_larger_one_spends_too(seed, draw, val_from, val_rate):
     labeled, both = kept_at(
@@ -272,6 +272,7 @@ def test_pools_without_clips_or_labels_are_refused():
         {"rate": 1.1},
         {"val_rate": 1.0},
         {"val_rate": -0.1},
+        {"val_from": "pool"},
         {"min_per_class": 0},
         {"test_rate": 1.0},
     ],

@@ -90,7 +90,7 @@ def test_the_result_is_written_after_every_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stall, "timed_run", stopped_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         stall.main(replace(SETTINGS, stores=("none", "jpeg"), out=tmp_path))
-    (written,) = tmp_path.glob("*-stall-demo.json")
+    (written,) = tmp_path.glob("*-stall-demo-steps-5-workers-0.json")
     assert json.loads(written.read_text())["figures"] == {
         "demo, none": {"seconds": 0.5, "clips_per_s": 64.0, "stall": 0.25}
     }
