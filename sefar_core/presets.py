@@ -56,7 +56,8 @@ def recommended(config: TrainConfig) -> TrainConfig:
     """SeFAR with what measured best on validation clips: elements of frames that follow closely.
 
     On the synthetic gymnasts, five seeds: top-1 on validation clips 69 against 57, in each seed at
-    least 6 points more; nothing else that was tried raised it by more than 2. docs/results.md.
+    least 6 points more; nothing else that was tried raised it by more than 2. They raise labels
+    alone as much, though. docs/results.md.
     """
     return local_window(config)
 
