@@ -165,8 +165,10 @@ def sessions(run_dir: Path) -> list[dict[str, Any]]:
         return []
     try:
         last = json.loads(path.read_text())
-        earlier = last.pop("earlier_sessions", [])
-        return [{"commit": session["commit"], **session} for session in (*earlier, last)]
+        found = [*last.pop("earlier_sessions", []), last]
+        for session in found:
+            session["commit"]  # every session has one
+        return found
     except (ValueError, AttributeError, TypeError, KeyError) as cause:
         raise ValueError(
             f"{path} is damaged ({cause!r}); delete it: the run goes on, only the record of its "

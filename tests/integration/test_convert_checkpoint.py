@@ -1,8 +1,6 @@
 """A public checkpoint becomes an encoder and comes back, by the script as a user runs it."""
 
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -10,24 +8,16 @@ import torch
 import sefar_core
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
-from tests.oracles.public_model import PublicModel
+from tests.oracles.public_model import save_toy
+from tests.scripts import run_script
 
-ROOT = Path(__file__).parents[2]
-
-
-def convert(*args: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts/convert_checkpoint.py", *args]
-    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+convert = partial(run_script, "convert_checkpoint.py")
 
 
 @pytest.fixture
 def toy(tmp_path):
-    torch.manual_seed(0)
-    model = PublicModel(width=64, depth=1, grid=2, classes=5)
-    cfg = "DATA: {MEAN: [0.4, 0.5, 0.6]}"
-    parts = {"epoch": 1, "model_state": model.state_dict(), "optimizer_state": {}, "cfg": cfg}
-    torch.save(parts, tmp_path / "public.pyth")
-    return model, tmp_path / "public.pyth"
+    path = tmp_path / "public.pyth"
+    return save_toy(path, classes=5), path
 
 
 def test_an_encoder_made_of_a_public_checkpoint_gives_its_logits(tmp_path, toy):

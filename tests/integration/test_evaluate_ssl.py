@@ -13,7 +13,7 @@ from qa_data.synthetic.settings import SyntheticSettings
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import LossConfig, ModelConfig, TeacherConfig, TrainConfig
 from sefar_core.runs.folder import append_metrics, open_run
-from tests.oracles.public_model import PublicModel
+from tests.oracles.public_model import save_toy
 from tests.scripts import run_script
 
 CLASSES = ("(FX) salto forward tucked", "(FX) salto backward tucked")
@@ -75,11 +75,7 @@ PLAIN = {"scores.json", *(f"{r}_{part}" for r in ROLES for part in ("probs.npy",
 
 
 def test_encoders_of_the_public_code_are_scored_and_what_is_left_out_is_said(world):
-    torch.manual_seed(0)
-    model = PublicModel(width=64, depth=1, grid=2, classes=2)
-    cfg = "DATA: {MEAN: [0.4, 0.5, 0.6]}"
-    parts = {"epoch": 1, "model_state": model.state_dict(), "optimizer_state": {}, "cfg": cfg}
-    torch.save(parts, world / "public.pyth")
+    save_toy(world / "public.pyth", classes=2)
     run_dir = world / "released"
     made = run_script(
         "convert_checkpoint.py", "from-public", world / "public.pyth", run_dir / "student"

@@ -7,6 +7,7 @@ of KyleHuang9/SeFAR at d0435a9 (multi_granular_vit).
 
 import math
 from itertools import combinations
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -141,3 +142,13 @@ def after_block(layer: nn.Module, x: Tensor, frames: int, places: int) -> Tensor
         added[rows[1:]] = looked[1:]
     x = x + added
     return x + affine(layer.mlp.fc2, gelu(affine(layer.mlp.fc1, normed(layer.norm2, x, 1e-6))))
+
+
+def save_toy(path: Path, *, classes: int) -> PublicModel:
+    """Write a checkpoint of a small network with colors of its own, as the public code does."""
+    torch.manual_seed(0)
+    model = PublicModel(width=64, depth=1, grid=2, classes=classes)
+    cfg = "DATA: {MEAN: [0.4, 0.5, 0.6]}"
+    parts = {"epoch": 1, "model_state": model.state_dict(), "optimizer_state": {}, "cfg": cfg}
+    torch.save(parts, path)
+    return model
