@@ -58,11 +58,12 @@ def settings_of(arm: str, seed: int) -> TrainConfig:
             config = replace(config, **{group[0]: part})
         else:
             config = replace(config, **{setting: value})
+    labels_alone = config.warmup_epochs == config.epochs
     return replace(
         config,
         seed=seed,
         epochs=epochs,
-        warmup_epochs=epochs if "supervised" in words else WARMUP_EPOCHS,
+        warmup_epochs=epochs if labels_alone else WARMUP_EPOCHS,
         save_every_epochs=WARMUP_EPOCHS,
         mixed_precision="bf16",
     )

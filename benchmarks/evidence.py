@@ -84,7 +84,6 @@ def make_clips(work: Path, seed: int) -> None:
             [clip for clip in clips if clip.split != "val"], manifest.with_name(TRAINING)
         )
         write_manifest(clips, manifest)
-    return manifest
 
 
 def run(settings: Run) -> None:

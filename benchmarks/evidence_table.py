@@ -24,8 +24,8 @@ class OtherCode(ValueError):
 class Table:
     """Print the table of the results file."""
 
-    arms: tuple[str, ...] = tuple(ARMS)
-    """Which."""
+    arms: tuple[str, ...] = ()
+    """Which; by default all that the file holds."""
     baseline: str = "sefar"
     """The arm that is subtracted from each, seed by seed."""
     results: Path = RESULTS
@@ -58,7 +58,7 @@ def show(settings: Table) -> None:
     minus = f"minus `{settings.baseline}`"
     print(f"| arm | seeds | test top-1 | {minus} | direction | teacher, top-1 | val top-1 |")
     print("|---|---|---|---|---|---|---|")
-    for arm in settings.arms:
+    for arm in settings.arms or [arm for arm, seeds in by_arm.items() if seeds]:
         seeds = by_arm[arm]
         if not seeds:
             print(f"| `{arm}` | 0 | not measured | | | | |")

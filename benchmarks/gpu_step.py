@@ -28,9 +28,8 @@ import tyro
 
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS
 from benchmarks.ssl_step import NUM_CLASSES, random_batch
-from benchmarks.timing import name_of, write
+from benchmarks.timing import Row, name_of, report_as_it_comes
 from sefar_core.config import ModelConfig
-from sefar_core.runs.folder import surroundings
 
 if TYPE_CHECKING:  # brings torch, which the command line does without
     from sefar_core.model import SefarModel
@@ -190,10 +189,6 @@ def build_networks(
     return student, teacher
 
 
-Row = tuple[str, dict[str, object]]
-"""A line of the tables, and its figures by name."""
-
-
 def rows(settings: GpuStep) -> Iterator[Row]:
     """All that is told, line by line, as it becomes known."""
     import torch
@@ -255,15 +250,7 @@ def told(network: str, labeled: int, figures: Figures) -> str:
 
 
 def main(settings: GpuStep) -> None:
-    name, facts = name_of("gpu-step", settings), surroundings()
-    lines: list[str] = []
-    found: dict[str, object] = {}
-    for line, figures in rows(settings):
-        print(line, flush=True)
-        lines.append(line)
-        found |= figures
-        if settings.out is not None:
-            write(name, lines, found, settings.out, facts)
+    report_as_it_comes(name_of("gpu-step", settings), rows(settings), settings.out)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ batches: of its whole time, as waiting comes in bursts. The result is written af
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from benchmarks.timing import name_of, write
+from benchmarks.timing import Row, name_of, report_as_it_comes
 from sefar_core.presets import preset
-from sefar_core.runs.folder import surroundings
 
 NUM_CLASSES = 4
 
@@ -96,34 +97,33 @@ def over(steps: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
+def rows(settings: Stall) -> Iterator[Row]:
+    """The table: a line for each preset and store."""
+    yield (
+        f"{settings.workers} loader processes, {settings.steps} steps of {settings.clips} clips\n",
+        {},
+    )
+    yield "| preset | frames from | s a step | clips/s | stall |", {}
+    yield "|---|---|---|---|---|", {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_set(root, settings.clips)
+        for word, store in product(settings.presets, settings.stores):
+            found = timed_run(word, store, settings, root)
+            yield (
+                f"| {word} | {'videos' if store == 'none' else store + ' store'} | "
+                f"{found['seconds']:.3f} | {found['clips_per_s']:.0f} | {found['stall']:.1%} |",
+                {f"{word}, {store}": found},
+            )
+
+
 def main(settings: Stall) -> None:
     import torch
 
     if not torch.cuda.is_available() and set(settings.presets) != {"demo"}:
         print("stall: not measured, this machine has no CUDA device; --presets demo is a dry run")
         return
-    lines = [
-        f"{settings.workers} loader processes, {settings.steps} steps of {settings.clips} clips\n",
-        "| preset | frames from | s a step | clips/s | stall |",
-        "|---|---|---|---|---|",
-    ]
-    print("\n".join(lines))
-    name, facts = name_of("stall", settings), surroundings()
-    figures: dict[str, dict] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_set(root, settings.clips)
-        for word in settings.presets:
-            for store in settings.stores:
-                found = timed_run(word, store, settings, root)
-                figures[f"{word}, {store}"] = found
-                lines.append(
-                    f"| {word} | {'videos' if store == 'none' else store + ' store'} | "
-                    f"{found['seconds']:.3f} | {found['clips_per_s']:.0f} | {found['stall']:.1%} |"
-                )
-                print(lines[-1], flush=True)
-                if settings.out is not None:
-                    write(name, lines, figures, settings.out, facts)
+    report_as_it_comes(name_of("stall", settings), rows(settings), settings.out)
 
 
 if __name__ == "__main__":

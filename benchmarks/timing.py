@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import date
 from pathlib import Path
@@ -17,6 +17,9 @@ import psutil
 from tqdm import tqdm
 
 from sefar_core.runs.folder import surroundings, write_text
+
+Row = tuple[str, dict[str, object]]
+"""A line of a table, and its figures by name."""
 
 
 class Timing(NamedTuple):
@@ -80,25 +83,44 @@ def seconds(call: Callable[[], object], turns: int, device: str) -> float:
 def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -> None:
     """Print a table and, if a folder is given, write it there with its figures and surroundings."""
     print("\n".join(lines))
-    if out is not None:
-        path = write(name, lines, figures, out, surroundings())
+    path = dated(name, out)
+    if path is not None:
+        write(path, lines, figures, surroundings())
         print(f"written: {path}.md and .json")
 
 
-def write(
-    name: str, lines: Sequence[str], figures: object, out: Path, facts: Mapping[str, object]
-) -> Path:
-    """Write a table, its figures and surroundings to a folder; their dated path without suffix.
+def report_as_it_comes(name: str, rows: Iterable[Row], out: Path | None) -> None:
+    """Print a table line by line; a file of it is whole at any moment, so that a stopped run
+    leaves what it measured.
 
-    Each file is whole at any moment, so that a table can be written anew with every line.
+    Args:
+        name: of the result.
+        rows: lines and the figures in each, by name.
+        out: folder of the result, if it is to be kept.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    path, facts = dated(name, out), surroundings()
+    lines: list[str] = []
+    figures: dict[str, object] = {}
+    for line, more in rows:
+        print(line, flush=True)
+        lines.append(line)
+        figures |= more
+        if path is not None:
+            write(path, lines, figures, facts)
+
+
+def dated(name: str, out: Path | None) -> Path | None:
+    """Where a result of today goes, without suffix."""
+    return None if out is None else out / f"{date.today()}-{name}"
+
+
+def write(path: Path, lines: Sequence[str], figures: object, facts: Mapping[str, object]) -> None:
+    """Write a table, its figures and surroundings, each file all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     told = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in facts.items())
-    path = out / f"{date.today()}-{name}"
     write_text(path.with_suffix(".md"), "\n".join([*lines, "", told, ""]))
     record = {"figures": figures, **facts}
     write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    return path
 
 
 def name_of(stem: str, settings: Any) -> str:
@@ -110,5 +132,8 @@ def name_of(stem: str, settings: Any) -> str:
         value = getattr(settings, field.name)
         if value == field.default or field.name == "out":
             continue
-        words += map(str, value) if isinstance(value, tuple) else [field.name, str(value)]
+        if not isinstance(value, tuple):
+            words += [field.name, str(value)]
+        else:
+            words += map(str, value or (f"no-{field.name}",))
     return re.sub(r"\W+", "-", "-".join(words))

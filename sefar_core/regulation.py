@@ -70,7 +70,8 @@ def check(confidence: PerClip) -> None:
     """Refuse numbers that are no probabilities."""
     # Forces a device sync; reading the loss for metrics.jsonl forces one anyway.
     if ((confidence < 0) | (confidence > 1 + 1e-5)).any():
+        numbers = confidence[~confidence.isnan()]
         raise ValueError(
             f"confidence must be a probability in [0, 1], got values in "
-            f"[{confidence.min():.3g}, {confidence.max():.3g}]; were logits passed?"
+            f"[{numbers.min():.3g}, {numbers.max():.3g}]; were logits passed?"
         )

@@ -64,7 +64,9 @@ def test_the_table_pairs_arms_by_seed(tmp_path, capsys):
     rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
     assert "| 1 | 60.0 | -10.0 |" in rows["fixmatch"]
     assert "| 2 | 60.0 ± 127.1 | - |" in rows["sefar"]
-    assert "not measured" in rows["supervised"]
+    assert set(rows) == {"sefar", "fixmatch"}
+    show(Table(results=tmp_path / "results.jsonl", arms=("supervised",)))
+    assert "| `supervised` | 0 | not measured |" in capsys.readouterr().out
     table = Table(results=tmp_path / "results.jsonl", arms=("sefar",), baseline="fixmatch")
     show(table)
     head, _, row = capsys.readouterr().out.splitlines()

@@ -161,6 +161,7 @@ def test_what_was_measured_before_a_stop_is_in_the_file(tmp_path, monkeypatch, c
 
 def test_parts_are_files_of_their_own():
     assert name_of("gpu-step", GpuStep(out=Path("results"))) == "gpu-step"
+    assert name_of("gpu-step", GpuStep(variants=())) == "gpu-step-no-variants"
     part = GpuStep(networks=("vit_b",), labeled=(8, 32), variants=("ours, bf16", "public, TF32"))
     assert name_of("gpu-step", part) == "gpu-step-vit_b-8-32-ours-bf16-public-TF32"
     assert name_of("gpu-step", DRY_RUN) == "gpu-step-toy-2-device-cpu-turns-1"
