@@ -229,6 +229,28 @@ def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl
         write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The reports in metrics.jsonl, one a step.
+
+    Raises:
+        ValueError: there is none, or a line is damaged.
+    """
+    reports = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            report = json.loads(line)
+            report["step"]
+        except (ValueError, KeyError, TypeError) as cause:
+            raise ValueError(
+                f"{path}, line {number} is no report of a step ({cause!r}); copy the file again "
+                f"from where it was trained, or delete the line"
+            ) from cause
+        reports.append(report)
+    if not reports:
+        raise ValueError(f"{path} is empty: the run has taken no step; train before scoring")
+    return reports
+
+
 def append_metrics(run_dir: Path, metrics: dict[str, Any], *, name: str = "metrics.jsonl") -> None:
     """Add one line to metrics.jsonl, or to another file of lines."""
     line = json.dumps(metrics) + "\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sefar_core.recipe import choose_regulation
+from sefar_core.runs.folder import read_metrics
 from sefar_core.shapes import PerClip
 
 
@@ -57,28 +58,6 @@ def read_weighing(path: Path) -> tuple[Callable[[PerClip, PerClip], PerClip], in
             f"{path} holds no settings of a run ({cause!r}); copy it again from where it was "
             f"trained"
         ) from cause
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The reports in metrics.jsonl, one a step.
-
-    Raises:
-        ValueError: there is none, or a line is damaged.
-    """
-    reports = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            report = json.loads(line)
-            report["step"]
-        except (ValueError, KeyError, TypeError) as cause:
-            raise ValueError(
-                f"{path}, line {number} is no report of a step ({cause!r}); copy the file again "
-                f"from where it was trained, or delete the line"
-            ) from cause
-        reports.append(report)
-    if not reports:
-        raise ValueError(f"{path} is empty: the run has taken no step; train before scoring")
-    return reports
 
 
 def curves(

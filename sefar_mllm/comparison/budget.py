@@ -1,11 +1,11 @@
 """C8: what all matched rows share, checked before anything is trained."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sefar_core.runs.folder import read_metrics
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.tokens import UNMATCHED
 from sefar_mllm.comparison.weights import num_recognizers
@@ -97,5 +97,4 @@ def shared_steps(folders: Mapping[str, Path]) -> int:
 
 def last_step(metrics: Path) -> int:
     """The highest step that a training reported."""
-    lines = metrics.read_text(encoding="utf-8").splitlines()
-    return max(int(json.loads(line)["step"]) for line in lines)
+    return max(int(line["step"]) for line in read_metrics(metrics))

@@ -1,12 +1,12 @@
 """Pictures of a comparison: accuracies with intervals, classes, letters, learning curves."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sefar_core.plots import plt, save
+from sefar_core.runs.folder import read_metrics
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.plan import TRAININGS
 from sefar_mllm.comparison.table import FIRST, SetNumbers
@@ -85,7 +85,7 @@ def plot_learning(config: CompareConfig, questions: str, path: Path) -> None:
     for name in CURVES:
         metrics = config.out / "runs" / questions / name / f"seed-{config.seeds[0]}/metrics.jsonl"
         if metrics.is_file():
-            lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+            lines = read_metrics(metrics)
             losses = [line["loss"] for line in lines if "loss" in line]
             (drawn,) = axes.plot(np.linspace(0, 1, len(losses)), losses, label=name)
             dev = [line["dev_micro"] for line in lines if "dev_micro" in line]

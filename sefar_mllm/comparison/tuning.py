@@ -5,11 +5,11 @@ questions by source video and not learned meanwhile; the test questions are not 
 controls that learn something wrong take the choice of the row that they are a control of.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sefar_core.runs.folder import read_metrics
 from sefar_mllm.comparison.cells import Cell, printed_to, training_inputs
 from sefar_mllm.comparison.records import finish, finished
 from sefar_mllm.comparison.side_by_side import run_all
@@ -95,7 +95,7 @@ def try_factor(trial: Trial) -> float:
             finetune(cell.finetune, cell.questions.train, cell.tokens(), folder)
         finish(folder / TUNED, inputs)
         forget_checkpoints(folder)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(folder / "metrics.jsonl")
     last = [line for line in lines if "dev_micro" in line][-1]
     return float(last.get("dev_macro", last["dev_micro"]))
 

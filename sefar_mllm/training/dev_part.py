@@ -5,7 +5,6 @@ dev part is scored at the end of each epoch and nothing is chosen by it: the tes
 untouched by whatever a reader of the curve decides.
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
+from sefar_core.runs.folder import read_metrics
 from sefar_core.runs.ranks import joined
 from sefar_mllm.data import LessonError
 from sefar_mllm.evaluation.evaluate import text_scored
@@ -116,5 +116,5 @@ def accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 def best_epoch(run_dir: Path) -> dict[str, Any]:
     """The line of metrics.jsonl with the best dev score; the first of equals. A report alone."""
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    lines = read_metrics(run_dir / "metrics.jsonl")
     return max((line for line in lines if "dev_micro" in line), key=itemgetter("dev_micro"))
