@@ -9,15 +9,13 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 from av.video.frame import VideoFrame
 
-from sefar_core.data import timeline
 from sefar_core.data.decoding import MEND as ANY_MEND
-from sefar_core.data.decoding import opened
-from sefar_core.data.frame_folder import open_folder
+from sefar_core.data.decoding import VideoReadError, verified
+from sefar_core.data.frame_folder import FrameFolder
 from sefar_core.data.timeline import Timeline
-from sefar_core.data.video import VideoInfo, VideoReadError, info_of, probe
+from sefar_core.data.video import Frames, VideoInfo, info_of, on_frames, probe
 
 MEND = "Fetch or cut the file again."
 
@@ -27,11 +25,11 @@ WHOLE: Span = (None, None)
 
 # Words of a VideoReadError, in the order in which they are looked for.
 KINDS = {
+    "does not come out": "frames missing",
     "does not exist": "missing",
     "is empty": "empty",
     "no video stream": "no video stream",
     "cannot decode": "undecodable",
-    "does not decode": "undecodable",
     "no frame": "undecodable",
     "": "unreadable",
 }
@@ -74,24 +72,12 @@ def examined(
     found: dict[Span, Fault | None] = {}
     info: VideoInfo | None = None
     for joint, members in _joined(set(spans)):
-        if joint == WHOLE and not path.is_dir():
-            info, fault = _whole(path, beat)
-        else:
-            fault = _fault(path, joint, beat)
+        told, fault = _fault(path, joint, beat)
+        info = told or info
         for span in members:
             settled = fault is None or span == joint
-            found[span] = fault if settled else _fault(path, span, beat)
+            found[span] = fault if settled else _fault(path, span, beat)[1]
     return info or probe(path), found
-
-
-def _whole(path: Path, beat: Callable[[], None]) -> tuple[VideoInfo, Fault | None]:
-    """Probe and decoding in one pass."""
-    with opened(path) as (container, stream):
-        shown = timeline.whole(container, stream)
-        first, fault = _decoded(path, shown, beat)
-        if first is None:
-            raise VideoReadError(fault.words if fault else f"no frame comes out of {path}")
-        return info_of(stream, shown, first), fault
 
 
 def _joined(spans: set[Span]) -> list[tuple[Span, list[Span]]]:
@@ -108,40 +94,46 @@ def _joined(spans: set[Span]) -> list[tuple[Span, list[Span]]]:
     return joined
 
 
-def _fault(path: Path, span: Span, beat: Callable[[], None]) -> Fault | None:
+def _fault(
+    path: Path, span: Span, beat: Callable[[], None]
+) -> tuple[VideoInfo | None, Fault | None]:
+    """What a whole file tells of itself, and what is wrong with a stretch."""
     start_s, end_s = span
-    try:
-        if path.is_dir():
-            folder = open_folder(path)
-            for _ in folder.stretch(start_s or 0.0, end_s).decode():
+
+    def decode(shown: Frames, start: float, end: float) -> tuple[VideoInfo | None, Fault | None]:
+        if isinstance(shown, FrameFolder):
+            for _ in shown.decode():
                 beat()
-            return None
-        with opened(path) as (container, stream):
-            shown = timeline.stretch(container, stream, start_s or 0.0, end_s)
-            return _decoded(path, shown, beat)[1]
+            return None, None
+        first, fault = _decoded(path, shown, beat)
+        return (info_of(shown, first) if first and span == WHOLE else None), fault
+
+    try:
+        return on_frames(path, start_s, None if end_s == inf else end_s, decode, beat)
     except VideoReadError as error:
-        return named(path, error)
+        return None, named(path, error)
 
 
 def _decoded(
     path: Path, shown: Timeline, beat: Callable[[], None]
 ) -> tuple[VideoFrame | None, Fault | None]:
-    """The first frame, and where the decoder stops, or else which frames it lacks or patches."""
-    first, decoded, patched = None, 0, []
-    try:
-        for frame in shown.decode():
-            first = first or frame
-            if frame.is_corrupt:
-                patched.append(decoded)
-            decoded += 1
-            beat()
-    except av.FFmpegError as cause:
-        words = f"{path} does not decode at {_place(shown, decoded)}: {cause}. {MEND}"
-        return first, Fault("undecodable", words)
-    if decoded != len(shown.times_s):
-        listed = len(shown.times_s)
-        words = f"{path} lists {listed} frames, but {decoded} come out of the decoder. {MEND}"
-        return first, Fault("frames missing", words)
+    """The first frame, and which frames the decoder patches, or where the picture changes its size.
+
+    Raises:
+        Misnamed: others come out than the packets announced.
+        VideoReadError: the decoder stops.
+    """
+    first: VideoFrame | None = None
+    patched: list[int] = []
+    for number, frame in enumerate(verified(path, shown)):
+        first = first or frame
+        size, other = (first.width, first.height), (frame.width, frame.height)
+        if size != other:
+            words = f"{path} changes from {size[0]} x {size[1]} to {other[0]} x {other[1]} pixels"
+            return first, Fault("changing size", f"{words} at {_place(shown, number)}. {MEND}")
+        if frame.is_corrupt:
+            patched.append(number)
+        beat()
     if patched:
         count, place = len(patched), _place(shown, patched[0])
         words = f"{path} is damaged: the decoder patches {count} frames, first {place}. {MEND}"

@@ -1,33 +1,51 @@
-"""An open video file and the pictures of its frames by number, upright, RGB.
+"""An open video file and its pictures: decoded in order, compared with what its packets announced,
+upright, RGB.
 
-Decoding in order and counting what comes out is the only way that gives the right frame for every
-file that plays: seeking by frame number goes wrong without a word on clips cut without re-encoding
-and on open groups of pictures. Where a file allows it, packets that no wanted frame needs are left
-out (shortcut.py); the frames are the same.
+Seeking by frame number goes wrong without a word on clips cut without re-encoding and on open
+groups of pictures. Here a picture is known by the timestamp that the decoder gives with it, or by
+its place in a full decode. Where a file allows it, packets that no wanted picture needs are left
+out (shortcut.py); the pictures are the same.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.video.frame import VideoFrame
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
+from sefar_core.data import timeline
 from sefar_core.data.shortcut import stamped_frames
 from sefar_core.data.timeline import Timeline
 
+DISPLAY_MATRIX = "DISPLAYMATRIX"
 MEND = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
+STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
+"""Of covers and thumbnails, which files carry as video streams of their own."""
 
 
 class VideoReadError(Exception):
     """A video that cannot give the frames asked of it. The message names file, cause and mend."""
+
+
+class Misnamed(Exception):
+    """The decoder gives other pictures than the packets announced."""
+
+
+class Patched(Misnamed):
+    """Decoding from a keyframe in the middle stops, or shows a picture that it patched."""
 
 
 @contextmanager
@@ -42,11 +60,12 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise VideoReadError(f"{path} is empty (0 bytes). {MEND}")
     try:
-        # A title in another encoding than UTF-8 is no reason to refuse the pictures.
-        with av.open(str(path), metadata_errors="replace") as container:
+        # By `file:` a colon in a name is part of the name. A title in another encoding than UTF-8
+        # is no reason to refuse the pictures.
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoReadError(f"{path} has no video stream. {MEND}")
-            stream = container.streams.video[0]
+            stream = film_stream(container)
             if stream.codec_context is None:
                 raise VideoReadError(f"{path} has a video stream that no decoder reads. {MEND}")
             # A second thread costs a fifth more CPU time a clip; more loader processes do not.
@@ -56,55 +75,160 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise VideoReadError(f"cannot read {path} as a video: {cause}. {MEND}") from cause
 
 
-def counted(path: Path, shown: Timeline) -> Iterator[VideoFrame]:
-    """The shown frames in order.
+def film_stream(container: InputContainer) -> VideoStream:
+    """The video stream that players show: the first one marked as default, or else the largest.
+
+    Covers and thumbnails come last.
+    """
+
+    def rank(stream: VideoStream) -> tuple[bool, bool, bool, int]:
+        context = stream.codec_context
+        if context is None:
+            return True, True, True, 0
+        cover = Disposition.attached_pic in stream.disposition
+        default = Disposition.default in stream.disposition
+        area = 0 if default else context.width * context.height
+        return cover, context.name in STILL_CODECS, not default, -area
+
+    return min(container.streams.video, key=rank)
+
+
+def verified(path: Path, shown: Timeline) -> Iterator[VideoFrame]:
+    """The pictures shown, in order, for as long as they are those that the packets announced.
 
     Raises:
-        VideoReadError: the decoder refuses a frame, which is named by its number.
+        Misnamed: others come out, or fewer.
+        VideoReadError: the decoder refuses a picture, which is named by its number.
     """
-    decoded = 0
+    if shown.packets:
+        yield from _compared(path, shown, timeline.decoded(shown.packets, shown.stream))
+        return
+    with opened(path) as (container, stream):
+        packets = timeline.packets_of(container, stream)
+        yield from _compared(path, shown, timeline.decoded(packets, stream))
+
+
+def _compared(path: Path, shown: Timeline, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    number, listed = 0, len(shown.times_s)
     try:
-        for frame in shown.decode():
+        for frame in frames:
+            if shown.jumped and shown.stamps is not None:
+                if frame.pts is not None and frame.pts < shown.stamps[0]:
+                    continue  # shown before the keyframe: not of this stretch
+                _refuse_unclean(frame, shown, first=number == 0)
+            if number == listed or (shown.stamps is not None and frame.pts != shown.stamps[number]):
+                raise Misnamed(f"{path}: picture {number} is not the one announced")
             yield frame
-            decoded += 1
+            number += 1
     except av.FFmpegError as cause:
+        if shown.jumped:
+            raise Patched(f"{path} cannot be decoded from a keyframe on: {cause}") from cause
+        raise _stopped(path, cause, number, shown) from cause
+    if number < listed:
+        raise Misnamed(f"{path}: {number} pictures come out, {listed} are announced")
+
+
+def _refuse_unclean(frame: VideoFrame, shown: Timeline, *, first: bool) -> None:
+    """Raise Misnamed where decoding that began in the middle does not show what it should.
+
+    What a damaged picture is patched with depends on what came before; and a first picture that
+    others have to complete is no place to begin.
+    """
+    if frame.is_corrupt:
+        raise Patched(f"the picture at {frame.pts} is damaged")
+    inner = frame.key_frame and frame.pict_type == PictureType.I
+    if first and not inner and not shown.marks[0].is_discard:
+        raise Misnamed(f"decoding does not begin cleanly at the keyframe before {frame.pts}")
+
+
+def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
+    """The pictures that come out of a full decode, and when each is shown.
+
+    Args:
+        path: the file.
+        beat: called for every picture.
+
+    Raises:
+        VideoReadError: the decoder refuses a picture, or pictures are lost.
+    """
+    with opened(path) as (container, stream):
+        announced = timeline.whole(container, stream, keep=False)
+    marks: list[timeline.Mark] = []
+    stamps: list[int | None] = []
+    with opened(path) as (container, stream):
+        try:
+            for packet in timeline.packets_of(container, stream):
+                marks.append(timeline.mark_of(packet))
+                for frame in packet.decode():
+                    stamps.append(frame.pts)
+                    beat()
+            stamps += [frame.pts for frame in stream.decode(None)]
+        except av.FFmpegError as cause:
+            raise _stopped(path, cause, len(stamps), announced) from cause
+        found = timeline.settled(timeline.outline(marks, container, stream), stamps)
+    if found is None:
         raise VideoReadError(
-            f"cannot decode {path}: {cause}; {decoded} of {len(shown.times_s)} frames were read "
-            f"before that. {MEND}"
-        ) from cause
+            f"{path} lists {len(announced.times_s)} frames, but frame {len(stamps)} does not come out of the "
+            f"decoder: data is missing. {MEND}"
+        )
+    return found
+
+
+def _stopped(path: Path, cause: av.FFmpegError, number: int, shown: Timeline) -> VideoReadError:
+    listed = len(shown.times_s)
+    at_s = shown.times_s[min(number, listed - 1)]
+    return VideoReadError(
+        f"cannot decode {path}: {cause}; {number} of {listed} frames were read before that, at "
+        f"{at_s:.3f} s. {MEND}"
+    )
 
 
 def pictures(
-    path: Path, shown: Timeline, numbers: np.ndarray, short_side: int | None
+    path: Path, shown: Timeline, numbers: np.ndarray, short_side: int | None, *, to_end: bool
 ) -> UInt8[Tensor, "frame height width 3"]:
-    """The frames with these numbers, in any order, repeats allowed.
+    """The pictures with these numbers, in any order, repeats allowed.
+
+    Args:
+        path: the file.
+        shown: its pictures.
+        numbers: 0-based, within `shown`.
+        short_side: larger pictures are scaled down to it.
+        to_end: decode behind the last picture wanted too, to count them all.
 
     Raises:
-        VideoReadError: fewer frames come out than the packets promise, or of different sizes.
+        Misnamed: others come out of the decoder than the packets announced.
+        VideoReadError: the decoder refuses a picture, or they are of different sizes.
     """
     wanted, places = np.unique(numbers, return_inverse=True)
-    kept = _by_stamp(shown, wanted, short_side) or _by_count(path, shown, wanted, short_side)
-    if len({picture.shape for picture in kept}) > 1:
+    kept = _by_stamp(shown, wanted, short_side)
+    kept = kept or _by_number(path, shown, wanted, short_side, to_end)
+    if len({size for size, _ in kept}) > 1:
         raise VideoReadError(f"{path} changes its picture size between frames. {MEND}")
-    return torch.from_numpy(np.stack([kept[place] for place in places]))
+    return torch.from_numpy(np.stack([kept[place][1] for place in places]))
 
 
-def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> list[np.ndarray]:
-    """The wanted frames, told by their timestamps; none if that does not give every one in order,
-    in which case `_by_count` has the last word.
+Sized = tuple[tuple[int, int], np.ndarray]
+"""Width and height of a stored picture, and the picture."""
+
+
+def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> list[Sized]:
+    """The wanted pictures, told by their timestamps; none if that does not give every one in
+    order, in which case `_by_number` has the last word.
     """
-    stream = shown.packets[0].stream
-    if shown.stamps is None or stream.codec_context.name != "h264":
+    stream = shown.stream
+    if shown.stamps is None or not shown.packets or stream.codec_context.name != "h264":
         return []
+    if stream.codec_context.has_b_frames and shown.keeps_order:
+        return []  # times of decoding may stand in place of those of display
     stamps = shown.stamps[wanted].tolist()
     convert = converter(short_side)
-    kept: list[np.ndarray] = []
+    kept: list[Sized] = []
     try:
         for frame in stamped_frames(shown.packets, stamps, stream):
             done = len(kept) == len(stamps)
             if frame.is_corrupt or done or frame.pts != stamps[len(kept)]:
                 return []
-            kept.append(convert(frame))
+            kept.append(((frame.width, frame.height), convert(frame)))
     except av.FFmpegError:
         return []
     finally:
@@ -113,31 +237,66 @@ def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> li
     return kept if len(kept) == len(stamps) else []
 
 
-def _by_count(
-    path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None
-) -> list[np.ndarray]:
-    """The wanted frames, counted out in order; nothing behind the last is decoded."""
+def _by_number(
+    path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None, to_end: bool
+) -> list[Sized]:
+    """The wanted pictures, in order; without need nothing behind the last is decoded."""
     convert = converter(short_side)
-    kept: list[np.ndarray] = []
-    for number, frame in enumerate(counted(path, shown)):
-        if number == wanted[len(kept)]:
-            kept.append(convert(frame))
-            if len(kept) == len(wanted):
-                return kept
-    raise VideoReadError(
-        f"{path} lists {len(shown.times_s)} frames, but frame {wanted[len(kept)]} does not "
-        f"come out of the decoder: data is missing. {MEND}"
+    kept: list[Sized] = []
+    for number, frame in enumerate(verified(path, shown)):
+        if len(kept) < len(wanted) and number == wanted[len(kept)]:
+            kept.append(((frame.width, frame.height), convert(frame)))
+        if len(kept) == len(wanted) and not to_end:
+            break
+    return kept
+
+
+def orientation_of(frame: VideoFrame) -> tuple[int, bool]:
+    """How often the stored picture is turned by 90 degrees, counterclockwise, to stand upright,
+    and whether its columns are then reversed, as cameras that face their user ask.
+    """
+    try:
+        data: Any = frame.side_data.get(DISPLAY_MATRIX)
+    except ValueError:  # PyAV does not know every kind of data that FFmpeg puts beside a picture
+        data = _without_unknown_side_data(frame).side_data.get(DISPLAY_MATRIX)
+    if data is None:
+        return 0, False
+    (a, b, _), (c, d, _), _ = np.frombuffer(data, np.int32).reshape(3, 3).tolist()
+    mirrored = a * d - b * c < 0
+    turns = round(np.degrees(np.arctan2(-b, -a if mirrored else a)) / 90) % 4
+    return turns, mirrored
+
+
+def _without_unknown_side_data(frame: VideoFrame) -> VideoFrame:
+    """The same picture without the kinds of data that PyAV has no name for."""
+    graph = Graph()
+    last = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 25),
     )
+    for kind in range(len(SideData), len(SideData) + 16):
+        deleting = graph.add("sidedata", f"mode=delete:type={kind}")
+        last.link_to(deleting)
+        last = deleting
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    graph.push(frame)
+    found = graph.pull()
+    assert isinstance(found, VideoFrame)
+    return found
 
 
-def quarter_turns(frame: VideoFrame) -> int:
-    """How often the stored picture is turned by 90 degrees, counterclockwise, to stand upright."""
-    return round(frame.rotation / 90)
+def upright(picture: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    """A stored picture (row first) as `orientation_of` says that it is to be seen."""
+    turned = np.rot90(picture, turns)
+    return turned[:, ::-1] if mirrored else turned
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
     """Width and height of the picture once it stands upright."""
-    lying = quarter_turns(frame) % 2
+    lying = orientation_of(frame)[0] % 2
     return (frame.height, frame.width) if lying else (frame.width, frame.height)
 
 
@@ -154,6 +313,6 @@ def converter(short_side: int | None) -> Callable[[VideoFrame], np.ndarray]:
     def convert(frame: VideoFrame) -> np.ndarray:
         width, height = fitted_size(frame.width, frame.height, short_side)
         color = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return np.rot90(color.to_ndarray(), quarter_turns(frame))
+        return upright(color.to_ndarray(), *orientation_of(frame))
 
     return convert

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data.decoding import VideoReadError, converter, quarter_turns, upright_size
+from sefar_core.data.decoding import VideoReadError, converter, orientation_of, upright_size
 from sefar_core.data.picture_folder import NOMINAL_FPS, PICTURE_SUFFIXES, is_picture
 from sefar_core.data.timeline import ROUNDING_S
 from sefar_core.data.video_info import VideoInfo
@@ -143,7 +143,7 @@ def probe_folder(folder: FrameFolder) -> VideoInfo:
         VideoReadError: the first picture does not decode.
     """
     first = next(folder.decode())
-    turns = quarter_turns(first) % 4
+    turns, mirrored = orientation_of(first)
     width, height = upright_size(first)
     first_path = folder.path / folder.names[0]
     return VideoInfo(
@@ -155,7 +155,7 @@ def probe_folder(folder: FrameFolder) -> VideoInfo:
         height=height,
         rotation=turns * 90,
         codec=_format(first_path, _content(first_path)),
-        flags=("rotated",) if turns else (),
+        flags=("rotated",) * bool(turns) + ("mirrored",) * mirrored,
     )
 
 

@@ -130,9 +130,9 @@ def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
 def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
     # Lists round times of videos by up to a frame; pictures are counted.
     forgiven = (0.5 if path.is_dir() else 1) / info.fps
-    if clip.end_s is None or clip.end_s <= info.duration_s + forgiven:
+    if clip.end_s is None or clip.end_s <= info.end_s + forgiven:
         return None
-    words = f"{path} ends after {info.duration_s:.3f} s, but the clip is listed to {clip.end_s} s"
+    words = f"{path} ends after {info.end_s:.3f} s, but the clip is listed to {clip.end_s} s"
     return Fault("too short", words)
 
 

@@ -53,12 +53,15 @@ def frame_numbers(
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
     places = places_of(fractions)
-    start, end = start_s or 0.0, info.duration_s if end_s is None else end_s
+    whole = start_s is None and end_s is None
+    start = info.times_s[0] if whole else start_s or 0.0
+    end = info.end_s if end_s is None else end_s
     if end <= start:
         raise ValueError(f"{path}: a clip from {start} s to {end} s has no length")
     moments = start + places * (end - start)
-    refuse_beyond(path, info.times_s[-1], info.duration_s, float(moments.max()))
-    return (np.searchsorted(info.times_s, moments + ROUNDING_S, side="right") - 1).tolist()
+    refuse_beyond(path, info.times_s[-1], info.end_s, float(moments.max()))
+    numbers = np.searchsorted(info.times_s, moments + ROUNDING_S, side="right") - 1
+    return np.maximum(numbers, 0).tolist()
 
 
 def shrunk(

@@ -15,6 +15,8 @@ from av.video.stream import VideoStream
 
 IDR_SLICE = 5
 SLICES = range(1, 6)
+SUPPLEMENT = 6
+RECOVERY_POINT = 6
 START_CODE = b"\x00\x00\x01"
 
 
@@ -62,22 +64,51 @@ def _is_fresh_start(packet: Packet, stream: VideoStream) -> bool:
     """Whether decoding may begin here: the keyframe of an open group of pictures will not do."""
     if not packet.is_keyframe:
         return False
-    first = next((kind for kind in _unit_kinds(packet, stream) if kind in SLICES), None)
+    first = next((kind for kind, _ in _units(packet, stream) if kind in SLICES), None)
     return first == IDR_SLICE
 
 
-def _unit_kinds(packet: Packet, stream: VideoStream) -> Iterator[int]:
-    """Types of the units (ITU-T H.264, 7.3.1) that a packet consists of."""
+def is_whole_at_once(packet: Packet, stream: VideoStream) -> bool:
+    """Whether a keyframe of H.264, and all that is shown after it, needs nothing before it.
+
+    An IDR picture does not, nor does one whose supplement (ITU-T H.264, D.2.8) says that recovery
+    takes no further frames; periodic intra refresh takes many.
+    """
+    for kind, payload in _units(packet, stream):
+        if kind in SLICES:
+            return kind == IDR_SLICE
+        if kind == SUPPLEMENT and _recovers_at_once(payload):
+            return True
+    return False
+
+
+def _recovers_at_once(supplement: bytes) -> bool:
+    at = 0
+    while at + 2 < len(supplement):
+        kind, size = supplement[at], supplement[at + 1]
+        if kind == RECOVERY_POINT:
+            return bool(supplement[at + 2] & 0x80)  # 0 as an Exp-Golomb code is a single 1
+        if 255 in (kind, size):
+            return False
+        at += 2 + size
+    return False
+
+
+def _units(packet: Packet, stream: VideoStream) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of the units (ITU-T H.264, 7.3.1) that a packet consists of."""
     data = bytes(packet)
     extra = stream.codec_context.extradata or b""
     if extra[:1] == b"\x01":  # lengths, as in MP4 and Matroska
         length_size = (extra[4] & 3) + 1
         at = 0
         while at + length_size < len(data):
-            yield data[at + length_size] & 31
-            at += length_size + int.from_bytes(data[at : at + length_size], "big")
+            size = int.from_bytes(data[at : at + length_size], "big")
+            at += length_size
+            yield data[at] & 31, data[at + 1 : at + size]
+            at += size
         return
     at = data.find(START_CODE)  # start codes, as in a transport stream
     while at >= 0 and at + 3 < len(data):
-        yield data[at + 3] & 31
-        at = data.find(START_CODE, at + 3)
+        behind = data.find(START_CODE, at + 3)
+        yield data[at + 3] & 31, data[at + 4 : behind if behind >= 0 else len(data)]
+        at = behind

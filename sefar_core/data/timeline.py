@@ -1,11 +1,12 @@
-"""When each frame of a video is shown, read from its packets without decoding one.
+"""When each picture of a video is shown, told by its packets.
 
 A file's own count of frames cannot be trusted: a clip cut without re-encoding still counts the
-frames before the cut. Packets can: those not marked for discarding are the frames that are shown,
-and their timestamps, sorted, say when. Decoding in order and counting then names each frame.
+frames before the cut. Packets announce pictures: those not marked for discarding, nor hidden by
+their codec, are shown, and their timestamps, sorted, say when. What packets announce is compared
+with what the decoder gives whenever pictures are read (decoding.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,148 +18,219 @@ from av.video.stream import VideoStream
 
 ROUNDING_S = 1e-6
 """Forgiven when a moment meant to be k / fps falls just short of it."""
+MICROSECOND = 1e-6
+"""Unit of a container's start time."""
 
 
 class Mark(NamedTuple):
-    """What a packet says of its frame, without the frame: see `av.Packet`."""
+    """What a packet says of its picture, without the picture: see `av.Packet`."""
 
     pts: int | None
     dts: int | None
     duration: int | None
+    size: int
+    place: int | None
+    """Where its bytes begin in the file, if the container tells."""
     is_keyframe: bool
     is_discard: bool
     is_corrupt: bool
+    is_hidden: bool
+    """Its picture is never shown: others refer to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """The frames shown in a file or in a stretch of it.
+    """The pictures shown in a file, or in a stretch of it.
 
     Attributes:
         marks: of every packet, in decoding order, from a keyframe on.
         packets: the same, to be decoded; empty in an outline.
-        times_s: when each frame appears, ascending, seconds from the file's first shown frame.
+        stream: that they are of.
+        times_s: when each picture appears, ascending; seconds from the container's beginning, as
+            players count.
         end_s: when the last of them disappears.
-        stamps: the timestamp of each frame, ascending; none where they do not name each frame.
-        constant_rate: the frames follow one another evenly, at the rate that the file states.
+        stamps: the timestamp that the decoder gives with each picture, ascending; None where
+            packets do not tell it, so that pictures can only be counted.
+        constant_rate: the pictures follow one another evenly, at the rate that the file states.
+        jumped: decoding begins in the middle of the file.
     """
 
     marks: list[Mark]
     packets: list[Packet]
+    stream: VideoStream
     times_s: np.ndarray
     end_s: float
     stamps: np.ndarray | None
     constant_rate: bool
+    jumped: bool = False
 
     def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
-        """Number of the frame (0-based, within the timeline) shown at each moment."""
-        return np.searchsorted(self.times_s, moments_s + ROUNDING_S, side="right") - 1
+        """Number of the picture (0-based, within the timeline) shown at each moment.
 
-    def decode(self) -> Iterator[VideoFrame]:
-        """The shown frames in order, as the decoder counts them.
-
-        It leaves out what is marked for discarding and, by itself, frames shown before the first
-        keyframe, whose references are missing; `times_s` has neither.
+        Before the first appears it is the first.
         """
-        for packet in self.packets:
-            yield from packet.decode()
-        yield from self.packets[0].stream.decode(None)
+        numbers = np.searchsorted(self.times_s, moments_s + ROUNDING_S, side="right") - 1
+        return np.maximum(numbers, 0)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Timestamps follow the order of the packets."""
+        stamps = [mark.pts for mark in self.marks if mark.pts is not None]
+        return all(one < other for one, other in zip(stamps, stamps[1:], strict=False))
 
 
-def whole(container: InputContainer, stream: VideoStream) -> Timeline:
-    """Every frame of the file.
+def decoded(packets: Iterable[Packet], stream: VideoStream) -> Iterator[VideoFrame]:
+    """The pictures of packets, in the order in which the decoder gives them.
+
+    It leaves out, by itself, what is marked for discarding and pictures whose references are
+    missing.
+    """
+    for packet in packets:
+        yield from packet.decode()
+    yield from stream.decode(None)
+
+
+def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) -> Timeline:
+    """Every picture of the file.
+
+    Args:
+        container: the file.
+        stream: of the file.
+        keep: the packets too, to be decoded; hours of video take as much memory as their file.
 
     Raises:
         av.FFmpegError: the packets cannot be read.
-        EOFError: there is none.
+        EOFError: there is none, or nothing tells when pictures are shown.
     """
-    packets = list(packets_of(container, stream))
-    return _timeline([mark_of(packet) for packet in packets], packets, stream, origin=None)
+    packets, marks = [], []
+    for packet in packets_of(container, stream):
+        marks.append(mark_of(packet))
+        if keep:
+            packets.append(packet)
+    return replace(outline(marks, container, stream), packets=packets)
 
 
-def outline(marks: list[Mark], stream: VideoStream) -> Timeline:
+def outline(
+    marks: list[Mark], container: InputContainer, stream: VideoStream, *, first: int | None = None
+) -> Timeline:
     """As `whole`, but nothing is kept that could be decoded: hours of video take some megabytes.
 
     Args:
         marks: of all packets of the file.
+        container: the file.
         stream: that they are of.
+        first: timestamp of the first picture that came out of the decoder, if one was decoded.
 
     Raises:
-        EOFError: there is none.
+        EOFError: there is none, or nothing tells when pictures are shown.
     """
-    return _timeline(marks, [], stream, origin=None)
+    if not marks:
+        raise EOFError("it holds no frame")
+    named = _named(marks, container, stream)
+    if named is not None and first is not None:
+        # Pictures shown before the first keyframe come out where they can be decoded without it.
+        named = np.sort([m.pts for m in _shown(marks) if m.pts is not None and m.pts >= first])
+    stamps = _counted(marks, container, stream) if named is None else named
+    return _timeline(marks, stream, stamps, named, origin_of(container, stream, int(stamps[0])))
 
 
 def stretch(
     container: InputContainer, stream: VideoStream, start_s: float, end_s: float | None
-) -> Timeline:
-    """The frames from the last keyframe at or before `start_s` to `end_s` (None: the file's end).
+) -> Timeline | None:
+    """The pictures from the last keyframe at or before `start_s` to `end_s` (None: the file's end).
+
+    None if timestamps do not name the pictures there; decoding then begins at the beginning.
 
     Raises:
         av.FFmpegError: the packets cannot be read, or the format cannot seek.
         EOFError: there is none.
     """
-    first_packet, origin = _beginning(container, stream)
-    ticks_per_s = 1 / float(_time_base(stream))
+    found_first = beginning(container, stream)
+    if found_first is None:
+        return None
+    first, first_stamp = found_first
+    first_packet = _known(first.pts if first.dts is None else first.dts)
+    origin = origin_of(container, stream, first_stamp)
+    ticks_per_s = 1 / float(time_base_of(stream))
     target = origin + start_s * ticks_per_s
     stop = None if end_s is None else origin + end_s * ticks_per_s
     seek_to, step_back = target, ticks_per_s
     while True:
         container.seek(max(int(seek_to), first_packet), stream=stream)
         packets, goes_on = _until(packets_of(container, stream), stop)
-        if seek_to <= first_packet or (packets and _shown(packets[0]) <= target):
-            marks = [mark_of(packet) for packet in packets]
-            found = _timeline(marks, packets, stream, origin=origin)
-            # What comes later is shown later: until then there is no end.
-            return replace(found, end_s=max(found.end_s, end_s)) if goes_on and end_s else found
+        reached = packets and packets[0].pts is not None and packets[0].pts <= target
+        if seek_to <= first_packet or reached:
+            break
         # An index by decoding time, or none, can lead to a keyframe that is shown too late.
         seek_to -= step_back
         step_back *= 2
+    marks = [mark_of(packet) for packet in packets]
+    stamps = _named(marks, container, stream) if marks else None
+    if stamps is None:
+        return None
+    found = _timeline(marks, stream, stamps, stamps, origin, first_stamp=first_stamp)
+    # What comes later is shown later: until then there is no end.
+    last_s = max(found.end_s, end_s) if goes_on and end_s else found.end_s
+    return replace(found, packets=packets, end_s=last_s, jumped=marks[0] != first)
 
 
-def oddities(stream: VideoStream, shown: Timeline, *, rotated: bool) -> tuple[str, ...]:
-    """What readers that trust a file's header or index stumble over, by name.
+def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) -> int:
+    """The moment that players and annotators call 0, in ticks of the stream.
+
+    It is the beginning of the container: sound can begin before the first picture. A beginning
+    below 0 is sound that only prepares its decoder, and is not played.
+    """
+    if container.start_time is None or _tells_decoding_only(container):
+        return first_stamp
+    beginning = round(container.start_time * MICROSECOND / float(time_base_of(stream)))
+    return min(first_stamp, max(beginning, 0))
+
+
+def oddities(shown: Timeline) -> tuple[str, ...]:
+    """What readers that trust a file's header, index or timestamps stumble over, by name.
 
     - `truncated`: the header counts more frames than are stored;
     - `edit_list`: frames are stored that are not shown;
     - `open_gop`: a frame is shown before the keyframe that it is decoded after;
     - `corrupt`: the container marks packets as damaged;
     - `variable_rate`: frames do not follow one another evenly;
-    - `rotated`: the picture is stored lying or upside down.
+    - `hidden_frames`: packets hold frames that are never shown;
+    - `no_display_times`: timestamps do not say when each picture is shown, so that pictures are
+      counted in order;
+    - `times_jump_back`: as in files that were joined byte by byte; the parts follow one another;
+    - `late_start`: the picture begins later than the sound;
+    - `many_streams`: there is more than one video stream.
     """
+    marks, stream, container = shown.marks, shown.stream, shown.stream.container
+    listed = len(stream.index_entries) if "mov" in container.format.name else stream.frames
     tests = {
-        "truncated": stream.frames > len(shown.marks),
-        "edit_list": any(mark.is_discard for mark in shown.marks),
-        "open_gop": _has_open_gop(shown.marks),
-        "corrupt": any(mark.is_corrupt for mark in shown.marks),
+        "truncated": listed > len(marks),
+        "edit_list": stream.frames > listed or any(mark.is_discard for mark in marks),
+        "open_gop": _has_open_gop(marks),
+        "corrupt": any(mark.is_corrupt for mark in marks),
         "variable_rate": not shown.constant_rate,
-        "rotated": rotated,
+        "hidden_frames": any(mark.is_hidden for mark in marks),
+        "no_display_times": shown.stamps is None and not jumps_back(marks),
+        "times_jump_back": jumps_back(marks),
+        "late_start": shown.times_s[0] > 0,
+        "many_streams": len(container.streams.video) > 1,
     }
     return tuple(name for name, holds in tests.items() if holds)
 
 
 def mark_of(packet: Packet) -> Mark:
-    """What a packet says of its frame."""
+    """What a packet says of its picture."""
     return Mark(
         packet.pts,
         packet.dts,
         packet.duration,
+        packet.size,
+        packet.pos,
         packet.is_keyframe,
         packet.is_discard,
         packet.is_corrupt,
+        _is_hidden(packet),
     )
-
-
-def _has_open_gop(marks: list[Mark]) -> bool:
-    keyframe_pts = 0
-    for mark in marks:
-        if mark.pts is None:
-            return False
-        if mark.is_keyframe:
-            keyframe_pts = mark.pts
-        elif mark.pts < keyframe_pts:
-            return True
-    return False
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
@@ -168,6 +240,40 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
         started = started or packet.is_keyframe
         if started and packet.size:
             yield packet
+
+
+def _is_hidden(packet: Packet) -> bool:
+    """Whether a packet of VP8 holds a frame that is not shown (RFC 6386, 9.1: show_frame)."""
+    return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+
+
+def _shown(marks: Iterable[Mark]) -> list[Mark]:
+    return [mark for mark in marks if not mark.is_discard and not mark.is_hidden]
+
+
+def _has_open_gop(marks: Sequence[Mark]) -> bool:
+    keyframe_pts = 0
+    for mark in marks:
+        if mark.pts is None:
+            return False
+        if mark.is_keyframe:
+            keyframe_pts = mark.pts
+        elif mark.pts < keyframe_pts and not mark.is_hidden:
+            return True
+    return False
+
+
+def jumps_back(marks: Sequence[Mark]) -> bool:
+    """Whether decoding times run backward and display times with them, behind a keyframe's."""
+    keyframe_pts, before = None, None
+    for mark in marks:
+        if mark.pts is None or mark.dts is None:
+            continue
+        if before is not None and mark.dts < before and mark.pts < (keyframe_pts or 0):
+            return True
+        before = mark.dts
+        keyframe_pts = mark.pts if mark.is_keyframe else keyframe_pts
+    return False
 
 
 def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet], bool]:
@@ -182,68 +288,192 @@ def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet],
     return before, False
 
 
-def _beginning(container: InputContainer, stream: VideoStream) -> tuple[int, int]:
-    """When the first packet is decoded and when the first frame is shown, in ticks."""
-    first_packet: int | None = None
-    origin: int | None = None
-    for packet in packets_of(container, stream):
-        decoded = packet.dts if packet.dts is not None else _shown(packet)
-        first_packet = decoded if first_packet is None else first_packet
-        if origin is not None and decoded >= origin:
+def beginning(container: InputContainer, stream: VideoStream) -> tuple[Mark, int] | None:
+    """The first packet, and when the first picture is shown, in ticks; None if packets do not say
+    so.
+    """
+    first: Mark | None = None
+    first_stamp: int | None = None
+    for mark in map(mark_of, packets_of(container, stream)):
+        if mark.pts is None:
+            return None
+        first = first or mark
+        if first_stamp is not None and (mark.pts if mark.dts is None else mark.dts) >= first_stamp:
             break
-        if not packet.is_discard:
-            origin = _shown(packet) if origin is None else min(origin, _shown(packet))
-    if first_packet is None or origin is None:
-        raise EOFError("it holds no frame")
-    return first_packet, origin
+        leads = not first.is_discard and mark.pts < _known(first.pts)
+        if not (mark.is_discard or mark.is_hidden or leads):
+            first_stamp = mark.pts if first_stamp is None else min(first_stamp, mark.pts)
+    return None if first is None or first_stamp is None else (first, first_stamp)
 
 
-def _shown(packet: Packet | Mark) -> int:
-    """When a packet's frame is shown, in ticks; old AVI files only say when it is decoded."""
-    if packet.pts is not None:
-        return packet.pts
-    return packet.dts if packet.dts is not None else 0
-
-
-def _time_base(stream: VideoStream):
+def time_base_of(stream: VideoStream):
+    """Seconds a tick of the stream lasts."""
     if stream.time_base is None:
         raise EOFError("it has no time base")
     return stream.time_base
 
 
-def _timeline(
-    marks: list[Mark], packets: list[Packet], stream: VideoStream, *, origin: int | None
-) -> Timeline:
-    shown = [mark for mark in marks if not mark.is_discard]
+def _rate(stream: VideoStream) -> float:
+    return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def _tells_decoding_only(container: InputContainer) -> bool:
+    """Whether a container tells when packets are decoded, and when they are shown is guessed."""
+    return container.format.name == "avi"
+
+
+def _named(
+    marks: Sequence[Mark], container: InputContainer, stream: VideoStream
+) -> np.ndarray | None:
+    """The timestamp of each picture shown, ascending; None if packets do not tell it."""
+    if _tells_decoding_only(container) and stream.codec_context.has_b_frames:
+        return None
+    visible = [mark for mark in marks if not mark.is_hidden]
+    stamps = {mark.pts for mark in visible}
+    if None in stamps or len(stamps) < len(visible) or jumps_back(marks):
+        return None
+    if any(mark.dts is not None and _known(mark.pts) < mark.dts for mark in visible):
+        return None
+    # Without the keyframe before them the decoder drops what is shown earlier.
+    first = -np.inf if marks[0].is_discard else _known(marks[0].pts)
+    kept = [mark.pts for mark in _shown(marks) if _known(mark.pts) >= first]
+    return np.sort(np.array(kept, np.int64)) if kept else None
+
+
+def _known(stamp: int | None) -> int:
+    assert stamp is not None
+    return stamp
+
+
+def _counted(marks: Sequence[Mark], container: InputContainer, stream: VideoStream) -> np.ndarray:
+    """When pictures are shown that can only be counted, ascending, in ticks.
+
+    Timestamps where there are any: those of display if all packets have one, else those of
+    decoding, which follow one another at the same distances. Where they jump back, what follows
+    is moved behind what came before. Without any, pictures follow at the stream's rate.
+    """
+    shown = _shown(marks)
     if not shown:
         raise EOFError("it holds no frame")
-    tick = float(_time_base(stream))
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    stamps = np.sort([_shown(mark) for mark in shown])
-    stamps = stamps[stamps >= _shown(marks[0])]
-    times_s = (stamps - (stamps[0] if origin is None else origin)) * tick
-    count = np.round(times_s * rate)
-    # Some formats round times to a millisecond: what lies that near to k / rate is k / rate.
-    if rate and (np.diff(count) == 1).all() and (abs(count / rate - times_s) <= 1.01 * tick).all():
-        times_s, step_s, constant_rate = count / rate, 1 / rate, True
-    else:
-        last = max(shown, key=_shown)
-        step_s, constant_rate = (last.duration or 0) * tick or _usual_step(times_s), False
+    step = _step_ticks(shown, stream)
+    if all(mark.pts is None and mark.dts is None for mark in marks):
+        if not _rate(stream):
+            raise EOFError("its packets have no times, and it states no rate")
+        return np.round(np.arange(len(shown)) * step).astype(np.int64)
+    guessed = _tells_decoding_only(container)
+    by_display = not guessed and all(mark.pts is not None for mark in marks)
+    lead = 0
+    if not guessed and marks[0].pts is not None and marks[0].dts is not None:
+        lead = marks[0].pts - marks[0].dts
+    stamps: list[float] = []
+    offset, clock = 0.0, None
+    for mark in marks:
+        own = mark.pts if clock is None and mark.dts is None else mark.dts
+        now = (clock or 0) + step if own is None else own + offset
+        if clock is not None and now < clock:
+            offset += clock + step - now
+            now = clock + step
+        clock = now
+        if not mark.is_discard and not mark.is_hidden:
+            stamps.append(_known(mark.pts) + offset if by_display else now + lead)
+    return np.sort(np.round(stamps).astype(np.int64))
+
+
+def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | None:
+    """The timeline of the pictures that came out of the decoder; None if some are lost.
+
+    Args:
+        announced: of the whole file, by its packets.
+        stamps: of every picture, in the order in which they came out of a full decode.
+    """
+    if len(stamps) == len(announced.times_s):
+        return replace(announced, stamps=None)
+    known = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
+    back = jumps_back(announced.marks)
+    if len(known) < len(stamps) or len(known) == 0 or not (back or (np.diff(known) > 0).all()):
+        return None
+    tick = float(time_base_of(announced.stream))
+    step = _step_ticks(_shown(announced.marks), announced.stream)
+    if back:
+        known = _in_order(known, step)
+    elif _lost(announced.marks, known):
+        return None
+    times_s, step_s, even = even_times((known - known[0]) * tick, _rate(announced.stream), tick)
+    late_s = announced.times_s[0]
+    return replace(
+        announced,
+        times_s=times_s + late_s,
+        end_s=float(times_s[-1] + step_s + late_s),
+        stamps=None,
+        constant_rate=even,
+    )
+
+
+def _in_order(stamps: np.ndarray, step: float) -> np.ndarray:
+    """Timestamps of which those that jump back are moved behind what came before."""
+    moves = np.where(np.diff(stamps) <= 0, round(step) - np.diff(stamps), 0)
+    return stamps + np.concatenate([[0], np.cumsum(moves)])
+
+
+def _lost(marks: Sequence[Mark], stamps: np.ndarray) -> bool:
+    """Whether a picture that packets announce is missing among those that came out.
+
+    Frames that are never shown, and second fields, share the moment of a picture; a lost picture
+    leaves a gap.
+    """
+    usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
+    announced = np.array([mark.pts for mark in _shown(marks) if mark.pts is not None])
+    missing = np.setdiff1d(announced[announced > stamps[0]], stamps)
+    before = np.searchsorted(stamps, missing) - 1
+    ends = np.append(stamps[1:], stamps[-1] + usual)
+    return bool((ends[before] - stamps[before] > 1.5 * usual).any() or (missing >= ends[-1]).any())
+
+
+def _step_ticks(shown: Sequence[Mark], stream: VideoStream) -> float:
+    """The usual distance between pictures."""
+    if rate := _rate(stream):
+        return 1 / rate / float(time_base_of(stream))
+    return float(np.median([mark.duration or 1 for mark in shown]))
+
+
+def _timeline(
+    marks: list[Mark],
+    stream: VideoStream,
+    stamps: np.ndarray,
+    named: np.ndarray | None,
+    origin: int,
+    *,
+    first_stamp: int | None = None,
+) -> Timeline:
+    """The timeline of pictures shown at `stamps`, in ticks; `origin` is the moment 0."""
+    tick, rate = float(time_base_of(stream)), _rate(stream)
+    first = int(stamps[0]) if first_stamp is None else first_stamp
+    times_s, step_s, even = even_times((stamps - first) * tick, rate, tick)
+    if not even:
+        last = max(_shown(marks), key=lambda mark: mark.pts or 0)
+        step_s = (last.duration or 0) * tick or _usual_step(times_s)
+    late_s = (first - origin) * tick
     return Timeline(
         marks=marks,
-        packets=packets,
-        times_s=times_s,
-        end_s=float(times_s[-1] + step_s),
-        stamps=stamps if _name_each_frame(marks) else None,
-        constant_rate=constant_rate,
+        packets=[],
+        stream=stream,
+        times_s=times_s + late_s,
+        end_s=float(times_s[-1] + step_s + late_s),
+        stamps=named,
+        constant_rate=even,
     )
 
 
-def _name_each_frame(marks: list[Mark]) -> bool:
-    """Each packet has a timestamp of its own, not before its decoding."""
-    return len({mark.pts for mark in marks}) == len(marks) and all(
-        mark.pts is not None and (mark.dts is None or mark.dts <= mark.pts) for mark in marks
-    )
+def even_times(times_s: np.ndarray, rate: float, tick: float) -> tuple[np.ndarray, float, bool]:
+    """Times brought to multiples of 1 / rate, the distance between them, and whether they follow
+    one another evenly; if not, they stay as they are.
+
+    Some formats round times to a millisecond: what lies that near to k / rate is k / rate.
+    """
+    count = np.round(times_s * rate)
+    if rate and (np.diff(count) == 1).all() and (abs(count / rate - times_s) <= 1.01 * tick).all():
+        return count / rate, 1 / rate, True
+    return times_s, _usual_step(times_s), False
 
 
 def _usual_step(times_s: np.ndarray) -> float:

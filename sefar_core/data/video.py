@@ -6,9 +6,11 @@ keyframe before it; what it gives equals a full decode in order (decoding.py). O
 (frame_folder.py) only the pictures that are wanted are opened.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -21,13 +23,17 @@ from torch import Tensor
 from sefar_core.data import timeline
 from sefar_core.data.decoding import (
     MEND,
+    Misnamed,
+    Patched,
     VideoReadError,
     opened,
+    orientation_of,
     pictures,
-    quarter_turns,
+    settle,
     upright_size,
 )
 from sefar_core.data.frame_folder import FrameFolder, open_folder, probe_folder
+from sefar_core.data.jumps import jump, leads_right
 from sefar_core.data.timeline import ROUNDING_S, Timeline
 from sefar_core.data.video_info import VideoInfo
 
@@ -41,6 +47,9 @@ __all__ = [
     "read_clip",
     "read_fractions",
 ]
+
+Frames = Timeline | FrameFolder
+Result = TypeVar("Result")
 
 
 def probe(path: Path) -> VideoInfo:
@@ -60,7 +69,10 @@ def probe(path: Path) -> VideoInfo:
         first = first or first_picture(path, stream, None)
         if first is None:
             raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
-        return info_of(stream, timeline.outline(marks, stream), first)
+        shown = timeline.outline(marks, container, stream, first=first.pts)
+        if settled := record_of(path).settled:
+            shown = replace(settled, stream=stream)
+        return info_of(shown, first)
 
 
 def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
@@ -75,26 +87,32 @@ def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> Vid
         raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {MEND}") from cause
 
 
-def info_of(stream: VideoStream, shown: Timeline, first: VideoFrame) -> VideoInfo:
+def info_of(shown: Timeline, first: VideoFrame) -> VideoInfo:
     """What the packets of a file and its first picture tell.
 
     Args:
-        stream: of an open file.
-        shown: all of its frames.
+        shown: all frames of the file, which is open.
         first: the first of them, decoded.
     """
-    turns = quarter_turns(first) % 4
+    stream = shown.stream
+    duration_s = shown.end_s - float(shown.times_s[0])
+    turns, mirrored = orientation_of(first)
     width, height = upright_size(first)
+    shape = {
+        "rotated": turns != 0,
+        "mirrored": mirrored,
+        "pixels_not_square": (stream.sample_aspect_ratio or 1) != 1,
+    }
     return VideoInfo(
         num_frames=len(shown.times_s),
         times_s=tuple(shown.times_s.tolist()),
-        duration_s=shown.end_s,
-        fps=len(shown.times_s) / shown.end_s,
+        duration_s=duration_s,
+        fps=len(shown.times_s) / duration_s,
         width=width,
         height=height,
         rotation=turns * 90,
         codec=stream.codec_context.name,
-        flags=timeline.oddities(stream, shown, rotated=turns != 0),
+        flags=timeline.oddities(shown) + tuple(name for name, holds in shape.items() if holds),
     )
 
 
@@ -105,7 +123,8 @@ def frames_at(
 
     Args:
         path: the video.
-        moments_s: seconds from the first shown frame, in any order, repeats allowed.
+        moments_s: seconds from the file's beginning, in any order, repeats allowed. Before the
+            first frame appears it is the first.
         short_side: if given, larger frames are scaled so that their shorter side has this many
             pixels.
 
@@ -115,8 +134,11 @@ def frames_at(
     """
     moments = np.asarray(moments_s, dtype=np.float64)
     refuse_outside(moments, high=np.inf, name="moments_s")
-    with _shown(path) as (shown, _, _):
+
+    def use(shown: Frames, start: float, end: float) -> Tensor:
         return _read(path, shown, moments, short_side)
+
+    return on_frames(path, None, None, use)
 
 
 def read_fractions(
@@ -133,8 +155,9 @@ def read_fractions(
         path: the video, which is the clip unless `start_s` or `end_s` is given.
         fractions: in [0, 1), in any order, repeats allowed. 1 counts as the last moment: float32
             arithmetic rounds up to it once in some ten million draws.
-        start_s: where the clip begins, seconds from the file's first shown frame.
-        end_s: where it ends. Little more than what lies between is decoded.
+        start_s: where the clip begins, seconds from the file's beginning, as players count: where
+            its sound begins before its picture, 0 is the beginning of the sound.
+        end_s: where it ends. Where a file allows it, little more than what lies between is decoded.
         short_side: if given, larger frames are scaled so that their shorter side has this many
             pixels.
 
@@ -143,8 +166,11 @@ def read_fractions(
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
     places = places_of(fractions)
-    with _shown(path, start_s, end_s) as (shown, start, end):
+
+    def use(shown: Frames, start: float, end: float) -> Tensor:
         return _read(path, shown, start + places * (end - start), short_side)
+
+    return on_frames(path, start_s, end_s, use)
 
 
 def places_of(fractions: Sequence[float]) -> np.ndarray:
@@ -172,12 +198,15 @@ def read_clip(
     Raises:
         VideoReadError: the file is unreadable, or fewer frames come out of it than it holds.
     """
-    with _shown(path, start_s, end_s) as (shown, start, end):
+
+    def use(shown: Frames, start: float, end: float) -> tuple[Tensor, list[float]]:
         refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, end - ROUNDING_S)
         first = shown.shown_at(np.array([start]))[0]
         numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
         places = (shown.times_s[numbers] - start) / (end - start)
         return _pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
+
+    return on_frames(path, start_s, end_s, use)
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
@@ -186,45 +215,123 @@ def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None
     Raises:
         VideoReadError: the file is unreadable.
     """
-    with _shown(path, start_s, end_s) as (_, start, end):
-        return end - start
+    return on_frames(path, start_s, end_s, lambda shown, start, end: end - start)
 
 
-@contextmanager
-def _shown(
-    path: Path, start_s: float | None = None, end_s: float | None = None
-) -> Iterator[tuple[Timeline | FrameFolder, float, float]]:
-    """The frames of a clip, and where it starts and ends, seconds from the first shown frame."""
+@dataclass
+class Record:
+    """What reading a file showed of it, in this process.
+
+    Attributes:
+        counted: as many pictures come out of a full decode as its packets announce.
+        jumps_lead_right: decoding can begin at its keyframes; None as long as nobody asked.
+        settled: its pictures by a full decode, if packets announce others.
+    """
+
+    counted: bool = False
+    jumps_lead_right: bool | None = None
+    settled: Timeline | None = None
+
+
+def on_frames(
+    path: Path,
+    start_s: float | None,
+    end_s: float | None,
+    use: Callable[[Frames, float, float], Result],
+    beat: Callable[[], None] = lambda: None,
+) -> Result:
+    """What `use` makes of the frames of a clip, by the fastest way that shows the right ones.
+
+    From the keyframe before the clip; from the file's beginning; or by what a full decode gave.
+    Each way is left for the next where the decoder gives other pictures than the packets
+    announced (decoding.Misnamed), and is not tried again with the same file.
+
+    Args:
+        path: a file, or a folder of pictures.
+        start_s: where the clip begins.
+        end_s: where it ends; both are None for the whole file.
+        use: takes the frames, and where the clip starts and ends among them.
+        beat: called for every picture of a full decode.
+
+    Raises:
+        VideoReadError: the file is unreadable.
+        ValueError: a clip that ends before it starts.
+    """
     start = start_s or 0.0
     if end_s is not None and end_s <= start:
         raise ValueError(f"{path}: a clip from {start} s to {end_s} s has no length")
     whole = start_s is None and end_s is None
-    shown: Timeline | FrameFolder
     if path.is_dir():
-        shown = open_folder(path) if whole else open_folder(path).stretch(start, end_s)
-        yield shown, start, shown.end_s if end_s is None else end_s
-        return
+        folder = open_folder(path) if whole else open_folder(path).stretch(start, end_s)
+        return use(folder, start, folder.end_s if end_s is None else end_s)
+    record = record_of(path)
+    if not whole and record.settled is None and record.jumps_lead_right is not False:
+        try:
+            with opened(path) as file:
+                shown = jump(path, file, start, end_s)
+                if shown is not None and (not shown.jumped or _jumps_lead_right(path, record)):
+                    return use(shown, start, shown.end_s if end_s is None else end_s)
+        except Patched:
+            pass  # damage here says nothing of other places
+        except Misnamed:
+            record.jumps_lead_right = False
+    span = None if whole else (start, end_s)
+    if record.settled is None:
+        try:
+            return _in_order(path, span, record, use)
+        except Misnamed:
+            record.settled = settle(path, beat)
+    return _in_order(path, span, record, use)
+
+
+def _in_order(
+    path: Path,
+    span: tuple[float, float | None] | None,
+    record: Record,
+    use: Callable[[Frames, float, float], Result],
+) -> Result:
+    """As `on_frames`, decoded from the file's beginning; without a span, the whole file."""
     with opened(path) as (container, stream):
-        if whole:
-            shown = timeline.whole(container, stream)
-        else:
-            shown = timeline.stretch(container, stream, start, end_s)
-        yield shown, start, shown.end_s if end_s is None else end_s
+        shown = timeline.whole(container, stream, keep=span is None)
+        if record.settled is not None:
+            shown = replace(record.settled, packets=shown.packets, stream=stream)
+        start, end = span or (float(shown.times_s[0]), None)
+        return use(shown, start, shown.end_s if end is None else end)
 
 
-def _read(
-    path: Path, shown: Timeline | FrameFolder, moments: np.ndarray, short_side: int | None
-) -> Tensor:
+def record_of(path: Path) -> Record:
+    """The record of a file; another one once the file has changed."""
+    if not path.is_file():
+        return Record()
+    found = path.stat()
+    return _record(path.absolute(), found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _record(path: Path, size: int, changed_ns: int) -> Record:
+    return Record()
+
+
+def _jumps_lead_right(path: Path, record: Record) -> bool:
+    if record.jumps_lead_right is None:
+        record.jumps_lead_right = leads_right(path)
+    return record.jumps_lead_right
+
+
+def _read(path: Path, shown: Frames, moments: np.ndarray, short_side: int | None) -> Tensor:
     refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, float(moments.max()))
     return _pictures(path, shown, shown.shown_at(moments), short_side)
 
 
-def _pictures(
-    path: Path, shown: Timeline | FrameFolder, numbers: np.ndarray, short_side: int | None
-) -> Tensor:
+def _pictures(path: Path, shown: Frames, numbers: np.ndarray, short_side: int | None) -> Tensor:
     if isinstance(shown, FrameFolder):
         return shown.pictures(numbers, short_side)
-    return pictures(path, shown, numbers, short_side)
+    record = record_of(path)
+    # Pictures that are known by their count alone are counted to the end, once.
+    uncounted = shown.stamps is None and record.settled is None and not record.counted
+    found = pictures(path, shown, numbers, short_side, to_end=uncounted)
+    record.counted = record.counted or uncounted
+    return found
 
 
 def refuse_beyond(path: Path, last_s: float, end_s: float, moment_s: float) -> None:

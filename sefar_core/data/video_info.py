@@ -9,7 +9,7 @@ class VideoInfo:
 
     Attributes:
         num_frames: frames that are shown, which can be fewer than the file's header says.
-        times_s: when each appears, seconds from the first.
+        times_s: when each appears, seconds from the file's beginning, as players count.
         duration_s: from the first frame's appearance to the last one's end.
         fps: shown frames per second, on average.
         width: pixels, upright.
@@ -28,3 +28,8 @@ class VideoInfo:
     rotation: int
     codec: str
     flags: tuple[str, ...]
+
+    @property
+    def end_s(self) -> float:
+        """When the last frame disappears, seconds from the file's beginning."""
+        return self.times_s[0] + self.duration_s

@@ -92,9 +92,9 @@ def real(name: str, *expected: str, oddities: str = "") -> tuple[str, Case]:
 NO_VIDEO = ("no video stream",) * 3
 REAL = dict(
     [
-        real("mmaction2_demo_armwrestling.mp4", oddities="odd_rate"),
-        real("mmaction2_part_0.mp4", oddities="variable_rate"),
-        real("mmaction2_test.avi"),
+        real("mmaction2_demo_armwrestling.mp4", oddities="pixels_not_square odd_rate"),
+        real("mmaction2_part_0.mp4", oddities="variable_rate pixels_not_square"),
+        real("mmaction2_test.avi", oddities="no_display_times"),
         real("decord_flipping_a_pancake.mkv"),
         real("decord_rot_0.mov"),
         real("decord_rot_90.mov", oddities="rotated"),
@@ -103,10 +103,10 @@ REAL = dict(
         real("decord_unordered.mov", oddities="odd_rate small"),
         real("torchcodec_av1_video.mkv"),
         real("torchcodec_h265_video.mp4", oddities="open_gop odd_rate"),
-        real("torchcodec_nasa_13013.mp4"),
+        real("torchcodec_nasa_13013.mp4", oddities="many_streams"),
         real("damaged/cut_copy.mp4", oddities="edit_list"),
         real("damaged/hang_55.mp4", oddities="edit_list"),
-        real("damaged/odd.mp4", oddities="odd_side"),
+        real("damaged/odd.mp4", oddities="pixels_not_square odd_side"),
         real("damaged/one.mp4", oddities="one_frame"),
         real("damaged/opengop.mp4", oddities="open_gop"),
         real("damaged/ts.ts"),
