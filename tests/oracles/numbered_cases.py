@@ -97,7 +97,7 @@ def delayed(case: Case, delay_s: float) -> Case:
 
 def uneven(name: str, codec: str, options: Options, gaps: Sequence[int], **how: Any) -> Case:
     """Pictures with the given units of TICK_S between them."""
-    ticks = np.concatenate([[0], np.cumsum(gaps)]).tolist()
+    ticks = [0, *np.cumsum(gaps).tolist()]
     case = even(name, codec, options, numbers=range(len(ticks)), ticks=ticks, **how)
     return replace(case, times_s=tuple(float(tick * TICK_S) for tick in ticks), end_s=None)
 

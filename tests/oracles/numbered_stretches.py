@@ -89,11 +89,9 @@ def fractions_outcome(case: Case, path: Path, stretch: Stretch, read: Callable) 
 def outcome(expected: list[int], read: Callable, what: str) -> Outcome:
     """Whether the pictures that are read bear the expected numbers."""
     try:
-        pictures = read()
+        found = [read_number(picture) for picture in read().numpy()]
     except VideoReadError as refused:
         return Outcome("refused", f"{what}: {refused}")
-    try:
-        found = [read_number(picture) for picture in pictures.numpy()]
     except UnreadableNumber as cause:
         return Outcome("wrong", f"{what}: {cause}")
     if found == expected:

@@ -104,10 +104,10 @@ PLAIN = (
     even("gif.gif", "gif", {}, pix_fmt="rgb8"),
 )
 ONE_PICTURE = (
-    even("one.mp4", "libx264", H264, numbers=[7]),
-    even("one.mkv", "libx264", H264, numbers=[7]),
-    even("one.ts", "libx264", H264, numbers=[7]),
-    even("one.avi", "mpeg4", MPEG4, numbers=[7]),
+    uneven("one.mp4", "libx264", H264, []),
+    uneven("one.mkv", "libx264", H264, []),
+    uneven("one.ts", "libx264", H264, []),
+    uneven("one.avi", "mpeg4", MPEG4, []),
 )
 OPEN_GROUPS = (
     even("h264-open.mp4", "libx264", OPEN),
