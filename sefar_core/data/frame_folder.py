@@ -2,7 +2,7 @@
 
 The pictures count as frames of a video of `NOMINAL_FPS`, in the order of their numbers, of which
 the first may be any. A number that is left out would shift all later frames in time, so it is
-refused. An EXIF orientation that turns a picture is applied; one that mirrors it is not read.
+refused. Every EXIF orientation is applied, be it turned or mirrored.
 """
 
 import os

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from qa_data.manifest import Clip
 from sefar_core.data import decord_reader, torchcodec_reader
@@ -29,6 +30,7 @@ from sefar_core.data.video import (
     read_clip,
     read_fractions,
 )
+from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
 
 NUM_FRAMES = 30
@@ -145,6 +147,62 @@ def test_an_orientation_that_turns_a_picture_is_applied(tmp_path):
     assert abs(got - np.rot90(frame, -1)).mean() < 12
     info = probe(folder)
     assert (info.width, info.height, info.rotation, info.flags) == (48, 64, 270, ("rotated",))
+
+
+ORIENTATIONS = {
+    1: (0, ()),
+    2: (0, ("mirrored",)),
+    3: (180, ("rotated",)),
+    4: (180, ("rotated", "mirrored")),
+    5: (270, ("rotated", "mirrored")),
+    6: (270, ("rotated",)),
+    7: (90, ("rotated", "mirrored")),
+    8: (90, ("rotated",)),
+}
+"""By EXIF number: degrees counterclockwise before the columns are reversed, and flags."""
+
+
+FINE = {".jpg": {"quality": 95, "subsampling": 0}, ".png": {}}
+
+
+def write_oriented(path: Path, number: int, exif: int) -> np.ndarray:
+    """A numbered picture stored in an orientation; gives it back as Pillow shows it."""
+    tags = Image.Exif()
+    tags[0x0112] = exif
+    stored = np.ascontiguousarray(numbered.stored(numbered.numbered(number), exif))
+    Image.fromarray(stored).save(path, exif=tags, **FINE[path.suffix])
+    with Image.open(path) as picture:
+        return np.asarray(ImageOps.exif_transpose(picture)).astype(int)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("exif", ORIENTATIONS)
+def test_each_of_the_eight_orientations_is_applied(tmp_path, exif, suffix):
+    expected = write_oriented(tmp_path / f"7{suffix}", 37, exif)
+    frames, _ = read_clip(tmp_path)
+    assert numbered.read_number(frames[0].numpy()) == 37
+    assert abs(frames[0].numpy().astype(int) - expected).mean() < 2
+    info = probe(tmp_path)
+    assert (info.height, info.width) == expected.shape[:2]
+    assert (info.rotation, info.flags) == ORIENTATIONS[exif]
+    small = read_fractions(tmp_path, [0.0], short_side=32)[0].numpy()
+    assert small.shape[:2] == (expected.shape[0] // 2, expected.shape[1] // 2)
+    assert numbered.read_number(small) == 37
+
+
+def test_pictures_of_one_folder_may_be_stored_in_different_orientations(tmp_path):
+    for number, exif in enumerate(ORIENTATIONS):
+        write_oriented(tmp_path / f"{number}.jpg", number, exif)
+    found = [numbered.read_number(frame) for frame in read_clip(tmp_path)[0].numpy()]
+    assert found == list(range(len(ORIENTATIONS)))
+
+
+def test_a_mirrored_picture_is_sound_for_the_doctor_and_named(tmp_path):
+    write_oriented(tmp_path / "0.jpg", 1, 2)
+    clip = Clip(id="clip", path=tmp_path.name, split="unlabeled")
+    for quick in (False, True):
+        ((health,),) = check_clips([clip], tmp_path.parent, quick=quick, workers=0)
+        assert (health.faults, "mirrored" in health.oddities) == ((), True)
 
 
 def drop(folder: Path) -> None:
