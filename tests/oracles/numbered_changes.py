@@ -57,15 +57,25 @@ def earlier_by(count: int) -> Change:
     return change
 
 
-def edited(first: int, count: int) -> Callable[[bytes], bytes]:
-    """The one entry of an MP4's edit list made to show `count` pictures from `first` on."""
+def edited(*parts: tuple[int, int]) -> Callable[[bytes], bytes]:
+    """The entries of an MP4's edit list made to show, one after another, so many pictures (second
+    number of a part) from one on (first number). The file has to have as many entries.
+    """
 
     def patch(content: bytes) -> bytes:
-        at = content.index(b"elst") + 12
-        begins = int.from_bytes(content[at + 4 : at + 8], "big") + first * MP4_TICKS // RATE
-        length = 1000 * count // RATE
-        entry = length.to_bytes(4, "big") + begins.to_bytes(4, "big")
-        return content[:at] + entry + content[at + 8 :]
+        at = content.index(b"elst") + 8
+        count = int.from_bytes(content[at : at + 4], "big")
+        assert count == len(parts), f"{count} entries"
+        entries = at + 4
+        size = 12
+        last = entries + size * (count - 1)
+        origin = int.from_bytes(content[last + 4 : last + 8], "big")
+        made = b""
+        for first, number in parts:
+            begins = origin + first * MP4_TICKS // RATE
+            made += (1000 * number // RATE).to_bytes(4, "big") + begins.to_bytes(4, "big")
+            made += (1 << 16).to_bytes(4, "big")  # speed
+        return content[:entries] + made + content[entries + len(made) :]
 
     return patch
 

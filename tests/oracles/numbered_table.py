@@ -27,6 +27,7 @@ OPEN = REORDERED | {"x264-params": "open-gop=1"}
 REFRESH = H264 | {"x264-params": "intra-refresh=1:keyint=20"}
 MPEG4 = {"g": "12", "bf": "2", "qscale": "3"}
 CLOSED = MPEG4 | {"flags": "+cgop", "sc_threshold": "1000000000"}
+INTERLACED = MPEG4 | {"flags": "+ildct+ilme"}
 VP8 = {"g": "20", "deadline": "realtime", "cpu-used": "4"}
 VP9 = VP8 | {"cpu-used": "6", "b": "100k"}
 # Long enough for alternate references: pictures that are decoded ahead and never shown.
@@ -47,6 +48,9 @@ RADL = hevc("open-gop=0:bframes=3:radl=2")
 AAC_DELAY_S = Fraction(1024, SOUND_RATE)
 MP2_DELAY_S = Fraction(481, SOUND_RATE)
 """By how much the sound of an encoder begins before 0."""
+LIVE = {"live": "1"}
+"""A file of which no part is written again: neither a length nor an index."""
+NEGATIVE_OFFSETS = {"movflags": "negative_cts_offsets"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 WRAP_S = 2**33 // 90_000
 """After so many seconds the times of an MPEG stream begin at 0 again."""
@@ -63,6 +67,10 @@ PLAIN = (
     even("h264-b-no-pyramid.mp4", "libx264", REORDERED | {"x264-params": "b-pyramid=none"}),
     even("h264-b-fragments.mp4", "libx264", REORDERED, muxer=FRAGMENTS),
     even("h264-fragments.mov", "libx264", H264, muxer=FRAGMENTS),
+    even("h264-b-negative-offsets.mp4", "libx264", REORDERED, muxer=NEGATIVE_OFFSETS),
+    even("h264-b-live.mkv", "libx264", REORDERED, muxer=LIVE),
+    even("h264-b.m2ts", "libx264", REORDERED, format="mpegts", muxer={"mpegts_m2ts_mode": "1"}),
+    even("h264-b-interlaced.ts", "libx264", REORDERED | {"x264-params": "tff=1"}),
     even("h264-gop-1.mp4", "libx264", H264 | {"g": "1"}),
     even("h264-gop-250.mp4", "libx264", REORDERED | {"g": "250"}, numbers=range(100)),
     even("h264-gop-250.ts", "libx264", REORDERED | {"g": "250"}, numbers=range(100)),
@@ -77,6 +85,7 @@ PLAIN = (
     even("vp8.mkv", "libvpx", VP8),
     even("vp8.ivf", "libvpx", VP8),
     even("vp9.webm", "libvpx-vp9", VP9),
+    even("vp9-live.webm", "libvpx-vp9", VP9, muxer=LIVE),
     even("vp9.mp4", "libvpx-vp9", VP9),
     even("vp9-ahead.webm", "libvpx-vp9", VP9_AHEAD, numbers=range(60)),
     even("vp9-ahead.ivf", "libvpx-vp9", VP9_AHEAD, numbers=range(60)),
@@ -91,6 +100,9 @@ PLAIN = (
     even("mpeg2-b.mp4", "mpeg2video", MPEG4),
     even("mpeg2-b.mkv", "mpeg2video", MPEG4),
     even("mpeg2-b.ts", "mpeg2video", MPEG4),
+    even("mpeg2-b-interlaced.ts", "mpeg2video", INTERLACED),
+    even("mpeg2-b.mxf", "mpeg2video", MPEG4),
+    even("mpeg2-b.wtv", "mpeg2video", MPEG4),
     even("mpeg2-closed.ts", "mpeg2video", CLOSED),
     even("h264.avi", "libx264", H264),
     even("mjpeg.avi", "mjpeg", {}, pix_fmt="yuvj420p"),
@@ -134,6 +146,9 @@ PROGRAM_STREAMS = (
     even("mpeg1-b.mpg", "mpeg1video", MPEG4),
     even("mpeg2-b.mpg", "mpeg2video", MPEG4),
     even("mpeg2-closed.mpg", "mpeg2video", CLOSED),
+    even("mpeg2-b-interlaced.mpg", "mpeg2video", INTERLACED),
+    even("mpeg4-b.mpg", "mpeg4", MPEG4),
+    even("hevc-b.mpg", "libx265", HEVC),
     even("mpeg2-b.vob", "mpeg2video", MPEG4),
     even("mpeg2-large.mpg", "mpeg2video", MPEG4 | {"qscale": "1"}, size=(256, 192)),
     even("h264-b.mpg", "libx264", REORDERED),
@@ -222,7 +237,7 @@ EDITED = tuple(
     )
 ) + tuple(
     part_of(
-        patched(name, even("a.mp4", codec, options), changes.edited(first, count)),
+        patched(name, even("a.mp4", codec, options), changes.edited((first, count))),
         first,
         first + count,
     )
@@ -235,12 +250,38 @@ EDITED = tuple(
         ("hevc-radl-23-to-40.mp4", "libx265", RADL, 23, 17),
     )
 )
+TWO_EDITS = tuple(
+    patched(
+        name,
+        even("a.mp4", codec, options, begins=1),
+        changes.edited((0, 10), (24, 12)),
+        numbers=(*range(10), *range(24, 36)),
+        times_s=tuple(place / RATE for place in range(22)),
+        end_s=22 / RATE,
+    )
+    for name, codec, options in (
+        ("h264-two-edits.mp4", "libx264", H264),
+        ("h264-b-two-edits.mp4", "libx264", REORDERED),
+        ("hevc-b-two-edits.mp4", "libx265", HEVC),
+    )
+)
 JOINED = (
     in_pieces("h264-b-joined.ts", "libx264", REORDERED, 40, 40),
     in_pieces("h264-open-joined.ts", "libx264", OPEN, 30, 20, 30),
     in_pieces("hevc-b-joined.ts", "libx265", HEVC, 30, 30),
     in_pieces("mpeg2-joined.ts", "mpeg2video", MPEG4, 30, 30),
     in_pieces("mpeg2-joined.mpg", "mpeg2video", MPEG4, 30, 30),
+    # What the decoder holds back differs between the pieces.
+    joined(
+        "h264-then-b-joined.ts",
+        even("a.ts", "libx264", H264, numbers=range(30)),
+        even("b.ts", "libx264", REORDERED, numbers=range(30, 60)),
+    ),
+    joined(
+        "h264-b-then-none-joined.ts",
+        even("a.ts", "libx264", REORDERED, numbers=range(30)),
+        even("b.ts", "libx264", H264, numbers=range(30, 60)),
+    ),
     in_pieces("h264-joined.h264", "libx264", REORDERED, 30, 30, may_refuse=True),
 )
 CUT_IN = tuple(
@@ -301,6 +342,7 @@ CASES = (
     *UNEVEN,
     *OFFSETS,
     *EDITED,
+    *TWO_EDITS,
     *JOINED,
     *CUT_IN,
     *FILMS,
