@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def assert_right(found: Outcome, case: Case) -> None:
         pytest.fail(f"{found.verdict}: {found.words}", pytrace=False)
 
 
+@cache
 def reads(path: Path) -> bool:
     try:
         read_clip(path)
