@@ -167,8 +167,9 @@ def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
             raise _stopped(path, cause, len(stamps), announced) from cause
         found = timeline.settled(timeline.outline(marks, container, stream), stamps)
     if found is None:
+        listed = len(announced.times_s)
         raise VideoReadError(
-            f"{path} lists {len(announced.times_s)} frames, but frame {len(stamps)} does not come out of the "
+            f"{path} lists {listed} frames, but frame {len(stamps)} does not come out of the "
             f"decoder: data is missing. {MEND}"
         )
     return found

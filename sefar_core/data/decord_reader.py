@@ -1,7 +1,8 @@
 """Frames by decord, which is fast and hangs for ever on one real kind of file.
 
-It is asked only for files whose packets show none of the oddities that it stumbles over, and in a
-process of its own, which is killed when it takes too long (dmlc/decord#269, #363, #373).
+It is asked only for files whose packets show no oddity and whose first picture is the one that
+PyAV gives, and in a process of its own, which is killed when it takes too long (dmlc/decord#269,
+#363, #373).
 """
 
 import atexit
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sefar_core.data.numbering import MEND, frame_numbers, known, shrunk
-from sefar_core.data.video import VideoReadError
+from sefar_core.data.video import VideoInfo, VideoReadError
+from sefar_core.data.video import read_fractions as read_in_order
 
-MISREAD = ("truncated", "edit_list", "open_gop", "corrupt")
-"""Oddities of a file (timeline.oddities) that make decord give wrong frames or none."""
+CONTAINERS = ("mov", "matroska")
+"""Whose timestamps decord understands: of others it gives wrong frames without a word."""
+MOST_APART = 8.0
+"""Mean difference, of 255, between the first picture by decord and by PyAV; colors are rounded
+differently."""
 TIMEOUT_S = 20.0
 # As a file, and without its folder on the path: it needs nothing of this package.
 COMMAND = [sys.executable, "-P", str(Path(__file__).with_name("decord_worker.py"))]
@@ -54,13 +59,36 @@ def read_fractions(
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
     info = known(path)
-    odd = [flag for flag in info.flags if flag in MISREAD]
-    if odd or "av1" in info.codec or "dav1d" in info.codec:
-        why = f"it is marked {', '.join(odd)}" if odd else "it is AV1"
+    if why := doubts(info):
         raise VideoReadError(f"decord cannot be trusted with {path}: {why}. {MEND}")
     numbers = frame_numbers(path, info, fractions, start_s=start_s, end_s=end_s)
+    found = path.stat()
+    apart = _first_pictures_apart(path, found.st_size, found.st_mtime_ns, timeout_s)
+    if apart > MOST_APART:
+        raise VideoReadError(
+            f"decord cannot be trusted with {path}: its first picture differs from PyAV's by "
+            f"{apart:.0f} of 255. {MEND}"
+        )
     frames = _worker_of(os.getpid()).read(path, numbers, info.num_frames, timeout_s)
     return torch.from_numpy(shrunk(frames, short_side))
+
+
+def doubts(info: VideoInfo) -> str:
+    """Why decord is not asked for a file; empty if it is."""
+    if info.flags:
+        return f"it is marked {', '.join(info.flags)}"
+    if "av1" in info.codec or "dav1d" in info.codec:
+        return "it is AV1"
+    if not any(name in info.container for name in CONTAINERS):
+        return f"its container is {info.container}"
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def _first_pictures_apart(path: Path, size: int, changed_ns: int, timeout_s: float) -> float:
+    own = read_in_order(path, [0.0]).numpy().astype(np.int16)
+    other = _worker_of(os.getpid()).read(path, [0], known(path).num_frames, timeout_s)
+    return float(np.abs(own - other).mean()) if own.shape == other.shape else 255.0
 
 
 class Worker:

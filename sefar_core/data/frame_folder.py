@@ -155,6 +155,7 @@ def probe_folder(folder: FrameFolder) -> VideoInfo:
         height=height,
         rotation=turns * 90,
         codec=_format(first_path, _content(first_path)),
+        container="folder",
         flags=("rotated",) * bool(turns) + ("mirrored",) * mirrored,
     )
 

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from sefar_core.data import timeline
 from sefar_core.data.decoding import Misnamed, opened, verified
-from sefar_core.data.shortcut import is_whole_at_once
+from sefar_core.data.keyframes import begins_anew
 from sefar_core.data.timeline import Mark, Timeline
 
 STORED = ("mov", "matroska")
@@ -52,7 +52,7 @@ def jump(
         return shown
     stored = any(name in container.format.name for name in STORED)
     told_alike = stored or _as_in_order(path, shown.marks)
-    return shown if told_alike and _begins_anew(shown.packets[0], stream) else None
+    return shown if told_alike and begins_anew(shown.packets[0]) else None
 
 
 def leads_right(path: Path) -> bool:
@@ -94,7 +94,7 @@ def _second_group(
     packets = timeline.packets_of(container, stream)
     first = next(packets)
     for packet in chain([first], packets, [None]):
-        if at_ticks is None and packet is not first and packet and _begins_anew(packet, stream):
+        if at_ticks is None and packet is not first and packet and begins_anew(packet):
             at_ticks = packet.pts
         for frame in stream.decode(packet):
             if at_ticks is not None and frame.pts is not None and frame.pts >= at_ticks:
@@ -107,13 +107,6 @@ def _second_group(
 def _signed(frame: VideoFrame) -> tuple[int | None, str]:
     """The timestamp of a picture and a hash of its pixels."""
     return frame.pts, hashlib.sha1(frame.to_ndarray().tobytes()).hexdigest()
-
-
-def _begins_anew(packet: Packet, stream: VideoStream) -> bool:
-    """Whether a packet is a keyframe that needs nothing before it, as far as it tells."""
-    if not packet.is_keyframe:
-        return False
-    return stream.codec_context.name != "h264" or is_whole_at_once(packet, stream)
 
 
 def _as_in_order(path: Path, marks: list[Mark]) -> bool:

@@ -8,13 +8,16 @@ with what the decoder gives whenever pictures are read (decoding.py).
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from sefar_core.data.keyframes import begins_anew
 
 ROUNDING_S = 1e-6
 """Forgiven when a moment meant to be k / fps falls just short of it."""
@@ -36,6 +39,8 @@ class Mark(NamedTuple):
     is_corrupt: bool
     is_hidden: bool
     """Its picture is never shown: others refer to it."""
+    begins_anew: bool
+    """A keyframe that needs nothing before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +199,7 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
     - `open_gop`: a frame is shown before the keyframe that it is decoded after;
     - `corrupt`: the container marks packets as damaged;
     - `variable_rate`: frames do not follow one another evenly;
+    - `false_keyframes`: packets are marked as keyframes that need pictures before them;
     - `hidden_frames`: packets hold frames that are never shown;
     - `no_display_times`: timestamps do not say when each picture is shown, so that pictures are
       counted in order;
@@ -202,13 +208,13 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
     - `many_streams`: there is more than one video stream.
     """
     marks, stream, container = shown.marks, shown.stream, shown.stream.container
-    listed = len(stream.index_entries) if "mov" in container.format.name else stream.frames
     tests = {
-        "truncated": listed > len(marks),
-        "edit_list": stream.frames > listed or any(mark.is_discard for mark in marks),
+        "truncated": _is_cut_off(container, stream, len(marks)),
+        "edit_list": _is_edited(container, stream) or any(mark.is_discard for mark in marks),
         "open_gop": _has_open_gop(marks),
         "corrupt": any(mark.is_corrupt for mark in marks),
         "variable_rate": not shown.constant_rate,
+        "false_keyframes": any(mark.is_keyframe and not mark.begins_anew for mark in marks),
         "hidden_frames": any(mark.is_hidden for mark in marks),
         "no_display_times": shown.stamps is None and not jumps_back(marks),
         "times_jump_back": jumps_back(marks),
@@ -230,6 +236,7 @@ def mark_of(packet: Packet) -> Mark:
         packet.is_discard,
         packet.is_corrupt,
         _is_hidden(packet),
+        begins_anew(packet),
     )
 
 
@@ -251,6 +258,25 @@ def _shown(marks: Iterable[Mark]) -> list[Mark]:
     return [mark for mark in marks if not mark.is_discard and not mark.is_hidden]
 
 
+def _is_cut_off(container: Container, stream: VideoStream, num_packets: int) -> bool:
+    """Whether a file ends before its header says.
+
+    The header of an AVI counts moments at which nothing new is shown, too: it tells its size.
+    """
+    if "mov" in container.format.name:
+        return len(stream.index_entries) > num_packets
+    if container.format.name != "avi":
+        return stream.frames > num_packets
+    path = Path(container.name.removeprefix("file:"))
+    with path.open("rb") as file:
+        told = int.from_bytes(file.read(8)[4:], "little")
+    return told + 8 > path.stat().st_size
+
+
+def _is_edited(container: Container, stream: VideoStream) -> bool:
+    return "mov" in container.format.name and stream.frames > len(stream.index_entries)
+
+
 def _has_open_gop(marks: Sequence[Mark]) -> bool:
     keyframe_pts = 0
     for mark in marks:
@@ -267,7 +293,7 @@ def jumps_back(marks: Sequence[Mark]) -> bool:
     """Whether decoding times run backward and display times with them, behind a keyframe's."""
     keyframe_pts, before = None, None
     for mark in marks:
-        if mark.pts is None or mark.dts is None:
+        if mark.pts is None or mark.dts is None or mark.is_discard:
             continue
         if before is not None and mark.dts < before and mark.pts < (keyframe_pts or 0):
             return True
@@ -282,7 +308,8 @@ def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet],
     """
     before: list[Packet] = []
     for packet in packets:
-        if stop is not None and packet.dts is not None and packet.dts >= stop:
+        decoded_at = None if packet.is_discard else packet.dts
+        if stop is not None and decoded_at is not None and decoded_at >= stop:
             return before, True
         before.append(packet)
     return before, False
@@ -328,15 +355,15 @@ def _named(
     """The timestamp of each picture shown, ascending; None if packets do not tell it."""
     if _tells_decoding_only(container) and stream.codec_context.has_b_frames:
         return None
-    visible = [mark for mark in marks if not mark.is_hidden]
-    stamps = {mark.pts for mark in visible}
-    if None in stamps or len(stamps) < len(visible) or jumps_back(marks):
+    shown = _shown(marks)
+    stamps = {mark.pts for mark in shown}
+    if None in stamps or len(stamps) < len(shown) or jumps_back(marks):
         return None
-    if any(mark.dts is not None and _known(mark.pts) < mark.dts for mark in visible):
+    if any(mark.dts is not None and _known(mark.pts) < mark.dts for mark in shown):
         return None
     # Without the keyframe before them the decoder drops what is shown earlier.
-    first = -np.inf if marks[0].is_discard else _known(marks[0].pts)
-    kept = [mark.pts for mark in _shown(marks) if _known(mark.pts) >= first]
+    first = -np.inf if marks[0].is_discard or marks[0].pts is None else marks[0].pts
+    kept = [mark.pts for mark in shown if _known(mark.pts) >= first]
     return np.sort(np.array(kept, np.int64)) if kept else None
 
 
@@ -348,35 +375,36 @@ def _known(stamp: int | None) -> int:
 def _counted(marks: Sequence[Mark], container: InputContainer, stream: VideoStream) -> np.ndarray:
     """When pictures are shown that can only be counted, ascending, in ticks.
 
-    Timestamps where there are any: those of display if all packets have one, else those of
-    decoding, which follow one another at the same distances. Where they jump back, what follows
-    is moved behind what came before. Without any, pictures follow at the stream's rate.
+    By their timestamps if all have one, part after part where times jump back; else, evenly at the
+    stream's rate.
     """
     shown = _shown(marks)
     if not shown:
         raise EOFError("it holds no frame")
+    by_decoding = _tells_decoding_only(container)
     step = _step_ticks(shown, stream)
-    if all(mark.pts is None and mark.dts is None for mark in marks):
+    if any((mark.dts if by_decoding else mark.pts) is None for mark in shown):
         if not _rate(stream):
             raise EOFError("its packets have no times, and it states no rate")
-        return np.round(np.arange(len(shown)) * step).astype(np.int64)
-    guessed = _tells_decoding_only(container)
-    by_display = not guessed and all(mark.pts is not None for mark in marks)
-    lead = 0
-    if not guessed and marks[0].pts is not None and marks[0].dts is not None:
-        lead = marks[0].pts - marks[0].dts
-    stamps: list[float] = []
-    offset, clock = 0.0, None
+        first = shown[0].pts or 0
+        return first + np.round(np.arange(len(shown)) * step).astype(np.int64)
+    parts: list[np.ndarray] = []
+    for part in _parts(shown):
+        stamps = np.sort([_known(mark.dts if by_decoding else mark.pts) for mark in part])
+        moved = round(parts[-1][-1] + step - stamps[0]) if parts else 0
+        parts.append(stamps + moved)
+    return np.concatenate(parts)
+
+
+def _parts(marks: Sequence[Mark]) -> list[list[Mark]]:
+    """Packets, parted where decoding times run backward."""
+    parts: list[list[Mark]] = []
     for mark in marks:
-        own = mark.pts if clock is None and mark.dts is None else mark.dts
-        now = (clock or 0) + step if own is None else own + offset
-        if clock is not None and now < clock:
-            offset += clock + step - now
-            now = clock + step
-        clock = now
-        if not mark.is_discard and not mark.is_hidden:
-            stamps.append(_known(mark.pts) + offset if by_display else now + lead)
-    return np.sort(np.round(stamps).astype(np.int64))
+        before = parts[-1][-1].dts if parts else None
+        if not parts or (before is not None and mark.dts is not None and mark.dts < before):
+            parts.append([])
+        parts[-1].append(mark)
+    return parts
 
 
 def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | None:

@@ -112,6 +112,7 @@ def info_of(shown: Timeline, first: VideoFrame) -> VideoInfo:
         height=height,
         rotation=turns * 90,
         codec=stream.codec_context.name,
+        container=stream.container.format.name,
         flags=timeline.oddities(shown) + tuple(name for name, holds in shape.items() if holds),
     )
 
@@ -271,10 +272,9 @@ def on_frames(
                 shown = jump(path, file, start, end_s)
                 if shown is not None and (not shown.jumped or _jumps_lead_right(path, record)):
                     return use(shown, start, shown.end_s if end_s is None else end_s)
-        except Patched:
-            pass  # damage here says nothing of other places
-        except Misnamed:
-            record.jumps_lead_right = False
+        except Misnamed as cause:
+            # Damage in one place says nothing of jumps to others.
+            record.jumps_lead_right = record.jumps_lead_right and isinstance(cause, Patched)
     span = None if whole else (start, end_s)
     if record.settled is None:
         try:

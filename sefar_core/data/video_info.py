@@ -16,6 +16,7 @@ class VideoInfo:
         height: pixels, upright.
         rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
         codec: the decoder's name.
+        container: FFmpeg's name of the file's format.
         flags: what readers that trust the header stumble over; see `timeline.oddities`.
     """
 
@@ -27,6 +28,7 @@ class VideoInfo:
     height: int
     rotation: int
     codec: str
+    container: str
     flags: tuple[str, ...]
 
     @property

@@ -77,7 +77,7 @@ def test_av1_is_known_by_the_names_of_its_decoders():
 def test_folders_of_pictures_have_the_same_limits(tmp_path, monkeypatch):
     info = VideoInfo(
         num_frames=9000, times_s=(), duration_s=90.0, fps=100.0, width=8, height=8, rotation=0,
-        codec="pictures", flags=(),
+        codec="pictures", container="folder", flags=(),
     )  # fmt: skip
     monkeypatch.setattr(guarded_video, "probe", lambda _: info)
     with pytest.raises(VideoReadError, match="has 9,000 frames"):

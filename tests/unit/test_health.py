@@ -21,6 +21,7 @@ INFO = VideoInfo(
     height=240,
     rotation=0,
     codec="h264",
+    container="mov,mp4",
     flags=(),
 )
 

@@ -150,7 +150,7 @@ def verdicts(path: Path, case: Case, *, quick: bool) -> list[bool]:
     ]
     return [
         not health.faults
-        for clips in ([whole], parts if reads(path) else [])
+        for clips in ([whole], parts)[: 1 + reads(path)]
         for health in check_file(clips, lambda: None, video_root=path.parent, quick=quick)
     ]
 

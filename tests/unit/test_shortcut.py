@@ -31,7 +31,7 @@ def decoded_packets(path: Path, number: int) -> int:
     with opened(path) as (container, stream):
         shown = timeline.whole(container, stream)
         assert shown.stamps is not None
-        plan = runs(shown.packets, [int(shown.stamps[number])], stream)
+        plan = runs(shown.packets, [int(shown.stamps[number])])
     return sum(stop - start for start, stop in plan)
 
 
