@@ -117,6 +117,9 @@ def test_a_whole_file_gives_every_picture_once_and_in_order(made, case):
     assert probe(path).num_frames == len(case.numbers)
     if case.end_s is not None and case.times_s[0] == 0:
         assert length_s == pytest.approx(case.end_s, abs=near)
+        middles = [(place + 0.5) / len(case.numbers) for place in range(len(case.numbers))]
+        spread = outcome(list(case.numbers), lambda: read_fractions(path, middles), "its fractions")
+        assert_right(spread, case)
 
 
 @by_case(READ)
