@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from sefar_core.data.decoding import MEND as ANY_MEND
 from sefar_core.data.decoding import VideoReadError, verified
 from sefar_core.data.frame_folder import FrameFolder
+from sefar_core.data.keyframes import is_false_keyframe
 from sefar_core.data.timeline import Timeline
 from sefar_core.data.video import Frames, VideoInfo, info_of, on_frames, probe
 
@@ -106,7 +107,10 @@ def _fault(
                 beat()
             return None, None
         first, fault = _decoded(path, shown, beat)
-        return (info_of(shown, first) if first and span == WHOLE else None), fault
+        if first is None or span != WHOLE:
+            return None, fault
+        false = any(map(is_false_keyframe, shown.packets))
+        return info_of(shown, first, false_keyframes=false), fault
 
     try:
         return on_frames(path, start_s, None if end_s == inf else end_s, decode, beat)

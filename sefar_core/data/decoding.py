@@ -156,9 +156,10 @@ def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
     marks: list[timeline.Mark] = []
     stamps: list[int | None] = []
     with opened(path) as (container, stream):
+        hides = timeline.hides_frames(stream)
         try:
             for packet in timeline.packets_of(container, stream):
-                marks.append(timeline.mark_of(packet))
+                marks.append(timeline.mark_of(packet, hides=hides))
                 for frame in packet.decode():
                     stamps.append(frame.pts)
                     beat()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -131,5 +130,5 @@ def _marks_in_order(
 ) -> tuple[list[Mark], dict[int | None, int]]:
     """The marks of a whole file, and the number of the one at each place."""
     with opened(path) as (container, stream):
-        marks = [timeline.mark_of(packet) for packet in timeline.packets_of(container, stream)]
+        marks = timeline.whole(container, stream, keep=False).marks
     return marks, {mark.place: number for number, mark in enumerate(marks)}

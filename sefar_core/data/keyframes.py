@@ -4,9 +4,11 @@ Containers also flag recovery points, from which pictures become whole little by
 flag every packet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from av.packet import Packet
+from av.video.stream import VideoStream
 
 START_CODE = b"\x00\x00\x01"
 IDR_SLICE = 5
@@ -40,10 +42,22 @@ def begins_anew(packet: Packet) -> bool:
     return True
 
 
+def is_false_keyframe(packet: Packet) -> bool:
+    """Whether a packet that is marked as a keyframe is none to begin at."""
+    return packet.is_keyframe and not begins_anew(packet)
+
+
+def index_is_false(stream: VideoStream, flagged: Sequence[bool]) -> bool:
+    """Whether the file's index has more keyframes than its packets, which are flagged so or not."""
+    indexed = islice(stream.index_entries, len(flagged))
+    return sum(entry.is_keyframe for entry in indexed) > sum(flagged)
+
+
 def is_idr(packet: Packet) -> bool:
     """Whether a packet of H.264 makes the decoder forget everything before it."""
-    first = next((kind for kind, _ in h264_units(packet) if kind in H264_SLICES), None)
-    return packet.is_keyframe and first == IDR_SLICE
+    if not packet.is_keyframe:
+        return False
+    return next((kind for kind, _ in h264_units(packet) if kind in H264_SLICES), 0) == IDR_SLICE
 
 
 def _h264_is_whole_at_once(packet: Packet) -> bool:
@@ -59,7 +73,7 @@ def _h264_is_whole_at_once(packet: Packet) -> bool:
     return False
 
 
-def _recovers_at_once(supplement: bytes) -> bool:
+def _recovers_at_once(supplement: memoryview) -> bool:
     at = 0
     while at + 2 < len(supplement):
         kind, size = supplement[at], supplement[at + 1]
@@ -71,28 +85,29 @@ def _recovers_at_once(supplement: bytes) -> bool:
     return False
 
 
-def h264_units(packet: Packet) -> Iterator[tuple[int, bytes]]:
+def h264_units(packet: Packet) -> Iterator[tuple[int, memoryview]]:
     """Type and payload of the units (ITU-T H.264, 7.3.1) that a packet consists of."""
     return ((data[0] & 0x1F, data[1:]) for data in _units(packet) if data)
 
 
-def _units(packet: Packet) -> Iterator[bytes]:
+def _units(packet: Packet) -> Iterator[memoryview]:
     """The units of a packet of H.264 or HEVC."""
     context = packet.stream.codec_context
     data, extra = bytes(packet), context.extradata or b""
+    view = memoryview(data)
     if extra[:1] == b"\x01":  # lengths, as in MP4 and Matroska
         length_size = (extra[21 if context.name == "hevc" else 4] & 3) + 1
         at = 0
         while at + length_size < len(data):
             size = int.from_bytes(data[at : at + length_size], "big")
             at += length_size
-            yield data[at : at + size]
+            yield view[at : at + size]
             at += size
         return
     at = data.find(START_CODE)  # start codes, as in a transport stream
     while at >= 0:
         behind = data.find(START_CODE, at + 3)
-        yield data[at + 3 : behind if behind >= 0 else len(data)]
+        yield view[at + 3 : behind if behind >= 0 else len(data)]
         at = behind
 
 

@@ -17,10 +17,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from sefar_core.data.keyframes import begins_anew
-
 ROUNDING_S = 1e-6
 """Forgiven when a moment meant to be k / fps falls just short of it."""
+SHOW_FRAME = 0x10
 MICROSECOND = 1e-6
 """Unit of a container's start time."""
 
@@ -39,8 +38,6 @@ class Mark(NamedTuple):
     is_corrupt: bool
     is_hidden: bool
     """Its picture is never shown: others refer to it."""
-    begins_anew: bool
-    """A keyframe that needs nothing before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +104,9 @@ def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) 
         av.FFmpegError: the packets cannot be read.
         EOFError: there is none, or nothing tells when pictures are shown.
     """
-    packets, marks = [], []
+    packets, marks, hides = [], [], hides_frames(stream)
     for packet in packets_of(container, stream):
-        marks.append(mark_of(packet))
+        marks.append(mark_of(packet, hides=hides))
         if keep:
             packets.append(packet)
     return replace(outline(marks, container, stream), packets=packets)
@@ -169,7 +166,8 @@ def stretch(
         # An index by decoding time, or none, can lead to a keyframe that is shown too late.
         seek_to -= step_back
         step_back *= 2
-    marks = [mark_of(packet) for packet in packets]
+    hides = hides_frames(stream)
+    marks = [mark_of(packet, hides=hides) for packet in packets]
     stamps = _named(marks, container, stream) if marks else None
     if stamps is None:
         return None
@@ -199,7 +197,6 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
     - `open_gop`: a frame is shown before the keyframe that it is decoded after;
     - `corrupt`: the container marks packets as damaged;
     - `variable_rate`: frames do not follow one another evenly;
-    - `false_keyframes`: packets are marked as keyframes that need pictures before them;
     - `hidden_frames`: packets hold frames that are never shown;
     - `no_display_times`: timestamps do not say when each picture is shown, so that pictures are
       counted in order;
@@ -214,7 +211,6 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
         "open_gop": _has_open_gop(marks),
         "corrupt": any(mark.is_corrupt for mark in marks),
         "variable_rate": not shown.constant_rate,
-        "false_keyframes": any(mark.is_keyframe and not mark.begins_anew for mark in marks),
         "hidden_frames": any(mark.is_hidden for mark in marks),
         "no_display_times": shown.stamps is None and not jumps_back(marks),
         "times_jump_back": jumps_back(marks),
@@ -224,8 +220,19 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
     return tuple(name for name, holds in tests.items() if holds)
 
 
-def mark_of(packet: Packet) -> Mark:
-    """What a packet says of its picture."""
+def hides_frames(stream: VideoStream) -> bool:
+    """Whether a stream keeps frames that are never shown in packets of their own, as VP8 does."""
+    return stream.codec_context.name == "vp8"
+
+
+def mark_of(packet: Packet, *, hides: bool) -> Mark:
+    """What a packet says of its picture.
+
+    Args:
+        packet: with data.
+        hides: see `hides_frames`; whether this one is shown is told by its first byte (RFC 6386,
+            9.1).
+    """
     return Mark(
         packet.pts,
         packet.dts,
@@ -235,8 +242,7 @@ def mark_of(packet: Packet) -> Mark:
         packet.is_keyframe,
         packet.is_discard,
         packet.is_corrupt,
-        _is_hidden(packet),
-        begins_anew(packet),
+        hides and not memoryview(packet)[0] & SHOW_FRAME,
     )
 
 
@@ -247,11 +253,6 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
         started = started or packet.is_keyframe
         if started and packet.size:
             yield packet
-
-
-def _is_hidden(packet: Packet) -> bool:
-    """Whether a packet of VP8 holds a frame that is not shown (RFC 6386, 9.1: show_frame)."""
-    return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
 
 
 def _shown(marks: Iterable[Mark]) -> list[Mark]:
@@ -317,19 +318,23 @@ def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet],
 
 def beginning(container: InputContainer, stream: VideoStream) -> tuple[Mark, int] | None:
     """The first packet, and when the first picture is shown, in ticks; None if packets do not say
-    so.
+    so, or announce pictures before the first keyframe's, which may or may not come out.
     """
     first: Mark | None = None
     first_stamp: int | None = None
-    for mark in map(mark_of, packets_of(container, stream)):
+    hides = hides_frames(stream)
+    for packet in packets_of(container, stream):
+        mark = mark_of(packet, hides=hides)
         if mark.pts is None:
             return None
         first = first or mark
         if first_stamp is not None and (mark.pts if mark.dts is None else mark.dts) >= first_stamp:
             break
-        leads = not first.is_discard and mark.pts < _known(first.pts)
-        if not (mark.is_discard or mark.is_hidden or leads):
-            first_stamp = mark.pts if first_stamp is None else min(first_stamp, mark.pts)
+        if mark.is_discard or mark.is_hidden:
+            continue
+        if not first.is_discard and mark.pts < _known(first.pts):
+            return None
+        first_stamp = mark.pts if first_stamp is None else min(first_stamp, mark.pts)
     return None if first is None or first_stamp is None else (first, first_stamp)
 
 
@@ -359,12 +364,13 @@ def _named(
     stamps = {mark.pts for mark in shown}
     if None in stamps or len(stamps) < len(shown) or jumps_back(marks):
         return None
-    if any(mark.dts is not None and _known(mark.pts) < mark.dts for mark in shown):
+    if any(mark.dts is not None and mark.pts < mark.dts for mark in shown if mark.pts is not None):
         return None
-    # Without the keyframe before them the decoder drops what is shown earlier.
-    first = -np.inf if marks[0].is_discard or marks[0].pts is None else marks[0].pts
-    kept = [mark.pts for mark in shown if _known(mark.pts) >= first]
-    return np.sort(np.array(kept, np.int64)) if kept else None
+    kept = np.sort([mark.pts for mark in shown if mark.pts is not None])
+    if not marks[0].is_discard:
+        # Without the keyframe before them the decoder drops what is shown earlier.
+        kept = kept[kept >= _known(marks[0].pts)]
+    return kept if len(kept) else None
 
 
 def _known(stamp: int | None) -> int:
@@ -427,7 +433,9 @@ def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | Non
     elif _lost(announced.marks, known):
         return None
     times_s, step_s, even = even_times((known - known[0]) * tick, _rate(announced.stream), tick)
-    late_s = announced.times_s[0]
+    late_s = float(announced.times_s[0])
+    if announced.stamps is not None:  # pictures may come out before the first one announced
+        late_s = max(late_s + float(known[0] - announced.stamps[0]) * tick, 0.0)
     return replace(
         announced,
         times_s=times_s + late_s,

@@ -34,6 +34,7 @@ from sefar_core.data.decoding import (
 )
 from sefar_core.data.frame_folder import FrameFolder, open_folder, probe_folder
 from sefar_core.data.jumps import jump, leads_right
+from sefar_core.data.keyframes import index_is_false, is_false_keyframe
 from sefar_core.data.timeline import ROUNDING_S, Timeline
 from sefar_core.data.video_info import VideoInfo
 
@@ -62,17 +63,20 @@ def probe(path: Path) -> VideoInfo:
         return probe_folder(open_folder(path))
     marks: list[timeline.Mark] = []
     first: VideoFrame | None = None
+    false_keyframes = False
     with opened(path) as (container, stream):
+        hides = timeline.hides_frames(stream)
         for packet in timeline.packets_of(container, stream):
-            marks.append(timeline.mark_of(packet))
+            marks.append(timeline.mark_of(packet, hides=hides))
             first = first or first_picture(path, stream, packet)
+            false_keyframes = false_keyframes or is_false_keyframe(packet)
         first = first or first_picture(path, stream, None)
         if first is None:
             raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
         shown = timeline.outline(marks, container, stream, first=first.pts)
         if settled := record_of(path).settled:
             shown = replace(settled, stream=stream)
-        return info_of(shown, first)
+        return info_of(shown, first, false_keyframes=false_keyframes)
 
 
 def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
@@ -87,18 +91,21 @@ def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> Vid
         raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {MEND}") from cause
 
 
-def info_of(shown: Timeline, first: VideoFrame) -> VideoInfo:
+def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> VideoInfo:
     """What the packets of a file and its first picture tell.
 
     Args:
         shown: all frames of the file, which is open.
         first: the first of them, decoded.
+        false_keyframes: packets are marked as keyframes that need pictures before them.
     """
     stream = shown.stream
     duration_s = shown.end_s - float(shown.times_s[0])
     turns, mirrored = orientation_of(first)
     width, height = upright_size(first)
-    shape = {
+    flagged = [mark.is_keyframe for mark in shown.marks]
+    tests = {
+        "false_keyframes": false_keyframes or index_is_false(stream, flagged),
         "rotated": turns != 0,
         "mirrored": mirrored,
         "pixels_not_square": (stream.sample_aspect_ratio or 1) != 1,
@@ -113,7 +120,7 @@ def info_of(shown: Timeline, first: VideoFrame) -> VideoInfo:
         rotation=turns * 90,
         codec=stream.codec_context.name,
         container=stream.container.format.name,
-        flags=timeline.oddities(shown) + tuple(name for name, holds in shape.items() if holds),
+        flags=timeline.oddities(shown) + tuple(name for name, holds in tests.items() if holds),
     )
 
 

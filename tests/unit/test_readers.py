@@ -105,8 +105,8 @@ def test_decord_is_not_trusted_with_a_file_whose_first_picture_it_shows_otherwis
     pytest.importorskip("decord")
     path = oracle.write_video(tmp_path / "clip.mp4", oracle.numbered_frames(30))
     decord_reader.read_fractions(path, [0.5])
-    later = oracle.write_video(tmp_path / "later.mp4", oracle.numbered_frames(30)[10:])
-    monkeypatch.setattr(decord_reader, "read_in_order", lambda _, at: read_fractions(later, at))
+    other = oracle.write_video(tmp_path / "other.mp4", 255 - oracle.numbered_frames(30))
+    monkeypatch.setattr(decord_reader, "read_in_order", lambda _, at: read_fractions(other, at))
     path.touch()
     with pytest.raises(VideoReadError, match="its first picture differs from PyAV's"):
         decord_reader.read_fractions(path, [0.5])
@@ -188,6 +188,10 @@ def test_auto_is_pyav():
 @pytest.mark.parametrize("file", SOUND)
 def test_readers_agree_on_real_files(name, file):
     read, path = choose(name), REAL / file
+    if name == "decord" and (flags := probe(path).flags):
+        with pytest.raises(VideoReadError, match=f"it is marked {', '.join(flags)}"):
+            read(path, [0.5])
+        return
     for seed in range(3):
         fractions = np.random.default_rng(seed).random(8).tolist()
         assert_same_frames(read(path, fractions), read_fractions(path, fractions))
