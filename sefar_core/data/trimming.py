@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qa_data.annotations import intervals_of, read_elements, source_of
+from sefar_core.data.decoding import VideoReadError, opened
 from sefar_core.data.lists.finegym import times_of
 from sefar_core.data.trim_ledger import (
     LEDGER,
@@ -27,7 +28,7 @@ from sefar_core.data.trim_ledger import (
     read_ledger,
     write_ledger,
 )
-from sefar_core.data.video import VideoReadError, probe
+from sefar_core.data.video import probe
 
 CUT_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")  # a jump into AVI or TS lands beside the start
 LEAD_S = 1.0  # decoded before the start: frames right after a jump can lack what they refer to
@@ -128,8 +129,8 @@ def full_videos(folder: Path) -> dict[str, Path]:
     return videos
 
 
-def ffmpeg_command(program: str, cut: Cut, path: Path, *, audio: bool) -> list[str]:
-    """The command that cuts one clip into `path`.
+def ffmpeg_command(program: str, cut: Cut, path: Path, *, audio: bool, film: int = 0) -> list[str]:
+    """The command that cuts one clip, of the stream with the index `film`, into `path`.
 
     The first `-ss` jumps close to the start; the second, since the pictures are encoded anew,
     drops all frames up to the start itself. Sound is copied, and so begins with a whole packet.
@@ -138,10 +139,10 @@ def ffmpeg_command(program: str, cut: Cut, path: Path, *, audio: bool) -> list[s
     sound = ["-map", "0:a:0?", "-c:a", "copy"] if audio else []
     return [
         *(program, "-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"),
-        *("-ss", f"{cut.start_s - lead_s:.3f}", "-i", str(cut.source)),
+        *("-ss", f"{cut.start_s - lead_s:.3f}", "-i", f"file:{cut.source}"),
         *("-ss", f"{lead_s:.3f}", "-t", f"{cut.end_s - cut.start_s:.3f}"),
-        *("-map", "0:v:0", *sound, "-c:v", "libx264", "-threads", "1", "-pix_fmt", "yuv420p"),
-        *("-movflags", "+faststart", "-f", "mp4", str(path)),
+        *("-map", f"0:{film}", *sound, "-c:v", "libx264", "-threads", "1", "-pix_fmt", "yuv420p"),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{path}"),
     ]
 
 
@@ -220,7 +221,12 @@ def _made(
     if not cut.source.is_file():
         return Outcome(cut=cut, problem=f"there is no source video {cut.source}")
     draft = drafts / path.name
-    failed, said = _run(ffmpeg_command(program, cut, draft, audio=audio))
+    try:
+        with opened(cut.source) as (_, stream):
+            film = stream.index
+    except VideoReadError as fault:
+        return Outcome(cut=cut, problem=str(fault))
+    failed, said = _run(ffmpeg_command(program, cut, draft, audio=audio, film=film))
     problem = f"ffmpeg: {said or 'failed without a word'}" if failed else length_problem(draft, cut)
     if problem is None:
         os.replace(draft, path)

@@ -63,6 +63,9 @@ STAND_IN = """
         print("first a warning", file=sys.stderr)
         print(f"{source}: {fault}", file=sys.stderr)
         sys.exit(1)
+    if "refused" in source:
+        print("No space left on device", file=sys.stderr)
+        sys.exit(1)
     if "noisy" in source:
         print("error while decoding MB 3 4", file=sys.stderr)
     time.sleep(0.2)
@@ -75,10 +78,12 @@ ROUTINES = [
     Routine("vault______", 1, 1.0, 3.9, [([(0.2, 0.4), (0.4, 0.9), (0.9, 1.2)], 2)]),
     Routine("noisy______", 3, 0.5, 3.9, [([(0.5, 1.0)], 1)]),
 ]
+SHORT = ("too-short__.mp4", "refused____.mp4")
 BROKEN = [
     Routine("text_______", 4, 0.0, 3.9, [([(1.0, 2.0)], 0)]),
     Routine("missing____", 4, 0.0, 3.9, [([(1.0, 2.0)], 0), ([(2.0, 2.5)], 0)]),
     Routine("too-short__", 4, 0.0, 9.9, [([(3.5, 5.0)], 0)]),
+    Routine("refused____", 4, 0.0, 3.9, [([(0.5, 1.0)], 0)]),
 ]
 
 
@@ -87,7 +92,7 @@ def full(tmp_path_factory) -> Path:
     """Full videos: three sound ones, one too short, one that is no video."""
     folder = tmp_path_factory.mktemp("full")
     frames = oracle.numbered_frames(NUM_FRAMES, width=4 * NUM_FRAMES)
-    for name in ("front__-___.mp4", "vault______.mkv", "noisy______.mp4", "too-short__.mp4"):
+    for name in ("front__-___.mp4", "vault______.mkv", "noisy______.mp4", *SHORT):
         oracle.write_video(folder / name, frames, fps=FPS, options={"g": "250", "bf": "2"})
     (folder / "text_______.mp4").write_text("not found on this server")
     (folder / "front__-___.info.json").write_text("{}")
@@ -153,9 +158,10 @@ def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full
     assert told.pop("noisy_______E_000000_000003_A_0000_0001") == (
         "cut, but ffmpeg said: error while decoding MB 3 4"
     )
-    assert told.pop("8 clips") == "4 cut, 0 kept, 4 failed"
+    assert told.pop("9 clips") == "4 cut, 0 kept, 5 failed"
     assert {name[:7]: told[name].partition(": ")[0] for name in told} == {
-        "text___": "ffmpeg",
+        "text___": f"cannot read {full}/text_______.mp4 as a video",
+        "refused": "ffmpeg",
         "missing": f"there is no source video {full}/missing____.mp4",
         "too-sho": "the file lasts 0.500 s in 15 frames, but the clip is annotated for 1.500 s "
         "(3.5 to 5.0 s)",
@@ -340,9 +346,20 @@ def test_the_command_jumps_ahead_of_the_start_and_encodes_anew(start_s, jump, le
     cut = Cut(id="x", source=Path("full.mp4"), start_s=start_s, end_s=start_s + 1.25)
     words = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=False)
     at = words.index("-i")
-    assert words[at - 2 : at + 6] == ["-ss", jump, "-i", "full.mp4", "-ss", lead, "-t", "1.250"]
-    assert "libx264" in words and "copy" not in words and words[-1] == "x.mp4"
-    sounding = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=True)
+    assert words[at - 2 : at + 6] == [
+        "-ss",
+        jump,
+        "-i",
+        "file:full.mp4",
+        "-ss",
+        lead,
+        "-t",
+        "1.250",
+    ]
+    assert "libx264" in words and "copy" not in words and words[-1] == "file:x.mp4"
+    assert words[words.index("-map") + 1] == "0:0"
+    sounding = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=True, film=2)
+    assert sounding[sounding.index("-map") + 1] == "0:2"
     assert sounding[sounding.index("-c:a") + 1] == "copy"
     assert "0:a:0?" in sounding  # the question mark: a silent video is no failure
 
