@@ -40,7 +40,7 @@ class VideoReadError(Exception):
     """A video that cannot give the frames asked of it. The message names file, cause and mend."""
 
 
-class Misnamed(Exception):
+class Misnamed(VideoReadError):
     """The decoder gives other pictures than the packets announced."""
 
 

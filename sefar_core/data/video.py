@@ -218,12 +218,30 @@ def read_clip(
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
-    """Seconds that a clip lasts.
+    """Seconds that a clip lasts. Nothing is decoded.
 
     Raises:
         VideoReadError: the file is unreadable.
+        ValueError: a clip that ends before it starts.
     """
-    return on_frames(path, start_s, end_s, lambda shown, start, end: end - start)
+    if path.is_dir() or (start_s is None and end_s is None):
+        return on_frames(path, start_s, end_s, _length)
+    start = start_s or 0.0
+    _refuse_empty(path, start, end_s)
+    with opened(path) as file:
+        shown = jump(path, file, start, end_s)
+        if shown is not None:
+            return _length(shown, start, shown.end_s if end_s is None else end_s)
+    return _in_order(path, (start, end_s), record_of(path), _length)
+
+
+def _length(shown: Frames, start: float, end: float) -> float:
+    return end - start
+
+
+def _refuse_empty(path: Path, start: float, end_s: float | None) -> None:
+    if end_s is not None and end_s <= start:
+        raise ValueError(f"{path}: a clip from {start} s to {end_s} s has no length")
 
 
 @dataclass
@@ -266,8 +284,7 @@ def on_frames(
         ValueError: a clip that ends before it starts.
     """
     start = start_s or 0.0
-    if end_s is not None and end_s <= start:
-        raise ValueError(f"{path}: a clip from {start} s to {end_s} s has no length")
+    _refuse_empty(path, start, end_s)
     whole = start_s is None and end_s is None
     if path.is_dir():
         folder = open_folder(path) if whole else open_folder(path).stretch(start, end_s)
