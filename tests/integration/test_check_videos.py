@@ -76,7 +76,7 @@ def test_every_fault_is_named_with_its_cause(folder):
         "missing": "does not exist",
         "long": "ends after 0.400 s, but the clip is listed to 3.0 s",
         "counted": "holds 12 frames, but 65 are listed",
-        "damaged": "does not decode at frame",
+        "damaged": "20 of 40 frames were read before that",
         "cut_off": "is cut off",
     }
     assert {name for name, words in found.items() if words} == set(causes)
