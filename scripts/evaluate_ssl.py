@@ -12,7 +12,7 @@ Encoders that convert_checkpoint.py made are scored as well; trust and curves, w
 of a training run (config.json and metrics.jsonl), are left out then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -115,11 +115,12 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
     """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
     import torch
 
+    from sefar_core.data.sources import unit_of
     from sefar_core.evaluate import score, score_direction
     from sefar_core.trust import score_trust
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sources = [clip.source for clip in clips]
+    sources = [unit_of(clip) for clip in clips]
     rows, plain, trust = {}, {}, None
     for role, network in networks.items():
         network.to(device)
@@ -227,16 +228,18 @@ def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
     keys = ("top1", "top5", "mean_class", "direction", "majority")
     table = Table(*columns, title=f"{settings.run_dir.name} on {settings.split}")
     for name, row in rows.items():
-        cells = [shown(row[key], row.get(f"{key}_interval")) for key in keys]
+        cells = [shown(row, key) for key in keys]
         table.add_row(name, *cells)
     Console().print(table)
 
 
-def shown(value: float | None, interval: tuple[float, float] | None) -> str:
-    """A share in percent, with its interval if it has one."""
-    if value is None:
-        return "-"
-    return f"{value:.1%}" + (f" [{interval[0]:.1%}, {interval[1]:.1%}]" if interval else "")
+def shown(row: Mapping, key: str) -> str:
+    """A share of a row in percent, with its interval where it is one of those that have one."""
+    value = row[key]
+    if value is None or f"{key}_interval" not in row:
+        return "-" if value is None else f"{value:.1%}"
+    limits = row[f"{key}_interval"]
+    return f"{value:.1%} " + (f"[{limits[0]:.1%}, {limits[1]:.1%}]" if limits else "(no interval)")
 
 
 def run() -> None:

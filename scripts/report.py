@@ -66,13 +66,14 @@ def picture(path: Path) -> str:
     return f'<img src="data:image/png;base64,{data}" alt="{path.stem}">'
 
 
-def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
-    if value is None:
-        return "-"
-    text = f"{100 * value:.1f}"
-    return (
-        text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    )
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def with_interval(value: float | None, limits: Sequence[float] | None) -> str:
+    from sefar_core.intervals import in_percent
+
+    return "-" if value is None else in_percent(value, limits)
 
 
 def recognition(out: Path) -> str:
@@ -85,10 +86,10 @@ def recognition(out: Path) -> str:
                 (
                     run,
                     name,
-                    percent(row["top1"], row["top1_interval"]),
+                    with_interval(row["top1"], row["top1_interval"]),
                     percent(row["top5"]),
                     percent(row["mean_class"]),
-                    percent(row["direction"], row["direction_interval"]),
+                    with_interval(row["direction"], row["direction_interval"]),
                     percent(row["majority"]),
                 )
             )
@@ -138,7 +139,8 @@ def difference(out: Path) -> str:
     import numpy as np
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_core.evaluate import clustered_interval
+    from sefar_core.data.sources import unit_of
+    from sefar_core.intervals import clustered_interval, in_percent
 
     clips = by_split(read_manifest(out / "splits/manifest.csv"), "test")
     labels = np.array([clip.label for clip in clips])
@@ -147,16 +149,20 @@ def difference(out: Path) -> str:
         for run in ("sefar", "supervised")
     }
     gain = right["sefar"].astype(float) - right["supervised"].astype(float)
-    low, high = clustered_interval(gain, [clip.source for clip in clips])
-    verdict = "an interval that leaves 0 out" if low > 0 or high < 0 else "an interval that holds 0"
+    limits = clustered_interval(gain, [unit_of(clip) for clip in clips])
+    holds_zero = limits is None or limits[0] <= 0 <= limits[1]
+    verdict = "an interval that holds 0" if holds_zero else "an interval that leaves 0 out"
     return (
-        f"SeFAR minus supervised-only, top-1: {100 * gain.mean():+.1f} points "
-        f"[{100 * low:+.1f}, {100 * high:+.1f}], {verdict}; one seed of each."
+        f"SeFAR minus supervised-only, top-1, in points: "
+        f"{in_percent(gain.mean(), limits, sign='+')}"
+        f"{', ' + verdict if limits else ''}; one seed of each."
     )
 
 
 def answers(out: Path) -> str:
     """Every encoder in the language model on both question sets, and paired differences."""
+    from sefar_core.intervals import Interval
+
     rows = []
     runs = [(name, "test") for name in ENCODERS] + [("sefar", "test-shuffled")]
     for name, folder in runs:
@@ -164,11 +170,8 @@ def answers(out: Path) -> str:
         for set_name, one in sets.items():
             rule = "hard" if "hard" in set_name else "public"
             shown = f"{name}, wrong videos" if folder == "test-shuffled" else name
-            micro, macro = (
-                percent(one[kind]["value"], (one[kind]["low"], one[kind]["high"]))
-                for kind in ("micro", "macro")
-            )
-            rows.append((rule, shown, micro, macro, percent(one["strict"])))
+            micro, macro = (Interval(**one[kind]) for kind in ("micro", "macro"))
+            rows.append((rule, shown, str(micro), str(macro), percent(one["strict"])))
     header = (
         "questions",
         "encoder",
@@ -189,6 +192,7 @@ def paired(out: Path) -> list[tuple[str, str]]:
     """Paired differences on the hard questions."""
     import numpy as np
 
+    from sefar_core.intervals import in_percent
     from sefar_mllm.evaluation.evaluate import compare
     from sefar_mllm.scoring.predict import read_predictions
 
@@ -207,8 +211,7 @@ def paired(out: Path) -> list[tuple[str, str]]:
             resamples=2000,
             rng=np.random.default_rng(0),
         ).micro
-        shown = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-        rows.append((name, shown))
+        rows.append((name, in_percent(gap.value, gap.limits, sign="+")))
     return rows
 
 

@@ -7,11 +7,11 @@ moments and crops, and the probabilities of its views are averaged. docs/paper_m
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sefar_core.intervals import Limits, clustered_interval
 from sefar_core.perturbation import permute_frames
 from sefar_core.shapes import FRAME_AXIS, Labels, Probs
 
@@ -22,8 +22,9 @@ class Scores:
 
     num_clips: int
     top1: float
-    top1_interval: tuple[float, float]
-    """95 % interval of top-1: source videos are drawn anew, since their clips look alike."""
+    top1_interval: Limits | None
+    """95 % interval of top-1: source videos are drawn anew, since their clips look alike. None if
+    all clips come from one source."""
     top5: float
     mean_class: float
     """Mean over classes of the accuracy within the class."""
@@ -37,8 +38,8 @@ class DirectionScores:
 
     direction: float | None
     """Share of them whose own class has a higher score than the opposite one."""
-    direction_interval: tuple[float, float] | None
-    """95 % interval, source videos drawn anew."""
+    direction_interval: Limits | None
+    """95 % interval, source videos drawn anew; none if these clips come from one source."""
 
 
 @torch.no_grad()
@@ -93,7 +94,7 @@ def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
     Args:
         probs: one row a clip.
         labels: the true classes.
-        sources: the video that each clip was cut from.
+        sources: the video that each clip was cut from; empty where it is not known.
 
     Raises:
         ValueError: no clip at all.
@@ -156,7 +157,7 @@ def score_direction(
     Args:
         probs: one row a clip.
         labels: the true classes.
-        sources: the video that each clip was cut from.
+        sources: the video that each clip was cut from; empty where it is not known.
         pairs: classes that differ in the direction of motion alone.
     """
     clips = clips_in_pairs(labels, pairs)
@@ -165,26 +166,6 @@ def score_direction(
     right = pair_accuracy(probs, labels, pairs)
     interval = clustered_interval(right.double().numpy(), [sources[i] for i in clips])
     return DirectionScores(direction=right.mean().item(), direction_interval=interval)
-
-
-def clustered_interval(
-    values: np.ndarray, clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean, whole clusters drawn with replacement.
-
-    Args:
-        values: one number a clip.
-        clusters: the cluster (source video) of each.
-        draws: bootstrap samples.
-        seed: of the draws.
-    """
-    names, member = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(member, weights=values)
-    sizes = np.bincount(member)
-    picks = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def middle_moments(sizes: Sequence[int]) -> list[Tensor]:

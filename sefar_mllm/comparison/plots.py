@@ -34,7 +34,8 @@ def plot_rows(one: SetNumbers, path: Path) -> None:
         assert row.macro is not None
         mean = row.macro.mean
         color = "tab:blue" if name == FIRST else "tab:gray" if "-" in name else "black"
-        axes.plot([100 * mean.low, 100 * mean.high], [place, place], color=color, linewidth=2)
+        if mean.limits is not None:
+            axes.plot([100 * end for end in mean.limits], [place] * 2, color=color, linewidth=2)
         axes.plot(100 * mean.value, place, "o", color=color, markersize=5)
         axes.plot(100 * row.micro.mean.value, place, "o", color=color, markerfacecolor="none")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)

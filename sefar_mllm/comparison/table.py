@@ -96,7 +96,7 @@ def numbers(
     return SetNumbers(
         rule=questions.rule,
         num_questions=len(questions.test),
-        num_sources=len({question.source for question in questions.test}),
+        num_sources=len({question.source or question.video for question in questions.test}),
         rows={
             row.name: row_numbers(runs[row.name], questions, resamples=resamples)
             if row.name in runs
@@ -189,7 +189,7 @@ def gaps_of(sets: Mapping[str, SetNumbers]) -> Gaps:
         for pair, gap in pairs.items():
             gaps[(rule, *pair)] = (
                 None
-                if gap.macro is None or one.num_sources == 1
+                if gap.macro is None or gap.macro.limits is None
                 else Gap(macro=gap.macro, micro=gap.micro)
             )
     return gaps

@@ -16,8 +16,8 @@ condition, and the row "rarest answer" on the page.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sefar_core.intervals import Interval, in_percent
 from sefar_mllm.comparison.plan import BLIND
-from sefar_mllm.evaluation.bootstrap import Interval
 
 RULES = ("public", "hard")
 LABEL_MATCHED = {
@@ -105,7 +105,7 @@ def _above(gaps: Gaps, rule: str, first: str, second: str) -> Condition:
         return Condition(name=name, holds=None, words="not measured")
     return Condition(
         name=name,
-        holds=gap.macro.low > 0,
+        holds=gap.macro.lies_above_zero,
         words=f"difference {signed(gap.macro)}",
         over_all_questions=signed(gap.micro),
     )
@@ -127,8 +127,8 @@ def _falls(gaps: Gaps, rule: str, model: str) -> Condition:
     left, lost = gaps.get((rule, wrong, BLIND)), gaps.get((rule, model, wrong))
     name = f"{model} falls to the blind model when shown wrong videos, {rule} questions"
     found = [
-        None if left is None else left.macro.low <= 0,
-        None if lost is None else lost.macro.low > 0,
+        None if left is None or left.macro.low is None else left.macro.low <= 0,
+        None if lost is None else lost.macro.lies_above_zero,
     ]
     if left is None and lost is None:
         return Condition(name=name, holds=None, words="not measured")
@@ -144,7 +144,7 @@ def _falls(gaps: Gaps, rule: str, model: str) -> Condition:
 
 def _left(gap: Gap | None) -> str:
     """What may be left above the blind model: the upper limit is what a claim must bear."""
-    if gap is None:
+    if gap is None or gap.macro.high is None:
         return "not measured"
     return f"{signed(gap.macro)}, up to {100 * gap.macro.high:+.1f} may be left"
 
@@ -204,4 +204,4 @@ def times_trained(rows: Sequence[str], num_seeds: int, recognizers: Mapping[str,
 
 def signed(gap: Interval) -> str:
     """A difference in points with its 95 % interval."""
-    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+    return in_percent(gap.value, gap.limits, sign="+")

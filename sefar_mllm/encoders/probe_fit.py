@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qa_data.manifest import Clip, by_split
 from sefar_core.checkpoint import CheckpointError, contiguous, replace_folder
+from sefar_core.data.sources import unit_of
 from sefar_core.runs.folder import write_json
 from sefar_mllm.encoders.contract import origin_of
 from sefar_mllm.encoders.probe import BASES, SETTINGS, WEIGHTS, Probe
@@ -55,7 +56,7 @@ def fit_probe(
     if len(labels) < 2:
         raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
     features, rows = mean_tokens(cache, labeled), _rows(labeled, labels)
-    out = held_out([clip.source for clip in labeled], seed)
+    out = held_out([unit_of(clip) for clip in labeled], seed)
     choice = choose(features, rows, out, max_steps=max_steps, lr=lr)
     every = torch.ones_like(out)
     walk = learn(features, rows, every, weight_decay=choice.weight_decay, lr=lr)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qa_data.schema import Question
-from sefar_mllm.evaluation.bootstrap import Interval, draw_sources, mean
+from sefar_core.intervals import Interval, draw_sources, mean
 from sefar_mllm.evaluation.summary import answered_right
 from sefar_mllm.scoring.other_answers import OtherAnswers
 from sefar_mllm.scoring.predict import Prediction, PredictionError
@@ -105,9 +105,11 @@ def verdict(gap: Interval, letter_gap: Interval, unreadable: float) -> str:
         unreadable: share of the spoken answers that name no option.
     """
     points = f"spoken answers are {100 * gap.value:+.1f} points from the primary number"
-    if gap.low <= 0 <= gap.high:
+    if gap.holds_zero is None:
+        return f"{points}; one source video gives no interval"
+    if gap.holds_zero:
         return f"{points}, within noise"
-    if letter_gap.low <= 0 <= letter_gap.high:
+    if letter_gap.holds_zero:
         return (
             f"{points}, beyond noise, but no further than letters that are not rotated: the model "
             f"likes some letters better than others"

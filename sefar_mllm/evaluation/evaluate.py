@@ -9,11 +9,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.schema import Question
+from sefar_core.intervals import Interval
 from sefar_core.runs.folder import surroundings, write_json
 from sefar_mllm.adapters import composite
 from sefar_mllm.chat.generation import Trained
 from sefar_mllm.config import EvaluateConfig
-from sefar_mllm.evaluation.bootstrap import Interval
 from sefar_mllm.evaluation.diagnostics import Diagnosis, diagnose
 from sefar_mllm.evaluation.paired import Comparison, compare
 from sefar_mllm.evaluation.summary import Summary, summarize

@@ -6,7 +6,7 @@ and a draw of runs (see `seeds`) serves both sides.
 
 import numpy as np
 
-from sefar_mllm.evaluation.bootstrap import Estimate
+from sefar_core.intervals import Estimate
 from sefar_mllm.evaluation.seeds import (
     Estimates,
     Runs,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sefar_mllm.evaluation.bootstrap import Interval, class_mean, draw_sources, mean
+from sefar_core.intervals import Interval, class_mean, draw_sources, mean
 from sefar_mllm.evaluation.summary import answered_right, class_labels
 from sefar_mllm.scoring.predict import Prediction, PredictionError
 

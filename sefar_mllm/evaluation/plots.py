@@ -73,12 +73,16 @@ def plot_classes(
     order = sorted(summary.per_class, key=lambda label: (-frequency.get(label, 0), label))
     intervals = [summary.per_class[label].micro for label in order]
     values = np.array([one.value for one in intervals if one is not None])
-    low = np.array([one.low for one in intervals if one is not None])
-    high = np.array([one.high for one in intervals if one is not None])
+    limits = [
+        (place, *one.limits)
+        for place, one in enumerate(intervals)
+        if one is not None and one.limits is not None
+    ]
     figure, axes = plt.subplots(figsize=(7.5, 1.4 + 0.17 * len(order)))
     places = np.arange(len(order))
     axes.barh(places, values, color="tab:blue", alpha=0.6)
-    axes.hlines(places, low, high, color="black", linewidth=0.8)
+    for place, low, high in limits:
+        axes.hlines(place, low, high, color="black", linewidth=0.8)
     axes.axvline(summary.chance, color="gray", linestyle=":", label="chance")
     labels = [
         f"{shorten(f'{label} {names[label]}', NAME_WIDTH, placeholder=' ...')} "

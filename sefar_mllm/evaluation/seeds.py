@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from sefar_mllm.evaluation.bootstrap import Estimate, Interval, class_mean, draw_sources, mean
+from sefar_core.intervals import Estimate, Interval, class_mean, draw_sources, mean
 from sefar_mllm.evaluation.paired import line_up
 from sefar_mllm.evaluation.summary import class_labels
 from sefar_mllm.scoring.predict import Prediction, PredictionError

@@ -2,7 +2,7 @@
 
 Beside micro accuracy stands the mean over classes (macro): FineGym's answers are long-tailed, and
 a guesser who knows the frequencies looks good in micro. All intervals resample whole source videos
-(see `bootstrap`), those of one set with the same draws.
+(see `sefar_core.intervals`), those of one set with the same draws.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sefar_mllm.evaluation.bootstrap import Draws, Interval, class_mean, draw_sources, mean
+from sefar_core.intervals import Draws, Interval, class_mean, draw_sources, mean
 from sefar_mllm.evaluation.calibration import Calibration, calibration
 from sefar_mllm.prompt import LETTERS
 from sefar_mllm.scoring.predict import Prediction, PredictionError
@@ -24,7 +24,7 @@ class Part:
 
     num_questions: int
     num_sources: int
-    """One source gives an interval of no width, few give one that is too narrow."""
+    """One source gives no interval, few give one that is too narrow."""
     micro: Interval | None
     """None if there is no question."""
     macro: Interval | None

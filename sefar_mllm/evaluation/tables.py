@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from sefar_mllm.evaluation.bootstrap import Interval
+from sefar_core.intervals import Interval
 from sefar_mllm.evaluation.diagnostics import Diagnosis
 from sefar_mllm.evaluation.summary import Summary
 

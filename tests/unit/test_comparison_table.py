@@ -216,8 +216,18 @@ def test_a_clear_winner_is_claimed_on_both_sets_and_on_one_it_is_not_decided(set
 
 
 def test_one_source_video_has_no_interval_to_claim_from(sets):
-    lone = {name: replace(one, num_sources=1) for name, one in sets[1].items()}
+    def cut(gaps):
+        none = {"low": None, "high": None}
+        return {name: replace(gap, macro=replace(gap.macro, **none)) for name, gap in gaps.items()}
+
+    kinds = ("differences", "above_blind", "losses")
+    lone = {
+        name: replace(one, **{kind: cut(getattr(one, kind)) for kind in kinds})
+        for name, one in sets[1].items()
+    }
     assert set(gaps_of(lone).values()) == {None}
+    assert {one.claimed for one in judge(lone)} == {None}
+    assert "(no interval)" in page(lone, judge(lone), list(sets[0].values()), BUDGET)
 
 
 def test_the_rule_behind_the_name_hard_is_hard(sets):

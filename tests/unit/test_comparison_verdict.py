@@ -2,8 +2,8 @@
 
 import pytest
 
+from sefar_core.intervals import Interval
 from sefar_mllm.comparison.verdict import Gap, decide, times_trained
-from sefar_mllm.evaluation.bootstrap import Interval
 
 ABOVE, ACROSS, BELOW = (0.05, 0.02, 0.08), (0.01, -0.02, 0.04), (-0.05, -0.08, -0.02)
 
@@ -197,3 +197,15 @@ def test_a_claim_that_is_not_made_says_what_was_trained_too():
     gaps = gaps_of_a_claim() | {("hard", "sefar", "clip"): gap(BELOW)}
     words = judged(gaps, trained="3 fine-tuning seeds of one recognizer").words
     assert "is not claimed, with 3 fine-tuning seeds of one recognizer." in words
+
+
+def test_a_difference_without_an_interval_counts_as_not_measured():
+    for lone in gaps_of_a_claim():
+        found = judged(gaps_of_a_claim() | {lone: gap_without_interval(0.05)})
+        rows_alone = lone[1:] in (("supervised", "constant"), ("clip_probe", "constant"))
+        assert found.claimed is (True if rows_alone else None), lone
+
+
+def gap_without_interval(value):
+    one = Interval(value=value, low=None, high=None)
+    return Gap(macro=one, micro=one)

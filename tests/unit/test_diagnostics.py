@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.evaluation.bootstrap import Interval
+from sefar_core.intervals import Interval
 from sefar_mllm.evaluation.diagnostics import diagnose, verdict
 from sefar_mllm.scoring.option_text import TextScore
 from sefar_mllm.scoring.other_answers import OtherAnswers
@@ -101,3 +101,8 @@ def test_answers_to_other_questions_are_refused():
     other = answers(questions[::-1], [0] * COUNT)
     with pytest.raises(PredictionError, match="in their order"):
         diagnosed(questions, predictions, other)
+
+
+def test_without_an_interval_there_is_no_verdict():
+    none = Interval(value=-0.1, low=None, high=None)
+    assert verdict(none, none, 0.5).endswith("one source video gives no interval")

@@ -1,13 +1,9 @@
-import math
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sefar_core.evaluate import (
     average_views,
-    clustered_interval,
     confusion,
     pair_accuracy,
     predict,
@@ -63,7 +59,9 @@ def test_direction_is_scored_on_the_clips_of_pairs_and_on_their_sources_alone():
     assert got.direction == pytest.approx(1 / 2)
     assert got.direction_interval == (0.0, 1.0)
     one_source = score_direction(probs, labels, ["a", "b", "c", "d", "a"], [(2, 0)])
-    assert one_source.direction_interval == (0.5, 0.5)
+    assert one_source.direction_interval is None
+    unknown = score_direction(probs, labels, ["", "c", "d", "e", ""], [(2, 0)])
+    assert unknown.direction_interval == (0.0, 1.0)
 
 
 def test_without_clips_of_a_pair_direction_has_no_score():
@@ -97,15 +95,11 @@ def test_predictions_come_in_the_order_of_the_clips():
     assert labels.tolist() == [0, 2]
 
 
-def test_the_interval_is_that_of_independent_clusters():
-    rng = np.random.default_rng(0)
-    by_source = rng.random(400)
-    values = np.repeat(by_source, 25)  # 25 equal clips a source tell no more than one
-    low, high = clustered_interval(values, [str(i // 25) for i in range(10_000)])
-    expected = 1.96 * by_source.std() / math.sqrt(400)
-    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
-    narrow = clustered_interval(values, [str(i) for i in range(10_000)])
-    assert narrow[1] - narrow[0] < (high - low) / 3
+def test_clips_of_unknown_source_widen_the_interval_and_one_source_gives_none():
+    unknown = score(PROBS, LABELS, [""] * 5).top1_interval
+    assert unknown == score(PROBS, LABELS, list("abcde")).top1_interval
+    assert unknown[1] - unknown[0] > 0.4
+    assert score(PROBS, LABELS, ["a"] * 5).top1_interval is None
 
 
 def test_an_empty_set_is_refused():

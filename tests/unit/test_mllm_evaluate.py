@@ -1,12 +1,14 @@
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from sefar_core.intervals import Interval
 from sefar_mllm.adapters import add_adapters
 from sefar_mllm.config import EvaluateConfig
-from sefar_mllm.evaluation.bootstrap import Interval
 from sefar_mllm.evaluation.diagnostics import Diagnosis
 from sefar_mllm.evaluation.evaluate import (
     control,
@@ -220,3 +222,18 @@ def test_pictures_are_drawn_with_classes_and_without(tmp_path):
         "classes-hard.png", "letters-hard.png", "letters-own.png", "reliability-hard.png",
         "reliability-own.png",
     ]  # fmt: skip
+
+
+def test_one_source_video_gives_no_interval_in_any_table_picture_or_file(tmp_path):
+    predictions = [replace(p, source="one") for p in made(40, lambda i, label: label == 3)]
+    asked = toy_llm.questions(40)
+    found = {"hard": summarize(predictions, resamples=100, rng=np.random.default_rng(0))}
+    plot_set(found["hard"], asked, tmp_path, name="hard", train=asked[:5])
+    write_metrics(settings(tmp_path, "."), found)
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["sets"]["hard"]["micro"]["low"] is None
+    console = Console(width=300, file=io.StringIO())
+    console.print(score_table(found, control=None), part_table(found, control=None))
+    printed = console.file.getvalue()
+    assert printed.count("(no interval)") >= 4 and "nan" not in printed

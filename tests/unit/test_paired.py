@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from sefar_mllm.evaluation.bootstrap import draw_sources
+from sefar_core.intervals import draw_sources
 from sefar_mllm.evaluation.paired import compare, line_up, mcnemar
 from sefar_mllm.evaluation.summary import summarize
 from sefar_mllm.scoring.predict import PredictionError

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.evaluation.bootstrap import draw_sources, mean
+from sefar_core.intervals import draw_sources, mean
 from sefar_mllm.evaluation.summary import summarize
 from sefar_mllm.scoring.predict import PredictionError
 from tests.oracles.toy_answers import made

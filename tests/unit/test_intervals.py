@@ -1,3 +1,4 @@
+import math
 import random
 
 import numpy as np
@@ -5,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_mllm.evaluation.bootstrap import class_mean, draw_sources, mean
+from sefar_core.intervals import (
+    Interval,
+    class_mean,
+    clustered_interval,
+    draw_sources,
+    in_percent,
+    mean,
+    sources_of,
+)
 from tests.oracles import statistics
 
 # Sources of very unequal size, classes that a resample can miss, a value of its own everywhere.
@@ -103,3 +112,89 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         found = mean(np.array(answers[0]), drawn(sources, resamples=400, seed=trial)).interval
         held += found.low <= 0.6 <= found.high
     assert 0.90 <= held / 300 <= 0.98
+
+
+def known_sources():
+    """90 answers of two models about clips of 12 known source videos, and their classes."""
+    rng = random.Random(7)
+    sources = [f"s{rng.randint(0, 11)}" for _ in range(90)]
+    right = np.array([float(rng.random() < 0.3 + 0.05 * int(name[1:])) for name in sources])
+    other = np.array([float(rng.random() < 0.5) for _ in sources])
+    return sources, right, other, np.array([rng.randint(0, 4) for _ in sources])
+
+
+def test_intervals_of_known_sources_are_those_that_were_published():
+    """Written down before both halves shared this file: same seeds, same draws, same digits."""
+    sources, right, other, labels = known_sources()
+    assert clustered_interval(right, sources) == (0.44083870967741934, 0.720474910394265)
+    gain = clustered_interval(right - other, sources, draws=333, seed=5)
+    assert gain == (-0.10050657174151151, 0.30945017182130585)
+    draws = drawn(sources, resamples=700, seed=3)
+    chosen = labels == 2
+    found = [
+        mean(right, draws),
+        mean(right - other, draws),
+        class_mean(right, labels, draws),
+        mean(right[chosen], draws.among(chosen)),
+    ]
+    assert [one.interval.limits for one in found] == [
+        (0.44808728448275864, 0.7205131246046805),
+        (-0.07108585858585859, 0.31122117400419286),
+        (0.4738376099706745, 0.7340271464646464),
+        (0.31583333333333335, 0.9259615384615384),
+    ]
+
+
+def test_each_clip_of_unknown_source_is_drawn_by_itself():
+    right = np.array([1.0, 0, 1, 0, 1, 0])
+    alone = [f"clip {i}" for i in range(6)]
+    low, high = clustered_interval(right, [""] * 6)
+    assert high - low > 0.4
+    assert mean(right, drawn([""] * 6, resamples=500)).interval.high - 0.5 > 0.2
+    for names in ([""] * 6, alone):
+        assert clustered_interval(right, names) == clustered_interval(right, alone)
+
+
+def test_unknown_sources_stand_beside_known_ones():
+    count, source = sources_of(["b", "", "a", "b", ""])
+    assert count == 4
+    assert source.tolist() == [1, 2, 0, 1, 3]
+    assert sources_of(["b", "a"])[1].tolist() == [1, 0]
+
+
+def test_one_source_has_no_interval_and_says_so():
+    values = np.array([1.0, 0.0, 1.0])
+    assert clustered_interval(values, ["a"] * 3) is None
+    assert clustered_interval(values[:1], [""]) is None
+    draws = drawn(["a"] * 3)
+    found = mean(values, draws).interval
+    assert (found.limits, found.holds_zero, found.lies_above_zero) == (None, None, None)
+    assert str(found) == "66.7 (no interval)"
+    assert class_mean(values, np.array([1, 1, 2]), draws).interval.limits is None
+
+
+def test_a_part_about_one_source_has_no_interval():
+    values, sources, _ = columns(ROWS)
+    chosen = np.array([source == "a" for source in sources])
+    assert mean(values[chosen], drawn(sources).among(chosen)).interval.limits is None
+
+
+@pytest.mark.parametrize(
+    "low, high, above, holds", [(0.1, 0.3, True, False), (-0.1, 0.2, False, True)]
+)
+def test_an_interval_tells_where_zero_lies(low, high, above, holds):
+    found = Interval(value=0.15, low=low, high=high)
+    assert (found.lies_above_zero, found.holds_zero) == (above, holds)
+    ends = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+    assert in_percent(0.15, found.limits, sign="+") == f"+15.0 {ends}"
+
+
+def test_the_interval_is_that_of_independent_clusters():
+    rng = np.random.default_rng(0)
+    by_source = rng.random(400)
+    values = np.repeat(by_source, 25)  # 25 equal clips a source tell no more than one
+    low, high = clustered_interval(values, [str(i // 25) for i in range(10_000)])
+    expected = 1.96 * by_source.std() / math.sqrt(400)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
+    narrow = clustered_interval(values, [str(i) for i in range(10_000)])
+    assert narrow[1] - narrow[0] < (high - low) / 3

@@ -5,27 +5,59 @@ and an interval that resamples questions is too narrow. Every accuracy here is a
 divided by their number; in a resample both are sums over sources. So questions are added up by
 source once, and all resamples are one matrix product with how often each drew each source.
 Percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+
+A clip or question of unknown source (an empty name) is a source by itself: nothing says that two of
+them belong together. One source alone has no interval, since nothing tells how sources vary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 BLOCK = 256  # resamples drawn at a time
+Limits: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A number, and its 95 % interval of a bootstrap. A single source gives one of no width."""
+    """A number and its 95 % interval; no interval (both limits None) for a single source."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def limits(self) -> Limits | None:
+        """Low and high; None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def lies_above_zero(self) -> bool | None:
+        """Whether the whole interval is above 0; None without an interval."""
+        return None if self.low is None else self.low > 0
+
+    @property
+    def holds_zero(self) -> bool | None:
+        """Whether 0 lies within the interval; None without an interval."""
+        return None if self.limits is None else self.limits[0] <= 0 <= self.limits[1]
 
     def __str__(self) -> str:
-        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return in_percent(self.value, self.limits)
+
+
+def in_percent(value: float, limits: Sequence[float] | None, *, sign: str = "") -> str:
+    """A share in percent with its interval: `58.9 [44.8, 72.1]`, or `58.9 (no interval)`.
+
+    Args:
+        value: share, or difference of two shares.
+        limits: low and high; None for no interval.
+        sign: `+` to print the sign of every number.
+    """
+    number, *ends = (f"{100 * one:{sign}.1f}" for one in (value, *(limits or ())))
+    return f"{number} [{', '.join(ends)}]" if ends else f"{number} (no interval)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,13 +81,31 @@ class Estimate:
 
     value: float
     draws: Float[np.ndarray, "resample"]
-    """Not a number where a resample holds no question that counts."""
+    """Not a number where a resample holds no question that counts, and throughout if all questions
+    come from one source."""
 
     @property
     def interval(self) -> Interval:
-        """Percentiles 2.5 and 97.5 of the resamples that have a number."""
+        """Percentiles 2.5 and 97.5 of the resamples that have a number; none if no resample has."""
+        if np.isnan(self.draws).all():
+            return Interval(value=self.value, low=None, high=None)
         low, high = np.nanpercentile(self.draws, [2.5, 97.5])
         return Interval(value=self.value, low=float(low), high=float(high))
+
+
+def sources_of(names: Sequence[str]) -> tuple[int, Int[np.ndarray, "question"]]:
+    """How many sources there are, and the number of each question's.
+
+    Args:
+        names: of the source videos; an empty name is unknown and a source of its own.
+    """
+    known, source = np.unique(np.asarray(names), return_inverse=True)
+    if "" not in known:
+        return len(known), source
+    unknown = source == 0  # the empty name sorts first
+    source = source - 1
+    source[unknown] = len(known) - 1 + np.arange(unknown.sum())
+    return len(known) - 1 + int(unknown.sum()), source
 
 
 def draw_sources(sources: Sequence[str], *, resamples: int, rng: np.random.Generator) -> Draws:
@@ -64,17 +114,40 @@ def draw_sources(sources: Sequence[str], *, resamples: int, rng: np.random.Gener
     The draws depend on the set of sources alone, not on the order or number of their questions.
 
     Args:
-        sources: the video that each question's clip was cut from.
+        sources: the video that each question's clip was cut from; empty where it is not known.
         resamples: how often; memory is 8 bytes for each resample and source.
         rng: what draws.
     """
-    names, source = np.unique(np.asarray(sources), return_inverse=True)
-    count = len(names)
+    count, source = sources_of(sources)
     times = np.empty((resamples, count))
     for start in range(0, resamples, BLOCK):
         rows = times[start : start + BLOCK]
         rows[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(rows))
     return Draws(times=times, source=source)
+
+
+def clustered_interval(
+    values: Float[np.ndarray, "clip"], sources: Sequence[str], *, draws: int = 2000, seed: int = 0
+) -> Limits | None:
+    """95 % interval of the mean over clips; None if all clips come from one source.
+
+    Sources are drawn one by one, not by `draw_sources`: published intervals of recognizers were
+    drawn so, and stay what they are.
+
+    Args:
+        values: one number a clip.
+        sources: the video that each clip was cut from; empty where it is not known.
+        draws: bootstrap samples; memory is 8 bytes for each sample and source.
+        seed: of the draws.
+    """
+    count, source = sources_of(sources)
+    rng = np.random.default_rng(seed)
+    times = np.empty((draws, count))
+    for start in range(0, draws, BLOCK):
+        rows = times[start : start + BLOCK]
+        picks = rng.integers(count, size=rows.shape) + count * np.arange(len(rows))[:, None]
+        rows[:] = np.bincount(picks.ravel(), minlength=rows.size).reshape(rows.shape)
+    return mean(values, Draws(times=times, source=source)).interval.limits
 
 
 def mean(values: Float[np.ndarray, "question"], draws: Draws) -> Estimate:
@@ -95,6 +168,8 @@ def class_mean(
 ) -> Estimate:
     """Mean over classes of the means within them; classes that a resample misses are left out.
 
+    Questions of one source alone give no draws, so that there is no interval.
+
     Args:
         values: one number a question.
         labels: the class of each.
@@ -111,6 +186,8 @@ def class_mean(
     sums = np.bincount(cell, weights=values, minlength=shape[0] * shape[1]).reshape(shape)
     sizes = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
     value = (sums.sum(axis=0) / sizes.sum(axis=0)).mean()
+    if shape[0] == 1:
+        return Estimate(value=float(value), draws=np.full(len(draws.times), np.nan))
     sums, sizes = draws.times @ sums, draws.times @ sizes
     means = np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0)
     seen = (sizes > 0).sum(axis=1)
