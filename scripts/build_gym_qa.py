@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
 
 from qa_data.annotations import AnnotationError, read_elements, to_clips
 from qa_data.attributes import QuestionTreeError, read_question_tree
@@ -41,6 +40,7 @@ from qa_data.manifest import Clip, ManifestError, read_manifest
 from qa_data.pool_report import Common, PoolReport
 from qa_data.question import STEM, QuestionError
 from qa_data.taxonomy import ElementClass, TaxonomyError, read_categories
+from qa_data.terminal import console
 from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled
 
 POOLS_SHOWN = 8
@@ -115,15 +115,15 @@ def main(settings: BuildGymQa) -> None:
     sets = build_sets(clips, classes, plan)
     audits = audit_sets(sets, classes, tree)
     write_sets(sets, audits, settings.out, settings=record(settings))
-    console = Console()
+    terminal = console()
     asked = ", ".join(filter(None, (settings.questions, settings.distractors)))
     for name, found in audits.items():
-        console.print(audit_table(found, f"{name}, {asked}"))
+        terminal.print(audit_table(found, f"{name}, {asked}"))
     for name, one in sets.items():
         for line in left_out(one.pools):
-            console.print(f"{name}: {line}")
+            terminal.print(f"{name}: {line}")
     counts = ", ".join(f"{len(one.questions)} in {name}.json" for name, one in sets.items())
-    console.print(f"wrote questions to {settings.out}: {counts}")
+    terminal.print(f"wrote questions to {settings.out}: {counts}")
 
 
 def settled(given: BuildGymQa) -> BuildGymQa:

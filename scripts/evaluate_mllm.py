@@ -22,9 +22,9 @@ from sefar_mllm.config import EvaluateConfig
 
 def main(settings: EvaluateConfig) -> None:
     import torch
-    from rich.console import Console
 
     from qa_data.manifest import read_manifest
+    from qa_data.terminal import console
     from sefar_mllm.data import LessonError, load_questions, name_sets
     from sefar_mllm.evaluation.evaluate import control, diagnose_file, score_file, write_metrics
     from sefar_mllm.evaluation.parts import named_parts
@@ -64,11 +64,11 @@ def main(settings: EvaluateConfig) -> None:
     ) as cause:
         raise SystemExit(f"error: {cause}") from cause
     write_metrics(settings, summaries, diagnoses)
-    console, shown = Console(), control(settings)
-    console.print(score_table(summaries, control=shown))
-    console.print(part_table(summaries, control=shown))
+    terminal, shown = console(), control(settings)
+    terminal.print(score_table(summaries, control=shown))
+    terminal.print(part_table(summaries, control=shown))
     if diagnoses:
-        console.print(diagnosis_table(diagnoses, control=shown))
+        terminal.print(diagnosis_table(diagnoses, control=shown))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main(settings: EvaluateSsl) -> None:
     import numpy as np
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_core.data.leaks import compare
+    from sefar_core.data.leaks import compare, shared_lines
     from sefar_core.runs.folder import surroundings, write_json
     from sefar_core.runs.record import read_record
 
@@ -65,7 +65,8 @@ def main(settings: EvaluateSsl) -> None:
         )
     names, pairs = classes_of(settings, listed)
     networks = load_networks(settings, len(names))
-    shared = compare([*by_split(listed, "labeled"), *by_split(listed, "unlabeled")], clips)
+    training = [*by_split(listed, "labeled"), *by_split(listed, "unlabeled")]
+    shared = compare(training, clips, video_root=settings.video_root)
     suffix = "-released" if settings.protocol == "released" else ""
     out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
     out.mkdir(parents=True, exist_ok=True)
@@ -79,10 +80,7 @@ def main(settings: EvaluateSsl) -> None:
         | surroundings(),
     )
     show(rows, settings)
-    print(
-        f"{shared['clips_of_shared_sources']:,} of {len(clips):,} clips come from source videos "
-        f"that training clips come from too"
-    )
+    print("\n".join(shared_lines(shared)))
     if record is None:
         print(
             f"{settings.run_dir} has no record of training (config.json, metrics.jsonl): trust and "
@@ -221,8 +219,9 @@ def draw(out: Path, names: Sequence[str], plain: dict, trust, record) -> None:
 
 def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
     """The scores as a table."""
-    from rich.console import Console
     from rich.table import Table
+
+    from qa_data.terminal import console
 
     columns = ("network", "top-1 [95 %]", "top-5", "mean class", "direction [95 %]", "majority")
     keys = ("top1", "top5", "mean_class", "direction", "majority")
@@ -230,7 +229,7 @@ def show(rows: dict[str, dict], settings: EvaluateSsl) -> None:
     for name, row in rows.items():
         cells = [shown(row, key) for key in keys]
         table.add_row(name, *cells)
-    Console().print(table)
+    console().print(table)
 
 
 def shown(row: Mapping, key: str) -> str:

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import subcommand
 
 from qa_data.atomic import write_text
 from qa_data.manifest import Clip, by_split, write_manifest
+from qa_data.terminal import console
 from sefar_core.data.division import divide
-from sefar_core.data.leaks import leak_tables
+from sefar_core.data.leaks import conflict_lines, leak_tables
 from sefar_core.data.lists.diving48 import read_diving48
 from sefar_core.data.lists.finediving import read_finediving, read_finediving_json
 from sefar_core.data.lists.finegym import read_finegym
@@ -79,7 +79,13 @@ def main(settings: MakeSplits) -> None:
         [clip for clip in clips if clip.id not in in_pool],
         config,
     )
-    report = summary(clips, config, classes=listing.classes, times=listing.times)
+    report = summary(
+        clips,
+        config,
+        classes=listing.classes,
+        times=listing.times,
+        video_root=settings.video_root,
+    )
     report |= {"left_out": left_out, "missing": missing}
     if not listing.pool:
         report["settings"] = None
@@ -117,13 +123,18 @@ def show(report: dict, *, num_classes: int) -> None:
     for split, count in report["clips"].items():
         seen = len(report["clips_per_class"].get(split, {}))
         told = "not told" if split == "unlabeled" else f"{seen} of {num_classes}"
-        table.add_row(split, str(count), str(report["sources"][split]), told)
-    console = Console()
-    console.print(table, *leak_tables(report))
+        sources = str(report["sources"][split])
+        if unknown := report["without_source"].get(split):
+            sources = f"{sources}, and {unknown:,} clips of unknown source"
+        table.add_row(split, str(count), sources, told)
+    terminal = console()
+    terminal.print(table, *leak_tables(report))
     for why, count in report["left_out"].items():
-        console.print(f"{count:,} clips are in no split: {why}")
+        terminal.print(f"{count:,} clips are in no split: {why}")
+    for line in conflict_lines(report):
+        terminal.print(line)
     if report["missing"]:
-        console.print(f"{len(report['missing']):,} listed clips have no file: see splits.json")
+        terminal.print(f"{len(report['missing']):,} listed clips have no file: see splits.json")
 
 
 if __name__ == "__main__":

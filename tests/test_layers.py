@@ -166,3 +166,9 @@ def test_imports_are_found_wherever_they_hide():
 def test_a_package_is_not_its_namesake():
     assert within("qa_data.manifest.Clip", ("qa_data.manifest",))
     assert not within("qa_data.manifesto", ("qa_data.manifest",))
+
+
+def test_only_the_console_that_takes_no_markup_prints_tables():
+    outside = sources(*PACKAGES, "scripts", "benchmarks")
+    makers = [path for path in outside if "rich.console" in read(path)]
+    assert makers == ["qa_data/terminal.py"]

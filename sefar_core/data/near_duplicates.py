@@ -7,11 +7,13 @@ both: the clips have different names and all but the same frames.
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from qa_data.annotations import CLIP_ID, ClipId, Interval, event_of
 from qa_data.manifest import Clip
+from sefar_core.data.shared_files import Files, files_of
 from sefar_core.data.sources import SplitError
 
 SAME_MOMENT = 0.9
@@ -34,7 +36,10 @@ class Moment(NamedTuple):
 
 
 def near_duplicates(
-    clips: Sequence[Clip], *, times: Mapping[str, Interval] | None = None
+    clips: Sequence[Clip],
+    *,
+    times: Mapping[str, Interval] | None = None,
+    files: Files | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Pairs of clips that show one moment of one film: IoU in time above SAME_MOMENT.
 
@@ -43,12 +48,13 @@ def near_duplicates(
     event, each with a beginning of its own.
 
     Where neither the clips nor `times` tell when a clip begins and ends, the whole seconds in a
-    FineGym clip id stand for it; they find fewer (19 of 42 pairs in Gym99). Of clips without
-    source or time nothing is said. Takes O(n log n + pairs) time.
+    FineGym clip id stand for it; they find fewer (19 of 42 pairs in Gym99). Clips that are whole
+    files are near-duplicates if they are one file. Takes O(n log n + pairs) time.
 
     Args:
         clips: any.
         times: begin and end in the source, by clip id, for clips that are files of their own.
+        files: of the clips (see `files_of`); None: by the spelling of their paths.
 
     Yields:
         Numbers of two clips, the one that begins first before the other.
@@ -56,17 +62,21 @@ def near_duplicates(
     Raises:
         SplitError: a clip does not end after it starts.
     """
+    if files is None:
+        files = files_of(clips)
+    yield from _whole_twice(clips, files)
     bands: dict[tuple[Film, int], list[Moment]] = defaultdict(list)
     for place, clip in enumerate(clips):
         found = _interval(clip, times or {})
-        film = _film(clip)
+        film = _film(clip, files)
         if found and film:
             bands[film, _band(found)].append(Moment(*found, place))
     for (film, band), members in bands.items():
         longer = bands.get((film, band + 1), [])
         own = {moment.place for moment in members}
         for one, other in _same_moments(sorted(members + longer)):
-            if one.place in own or other.place in own:
+            pair = clips[one.place], clips[other.place]
+            if (one.place in own or other.place in own) and not _one_whole_file(*pair, files):
                 yield one.place, other.place
 
 
@@ -75,10 +85,24 @@ def routine_of(clip: Clip) -> str | None:
     return event_of(clip.id) if CLIP_ID.fullmatch(clip.id) else None
 
 
-def _film(clip: Clip) -> Film | None:
+def _whole_twice(clips: Sequence[Clip], files: Files) -> Iterator[tuple[int, int]]:
+    """Pairs of clips that are one whole file each, the same."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, clip in enumerate(clips):
+        if clip.start_s is None:
+            places[files[clip.id]].append(place)
+    for found in places.values():
+        yield from combinations(found, 2)
+
+
+def _one_whole_file(one: Clip, other: Clip, files: Files) -> bool:
+    return one.start_s is None and other.start_s is None and files[one.id] == files[other.id]
+
+
+def _film(clip: Clip, files: Files) -> Film | None:
     """What the clip's times count in; a file named for its source is that source."""
     if clip.start_s is not None and PurePosixPath(clip.path).stem != clip.source:
-        return Film("file", clip.path)
+        return Film("file", files[clip.id])
     return Film("source", clip.source) if clip.source else None
 
 

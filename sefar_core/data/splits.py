@@ -15,6 +15,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from qa_data.annotations import Interval
@@ -155,6 +156,7 @@ def summary(
     *,
     classes: Mapping[int, str] | None = None,
     times: Mapping[str, Interval] | None = None,
+    video_root: Path | None = None,
 ) -> dict:
     """Settings, counts and leaks of a split, as plain values for splits.json.
 
@@ -163,6 +165,7 @@ def summary(
         config: what they were cut by.
         classes: names of all classes by label; None: the classes that the clips show.
         times: when clips begin and end in their source, by id, where the clips do not say it.
+        video_root: folder of the videos, where files of two names are found; None: not looked at.
     """
     per_split = Counter(clip.split for clip in clips)
     per_class: Mapping[str, Counter] = {split: Counter() for split in SPLITS}
@@ -177,5 +180,5 @@ def summary(
         "clips": {split: per_split[split] for split in SPLITS},
         "sources": {split: len(found) for split, found in sources.items()},
         "clips_per_class": {s: dict(sorted(n.items())) for s, n in per_class.items() if n},
-        **leak_report(clips, classes=classes, times=times),
+        **leak_report(clips, classes=classes, times=times, video_root=video_root),
     }

@@ -8,12 +8,18 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from qa_data.annotations import Interval, read_elements, read_timestamps, to_clips
 from qa_data.manifest import Clip, without_label
 from qa_data.taxonomy import read_categories
-from sefar_core.data.leaks import compare, leak_report, leak_tables
+from qa_data.terminal import console
+from sefar_core.data.leaks import (
+    compare,
+    conflict_lines,
+    leak_report,
+    leak_tables,
+    shared_lines,
+)
 from sefar_core.data.near_duplicates import near_duplicates
 from sefar_core.data.sources import SplitError
 from tests.finegym import finegym_folder
@@ -67,6 +73,10 @@ def test_each_thing_shared_is_counted_apart():
         "of_clips": 6,
         "clips_of_shared_sources": 5,
         "clips_of_shared_routines": 3,
+        "clips_of_shared_frames": 1,
+        "without_source": 0,
+        "of_first": 4,
+        "of_first_without_source": 0,
         "near_duplicates": 0,
     }
 
@@ -92,6 +102,59 @@ def test_clips_of_unknown_source_share_nothing_that_could_be_told():
     assert report["leaks"]["labeled-test"]["routines"] == 0
     assert report["without_source"] == {"labeled": 1, "test": 2}
     assert "sources unknown" in printed(report)
+
+
+def test_unknown_sources_are_never_said_to_share_nothing():
+    """Of three test clips one has a known source, which training shares."""
+    train = [
+        Clip(id="a", path="a.mp4", label=0, source="film", split="labeled"),
+        Clip(id="b", path="b.mp4", split="unlabeled"),
+    ]
+    test = [
+        Clip(id="c", path="c.mp4", label=0, source="film", split="test"),
+        Clip(id="d", path="d.mp4", label=0, split="test"),
+        Clip(id="e", path="e.mp4", label=0, split="test"),
+    ]
+    lines = shared_lines(compare(train, test))
+    assert lines == [
+        "1 of 1 clips of known source come from source videos that training clips come from too",
+        "2 of 3 clips have no known source: whether training clips share it cannot be told",
+        "1 training clips have no known source; they may share more",
+    ]
+    assert shared_lines(compare(train, test[1:])) == [
+        "2 of 2 clips have no known source: whether training clips share it cannot be told"
+    ]
+    assert shared_lines(compare(train[:1], test[:1])) == [
+        "1 of 1 clips come from source videos that training clips come from too"
+    ]
+    shown = printed(leak_report([train[0], test[1], test[2]]))
+    assert shown.count("unknown") >= 2 and "0 of 0" not in shown
+
+
+def test_a_label_of_two_names_and_a_name_of_two_labels_are_named():
+    clips = [
+        Clip(id="a", path="a.mp4", label=0, text="salto", split="labeled"),
+        Clip(id="b", path="b.mp4", label=1, text="salto", split="test"),
+        Clip(id="c", path="c.mp4", label=1, text="stalder", split="labeled"),
+        Clip(id="d", path="d.mp4", label=2, text="salto", event="UB", split="test"),
+    ]
+    report = leak_report(clips)
+    assert report["names_of_one_label"] == {1: ["salto", "stalder"]}
+    assert report["labels_of_one_name"] == {"salto": [0, 1]}
+    assert conflict_lines(report) == [
+        "label 1 has several names: salto, stalder",
+        "salto is the name of several labels: 0, 1",
+    ]
+    assert conflict_lines(leak_report(clips[2:])) == []
+
+
+def test_names_with_brackets_are_printed_as_they_are():
+    clips = [
+        Clip(id=name, path=name, label=label, text=f"jump {name} [on/off] :smile:", split=split)
+        for name, label, split in (("[/]", 0, "labeled"), ("[b]", 1, "test"))
+    ]
+    shown = printed(leak_report(clips))
+    assert "jump [/] [on/off] :smile:" in shown and "jump [b] [on/off]" in shown
 
 
 def test_classes_without_a_labeled_clip_are_named():
@@ -178,9 +241,9 @@ def test_the_report_is_plain_and_prints_the_same_from_a_file():
 
 
 def printed(report):
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(*leak_tables(report))
-    return console.export_text()
+    terminal = console(io.StringIO(), width=200)
+    terminal.print(*leak_tables(report))
+    return terminal.file.getvalue()
 
 
 @cache
@@ -208,7 +271,8 @@ def test_the_official_lists_leak_as_much_as_is_known_of_them(benchmark, found):
         "clips_of_shared_sources", "clips_of_shared_routines", "near_duplicates",
     )  # fmt: skip
     leaks = leak_report([*train, *test])["leaks"]["labeled-test"]
-    assert leaks == dict(zip(names, found, strict=True))
+    assert {name: leaks[name] for name in names} == dict(zip(names, found, strict=True))
+    assert leaks["clips_of_shared_frames"] == 0
 
 
 @pytest.mark.lists

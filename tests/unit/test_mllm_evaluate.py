@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
+from qa_data.terminal import console
 from sefar_core.intervals import Interval
 from sefar_mllm.adapters import add_adapters
 from sefar_mllm.config import EvaluateConfig
@@ -233,7 +233,7 @@ def test_one_source_video_gives_no_interval_in_any_table_picture_or_file(tmp_pat
     text = (tmp_path / "metrics.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["sets"]["hard"]["micro"]["low"] is None
-    console = Console(width=300, file=io.StringIO())
-    console.print(score_table(found, control=None), part_table(found, control=None))
-    printed = console.file.getvalue()
+    terminal = console(io.StringIO(), width=300)
+    terminal.print(score_table(found, control=None), part_table(found, control=None))
+    printed = terminal.file.getvalue()
     assert printed.count("(no interval)") >= 4 and "nan" not in printed
