@@ -20,6 +20,8 @@ from typing import Literal
 
 import tyro
 
+OTHER_MANIFEST = "; it was trained with another manifest (see manifest_sha256)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSsl:
@@ -51,6 +53,7 @@ def main(settings: EvaluateSsl) -> None:
     import numpy as np
 
     from qa_data.manifest import by_split, read_manifest
+    from sefar_core.data.class_names import class_names
     from sefar_core.data.leaks import compare, shared_lines
     from sefar_core.runs.folder import surroundings, write_json
     from sefar_core.runs.record import read_record
@@ -64,7 +67,11 @@ def main(settings: EvaluateSsl) -> None:
             f"make_splits.py --val-rate 0.1, or name another --split"
         )
     names, pairs = classes_of(settings, listed)
-    networks = load_networks(settings, len(names))
+    told = class_names(listed, len(names))
+    if settings.categories is not None:
+        told = tuple(one or other for one, other in zip(told, names, strict=True))
+    networks, match = load_networks(settings, told)
+    note = note_on_classes(settings, match)
     training = [*by_split(listed, "labeled"), *by_split(listed, "unlabeled")]
     shared = compare(training, clips, video_root=settings.video_root)
     suffix = "-released" if settings.protocol == "released" else ""
@@ -77,10 +84,11 @@ def main(settings: EvaluateSsl) -> None:
     write_json(
         out / "scores.json",
         {"settings": asdict(settings), "rows": rows, "shared_with_training": shared}
+        | {"classes": {"match": match.state, "note": note}}
         | surroundings(),
     )
     show(rows, settings)
-    print("\n".join(shared_lines(shared)))
+    print("\n".join([*([f"note: {note}"] if note else []), *shared_lines(shared)]))
     if record is None:
         print(
             f"{settings.run_dir} has no record of training (config.json, metrics.jsonl): trust and "
@@ -89,24 +97,40 @@ def main(settings: EvaluateSsl) -> None:
     draw(out, names, plain, trust, record)
 
 
-def load_networks(settings: EvaluateSsl, num_classes: int) -> dict:
-    """Student and teacher, whichever are there, by name; refused unless they score the classes."""
-    from sefar_core.checkpoint import load_encoder
+def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
+    """Student and teacher, whichever are there, by name, and how their classes fit those asked for.
+
+    Raises:
+        CheckpointError: a network scores other classes.
+    """
+    from sefar_core.checkpoint import load_for_classes
 
     roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
     if not roles:
         raise SystemExit(
             f"error: {settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
         )
-    networks = {role: load_encoder(settings.run_dir / role) for role in roles}
-    for role, network in networks.items():
-        if network.classifier.out_features != num_classes:
-            raise SystemExit(
-                f"error: {settings.run_dir / role} scores {network.classifier.out_features} "
-                f"classes, but {settings.categories or settings.manifest} has {num_classes}; give "
-                f"the list it was trained with"
-            )
-    return networks
+    found = {role: load_for_classes(settings.run_dir / role, asked) for role in roles}
+    return {role: network for role, (network, _) in found.items()}, found[roles[0]][1]
+
+
+def note_on_classes(settings: EvaluateSsl, match) -> str | None:
+    """What has to be known of the classes beside the scores; none if their names are the same."""
+    from sefar_core.runs.record import same_manifest
+
+    if match.state == "same":
+        return None
+    if match.state == "by_name":
+        return (
+            f"{settings.run_dir} was trained with the classes in another order than in "
+            f"{settings.manifest}; they were matched by name"
+        )
+    same = same_manifest(settings.run_dir, settings.manifest)
+    told = {None: "", True: "; it was trained with this manifest", False: OTHER_MANIFEST}[same]
+    return (
+        f"class names could not be checked: {settings.run_dir} or {settings.manifest} tells "
+        f"none{told}"
+    )
 
 
 def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Sequence, record):

@@ -7,15 +7,17 @@ is written under another name and renamed when it is complete.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sefar_core.config import ModelConfig
+from sefar_core.data.class_names import ClassMatch, ClassMismatch, ClassNames, match_classes
 from sefar_core.model import SefarModel
 from sefar_core.timesformer import TimeSformer
 
@@ -51,12 +53,27 @@ def build_model(config: ModelConfig, num_classes: int) -> SefarModel:
     )
 
 
-def save_encoder(model: SefarModel, config: ModelConfig, folder: Path) -> None:
-    """Write the network and its settings, all or nothing; an encoder of that name is replaced."""
+def save_encoder(
+    model: SefarModel,
+    config: ModelConfig,
+    folder: Path,
+    *,
+    class_names: Sequence[str | None] | None = None,
+) -> None:
+    """Write the network and its settings, all or nothing; an encoder of that name is replaced.
+
+    Args:
+        model: the network.
+        config: its settings.
+        folder: of the encoder.
+        class_names: names of the classes in their order, if they are known.
+    """
     settings = asdict(config) | {
         "pretrained": None if config.pretrained is None else config.pretrained.name,
         "num_classes": model.classifier.out_features,
     }
+    if class_names is not None and any(class_names):
+        settings["class_names"] = list(class_names)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -90,22 +107,82 @@ def load_encoder(folder: Path | str) -> SefarModel:
     Raises:
         CheckpointError: the folder, a file or a tensor is missing or of another shape.
     """
+    folder = encoder_in(folder)
+    config, num_classes = read_architecture(folder)
+    model = build_model(config, num_classes)
+    load_exactly(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return model.requires_grad_(False).eval()
+
+
+def load_for_classes(folder: Path, asked: Sequence[str | None]) -> tuple[SefarModel, ClassMatch]:
+    """The trained recognizer in a folder, its classes in the order of a manifest.
+
+    Args:
+        folder: as for `load_encoder`.
+        asked: names of the manifest's classes by label; None where one is not known.
+
+    Returns:
+        The network, and how its classes fit: "unchecked" if encoder or manifest has no names.
+
+    Raises:
+        CheckpointError: as for `load_encoder`; or the encoder scores another number of classes,
+            or classes of other names.
+    """
+    model = load_encoder(folder)
+    count = model.classifier.out_features
+    if count != len(asked):
+        raise CheckpointError(
+            f"{folder} scores {count} classes, but {len(asked)} are asked for; give the list it "
+            f"was trained with"
+        )
+    try:
+        match = match_classes(read_class_names(folder), asked)
+    except ClassMismatch as cause:
+        raise CheckpointError(
+            f"{folder} was trained on other classes: {cause}; give the list it was trained with"
+        ) from cause
+    if match.order is not None:
+        order = torch.tensor(match.order)
+        for parameter in model.classifier.parameters():
+            parameter.data = parameter.data[order]
+    return model, match
+
+
+def read_class_names(folder: Path) -> ClassNames | None:
+    """Names of the classes of an encoder, or of a run's student, by class; None if none are kept.
+
+    Raises:
+        CheckpointError: its settings are missing or damaged.
+    """
+    names = read_settings(encoder_in(folder) / SETTINGS).get("class_names")
+    return None if names is None else tuple(names)
+
+
+def encoder_in(folder: Path | str) -> Path:
+    """The folder itself if it is an encoder, else that of the student of a run."""
     folder = Path(folder)
-    if not (folder / WEIGHTS).exists() and (folder / "student" / WEIGHTS).exists():
-        folder = folder / "student"
+    student = folder / "student"
+    is_run = not (folder / WEIGHTS).exists() and (student / SETTINGS).exists()
+    return student if is_run else folder
+
+
+def read_architecture(folder: Path) -> tuple[ModelConfig, int]:
+    """Settings of an encoder's network, and how many classes it scores.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or not those of an encoder.
+    """
     settings = read_settings(folder / SETTINGS)
     num_classes = settings.pop("num_classes")
+    settings.pop("class_names", None)
     tuples = {name: tuple(v) for name, v in settings.items() if isinstance(v, list)}
     try:
-        config = ModelConfig(**{**settings, **tuples, "pretrained": None})
+        return ModelConfig(**{**settings, **tuples, "pretrained": None}), num_classes
     except (TypeError, ValueError) as cause:
         raise CheckpointError(
             f"{folder / SETTINGS} does not describe an encoder: {cause}; "
             f"it must be the file that training wrote"
         ) from cause
-    model = build_model(config, num_classes)
-    load_exactly(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    return model.requires_grad_(False).eval()
 
 
 def read_settings(path: Path) -> dict:

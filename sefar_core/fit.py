@@ -95,7 +95,8 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
         on_main(accelerator, occupy)
         loop = Loop(student, config, schedule, accelerator, run_dir)
         loop.resume()
-        on_main(accelerator, partial(add_to_run, run_dir, {"first_step": loop.step}))
+        session = {"first_step": loop.step, "class_names": clips.class_names}
+        on_main(accelerator, partial(add_to_run, run_dir, session))
         read = open_reader(loop, clips, video_root)
         bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
         with Interruption() as wish, loader_deaths_explained(wish), bar as progress:
@@ -106,7 +107,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
                 name_clips=partial(clips_of_step, loop, clips),
             )
             run_steps(loop, Clocked(batches(loop, schedule, clips, read)), watch)
-        on_main(accelerator, partial(finish, loop, began_s))
+        on_main(accelerator, partial(finish, loop, clips, began_s))
     accelerator.end_training()
 
 
@@ -184,7 +185,7 @@ def fresh_student(config: TrainConfig, num_classes: int) -> SefarModel:
     return student
 
 
-def finish(loop: Loop, began_s: float) -> None:
+def finish(loop: Loop, clips: TrainClips, began_s: float) -> None:
     """Write student, teacher and the best as encoders, and how the run ended."""
     encoders = {"student": loop.network}
     if loop.teacher is not None:
@@ -197,7 +198,9 @@ def finish(loop: Loop, began_s: float) -> None:
         print(f"best on validation clips: {loop.best.network} after step {loop.best.step}")
     for name, network in encoders.items():
         with writing(loop.run_dir / name, sum(t.nbytes for t in network.state_dict().values())):
-            save_encoder(network, loop.config.model, loop.run_dir / name)
+            save_encoder(
+                network, loop.config.model, loop.run_dir / name, class_names=clips.class_names
+            )
     add_to_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
 
 

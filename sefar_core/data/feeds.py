@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from qa_data.manifest import Clip, by_split, read_manifest
+from sefar_core.data.class_names import ClassNames, class_names
 from sefar_core.data.dataset import (
     LabeledClips,
     Moments,
@@ -42,6 +43,8 @@ class TrainClips(NamedTuple):
     unlabeled: list[Clip]
     num_classes: int
     """One more than the largest label of any split."""
+    class_names: ClassNames = ()
+    """By label, as far as the manifest tells them."""
 
 
 def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
@@ -59,7 +62,8 @@ def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
             f"{manifest} has no clip of split unlabeled; add some, or train on labels alone by "
             f"setting warmup_epochs as large as epochs"
         )
-    return TrainClips(labeled, unlabeled, 1 + max(c.label for c in clips if c.label is not None))
+    names = class_names(clips)
+    return TrainClips(labeled, unlabeled, len(names), names)
 
 
 def choose_reader(

@@ -9,12 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from unicodedata import normalize
 
 from rich.table import Column, Table
 
 from qa_data.annotations import Interval
 from qa_data.manifest import SPLITS, Clip, by_split
+from sefar_core.data.class_names import name_of
 from sefar_core.data.near_duplicates import near_duplicates, routine_of
 from sefar_core.data.shared_files import Files, files_of, same_file_lines, sharing_frames
 
@@ -164,11 +164,6 @@ def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
         if clip.label is not None and clip.text:
             labels[name_of(clip)].add(clip.label)
     return {name: sorted(found) for name, found in sorted(labels.items()) if len(found) > 1}
-
-
-def name_of(clip: Clip) -> str:
-    """What a clip's class is called, its apparatus before it."""
-    return normalize("NFC", f"{clip.event} {clip.text}" if clip.event else clip.text or "")
 
 
 def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:

@@ -3,6 +3,7 @@
 A folder of encoders need not come from a run: scripts/convert_checkpoint.py writes one too.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,15 @@ def read_record(run_dir: Path) -> Record | None:
         )
     regulate, dropout_passes = read_weighing(config)
     return Record(regulate, dropout_passes, read_metrics(metrics))
+
+
+def same_manifest(run_dir: Path, manifest: Path) -> bool | None:
+    """Whether a run was trained with this very manifest; None if its config.json does not tell."""
+    config = run_dir / "config.json"
+    if not config.is_file():
+        return None
+    sha256 = json.loads(config.read_bytes()).get("manifest_sha256")
+    return None if sha256 is None else sha256 == hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
 def read_weighing(path: Path) -> tuple[Callable[[PerClip, PerClip], PerClip], int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qa_data.manifest import Clip
 from qa_data.schema import Question
-from sefar_core.checkpoint import load_encoder
+from sefar_core.checkpoint import load_for_classes
 from sefar_core.data.dataset import read_from_folder, view_moments
 from sefar_core.data.feeds import evaluation_views
 from sefar_core.data.loader import Feed
@@ -27,12 +27,38 @@ from sefar_mllm.tokens.cache import TokenCache
 DECAY = 1e-3  # of the classifier's weights; features are standardized
 STEPS = 200
 
+MATCH_WORDS = {
+    "by_name": "in another order than in the manifest, matched by name",
+    "unchecked": "names could not be checked, since recognizer or manifest tells none",
+}
+
 Probs = Mapping[str, Float[Tensor, "class"]]
 
 
-def recognizer_probs(folder: Path, clips: Sequence[Clip], video_root: Path, device: str) -> Probs:
-    """Class probabilities of each clip from the recognizer's own head, at its center moments."""
-    model = load_encoder(folder).to(device)
+def recognizer_probs(
+    folder: Path,
+    clips: Sequence[Clip],
+    video_root: Path,
+    device: str,
+    names: Sequence[str | None],
+) -> Probs:
+    """Class probabilities of each clip from the recognizer's own head, at its center moments.
+
+    Args:
+        folder: the recognizer.
+        clips: to look at.
+        video_root: folder that their paths start from.
+        device: where the recognizer runs.
+        names: of the manifest's classes by label, which the probabilities follow. A recognizer
+            that has the same classes in another order is matched by name, with a note.
+
+    Raises:
+        CheckpointError: the recognizer scores other classes.
+    """
+    model, match = load_for_classes(folder, names)
+    if match.state != "same":
+        print(f"note: classes of {folder}: {MATCH_WORDS[match.state]}")
+    model.to(device)
     views = evaluation_views(
         model,
         clips,

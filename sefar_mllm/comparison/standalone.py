@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qa_data.manifest import Clip
+from sefar_core.data.class_names import class_names
 from sefar_mllm.comparison.cells import PREDICTIONS, SCORED, cell_folder
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.heads import among_options, classifier_probs, recognizer_probs
@@ -105,15 +106,16 @@ def choose(
             batch_size=config.batch_size,
             device=device,
         )
-    names = {question.video for question in questions.test}
+    videos = {question.video for question in questions.test}
     if row.kind == "head":
-        asked = [clip for clip in clips if clip.id in names]
+        asked = [clip for clip in clips if clip.id in videos]
         folder = folder_of(row.encoder, config, seed)
-        probs = recognizer_probs(folder, asked, config.video_root, device)
+        names = class_names(clips)
+        probs = recognizer_probs(folder, asked, config.video_root, device, names)
     else:
         labels = [clip.label for clip in clips if clip.label is not None]
         tokens = _tokens(row.encoder, config, seed)
-        probs = classifier_probs(tokens, labeled_of(clips), sorted(names), max(labels) + 1)
+        probs = classifier_probs(tokens, labeled_of(clips), sorted(videos), max(labels) + 1)
     return among_options(probs, questions.test)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qa_data.manifest import Clip, by_split
 from sefar_core.checkpoint import CheckpointError, contiguous, replace_folder
+from sefar_core.data.class_names import class_names
 from sefar_core.data.sources import unit_of
 from sefar_core.runs.folder import write_json
 from sefar_mllm.encoders.contract import origin_of
@@ -71,7 +72,9 @@ def fit_probe(
     accuracy = {"labeled": accuracy_of(solution, features, rows), "held_out": choice.accuracy}
     if val:
         accuracy["val"] = accuracy_of(solution, mean_tokens(cache, val), _rows(val, labels))
+    names = class_names(clips)
     told = {
+        "class_names": [names[label] for label in labels],
         "clips": {"labeled": len(labeled), "held_out": int(out.sum()), "val": len(val)},
         "settings": {
             "weight_decay": choice.weight_decay,

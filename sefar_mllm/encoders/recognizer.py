@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sefar_core import load_encoder
-from sefar_core.checkpoint import WEIGHTS, CheckpointError, build_model, read_settings
+from sefar_core.checkpoint import CheckpointError, build_model, encoder_in, read_architecture
 from sefar_core.config import ModelConfig
 from sefar_core.data.transforms import Pixels, fixed_placements, look
 from sefar_core.model import SefarModel
@@ -98,7 +98,7 @@ def sefar_fused(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
 def random(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """The architecture of the recognizer in `folder` with random weights, drawn from `seed`."""
-    config, num_classes = _settings(Path(folder))
+    config, num_classes = read_architecture(encoder_in(folder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(config, num_classes)
@@ -167,7 +167,9 @@ def _moments(model: SefarModel) -> tuple[float, ...]:
 
 
 def _trained(folder: Path, seed: int) -> Network:
-    return Network(load_encoder(folder), _settings(Path(folder))[0], origin_of(folder, seed))
+    return Network(
+        load_encoder(folder), read_architecture(encoder_in(folder))[0], origin_of(folder, seed)
+    )
 
 
 def _trained_with_sefar(folder: Path, seed: int) -> Network:
@@ -178,16 +180,6 @@ def _trained_with_sefar(folder: Path, seed: int) -> Network:
             f"clips, too; give a run with warmup_epochs below epochs, and this one as supervised"
         )
     return network
-
-
-def _settings(folder: Path) -> tuple[ModelConfig, int]:
-    """Architecture and number of classes of an encoder, or of the student of a run."""
-    student = folder / "student"
-    run = not (folder / WEIGHTS).exists() and (student / "config.json").exists()
-    settings = read_settings((student if run else folder) / "config.json")
-    num_classes = settings.pop("num_classes")
-    listed = {name: tuple(v) for name, v in settings.items() if isinstance(v, list)}
-    return ModelConfig(**{**settings, **listed, "pretrained": None}), num_classes
 
 
 def _labels_alone(folder: Path) -> bool | None:

@@ -13,6 +13,7 @@ from qa_data.manifest import by_split, read_manifest, write_manifest
 from qa_data.synthetic.dataset import make_set
 from qa_data.synthetic.settings import SyntheticSettings
 from sefar_core import train
+from sefar_core.checkpoint import read_class_names
 from sefar_core.data.video import VideoReadError
 from sefar_core.fit import fit
 from tests.integration import tiny_run
@@ -64,7 +65,7 @@ def trained(world):
     return world / "run"
 
 
-def test_a_run_leaves_its_settings_numbers_and_encoders(trained):
+def test_a_run_leaves_its_settings_numbers_and_encoders(world, trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
         *("config.json", "run.json", "metrics.jsonl", "timing.jsonl", "lock"),
@@ -75,6 +76,11 @@ def test_a_run_leaves_its_settings_numbers_and_encoders(trained):
     assert "trust" not in lines[0] and 0 < lines[-1]["trust"] <= 1
     assert lines[-1]["ramp"] == pytest.approx(1.0)
     assert sefar_core.load_encoder(trained / "teacher").classifier.out_features == 12
+    names = json.loads((trained / "run.json").read_text())["class_names"]
+    clips = read_manifest(world / "splits/manifest.csv")
+    shown = {clip.label: f"{clip.event} {clip.text}" for clip in clips if clip.label is not None}
+    assert names == [shown[label] for label in range(12)]
+    assert read_class_names(trained / "teacher") == tuple(names)
 
 
 @pytest.mark.parametrize("stop", [3, 9])

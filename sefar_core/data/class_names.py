@@ -1,0 +1,79 @@
+"""Which class has which number: the names that a network was trained with, and those of a manifest.
+
+A class folder that is renamed or added moves the numbers of all classes behind it. A network scores
+numbers; without the names it would be scored against other classes without a word.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from unicodedata import normalize
+
+from qa_data.manifest import Clip
+
+ClassNames: TypeAlias = tuple[str | None, ...]
+"""By label; None for a class whose name is not known."""
+NUM_NAMED = 3  # classes that an error names
+
+
+class ClassMismatch(ValueError):
+    """Classes of other names. The message names them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMatch:
+    """How the classes of a network fit those of a manifest."""
+
+    state: Literal["same", "by_name", "unchecked"]
+    order: tuple[int, ...] | None = None
+    """The network's class for each label of the manifest; None if they are the same."""
+
+
+def name_of(clip: Clip) -> str:
+    """What a clip's class is called, its apparatus before it; empty if it has no name."""
+    text = clip.text or ""
+    return normalize("NFC", f"{clip.event} {text}" if clip.event and text else text)
+
+
+def class_names(clips: Iterable[Clip], num_classes: int | None = None) -> ClassNames:
+    """The names of the classes that labeled clips show, by label.
+
+    Args:
+        clips: of a manifest.
+        num_classes: how many classes there are; by default one more than the largest label.
+    """
+    names: dict[int, str] = {}
+    for clip in clips:
+        if clip.label is not None:
+            names[clip.label] = names.get(clip.label) or name_of(clip)
+    count = max(names, default=-1) + 1 if num_classes is None else num_classes
+    return tuple(names.get(label) or None for label in range(count))
+
+
+def match_classes(known: Sequence[str | None] | None, asked: Sequence[str | None]) -> ClassMatch:
+    """Compare the classes of a network with those of a manifest.
+
+    Args:
+        known: the network's names by class; None for a network that keeps none.
+        asked: the manifest's names by label.
+
+    Raises:
+        ClassMismatch: some names differ, and the classes are not the same ones in another order.
+    """
+    pairs = [
+        (label, one, other)
+        for label, (one, other) in enumerate(zip(known or (), asked, strict=False))
+        if one is not None and other is not None
+    ]
+    if not pairs:
+        return ClassMatch(state="unchecked")
+    differing = [pair for pair in pairs if pair[1] != pair[2]]
+    if not differing:
+        return ClassMatch(state="same")
+    places = {name: place for place, name in enumerate(known or ())}
+    if Counter(known) == Counter(asked) and len(places) == len(asked) and None not in places:
+        return ClassMatch(state="by_name", order=tuple(places[name] for name in asked))
+    shown = [f"class {n} is {one!r} there and {two!r} here" for n, one, two in differing]
+    named = shown[:NUM_NAMED] + (["..."] if len(shown) > NUM_NAMED else [])
+    raise ClassMismatch(f"{len(shown)} classes have other names: {'; '.join(named)}")
