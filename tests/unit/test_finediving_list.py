@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sefar_core.data.lists.finediving import read_finediving, read_finediving_json
 from sefar_core.data.lists.listing import ListError, Listing
 from sefar_core.data.video import probe, read_clip
+from tests.annotations import annotations_folder
 
 # Each dive by its steps: what they are called and how many pictures they have.
 DIVES = {
@@ -71,11 +72,13 @@ def write_pickles(folder: Path, form, dives: dict = DIVES) -> list[Path]:
 def json_entry(key: tuple[str, int], action_type: str, steps: list[tuple[str, int]]) -> dict:
     names = [name for name, _ in steps]
     starts = np.cumsum([count for _, count in steps]).tolist()
+    # The published lists name the last picture before a cut; a cut before picture 0 is left out.
     return {
         "_source_info": {"action_type": action_type, "difficulty": 3.2, "dive_score": 81.5},
         "events": [
-            {"comment": f"{one} -> {other}", "frame": start, "label": "Twist(s)"}
+            {"comment": f"{one} -> {other}", "frame": start - 1, "label": "Twist(s)"}
             for one, other, start in zip(names, names[1:], starts, strict=False)
+            if start > 0
         ],
         "fps": -1,
         "num_frames": starts[-1],
@@ -83,10 +86,10 @@ def json_entry(key: tuple[str, int], action_type: str, steps: list[tuple[str, in
     }
 
 
-def write_json(folder: Path) -> list[Path]:
+def write_json(folder: Path, dives: dict = DIVES) -> list[Path]:
     folder.mkdir(exist_ok=True)
     for name, keys in (("train", TRAIN), ("val", VAL), ("test", TEST)):
-        entries = [json_entry(key, *DIVES[key]) for key in keys]
+        entries = [json_entry(key, *dives[key]) for key in keys]
         (folder / f"{name}.json").write_text(json.dumps(entries, indent=2))
     return [folder / f"{name}.json" for name in ("train", "val", "test")]
 
@@ -133,6 +136,50 @@ def test_pickles_and_json_give_the_same_clips(tmp_path, level, only):
     from_pickles = read_finediving(*write_pickles(tmp_path, fine), level=level, **only)
     from_json = read_finediving_json(*write_json(tmp_path), level=level, **only)
     assert from_json == from_pickles
+
+
+PUBLISHED = {
+    ("01", 1): ("5253b", [("Back", 1), ("1.5 Twists", 36), ("Entry", 48)]),  # cut at frame 0
+    ("01", 20): ("5255b", [("Back", 0), ("1.5 Twists", 36), ("Entry", 34)]),  # no first cut
+    ("Men10mPlatform_Final_1", 0): ("5253b", [("Back", 2), ("1.5 Twists", 8), ("Entry", 1)]),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_odd_dives_of_the_published_lists_have_the_steps_of_the_pickles(tmp_path, turned):
+    """A cut at frame 0, a first step without a picture, and events out of order."""
+    dives = DIVES | PUBLISHED
+    paths = write_json(tmp_path, dives)
+    for path in paths if turned else ():
+        entries = json.loads(path.read_text())
+        for entry in entries:
+            entry["events"].reverse()
+        path.write_text(json.dumps(entries))
+    listing = read_finediving_json(*paths)
+    assert listing == read_finediving(*write_pickles(tmp_path, fine, dives))
+    moments = [(clip.id, clip.text, clip.start_s, clip.end_s) for clip in listing.pool]
+    assert ("01__1_0", "Back", 0.0, 1 / 25) in moments
+    assert ("01__20_0", "1.5 Twists", 0.0, 36 / 25) in moments
+
+
+@pytest.mark.annotations
+def test_published_dives_that_were_refused_are_read():
+    listing = read_finediving_json(*published("finediving_json_frame0"))
+    first = listing.pool[0]
+    assert (first.id, first.text, first.start_s, first.end_s) == (
+        "01__121_0", "Reverse", 0.0, 1 / 25,
+    )  # fmt: skip
+    turned = read_finediving_json(*published("finediving_json_order")).pool
+    steps = [(clip.text, clip.start_s, clip.end_s) for clip in turned if clip.id[:6] == "03__67"]
+    assert steps == [
+        ("2.5 Twists", 0.0, 36 / 25),
+        ("2.5 Soms.Pike", 36 / 25, 52 / 25),
+        ("Entry", 52 / 25, 86 / 25),
+    ]
+
+
+def published(name: str) -> list[Path]:
+    return [annotations_folder() / name / f"{part}.json" for part in ("train", "val", "test")]
 
 
 def test_the_published_subsets_are_an_event_and_an_action(tmp_path):
@@ -260,8 +307,9 @@ def test_a_pickle_that_calls_is_refused_and_calls_nothing(tmp_path):
         ({"_source_info": {}}, "no action_type"),
         ({"events": []}, "no steps in events"),
         ({"events": [{"frame": 3, "comment": "Entry"}]}, "comment 'Entry'"),
-        ({"events": [{"frame": 18, "comment": "A -> B"}]}, "frame 18, not between 0 and 18"),
+        ({"events": [{"frame": 18, "comment": "A -> B"}]}, "frame 18, not between 0 and 17"),
         ({"events": [{"frame": n, "comment": "A -> B"} for n in (3, 5)]}, "does not lead on"),
+        ({"events": [{"frame": -1, "comment": "A -> B"}]}, "frame -1, not between 0 and 17"),
     ],
 )
 def test_what_is_no_json_list_is_refused_with_its_place(tmp_path, change, told):

@@ -2,13 +2,14 @@
 
 Pickles (xujinglin/FineDiving@806717b8) by (folder, number): the fine-grained one has the type of
 every picture's step and the names of those types; the coarse one has no steps, the aqa one no
-names. JSON lists (jhong93/spot@1daf9611, data/finediving) have the picture at which each step
-begins and both names in a comment: "Back -> 1.5 Twists".
+names. JSON lists (jhong93/spot@1daf9611, data/finediving) have, for each cut between two steps, the
+last picture of the first and both names in a comment: "Back -> 1.5 Twists". A first step of no
+picture has no cut there.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -184,24 +185,45 @@ def json_dives(path: Path, level: Level) -> Iterator[Dive]:
 
 
 def _json_steps(where: str, events: object, num_frames: int) -> list[Step]:
-    frames: list[int] = [0]
-    names: list[str] = []
-    for event in events if isinstance(events, list) else []:
-        found = event if isinstance(event, dict) else {}
-        before, arrow, after = str(found.get("comment")).partition(" -> ")
-        frame = found.get("frame")
-        if not before or not after or names[-1:] not in ([], [before]):
-            raise ListError(
-                f"{where}: found the comment {found.get('comment')!r:.80} of a step, which does "
-                f"not lead on from {names[-1:]}, as in 'Back -> Entry'; fetch the list again"
-            )
-        if type(frame) is not int or not frames[-1] < frame < num_frames:
-            raise ListError(
-                f"{where}: found a step at frame {frame!r:.80}, not between {frames[-1]} and "
-                f"{num_frames}; fetch the list again"
-            )
-        frames.append(frame)
-        names += [after] if names else [before, after]
-    if not names:
+    """The steps that have a picture; published events stand in any order."""
+    listed = events if isinstance(events, list) else []
+    cuts = sorted((_cut(where, event, num_frames) for event in listed), key=lambda cut: cut.start)
+    if not cuts:
         raise ListError(f"{where}: found no steps in events; fetch the list again")
-    return [Step(*parts) for parts in zip(names, frames, [*frames[1:], num_frames], strict=True)]
+    for cut, following in pairwise(cuts):
+        if cut.after != following.before:
+            raise ListError(
+                f"{where}: found the step {following.before!r:.80} after {cut.after!r:.80}, which "
+                f"does not lead on; fetch the list again"
+            )
+    names = [cuts[0].before, *(cut.after for cut in cuts)]
+    edges = [0, *(cut.start for cut in cuts), num_frames]
+    steps = [Step(name, *edge) for name, edge in zip(names, pairwise(edges), strict=True)]
+    return [step for step in steps if step.start < step.stop]
+
+
+class Cut(NamedTuple):
+    """Where one step of a dive ends and the next one begins."""
+
+    start: int
+    """First picture of the step after it."""
+    before: str
+    after: str
+
+
+def _cut(where: str, event: object, num_frames: int) -> Cut:
+    """A cut from an event, whose `frame` is the last picture of the step before."""
+    found = event if isinstance(event, dict) else {}
+    before, arrow, after = str(found.get("comment")).partition(" -> ")
+    frame = found.get("frame")
+    if not before or not after:
+        raise ListError(
+            f"{where}: found the comment {found.get('comment')!r:.80} of a step, not one such as "
+            f"'Back -> Entry'; fetch the list again"
+        )
+    if type(frame) is not int or not 0 <= frame < num_frames:
+        raise ListError(
+            f"{where}: found a step that ends at frame {frame!r:.80}, not between 0 and "
+            f"{num_frames - 1}; fetch the list again"
+        )
+    return Cut(frame + 1, before, after)
