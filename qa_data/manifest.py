@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from qa_data.atomic import write_text
 from qa_data.clip import SPLITS, Clip, problem_of, without_label
-from qa_data.text_file import TextFileError, read_text
+from qa_data.text_file import TextFileError, composed, read_text
 
 COLUMNS = ("id", "path", "start_s", "end_s", "label", "text", "event", "source", "split")
 PROBE_COLUMNS = ("num_frames", "fps", "rotation", "flags")
@@ -53,10 +53,11 @@ def write_manifest(clips: Sequence[Clip], path: Path) -> None:
     written: set[str] = set()
     for clip in clips:
         shown = without_label(clip) if clip.split == "unlabeled" else clip
-        problem = "its id is another clip's too" if clip.id in written else problem_of(shown)
+        taken = composed(clip.id) in written
+        problem = "its id is another clip's too" if taken else problem_of(shown)
         if problem:
             raise ManifestError(f"{path} cannot be written: clip {clip.id!r}: {problem}")
-        written.add(clip.id)
+        written.add(composed(clip.id))
         writer.writerow([_cell(getattr(shown, name)) for name in columns])
     write_text(path, text.getvalue())
 
@@ -78,12 +79,13 @@ def read_manifest(path: Path) -> list[Clip]:
             clip = _clip(columns, cells)
         except ValueError as problem:
             raise ManifestError(f"{path}, line {line}: {problem}") from None
-        if clip.id in line_of_id:
+        name = composed(clip.id)
+        if name in line_of_id:
             raise ManifestError(
                 f"{path}, line {line}: clip {clip.id} stands in line "
-                f"{line_of_id[clip.id]} already; a clip has one line: delete one of the two"
+                f"{line_of_id[name]} already; a clip has one line: delete one of the two"
             )
-        line_of_id[clip.id] = line
+        line_of_id[name] = line
         clips.append(clip)
     if not clips:
         raise ManifestError(

@@ -26,6 +26,7 @@ from qa_data.question import (
 )
 from qa_data.question_lines import COUNT, is_count, question_of_line
 from qa_data.strict_json import parse, read_text
+from qa_data.text_file import composed
 
 PUBLIC_FIELDS = (
     "answer",
@@ -49,11 +50,12 @@ def attach_classes(questions: Iterable[Question], clips: Iterable[Clip]) -> list
             the manifest's, or the right answer to what move it is differs from its class text.
     """
     questions = list(questions)
-    clip_of = {clip.id: clip for clip in clips}
+    clip_of = {composed(clip.id): clip for clip in clips}
     check_videos(questions, clip_of)
     attached = []
     for question in questions:
-        clip = clip_of[question.video]
+        clip = clip_of[composed(question.video)]
+        question = replace(question, video=clip.id)  # as the manifest spells it
         _compare(question, clip)
         if question.label is None:
             question = replace(question, label=clip.label, event=clip.event, source=clip.source)
@@ -63,7 +65,7 @@ def attach_classes(questions: Iterable[Question], clips: Iterable[Clip]) -> list
 
 def _compare(question: Question, clip: Clip) -> None:
     right, found = question.options[question.answer], ""
-    if question.answer_type == "what" and clip.text not in (None, right):
+    if question.answer_type == "what" and clip.text and composed(clip.text) != composed(right):
         found = f"the right option is {right!r}, but the manifest calls the clip {clip.text!r}"
     elif None not in (question.label, clip.label) and question.label != clip.label:
         found = f"the clip's class is {question.label}, but {clip.label} in the manifest"
@@ -80,8 +82,8 @@ def check_videos(questions: Iterable[Question], clip_ids: Iterable[str]) -> None
     Raises:
         QuestionError: names the first of them and says how many there are.
     """
-    known = set(clip_ids)
-    unknown = [question for question in questions if question.video not in known]
+    known = set(map(composed, clip_ids))
+    unknown = [question for question in questions if composed(question.video) not in known]
     if not unknown:
         return
     first = unknown[0]

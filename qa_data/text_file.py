@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any, NoReturn
+from unicodedata import normalize
 
 
 class TextFileError(ValueError):
@@ -53,3 +54,16 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"found {constant} in place of a number")
+
+
+def composed(name: str) -> str:
+    """A name with its accented letters composed: those from a Mac are often decomposed (NFD).
+
+    Names are compared in this form, and kept as they are.
+    """
+    return normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """A name made alike for comparison without regard to case, its letters composed."""
+    return composed(composed(name).casefold())

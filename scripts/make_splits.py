@@ -36,6 +36,7 @@ from sefar_core.data.lists.listing import ListError, Listing
 from sefar_core.data.lists.places import find, place
 from sefar_core.data.lists.public import read_public
 from sefar_core.data.lists.something import read_something
+from sefar_core.data.lists.source_pattern import with_sources
 from sefar_core.data.lists.ucf101 import read_ucf101
 from sefar_core.data.separation import refuse_shared
 from sefar_core.data.splits import SplitConfig, summary
@@ -63,6 +64,9 @@ class MakeSplits:
     """Folder of the videos; the folders that a list names are found beneath it, or left out."""
     out: Path
     """Folder for manifest.csv and splits.json."""
+    source_pattern: str | None = None
+    """Regular expression with one group: the source (person or video) in the name of each clip's
+    file, such as '_s([0-9]+)_' for a1_s3_t2.avi, where the data set does not tell the sources."""
     missing: Literal["refuse", "leave_out"] = "refuse"
     """Listed clips without a file: an error that names them, or leave them out and record it."""
     split: Annotated[SplitConfig, tyro.conf.arg(name="")] = SplitConfig()
@@ -71,6 +75,8 @@ class MakeSplits:
 def main(settings: MakeSplits) -> None:
     """Look for the videos, cut, write, and print what came out."""
     listing, config = settings.listing, settings.split
+    if settings.source_pattern is not None:
+        listing = with_sources(listing, settings.source_pattern)
     refuse_shared(listing.pool, listing.settled)
     clips, missing = present(listing, settings.video_root, settings.missing)
     in_pool = {clip.id for clip in listing.pool}
@@ -86,7 +92,7 @@ def main(settings: MakeSplits) -> None:
         times=listing.times,
         video_root=settings.video_root,
     )
-    report |= {"left_out": left_out, "missing": missing}
+    report |= {"left_out": left_out, "missing": missing, "other_files": dict(listing.other_files)}
     if not listing.pool:
         report["settings"] = None
     write_manifest(clips, settings.out / "manifest.csv")
@@ -133,6 +139,9 @@ def show(report: dict, *, num_classes: int) -> None:
         terminal.print(f"{count:,} clips are in no split: {why}")
     for line in conflict_lines(report):
         terminal.print(line)
+    if others := report["other_files"]:
+        endings = ", ".join(f"{number:,} {ending}" for ending, number in others.items())
+        terminal.print(f"{sum(others.values()):,} files of other endings are no clips: {endings}")
     if report["missing"]:
         terminal.print(f"{len(report['missing']):,} listed clips have no file: see splits.json")
 

@@ -47,7 +47,13 @@ MAY_IMPORT = {
         "qa_data.text_file",
     ),
     "sefar_core/": (),
-    "sefar_mllm/": ("sefar_core", "qa_data.schema", "qa_data.blind", "qa_data.manifest"),
+    "sefar_mllm/": (
+        "sefar_core",
+        "qa_data.schema",
+        "qa_data.blind",
+        "qa_data.manifest",
+        "qa_data.text_file",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from qa_data.manifest import Clip
 from qa_data.question import Question, QuestionError
 from qa_data.schema import check_videos, read_any
 from qa_data.strict_json import parse, read_text
+from qa_data.text_file import composed
 
 ENDINGS = (".json", ".jsonl")  # the second, which knows more, is read where both are
 
@@ -88,15 +89,15 @@ def video_files(
     questions = list(questions)
     if clips is None:
         return {one.video: (root / f"{one.video}.mp4").as_posix() for one in questions}
-    clip_of = {clip.id: clip for clip in clips}
+    clip_of = {composed(clip.id): clip for clip in clips}
     check_videos(questions, clip_of)
     files = {}
     for question in questions:
-        clip = clip_of[question.video]
+        clip = clip_of[composed(question.video)]
         if clip.start_s is not None:
             raise QuestionError(
                 f"question {question.question_id}: clip {clip.id} is a stretch of {clip.path}, but "
                 f"other tools show whole files; cut the clips with scripts/trim_finegym.py"
             )
-        files[clip.id] = (root / PurePath(clip.path)).as_posix()
+        files[question.video] = (root / PurePath(clip.path)).as_posix()
     return files

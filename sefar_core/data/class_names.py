@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
-from unicodedata import normalize
 
 from qa_data.manifest import Clip
+from qa_data.text_file import composed
 
 ClassNames: TypeAlias = tuple[str | None, ...]
 """By label; None for a class whose name is not known."""
@@ -33,7 +33,7 @@ class ClassMatch:
 def name_of(clip: Clip) -> str:
     """What a clip's class is called, its apparatus before it; empty if it has no name."""
     text = clip.text or ""
-    return normalize("NFC", f"{clip.event} {text}" if clip.event and text else text)
+    return composed(f"{clip.event} {text}" if clip.event and text else text)
 
 
 def class_names(clips: Iterable[Clip], num_classes: int | None = None) -> ClassNames:

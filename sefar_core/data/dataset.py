@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from qa_data.manifest import Clip
 from sefar_core.data.draws import seeded
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, look, squares
 from sefar_core.data.video import read_fractions
 from sefar_core.sampling import Moments, Sampling
@@ -61,7 +62,7 @@ def read_from_folder(
         short_side: larger frames are scaled down to it.
         read: one of `readers.READERS`.
     """
-    path, start_s, end_s = root / clip.path, clip.start_s, clip.end_s
+    path, start_s, end_s = on_disk(root / clip.path), clip.start_s, clip.end_s
     return read(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
 
 

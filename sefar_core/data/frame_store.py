@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from qa_data.manifest import Clip
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.store_filling import FORMAT, Kind, fill
 from sefar_core.data.timeline import ROUNDING_S
 
@@ -159,7 +160,7 @@ def _key(clips: Sequence[Clip], video_root: Path, storage: Storage) -> str:
     contents = (FORMAT, storage.kind, storage.short_side)
     digest = hashlib.blake2b(repr(contents).encode(), digest_size=8)
     for clip in clips:
-        path = video_root / clip.path
+        path = on_disk(video_root / clip.path)
         found = path.stat() if path.exists() else None
         stamp = (found.st_size, found.st_mtime_ns) if found else None
         digest.update(repr((clip.id, clip.path, clip.start_s, clip.end_s, stamp)).encode())

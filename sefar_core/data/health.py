@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qa_data.manifest import Clip
 from sefar_core.data.decoded_faults import MEND, Fault, examined, named
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.video import VideoInfo, VideoReadError, probe
 from sefar_core.data.watched import Beat, Lost, watched
 
@@ -82,7 +83,7 @@ def check_file(clips: Sequence[Clip], beat: Beat, *, video_root: Path, quick: bo
         video_root: folder that the path starts from.
         quick: read packets only.
     """
-    path = video_root / clips[0].path
+    path = on_disk(video_root / clips[0].path)
     spans = [(clip.start_s, clip.end_s) for clip in clips]
     try:
         info, by_span = (probe(path), {}) if quick else examined(path, spans, beat)

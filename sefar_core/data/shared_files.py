@@ -7,7 +7,6 @@ first, and by their bytes only where sizes are equal.
 import hashlib
 import os
 import posixpath
-import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from qa_data.manifest import Clip
+from qa_data.text_file import composed
+from sefar_core.data.on_disk import on_disk
 
 Files = Mapping[str, str]
 """File of each clip by the clip's id; clips of one file have the same."""
@@ -29,11 +30,9 @@ def files_of(clips: Iterable[Clip], video_root: Path | None = None) -> Files:
             their spelling alone, `a/./b.mp4` being `a/b.mp4`.
     """
     if video_root is None:
-        return {
-            clip.id: unicodedata.normalize("NFC", posixpath.normpath(clip.path)) for clip in clips
-        }
+        return {clip.id: composed(posixpath.normpath(clip.path)) for clip in clips}
     root = os.path.abspath(video_root)
-    real = {path: os.path.realpath(os.path.join(root, path)) for path in {c.path for c in clips}}
+    real = {path: os.path.realpath(on_disk(Path(root, path))) for path in {c.path for c in clips}}
     first_of = _first_of_equals(sorted(set(real.values())))
     return {clip.id: first_of.get(real[clip.path], real[clip.path]) for clip in clips}
 

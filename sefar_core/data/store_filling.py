@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from qa_data.manifest import Clip
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.video import clip_length, read_clip
 from sefar_core.runs.folder import sync, writing
 
@@ -159,7 +160,7 @@ class _PackedClips(Dataset):
 
     def __getitem__(self, position: int) -> tuple[StoredClip, Tensor]:
         clip = self.clips[position]
-        path, start_s, end_s = self.video_root / clip.path, clip.start_s, clip.end_s
+        path, start_s, end_s = on_disk(self.video_root / clip.path), clip.start_s, clip.end_s
         frames, appears = read_clip(path, start_s=start_s, end_s=end_s, short_side=self.short_side)
         length_s = clip_length(path, start_s=start_s, end_s=end_s)
         pictures = frames.numpy()

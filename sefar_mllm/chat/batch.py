@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from qa_data.schema import Question
 from sefar_core.data.decoding import VideoReadError
+from sefar_core.data.on_disk import on_disk
 from sefar_core.runs.folder import writing
 from sefar_mllm.chat.assistant import Assistant
 from sefar_mllm.chat.batch_files import Answer, BatchError, Inquiry, open_answers, write_answers
@@ -111,9 +112,9 @@ def path_of(inquiry: Inquiry, video_root: Path | None) -> Path:
         BatchError: its path leads out of the root.
     """
     if video_root is None:
-        return Path(inquiry.video)
+        return on_disk(Path(inquiry.video))
     inner = os.path.normpath(inquiry.video)
-    path = Path(os.path.realpath(video_root / inquiry.video))
+    path = Path(os.path.realpath(on_disk(video_root / inquiry.video)))
     if os.path.isabs(inner) or inner.split(os.sep)[0] == os.pardir:
         mend = "name videos relative to it, or leave it out"
     elif not path.is_relative_to(os.path.realpath(video_root)):

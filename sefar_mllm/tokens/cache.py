@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float16
 from torch import Tensor
 
+from qa_data.text_file import composed
 from sefar_mllm.tokens.shards import (
     MEND,
     PATTERN,
@@ -72,8 +73,9 @@ class TokenCache:
     def __init__(self, folder: Path, clip_ids: Sequence[str]):
         index = read_index(folder)
         places = read_places(folder, index["key"])
+        kept = {composed(clip_id): clip_id for clip_id in places}
         wanted = sorted(set(clip_ids))
-        missing = [clip_id for clip_id in wanted if clip_id not in places]
+        missing = [clip_id for clip_id in wanted if composed(clip_id) not in kept]
         if missing or not wanted:
             raise CacheError(
                 f"{folder} lacks {len(missing)} of {len(wanted)} clips, for example "
@@ -82,8 +84,10 @@ class TokenCache:
         self.folder = folder
         self.key: dict[str, Any] = index["key"]
         self.origin: dict[str, Any] = index["origin"]
-        self.spans = {clip_id: places[clip_id].shard.clips[clip_id] for clip_id in wanted}
-        self._tokens = _read(folder, {i: places[i] for i in wanted}, self.key)
+        stored = {clip_id: kept[composed(clip_id)] for clip_id in wanted}
+        places = {clip_id: places[name] for clip_id, name in stored.items()}
+        self.spans = {i: places[i].shard.clips[name] for i, name in stored.items()}
+        self._tokens = _read(folder, places, self.key)
         *self.token_shape, self.token_dim = self._tokens[wanted[0]].shape
 
     def __getitem__(self, clip_id: str) -> Float16[Tensor, "frame row column dim"]:

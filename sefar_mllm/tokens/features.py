@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from qa_data.manifest import Clip
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.video import read_fractions
 from sefar_core.runs.folder import append_metrics, surroundings
 from sefar_core.runs.interruption import Interrupted, Interruption
@@ -153,7 +154,7 @@ def encoded(
     reorder = FRAME_ORDERS[frame_order]
 
     def read(clip: Clip) -> Frames:
-        path = video_root / clip.path
+        path = on_disk(video_root / clip.path)
         frames = read_fractions(path, encoder.moments, start_s=clip.start_s, end_s=clip.end_s)
         return reorder(frames, clip.id)
 

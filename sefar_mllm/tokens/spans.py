@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qa_data.manifest import Clip
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.picture_folder import is_picture
 from sefar_mllm.tokens.shards import CacheError, Span
 
@@ -23,7 +24,7 @@ def spans_of(clips: Sequence[Clip], video_root: Path) -> dict[str, Span]:
     Where a video is missing, the last two are: what is cached of it stays good, and who is to
     encode it will say that it is missing. Each video is looked at once.
     """
-    sizes = {path: size_of(video_root / path) for path in {clip.path for clip in clips}}
+    sizes = {path: size_of(on_disk(video_root / path)) for path in {clip.path for clip in clips}}
     return {clip.id: [clip.path, clip.start_s, clip.end_s, *sizes[clip.path]] for clip in clips}
 
 

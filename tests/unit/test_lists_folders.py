@@ -78,7 +78,7 @@ def test_a_relative_root_gives_the_same_clips(root, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "found"),
     [
-        (["empty/readme.txt"], "mine/empty has no video; add one (.3gp, .avi"),
+        (["empty/readme.txt"], "mine/empty has no video; add one (.3g2, .3gp, .asf, .avi"),
         (["empty/thumb.jpg"], "mine/empty has no video"),
         (["stray.mp4"], "mine/stray.mp4 lies in no class's folder"),
         (["bow/frames/more/0001.png"], "mine/bow/frames holds both pictures and folders"),
@@ -89,6 +89,35 @@ def test_a_relative_root_gives_the_same_clips(root, monkeypatch):
 def test_what_fits_no_clip_or_class_is_named(root, files, found):
     laid_out(root, *files)
     oracle.refuses(lambda: read_folders(root), root, found)
+
+
+def test_rare_endings_are_clips_and_others_are_counted(root):
+    endings = ("asf", "f4v", "mxf", "m2v", "3g2", "dv", "qt", "DIVX", "mpe")
+    laid_out(root, *(f"bow/z.{ending}" for ending in endings), "bow/z.mp4", "bow/z.webp", "LICENSE")
+    listing = read_folders(root)
+    found = {clip.id for clip in listing.pool}
+    assert {"bow/z", *(f"bow/z.{ending}" for ending in endings)} <= found
+    # README.md, LICENSE; notes.txt, thumb.jpg beside videos; the pictures of bow/frames are a clip.
+    assert listing.other_files == {
+        ".jpg": 1, ".md": 1, ".txt": 1, ".webp": 1, "without ending": 1,
+    }  # fmt: skip
+
+
+COMPOSED, DECOMPOSED = "K\u00fcr", "Ku\u0308r"
+
+
+def test_a_test_folder_meets_its_class_however_its_letters_are_composed(tmp_path):
+    laid_out(tmp_path, f"mine/{COMPOSED}/a.mp4", f"exam/{DECOMPOSED}/b.mp4")
+    listing = read_folders(tmp_path / "mine", test_root=tmp_path / "exam")
+    (clip,) = listing.settled
+    assert (clip.label, clip.text) == (0, COMPOSED)
+    assert clip.path.endswith(f"exam/{DECOMPOSED}/b.mp4")  # as it is on the disk
+
+
+@pytest.mark.parametrize("where", ["{}/a.mp4", "bow/{}.mp4"])
+def test_names_that_differ_in_normalization_alone_are_refused(root, where):
+    laid_out(root, where.format(COMPOSED), where.format(DECOMPOSED))
+    oracle.refuses(lambda: read_folders(root), "r", "how their accented letters are composed")
 
 
 def test_a_name_that_is_not_utf_8_is_refused(root):

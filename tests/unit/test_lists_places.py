@@ -113,6 +113,34 @@ def test_two_files_that_differ_in_case_only_are_refused(tmp_path, files):
     oracle.refuses(lambda: placed(root, files[0].upper().replace("/B", "/b")), *files, "rename")
 
 
+COMPOSED, DECOMPOSED = "K\u00fcr \ud55c", "Ku\u0308r \u1112\u1161\u11ab"
+
+
+@pytest.mark.parametrize(
+    ("listed", "lies"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED), (COMPOSED, COMPOSED)]
+)
+def test_composed_and_decomposed_names_meet_and_the_disk_keeps_its_own(tmp_path, listed, lies):
+    laid_out(tmp_path, f"{lies}/{lies}.mp4", f"frames/{lies}/0001.jpg")
+    assert placed(tmp_path, f"{listed}/{listed}.mp4") == [f"{lies}/{lies}.mp4"]
+    assert placed(tmp_path, f"/root/{listed.upper()}/{listed}.MP4") == [f"{lies}/{lies}.mp4"]
+    assert placed(tmp_path, f"frames/{listed}") == [f"frames/{lies}"]
+
+
+@pytest.mark.parametrize("files", [("{}.mp4",), ("{}/a.mp4",)])
+def test_two_names_that_differ_in_normalization_alone_are_refused(tmp_path, files):
+    (file,) = files
+    laid_out(tmp_path, file.format(COMPOSED), file.format(DECOMPOSED))
+    for listed in (COMPOSED, DECOMPOSED):
+        oracle.refuses(
+            lambda name=listed: placed(tmp_path, file.format(name)),
+            file.format(COMPOSED), file.format(DECOMPOSED), "accented letters are composed",
+        )  # fmt: skip
+
+
+def test_an_id_is_composed_so_that_ids_of_both_spellings_are_one():
+    assert id_of(f"{DECOMPOSED}/a.mp4") == id_of(f"{COMPOSED}/a.mp4") == f"{COMPOSED}/a"
+
+
 def test_a_file_outside_the_root_keeps_its_path_and_one_inside_loses_the_root(tmp_path):
     root = laid_out(tmp_path / "root", "in/a.avi", "b.avi")
     outside = laid_out(tmp_path / "other", "b.avi") / "b.avi"

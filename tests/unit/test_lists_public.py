@@ -50,6 +50,27 @@ def test_lists_of_finegym_are_read(tmp_path):
     ]
 
 
+def test_sources_of_kinetics_come_from_the_youtube_ids_of_both_manners(tmp_path):
+    """SVFormer's training lists name clips by id and times, its validation list by id alone."""
+    root = "/mnt/kinetics400"
+    lists = {
+        "train.csv": f"{root}/videos_train/headbanging/ocs9PbO-hI4_000071_000081.mp4 1\n"
+        f"{root}/videos_train/hurling_(sport)/-JS6qUnKaes_000030_000040.mp4 0\n",
+        "unlabel.csv": f"{root}/videos_train/singing/mlymRPhBUuY_000080_000090.mp4 0\n",
+        "val.csv": f"{root}/videos_val/zumba/g4TI_iqWxmw.mkv 0\n"
+        f"{root}/videos_val/zumba/l43cqc3KvUA.mp4.webm 1\n"
+        f"{root}/videos_val/zumba/vCjj3nmTERw.mp4 1\n"
+        f"{root}/videos_val/zumba/some other file.mp4 1\n",
+    }
+    found = read_public(written(tmp_path, lists)).settled
+    assert [clip.source for clip in found] == [
+        "ocs9PbO-hI4", "-JS6qUnKaes", "mlymRPhBUuY",
+        "g4TI_iqWxmw", "l43cqc3KvUA", "vCjj3nmTERw", "",
+    ]  # fmt: skip
+    own = {name: text.replace("_000", "-") for name, text in lists.items()}
+    assert {clip.source for clip in read_public(written(tmp_path / "own", own)).settled} == {""}
+
+
 def test_lists_with_commas_windows_ends_and_a_misspelt_name_are_read(tmp_path):
     listing = read_public(written(tmp_path / "lists", UCF_LISTS))
     assert listing.classes == {0: "Nod Head", 1: "Handstand Turn"}

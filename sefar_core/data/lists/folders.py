@@ -1,20 +1,27 @@
 """A folder of one's own: `root/<class>/<video>`, with folders for unlabeled and test clips beside.
 
-Files with a suffix of sefar_core.data.lists.places.VIDEO_SUFFIXES are clips, whatever the case of
-its letters, and so is a folder of pictures without a video. Other files, such as notes and
-thumbnails beside the videos, are no clips. Names that begin with a dot are hidden.
+Files with a suffix of sefar_core.data.lists.places.VIDEO_SUFFIXES or RARE_SUFFIXES are clips,
+whatever the case of its letters, and so is a folder of pictures without a video. Other files, such
+as notes and thumbnails beside the videos, are no clips and are counted. Names that begin with a dot
+are hidden.
 """
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from qa_data.manifest import Clip
-from sefar_core.data.lists.lines import UNWRITABLE, refuse_repeat
+from qa_data.text_file import composed
+from sefar_core.data.lists.lines import ALIKE, UNWRITABLE, refuse_repeat
 from sefar_core.data.lists.listing import ListError, Listing
-from sefar_core.data.lists.places import VIDEO_SUFFIXES, id_of
+from sefar_core.data.lists.places import RARE_SUFFIXES, VIDEO_SUFFIXES, id_of
 from sefar_core.data.picture_folder import is_picture
+
+TAKEN = VIDEO_SUFFIXES | RARE_SUFFIXES
+NO_ENDING = "without ending"
 
 
 def read_folders(
@@ -37,52 +44,78 @@ def read_folders(
             folder, a folder of test clips has no class, a folder mixes pictures and folders, or a
             clip is found twice.
     """
+    others: Counter[str] = Counter()
     aside = {os.path.realpath(one) for one in (unlabeled, test_root) if one is not None}
-    names = _class_names(root, aside)
-    pool = [clip for name in names for clip in _class_clips(root, root, name, names, "labeled")]
+    names = _class_names(root, aside, others)
+    pool = [
+        clip
+        for label, name in enumerate(names)
+        for clip in _class_clips(root, root / name, label, "labeled", others)
+    ]
     settled = []
     if unlabeled is not None:
-        settled = [_clip(path, root, split="unlabeled") for path in _some(unlabeled)]
+        settled = [_clip(path, root, split="unlabeled") for path in _some(unlabeled, others)]
     if test_root is not None:
         settled += [
             clip
-            for name in _class_names(test_root, aside - {os.path.realpath(test_root)})
-            for clip in _class_clips(root, test_root, name, names, "test")
+            for name in _class_names(test_root, aside - {os.path.realpath(test_root)}, others)
+            for clip in _class_clips(
+                root, test_root / name, _label_of(root, test_root / name, names), "test", others
+            )
         ]
     ids: dict[str, str] = {}
     files: dict[str, str] = {}
     for clip in pool + settled:
         refuse_repeat(ids, clip.id, clip.path)
         refuse_repeat(files, os.path.realpath(clip.path), clip.path)  # a link leads to it, too
-    return Listing(classes=dict(enumerate(map(_text, names))), pool=pool, settled=settled)
+    return Listing(
+        classes=dict(enumerate(map(_text, names))),
+        pool=pool,
+        settled=settled,
+        other_files=dict(sorted(others.items())),
+    )
 
 
 def _text(name: str) -> str:
-    return name.replace("_", " ").strip() or name
+    return composed(name).replace("_", " ").strip() or name
 
 
-def _class_names(parent: Path, aside: set[str]) -> list[str]:
+def _class_names(parent: Path, aside: set[str], others: Counter[str]) -> list[str]:
     """Names of the class folders, in alphabetical order."""
-    names = []
+    names: list[str] = []
     for entry in _visible(str(parent)):
-        if entry.is_dir() and os.path.realpath(entry.path) not in aside:
+        if not entry.is_dir():
+            if _suffix(entry.name) in TAKEN:
+                raise ListError(
+                    f"{entry.path} lies in no class's folder; put it in {parent}/<class>/"
+                )
+            others[_suffix(entry.name) or NO_ENDING] += 1
+        elif os.path.realpath(entry.path) not in aside:
             names.append(entry.name)
-        elif _suffix(entry.name) in VIDEO_SUFFIXES and not entry.is_dir():
-            raise ListError(f"{entry.path} lies in no class's folder; put it in {parent}/<class>/")
     if not names:
         raise ListError(f"{parent} has no folder for a class; lay it out as <class>/<video>")
+    for name, following in pairwise(sorted(names, key=composed)):
+        if composed(name) == composed(following):
+            raise ListError(f"{parent} has two folders called {name}{ALIKE}; join them")
     return names
 
 
-def _class_clips(root: Path, parent: Path, name: str, names: list[str], split: str) -> list[Clip]:
-    if name not in names:
+def _label_of(root: Path, folder: Path, names: Sequence[str]) -> int:
+    """The class of a folder of test clips."""
+    known = [composed(name) for name in names]
+    if composed(folder.name) not in known:
         raise ListError(
-            f"{parent / name} is of no class: {root} has no folder {name!r}; rename or add one"
+            f"{folder} is of no class: {root} has no folder {folder.name!r}; rename or add one"
         )
-    text, label = _text(name), names.index(name)
+    return known.index(composed(folder.name))
+
+
+def _class_clips(
+    root: Path, folder: Path, label: int, split: str, others: Counter[str]
+) -> list[Clip]:
     return [
-        replace(_clip(path, root, split=split), label=label, text=text)
-        for path in _some(parent / name)
+        replace(_clip(path, root, split=split), label=label, text=_text(folder.name))
+        for path in _some(folder, others)
     ]
 
 
@@ -93,17 +126,17 @@ def _clip(path: str, root: Path, *, split: str) -> Clip:
     return Clip(id=id_of(below_root), path=placed, split=split)
 
 
-def _some(folder: Path) -> list[str]:
-    """Paths of the clips of a folder, of which there must be one."""
-    if not (paths := list(_clips(str(folder), ()))):
+def _some(folder: Path, others: Counter[str]) -> list[str]:
+    """Paths of the clips of a folder, of which there must be one; other files are counted."""
+    if not (paths := list(_clips(str(folder), (), others))):
         raise ListError(
-            f"{folder} has no video; add one ({', '.join(sorted(VIDEO_SUFFIXES))}, or a folder "
+            f"{folder} has no video; add one ({', '.join(sorted(TAKEN))}, or a folder "
             f"of pictures), or take the folder away"
         )
     return paths
 
 
-def _clips(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+def _clips(folder: str, above: tuple[str, ...], others: Counter[str]) -> Iterator[str]:
     """Paths of the clips beneath a folder; `above` are the real paths of those on the way to it."""
     real = os.path.realpath(folder)
     if real in above:
@@ -112,8 +145,12 @@ def _clips(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     folders = [entry.path for entry in entries if entry.is_dir()]
     # A link to nothing counts: whoever looks for the clip then says that it is missing.
     files = [entry.path for entry in entries if not entry.is_dir()]
-    videos = [path for path in files if _suffix(path) in VIDEO_SUFFIXES]
-    if above and not videos and any(is_picture(os.path.basename(path)) for path in files):
+    videos = [path for path in files if _suffix(path) in TAKEN]
+    pictures = [path for path in files if is_picture(os.path.basename(path))]
+    is_clip = bool(above and pictures and not videos)
+    rest = {*files} - {*videos, *(pictures if is_clip else ())}
+    others.update(_suffix(path) or NO_ENDING for path in rest)
+    if is_clip:
         if folders:
             raise ListError(
                 f"{folder} holds both pictures and folders, so that it is neither a clip nor a "
@@ -123,7 +160,7 @@ def _clips(folder: str, above: tuple[str, ...]) -> Iterator[str]:
         return
     yield from videos
     for path in folders:
-        yield from _clips(path, (*above, real))
+        yield from _clips(path, (*above, real), others)
 
 
 def _visible(folder: str) -> list[os.DirEntry]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qa_data.manifest import Clip
+from qa_data.text_file import composed
 from sefar_core.data.lists.lines import UNWRITABLE, read_text, refuse_repeat
 from sefar_core.data.lists.listing import ListError, Listing
 
@@ -115,7 +116,7 @@ def _read_rows(path: Path) -> list[Row]:
 
 def _row(where: str, cells: list[str], places: list[int]) -> Row:
     if len(cells) > max(places):
-        name, *told = (cells[place].strip() for place in places)
+        name, *told = (composed(cells[place].strip()) for place in places)
         match = CLIP_CELLS.fullmatch(" ".join(told))
         if match and name and not UNWRITABLE.search(name) and int(match[2]) < int(match[3]):
             clip_id = f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}"

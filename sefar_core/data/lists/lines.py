@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 from qa_data import text_file
+from qa_data.text_file import composed
 from sefar_core.data.lists.listing import ListError
 
+ALIKE = " (names that differ only in how their accented letters are composed)"
 # Signs that no name in a manifest may have: controls, and what stands for bytes not in UTF-8.
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -71,15 +73,18 @@ def refuse_repeat(seen: dict[str, str], clip_id: str, where: str) -> None:
 
     Args:
         seen: where each clip so far is listed, by id; the clip is added.
-        clip_id: the clip.
+        clip_id: the clip; ids that differ only in how letters are composed are one.
         where: its list and line.
 
     Raises:
         ListError: the clip is listed already.
     """
-    if clip_id in seen:
+    name = composed(clip_id)
+    if name in seen:
+        other = seen[name]
+        alike = ALIKE if where != other and composed(where) == composed(other) else ""
         raise ListError(
-            f"{where}: found {clip_id}, which {seen[clip_id]} lists already; a clip has one line "
+            f"{where}: found {clip_id}, which {other} lists already{alike}; a clip has one line "
             f"and one split: delete one of the two"
         )
-    seen[clip_id] = where
+    seen[name] = where

@@ -26,9 +26,12 @@ class Listing:
             never had a label, or the parts of a published draw.
         times: when clips begin and end in their source video, by id, where their files do not
             tell it.
+        other_files: how many files of each ending lie among the clips of one's own folders and are
+            none.
     """
 
     classes: dict[int, str]
     pool: list[Clip] = field(default_factory=list)
     settled: list[Clip] = field(default_factory=list)
     times: Mapping[str, Interval] = field(default_factory=dict)
+    other_files: Mapping[str, int] = field(default_factory=dict)

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qa_data.manifest import Clip
+from qa_data.text_file import composed, folded
+from sefar_core.data.lists.lines import ALIKE
 from sefar_core.data.lists.listing import ListError
 from sefar_core.data.picture_folder import is_picture
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
+RARE_SUFFIXES = frozenset(".3g2 .asf .divx .dv .f4v .m2v .mpe .mxf .qt".split())
+"""Of videos, too; they stay in the ids of their clips, as they always did in lists."""
 NUM_NAMED = 10  # missing clips that an error names
 
 
@@ -31,7 +35,7 @@ class Folder:
     """Relative to the video root, with a slash at its end; empty for the root."""
     parent: "Folder | None" = None
     files: dict[str, list[str]] = field(default_factory=dict)
-    """Listed names of files, and of folders that are clips, by their lower case."""
+    """Listed names of files, and of folders that are clips, made alike (see `folded`)."""
     folders: dict[str, list["Folder"]] = field(default_factory=dict)
     """Folders by their letters and digits (see `_loosely`)."""
 
@@ -112,9 +116,9 @@ def _elsewhere(path: str, video_root: Path) -> str:
 
 
 def id_of(path: str) -> str:
-    """A clip's id from its path: without a leading slash and the suffix of a video."""
-    stem, suffix = os.path.splitext(path)
-    return (stem if suffix.lower() in VIDEO_SUFFIXES else path).lstrip("/")
+    """A clip's id from its path: composed, without a leading slash and the suffix of a video."""
+    stem, suffix = os.path.splitext(composed(path))
+    return (stem if suffix.lower() in VIDEO_SUFFIXES else composed(path)).lstrip("/")
 
 
 def _absolute(path: str, root: str, on_disk: dict[str, bool]) -> str | None:
@@ -145,18 +149,26 @@ def _beneath(path: str, tree: Folder, fits: dict[str, list[Fit]]) -> str | None:
             found = [
                 folder.path + file
                 for folder in fit.folders
-                for file in folder.files.get(name.casefold(), ())
+                for file in folder.files.get(folded(name), ())
             ]
-            if fit.written + name in found:
-                return fit.written + name
+            same = [one for one in found if composed(one) == composed(fit.written + name)]
+            if len(same) == 1:
+                return same[0]
+            found = same or found
             if len(found) > 1:
                 raise ListError(
                     f"the list names {path}, which fits {len(found)} files beneath the video "
-                    f"root: {', '.join(sorted(found))}; rename or delete all but one"
+                    f"root: {', '.join(sorted(found))}{_why_alike(found)}; rename or delete all "
+                    f"but one"
                 )
             if found:
                 return found[0]
     return None
+
+
+def _why_alike(found: Sequence[str]) -> str:
+    """For an error: what differs in names that look the same."""
+    return ALIKE if len({composed(one) for one in found}) < len(found) else ""
 
 
 def _fits(above: str, tree: Folder) -> list[Fit]:
@@ -187,13 +199,13 @@ def _descend(
 
 
 def _names(path: str) -> set[str]:
-    """The last part of a listed path in lower case, backslashes being letters or slashes."""
-    return {path.rpartition("/")[2].casefold(), re.split(r"[/\\]", path)[-1].casefold()}
+    """The last part of a listed path, made alike, backslashes being letters or slashes."""
+    return {folded(path.rpartition("/")[2]), folded(re.split(r"[/\\]", path)[-1])}
 
 
 def _loosely(name: str) -> str:
     """A folder's name without what renaming tools change: case, blanks, marks."""
-    return re.sub(r"[\W_]+", "", name.casefold()) or name
+    return re.sub(r"[\W_]+", "", folded(name)) or composed(name)
 
 
 def _walk(root: str, listed: set[str]) -> Folder:
@@ -201,7 +213,7 @@ def _walk(root: str, listed: set[str]) -> Folder:
 
     Args:
         root: the video root.
-        listed: names of the listed clips in lower case (see `_fill`).
+        listed: names of the listed clips, made alike (see `_fill`).
     """
     if not os.path.isdir(root):
         raise ListError(f"the video root {root} is no folder; give the folder of the videos")
@@ -240,9 +252,9 @@ def _fill(
                 below.append((child, (*way, real)))
         elif entry.is_file():
             own = folder.path[:-1].rpartition("/")[2]
-            if is_picture(name) and folder.parent and own.casefold() in listed:
-                folder.parent.files.setdefault(own.casefold(), []).append(own)
+            if is_picture(name) and folder.parent and folded(own) in listed:
+                folder.parent.files.setdefault(folded(own), []).append(own)
                 break
-            if name.casefold() in listed:
-                folder.files.setdefault(name.casefold(), []).append(name)
+            if folded(name) in listed:
+                folder.files.setdefault(folded(name), []).append(name)
     return below

@@ -10,12 +10,13 @@ Format: the lists in the public SeFAR repository; its own loader takes the blank
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qa_data.annotations import CLIP_ID, source_of
 from qa_data.manifest import Clip
 from qa_data.taxonomy import TaxonomyError, read_categories
+from qa_data.text_file import folded
 from sefar_core.data.lists.finegym import part_of
 from sefar_core.data.lists.hmdb51 import film_of
 from sefar_core.data.lists.kinetics import youtube_id_of
@@ -25,6 +26,7 @@ from sefar_core.data.lists.places import id_of
 from sefar_core.data.lists.ucf101 import group_of, in_words
 
 LINE = re.compile(r"(.*[^ ,\t])[ ,\t]+([0-9]{1,6})")
+YOUTUBE_NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:\.[a-z0-9]{2,4})?")
 UNLABELED_LINE = re.compile(r"(.*?[^ ,\t])(?:[ ,\t]+-?[0-9]+)?")
 
 
@@ -53,7 +55,9 @@ def read_public(
 
     The labels in `unlabel.csv` are dropped. Where `val.csv` and `test.csv` list the same, or there
     is one of them, they are the test split; where they differ, they are what they are called.
-    Source videos are known for FineGym, UCF101, HMDB51 and Kinetics, by their file names.
+    Source videos are known for FineGym, UCF101, HMDB51 and Kinetics, by their file names. In lists
+    with clips named in Kinetics' manner, names of a YouTube id alone are Kinetics' too, as those of
+    SVFormer's validation clips are.
 
     Args:
         folder: one folder of lists, such as all99_5.
@@ -74,10 +78,10 @@ def read_public(
         classes = _read_names(class_names, part)
         _refuse_other_count(entries, classes, class_names)
     seen: dict[str, str] = {}
-    return Listing(
-        classes={label: name.text for label, name in classes.items()},
-        settled=[_clip(entry, classes, seen) for entry in entries],
-    )
+    clips = [_clip(entry, classes, seen) for entry in entries]
+    if any(youtube_id_of(_parts(entry.path)[1]) for entry in entries):
+        clips = [replace(clip, source=clip.source or _bare_youtube_id(clip)) for clip in clips]
+    return Listing(classes={label: name.text for label, name in classes.items()}, settled=clips)
 
 
 def _lists(folder: Path) -> list[tuple[Path, str]]:
@@ -153,7 +157,7 @@ def _named_by_folders(folder: Path, entries: Sequence[Entry]) -> dict[int, Class
     for entry in entries:
         if entry.label is not None:
             name = _parts(entry.path)[0]
-            folders[entry.label].setdefault(name.casefold(), name)
+            folders[entry.label].setdefault(folded(name), name)
     if gaps := sorted(set(range(len(folders))) - folders.keys()):
         raise ListError(
             f"the lists of {folder} have {len(folders)} labels up to {max(folders)}, but none of "
@@ -192,6 +196,12 @@ def _id_and_source(path: str) -> tuple[str, str]:
     if source := group_of(stem) or film_of(stem, above):
         return f"{above}/{stem}".lstrip("/"), source
     return id_of(path.replace("\\", "/")), ""
+
+
+def _bare_youtube_id(clip: Clip) -> str:
+    """The YouTube video that a clip is named for, with or without two suffixes; else nothing."""
+    match = YOUTUBE_NAME.fullmatch(_parts(clip.path)[1])
+    return match[1] if match else ""
 
 
 def _label(entry: Entry) -> int:

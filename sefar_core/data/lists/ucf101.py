@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from qa_data.manifest import Clip
+from qa_data.text_file import folded
 from sefar_core.data.lists.lines import read_lines, refuse_repeat
 from sefar_core.data.lists.listing import ListError, Listing
 from sefar_core.data.lists.places import id_of
@@ -68,11 +69,11 @@ def _read_classes(path: Path) -> list[str]:
 
 def _read_clips(path: Path, names: list[str], split: str, seen: dict[str, str]) -> list[Clip]:
     # Some copies write HandstandPushups where the class list has HandStandPushups.
-    label_of = {name.casefold(): label for label, name in enumerate(names)}
+    label_of = {folded(name): label for label, name in enumerate(names)}
     clips = []
     for where, line in read_lines(path):
         match = CLIP_LINE.fullmatch(line)
-        label = label_of.get(match[2].casefold()) if match else None
+        label = label_of.get(folded(match[2])) if match else None
         if match is None or label is None or (match[3] and int(match[3]) != label + 1):
             raise ListError(
                 f"{where}: found {line!r}; expected <class>/<file>, in a training list with the "

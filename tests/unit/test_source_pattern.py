@@ -1,0 +1,42 @@
+"""Sources that the names of files tell, by a pattern of the user's."""
+
+import pytest
+
+from qa_data.manifest import Clip
+from sefar_core.data.lists.listing import ListError, Listing
+from sefar_core.data.lists.source_pattern import with_sources
+
+
+def clip(path, split="labeled", source=""):
+    return Clip(id=path, path=path, label=0, source=source, split=split)
+
+
+LISTING = Listing(
+    classes={0: "wave"},
+    pool=[clip("s9_class/a1_s3_t2_color.avi"), clip("/data/wave/a1_s12_t1_color.avi")],
+    settled=[clip("wave\\a2_s3_t1_color.avi", "test", source="wrong"), clip("x/a_s5_frames")],
+)
+
+
+def test_the_group_is_the_source_and_folders_tell_nothing():
+    found = with_sources(LISTING, r"_s([0-9]+)_")
+    assert [one.source for one in found.pool] == ["3", "12"]
+    assert [one.source for one in found.settled] == ["3", "5"]
+    assert found.classes == LISTING.classes
+    assert [one.path for one in found.pool] == [one.path for one in LISTING.pool]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("_s([0-9]+", r"'_s\(\[0-9\]\+' is no regular expression"),
+        ("_s[0-9]+_", "has 0 groups"),
+        ("_s([0-9])([0-9])", "has 2 groups"),
+        ("_color_([0-9]+)", "finds no source in the name of s9_class/a1_s3_t2_color.avi"),
+        ("_t([0-9])|color", "no source in the name of x/a_s5_frames"),
+        ("_t(?:[0-9])|(x?)", "a1_s3_t2_color.avi"),
+    ],
+)
+def test_a_pattern_that_fits_no_file_or_has_not_one_group_is_refused(pattern, told):
+    with pytest.raises(ListError, match=told):
+        with_sources(LISTING, pattern)
