@@ -8,7 +8,8 @@ what each row is and what it is on the real lists.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -49,6 +50,8 @@ class Audit:
     """Source videos that have training questions too."""
     questions_of_shared_sources: int
     """Questions about clips of these videos."""
+    questions_of_unknown_source: int = 0
+    """Questions of which it is not known whether training shares their source video."""
 
 
 def audit(
@@ -86,7 +89,8 @@ def audit(
     if len(labels) == len(questions):
         scores |= oracle_scores(learned, asked, labels, classes)
     weights = class_weights([_class_key(question) for question in questions])
-    sources = {one.source for one in train if one.source} & {one.source for one in questions}
+    known = {one.source for one in train} - {""}
+    sources = known & {one.source for one in questions}
     letters = Counter(question.letter for question in questions)
     return Audit(
         num_questions=len(questions),
@@ -96,6 +100,9 @@ def audit(
         letters={letter: letters[letter] for letter in LETTERS[: asked.printed.shape[1]]},
         shared_sources=len(sources),
         questions_of_shared_sources=sum(one.source in sources for one in questions),
+        questions_of_unknown_source=sum(not one.source for one in questions)
+        if known
+        else len(questions),
     )
 
 
@@ -132,6 +139,19 @@ def accuracy(earned: np.ndarray, weights: np.ndarray) -> Accuracy:
     )
 
 
+def shared_words(audit: Mapping[str, Any]) -> str:
+    """How many source videos have training questions too, and how many questions these are.
+
+    Args:
+        audit: as plain values; those of older files do not count unknown sources.
+    """
+    unknown = audit.get("questions_of_unknown_source", 0)
+    if unknown and unknown == audit.get("num_questions"):
+        return "unknown"
+    told = f"{audit['shared_sources']}, with {audit['questions_of_shared_sources']} questions"
+    return f"{told}, and {unknown} of unknown source" if unknown else told
+
+
 def audit_table(found: Audit, title: str) -> Table:
     """The audit for the terminal, accuracies in percent with one standard error."""
     repeats = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in found.repeats.items())
@@ -143,8 +163,7 @@ def audit_table(found: Audit, title: str) -> Table:
         "mean of classes",
         title=f"{title}: {found.num_questions} questions answered without looking",
         caption=f"best possible blind rule: {bound}; right letters: {letters}; {repeats}; "
-        f"source videos shared with training: {found.shared_sources}, with "
-        f"{found.questions_of_shared_sources} of the questions",
+        f"source videos shared with training: {shared_words(asdict(found))}",
     )
     for name, row in found.rows.items():
         micro = f"{row.micro:.1%} ± {100 * row.micro_se:.1f}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from qa_data.blind import shared_words
 from qa_data.distractors import OTHER_NAMES
 from qa_data.export.card_texts import (
     ASKED_TEXTS,
@@ -144,8 +145,7 @@ def _audit(audit: Mapping[str, Any], pools: Sequence[Mapping[str, Any]]) -> list
     return [
         _table(("answers by", "all questions", "mean of classes"), rows),
         f"Best possible blind rule: {best}. Source videos that have training questions too: "
-        f"{audit['shared_sources']}, with {audit['questions_of_shared_sources']} questions. Clips "
-        f"left out: {left_out}.",
+        f"{shared_words(audit)}. Clips left out: {left_out}.",
     ]
 
 

@@ -31,9 +31,12 @@ def unseen_sources(questions: Iterable[Question], clips: Iterable[Clip]) -> froz
 
     Args:
         questions: those of no known source are not among them.
-        clips: the manifest; its splits labeled and unlabeled are what models learn from.
+        clips: the manifest; its splits labeled and unlabeled are what models learn from. Where the
+            source of one of these is not known, no source counts as unseen.
     """
     learned = {clip.source for clip in clips if clip.split in ("labeled", "unlabeled")}
+    if "" in learned:
+        return frozenset()
     return frozenset(
         question.question_id
         for question in questions

@@ -144,6 +144,10 @@ def test_clips_without_source_share_none():
     bare = [replace(one, source="") for one in QUESTIONS]
     found = audit(bare, [replace(one, source="") for one in TRAIN], CLASSES)
     assert (found.shared_sources, found.questions_of_shared_sources) == (0, 0)
+    assert found.questions_of_unknown_source == len(bare)
+    assert "shared with training: unknown" in str(audit_table(found, "x").caption)
+    mixed = audit([*bare, *QUESTIONS], TRAIN, CLASSES)
+    assert f", and {len(bare)} of unknown source" in str(audit_table(mixed, "x").caption)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ def test_the_table_has_a_row_for_every_rule_and_the_record_is_json():
     table = audit_table(found, "test")
     assert table.row_count == len(found.rows)
     assert "best possible blind rule: 25.00%" in str(table.caption)
-    assert "shared with training: 1, with 1 of the questions" in str(table.caption)
+    assert "shared with training: 1, with 1 questions" in str(table.caption)
     assert json.loads(json.dumps(asdict(found))) == asdict(found)
 
 
