@@ -13,7 +13,7 @@ of a training run (config.json and metrics.jsonl), are left out then.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -165,10 +165,25 @@ def classes_of(settings: EvaluateSsl, clips: Sequence) -> tuple[list[str], list[
 
     if settings.categories is not None:
         classes = read_categories(settings.categories)
+        refuse_other_categories(settings, clips, classes)
         names = [f"{c.event} {c.text}" for _, c in sorted(classes.items())]
         return names, opposite_pairs(classes.values())
     texts = {clip.label: clip.text for clip in clips if clip.label is not None}
     return [texts.get(label) or f"class {label}" for label in range(max(texts) + 1)], []
+
+
+def refuse_other_categories(settings: EvaluateSsl, clips: Sequence, classes: Mapping) -> None:
+    """Raise ValueError if the class list calls a class otherwise than the manifest does."""
+    from qa_data.text_file import composed
+    from sefar_core.data.class_names import class_names
+
+    told = class_names([replace(clip, event=None) for clip in clips])
+    for label, name in enumerate(told):
+        if name is not None and label in classes and composed(classes[label].text) != name:
+            raise ValueError(
+                f"class {label} is {classes[label].text!r} in {settings.categories}, but {name!r} "
+                f"in {settings.manifest}; give the class list that the manifest was made with"
+            )
 
 
 def looks(settings: EvaluateSsl, network, clips: Sequence, device):

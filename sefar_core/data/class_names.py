@@ -5,7 +5,7 @@ numbers; without the names it would be scored against other classes without a wo
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -36,8 +36,10 @@ def name_of(clip: Clip) -> str:
     return composed(f"{clip.event} {text}" if clip.event and text else text)
 
 
-def class_names(clips: Iterable[Clip], num_classes: int | None = None) -> ClassNames:
+def class_names(clips: Sequence[Clip], num_classes: int | None = None) -> ClassNames:
     """The names of the classes that labeled clips show, by label.
+
+    `class 3` as the name of class 3 is a stand-in of lists without names, and no name.
 
     Args:
         clips: of a manifest.
@@ -45,9 +47,10 @@ def class_names(clips: Iterable[Clip], num_classes: int | None = None) -> ClassN
     """
     names: dict[int, str] = {}
     for clip in clips:
-        if clip.label is not None:
+        if clip.label is not None and clip.text != f"class {clip.label}":
             names[clip.label] = names.get(clip.label) or name_of(clip)
-    count = max(names, default=-1) + 1 if num_classes is None else num_classes
+    labels = (clip.label for clip in clips if clip.label is not None)
+    count = max(labels, default=-1) + 1 if num_classes is None else num_classes
     return tuple(names.get(label) or None for label in range(count))
 
 

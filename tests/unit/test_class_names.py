@@ -55,6 +55,7 @@ def test_names_are_by_label_with_their_apparatus_and_gaps_stay_gaps():
     assert class_names(CLIPS[:2]) == ("FX salto", None, "stalder")
     assert class_names([*CLIPS, replace(CLIPS[0], label=None, text=None)], 4) == (*NAMES, None)
     assert class_names([clip("x", 0, None), clip("y", 0, "Ku\u0308r")]) == ("Kür",)
+    assert class_names([clip("x", 1, "class 1"), clip("y", 0, "class 1")]) == ("class 1", None)
 
 
 @pytest.mark.parametrize(
