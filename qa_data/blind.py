@@ -50,7 +50,7 @@ class Audit:
     """Source videos that have training questions too."""
     questions_of_shared_sources: int
     """Questions about clips of these videos."""
-    questions_of_unknown_source: int = 0
+    questions_without_source: int = 0
     """Questions of which it is not known whether training shares their source video."""
 
 
@@ -100,7 +100,7 @@ def audit(
         letters={letter: letters[letter] for letter in LETTERS[: asked.printed.shape[1]]},
         shared_sources=len(sources),
         questions_of_shared_sources=sum(one.source in sources for one in questions),
-        questions_of_unknown_source=sum(not one.source for one in questions)
+        questions_without_source=sum(not one.source for one in questions)
         if known
         else len(questions),
     )
@@ -145,7 +145,7 @@ def shared_words(audit: Mapping[str, Any]) -> str:
     Args:
         audit: as plain values; those of older files do not count unknown sources.
     """
-    unknown = audit.get("questions_of_unknown_source", 0)
+    unknown = audit.get("questions_without_source", 0)
     if unknown and unknown == audit.get("num_questions"):
         return "unknown"
     told = f"{audit['shared_sources']}, with {audit['questions_of_shared_sources']} questions"

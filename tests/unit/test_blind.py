@@ -144,7 +144,7 @@ def test_clips_without_source_share_none():
     bare = [replace(one, source="") for one in QUESTIONS]
     found = audit(bare, [replace(one, source="") for one in TRAIN], CLASSES)
     assert (found.shared_sources, found.questions_of_shared_sources) == (0, 0)
-    assert found.questions_of_unknown_source == len(bare)
+    assert found.questions_without_source == len(bare)
     assert "shared with training: unknown" in str(audit_table(found, "x").caption)
     mixed = audit([*bare, *QUESTIONS], TRAIN, CLASSES)
     assert f", and {len(bare)} of unknown source" in str(audit_table(mixed, "x").caption)

@@ -163,7 +163,7 @@ def test_rows_without_a_language_model_ask_each_recognizer(
     def answers(row, found, clips, settings, *, seed, device):
         return [answer_of(question, seed) for question in found.test]
 
-    def probs(folder, clips, root, device):
+    def probs(folder, clips, root, device, names):
         asked.append(folder.name)
         raise RuntimeError("far enough")
 
