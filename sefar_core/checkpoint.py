@@ -154,8 +154,17 @@ def read_class_names(folder: Path) -> ClassNames | None:
     Raises:
         CheckpointError: its settings are missing or damaged.
     """
-    names = read_settings(encoder_in(folder) / SETTINGS).get("class_names")
-    return None if names is None else tuple(names)
+    path = encoder_in(folder) / SETTINGS
+    settings = read_settings(path)
+    names = settings.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) != settings["num_classes"]:
+        raise CheckpointError(
+            f"{path} names other classes than its {settings['num_classes']}: {names!r:.80}; train "
+            f"again or fetch the file again"
+        )
+    return tuple(names)
 
 
 def encoder_in(folder: Path | str) -> Path:

@@ -48,9 +48,11 @@ def sharing_frames(first: Sequence[Clip], second: Sequence[Clip], files: Files) 
         second: usually what is tested on.
         files: of the clips of both.
     """
+    both = {files[clip.id] for clip in second}
     stretches: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for clip in first:
-        stretches[files[clip.id]].append(_stretch(clip))
+        if files[clip.id] in both:
+            stretches[files[clip.id]].append(_stretch(clip))
     shown = {file: _sorted(found) for file, found in stretches.items()}
     return [clip for clip in second if _meets(_stretch(clip), *shown.get(files[clip.id], ([], [])))]
 

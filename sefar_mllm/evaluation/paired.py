@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from qa_data.text_file import composed
 from sefar_core.intervals import Interval, class_mean, draw_sources, mean
 from sefar_mllm.evaluation.summary import answered_right, class_labels
 from sefar_mllm.scoring.predict import Prediction, PredictionError
@@ -77,7 +78,8 @@ def line_up(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run ques
         strays = [
             p.question_id
             for p in first
-            if p.question_id not in by_id or by_id[p.question_id].video != p.video
+            if p.question_id not in by_id
+            or composed(by_id[p.question_id].video) != composed(p.video)
         ]
         if strays or len(run) != len(first):
             raise PredictionError(

@@ -96,6 +96,9 @@ def test_an_encoder_keeps_its_class_names_and_one_without_still_loads(run_dir):
     assert read_class_names(run_dir) is None
     torch.testing.assert_close(sefar_core.load_encoder(run_dir)(elements()), before)
     assert load_for_classes(run_dir, NAMES)[1].state == "unchecked"
+    config.write_text(json.dumps(settings | {"class_names": ["FX salto"]}))
+    with pytest.raises(CheckpointError, match="names other classes than its 3"):
+        load_for_classes(run_dir, NAMES)
 
 
 def test_scores_follow_the_order_of_the_manifest(run_dir):

@@ -1,15 +1,19 @@
 """One file under several names, and stretches of it that overlap."""
 
+import importlib.util
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from qa_data.annotations import Interval
-from qa_data.manifest import Clip
+from qa_data.manifest import Clip, write_manifest
 from sefar_core.data.leaks import compare, manifest_lines
 from sefar_core.data.near_duplicates import near_duplicates
 from sefar_core.data.shared_files import files_of, sharing_frames
+
+SCRIPT = Path(__file__).parents[2] / "scripts/check_videos.py"
 
 
 def clip(name, path, split="labeled", *, start_s=None, end_s=None):
@@ -53,6 +57,14 @@ def test_a_file_keeps_its_identity_under_every_name(root, way):
     assert found["x"] == found["y"] != found["z"]
     shared = compare(clips[:1], clips[1:], video_root=root)
     assert (shared["near_duplicates"], shared["clips_of_shared_frames"]) == (1, 1)
+
+
+def test_a_linked_folder_of_pictures_is_one_clip(root):
+    (root / "frames").mkdir()
+    (root / "frames/0001.jpg").write_bytes(b"picture")
+    (root / "again").symlink_to(root / "frames")
+    found = files_of([clip("x", "frames"), clip("y", "again"), clip("z", "a")], root)
+    assert found["x"] == found["y"] != found["z"]
 
 
 def test_empty_and_missing_files_and_folders_equal_nothing(root):
@@ -102,3 +114,16 @@ def test_a_file_and_frames_on_both_sides_are_named_with_their_clips(root):
         "test clips of frames that training clips show: y, t",
     ]
     assert manifest_lines(clips[:1], root) == []
+
+
+def test_the_doctor_names_one_file_in_two_splits(root, capsys):
+    spec = importlib.util.spec_from_file_location("check_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    clips = [clip("x", "a/1.mp4"), replace(clip("y", "./a/1.mp4", "test"), label=1)]
+    write_manifest(clips, root / "m.csv")
+    with pytest.raises(SystemExit):
+        script.main(
+            script.CheckVideos(manifest=root / "m.csv", video_root=root, workers=0, quick=True)
+        )
+    assert "the same file: ./a/1.mp4, a/1.mp4 (clip x, labeled" in capsys.readouterr().out

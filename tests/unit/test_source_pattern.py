@@ -13,7 +13,7 @@ def clip(path, split="labeled", source=""):
 
 LISTING = Listing(
     classes={0: "wave"},
-    pool=[clip("s9_class/a1_s3_t2_color.avi"), clip("/data/wave/a1_s12_t1_color.avi")],
+    pool=[clip("x_s9_class/a1_s3_t2_color.avi"), clip("/data/wave/a1_s12_t1_color.avi")],
     settled=[clip("wave\\a2_s3_t1_color.avi", "test", source="wrong"), clip("x/a_s5_frames")],
 )
 
@@ -32,7 +32,7 @@ def test_the_group_is_the_source_and_folders_tell_nothing():
         ("_s([0-9]+", r"'_s\(\[0-9\]\+' is no regular expression"),
         ("_s[0-9]+_", "has 0 groups"),
         ("_s([0-9])([0-9])", "has 2 groups"),
-        ("_color_([0-9]+)", "finds no source in the name of s9_class/a1_s3_t2_color.avi"),
+        ("_color_([0-9]+)", "finds no source in the name of x_s9_class/a1_s3_t2_color.avi"),
         ("_t([0-9])|color", "no source in the name of x/a_s5_frames"),
         ("_t(?:[0-9])|(x?)", "a1_s3_t2_color.avi"),
     ],
