@@ -93,6 +93,7 @@ def main(settings: MakeSplits) -> None:
         video_root=settings.video_root,
     )
     report |= {"left_out": left_out, "missing": missing, "other_files": dict(listing.other_files)}
+    report["source_pattern"] = settings.source_pattern
     if not listing.pool:
         report["settings"] = None
     write_manifest(clips, settings.out / "manifest.csv")
@@ -131,7 +132,8 @@ def show(report: dict, *, num_classes: int) -> None:
         told = "not told" if split == "unlabeled" else f"{seen} of {num_classes}"
         sources = str(report["sources"][split])
         if unknown := report["without_source"].get(split):
-            sources = f"{sources}, and {unknown:,} clips of unknown source"
+            told_of = f"{sources}, and " if report["sources"][split] else ""
+            sources = f"{told_of}{unknown:,} clips of unknown source"
         table.add_row(split, str(count), sources, told)
     terminal = console()
     terminal.print(table, *leak_tables(report))

@@ -35,13 +35,13 @@ def compare(
         video_root: as for `files_of`, which finds files of two names.
 
     Returns:
-        `clips`, `sources` and `routines` that are in both; `of_clips`, `of_sources`: how many the
-        second has; `clips_of_shared_sources`, `clips_of_shared_routines`: how many clips of the
-        second these are; `clips_of_shared_frames`: how many clips of the second show frames of a
-        file that clips of the first show; `of_first`: how many clips the first has;
-        `without_source`, `of_first_without_source`: clips of the second and of the first whose
-        source is not known, of which the counts of sources say nothing; `near_duplicates`: pairs,
-        one of each set.
+        `clips`, `sources` and `routines` that are in both; `of_clips`, `of_sources`, `of_routines`:
+        how many the second has, and `of_first`: how many clips the first has;
+        `clips_of_shared_sources`, `clips_of_shared_routines`: how many clips of the second these
+        are; `clips_of_shared_frames`: how many clips of the second show frames of a file that clips
+        of the first show; `without_source`, `of_first_without_source`: clips of the second and of
+        the first whose source is not known, of which the counts of sources say nothing;
+        `near_duplicates`: pairs, one of each set.
     """
     own = {clip.id for clip in first}
     both = [*first, *(clip for clip in second if clip.id not in own)]
@@ -191,8 +191,7 @@ def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
             pair,
             f"{counts['clips']:,}",
             *_source_cells(counts),
-            f"{counts['routines']:,}",
-            f"{counts['clips_of_shared_routines']:,} of {counts['of_clips']:,}",
+            *_routine_cells(counts),
             f"{counts['near_duplicates']:,}",
             f"{counts['clips_of_shared_frames']:,} of {counts['of_clips']:,}",
         )
@@ -228,6 +227,16 @@ def _source_cells(counts: Mapping[str, int]) -> tuple[str, str]:
     )
 
 
+def _routine_cells(counts: Mapping[str, int]) -> tuple[str, str]:
+    """Shared routines and clips of these, which only names of FineGym tell."""
+    if counts["of_routines"] == 0:
+        return "-", "-"
+    return (
+        f"{counts['routines']:,}",
+        f"{counts['clips_of_shared_routines']:,} of {counts['of_clips']:,}",
+    )
+
+
 def _first_names(missing: Mapping[object, str]) -> str:
     return "; ".join(_first([f"{label} {name}" for label, name in missing.items()]))
 
@@ -247,6 +256,7 @@ def _shared(first: Sequence[Clip], second: Sequence[Clip], files: Files) -> dict
         "routines": len(routines),
         "of_clips": len(second),
         "of_sources": len(_sources(second)),
+        "of_routines": len({routine_of(clip) for clip in second} - {None}),
         "clips_of_shared_sources": sum(clip.source in sources for clip in second),
         "clips_of_shared_routines": sum(routine_of(clip) in routines for clip in second),
         "clips_of_shared_frames": len(sharing_frames(first, second, files)),

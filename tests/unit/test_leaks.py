@@ -69,6 +69,7 @@ def test_each_thing_shared_is_counted_apart():
         "clips": 1,
         "sources": 3,
         "of_sources": 4,
+        "of_routines": 5,
         "routines": 2,
         "of_clips": 6,
         "clips_of_shared_sources": 5,
