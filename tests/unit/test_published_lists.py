@@ -32,7 +32,7 @@ def test_ucf101_divides_its_13320_clips_by_groups(fold, train, test):
     listing = read_ucf101(annotations_folder() / "ucf101_official", fold=fold)
     assert (len(listing.classes), len(listing.pool), len(listing.settled)) == (101, train, test)
     assert compare(listing.pool, listing.settled)["sources"] == 0
-    assert listing.classes[36] == "Hand Stand Pushups"
+    assert listing.classes[36] == "Handstand Pushups"
     assert {clip.label for clip in listing.pool} == set(range(101))
 
 
