@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
@@ -257,16 +258,23 @@ def orientation_of(frame: VideoFrame) -> tuple[int, bool]:
     """How often the stored picture is turned by 90 degrees, counterclockwise, to stand upright,
     and whether its columns are then reversed, as cameras that face their user ask.
     """
-    try:
-        data: Any = frame.side_data.get(DISPLAY_MATRIX)
-    except ValueError:  # PyAV does not know every kind of data that FFmpeg puts beside a picture
-        data = _without_unknown_side_data(frame).side_data.get(DISPLAY_MATRIX)
+    data = _display_matrix(frame)
     if data is None:
         return 0, False
     (a, b, _), (c, d, _), _ = np.frombuffer(data, np.int32).reshape(3, 3).tolist()
     mirrored = a * d - b * c < 0
     turns = round(np.degrees(np.arctan2(-b, -a if mirrored else a)) / 90) % 4
     return turns, mirrored
+
+
+def _display_matrix(frame: VideoFrame) -> Any:
+    # Not by `frame.side_data`: the frame would keep what refers to it, and stay in memory until
+    # Python next looks for circles.
+    try:
+        return SideDataContainer(frame).get(DISPLAY_MATRIX)  # type: ignore[call-arg]
+    except ValueError:  # PyAV does not know every kind of data that FFmpeg puts beside a picture
+        known = _without_unknown_side_data(frame)
+        return SideDataContainer(known).get(DISPLAY_MATRIX)  # type: ignore[call-arg]
 
 
 def _without_unknown_side_data(frame: VideoFrame) -> VideoFrame:

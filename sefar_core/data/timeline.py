@@ -55,6 +55,7 @@ class Timeline:
             packets do not tell it, so that pictures can only be counted.
         constant_rate: the pictures follow one another evenly, at the rate that the file states.
         jumped: decoding begins in the middle of the file.
+        goes_on: there are packets behind the last one.
     """
 
     marks: list[Mark]
@@ -65,6 +66,23 @@ class Timeline:
     stamps: np.ndarray | None
     constant_rate: bool
     jumped: bool = False
+    goes_on: bool = False
+
+    @property
+    def begins_in_doubt(self) -> bool:
+        """Pictures are announced before the first keyframe's, which may or may not come out."""
+        first = self.marks[0]
+        if self.stamps is None or first.is_discard or first.pts is None:
+            return False
+        return any(mark.pts is not None and mark.pts < first.pts for mark in _shown(self.marks))
+
+    @property
+    def is_cut_off(self) -> bool:
+        """The file's index lists packets behind the last one, which are not there."""
+        index, last = self.stream.index_entries, self.marks[-1].dts
+        if "mov" not in self.stream.container.format.name or last is None or not len(index):
+            return False
+        return not self.goes_on and index[len(index) - 1].timestamp > last
 
     def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
         """Number of the picture (0-based, within the timeline) shown at each moment.
@@ -174,7 +192,7 @@ def stretch(
     found = _timeline(marks, stream, stamps, stamps, origin, first_stamp=first_stamp)
     # What comes later is shown later: until then there is no end.
     last_s = max(found.end_s, end_s) if goes_on and end_s else found.end_s
-    return replace(found, packets=packets, end_s=last_s, jumped=marks[0] != first)
+    return replace(found, packets=packets, end_s=last_s, jumped=marks[0] != first, goes_on=goes_on)
 
 
 def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) -> int:

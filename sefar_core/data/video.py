@@ -208,7 +208,7 @@ def read_clip(
     """
 
     def use(shown: Frames, start: float, end: float) -> tuple[Tensor, list[float]]:
-        refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, end - ROUNDING_S)
+        _refuse_beyond(path, shown, end - ROUNDING_S)
         first = shown.shown_at(np.array([start]))[0]
         numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
         places = (shown.times_s[numbers] - start) / (end - start)
@@ -317,6 +317,8 @@ def _in_order(
     """As `on_frames`, decoded from the file's beginning; without a span, the whole file."""
     with opened(path) as (container, stream):
         shown = timeline.whole(container, stream, keep=span is None)
+        if record.settled is None and shown.begins_in_doubt:
+            raise Misnamed(f"{path} announces pictures before its first keyframe")
         if record.settled is not None:
             shown = replace(record.settled, packets=shown.packets, stream=stream)
         start, end = span or (float(shown.times_s[0]), None)
@@ -343,8 +345,15 @@ def _jumps_lead_right(path: Path, record: Record) -> bool:
 
 
 def _read(path: Path, shown: Frames, moments: np.ndarray, short_side: int | None) -> Tensor:
-    refuse_beyond(path, float(shown.times_s[-1]), shown.end_s, float(moments.max()))
+    _refuse_beyond(path, shown, float(moments.max()))
     return _pictures(path, shown, shown.shown_at(moments), short_side)
+
+
+def _refuse_beyond(path: Path, shown: Frames, moment_s: float) -> None:
+    last_s = float(shown.times_s[-1])
+    if isinstance(shown, Timeline) and shown.is_cut_off:
+        last_s = shown.end_s  # what follows is lost: no moment behind the end is forgiven
+    refuse_beyond(path, last_s, shown.end_s, moment_s)
 
 
 def _pictures(path: Path, shown: Frames, numbers: np.ndarray, short_side: int | None) -> Tensor:

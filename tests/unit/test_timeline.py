@@ -1,5 +1,6 @@
 """Times of pictures from what packets say, and from what came out of the decoder."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sefar_core.data import timeline
 from sefar_core.data.decoding import film_stream, opened, orientation_of, upright
 from sefar_core.data.keyframes import is_false_keyframe
 from sefar_core.data.timeline import Timeline
-from sefar_core.data.video import probe
+from sefar_core.data.video import VideoReadError, probe, read_fractions
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
 from tests.oracles.numbered_table import CASES
@@ -111,6 +112,15 @@ def test_later_keyframes_are_believed_by_their_bytes(tmp_path, name, clean):
         assert keys and all(is_false_keyframe(packet) is not clean for packet in keys)
 
 
+def test_a_frame_is_not_kept_in_memory_by_having_been_looked_at(tmp_path):
+    path = oracle.write_video(tmp_path / "clip.mp4", oracle.numbered_frames(2))
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        held = sys.getrefcount(frame)
+        orientation_of(frame)
+        assert sys.getrefcount(frame) == held
+
+
 @pytest.mark.parametrize("exif", range(1, 9))
 def test_the_display_matrix_is_undone_for_every_orientation(tmp_path, exif):
     case = BY_NAME[f"turned-{exif}.mp4"]
@@ -131,3 +141,21 @@ def test_the_film_is_the_default_stream_and_never_a_cover(tmp_path):
             shown = [f for p in container.demux(film) for f in p.decode()]
         numbers = [numbered.read_number(f.to_ndarray(format="rgb24")) for f in shown]
         assert numbers == list(case.numbers)
+
+
+def test_a_file_cut_off_shows_nothing_behind_its_end(tmp_path):
+    case = BY_NAME["h264-b-half.mp4"]
+    path = tmp_path / case.name
+    case.make(path)
+    end_s = probe(path).end_s
+    for start_s in (end_s - 0.1, end_s):
+        with pytest.raises(VideoReadError, match="ends after"):
+            read_fractions(path, [0.99], start_s=start_s, end_s=end_s + 0.02)
+
+
+def test_leading_pictures_of_a_file_count_from_its_first_reading(tmp_path):
+    case = BY_NAME["hevc-radl-from-key.mkv"]
+    path = tmp_path / case.name
+    case.make(path)
+    got = read_fractions(path, [0.0], start_s=case.end_s - 0.03, end_s=case.end_s)
+    assert numbered.read_number(got[0].numpy()) == case.numbers[-1]
