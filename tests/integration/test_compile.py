@@ -26,7 +26,8 @@ for recompute in (False, True):
     student.compile(backend="aot_eager", fullgraph=True)
     logits = student(clips)
     logits.square().sum().backward()
-    torch.testing.assert_close(logits, expected)
+    # A graph sums in another order than single operations.
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     for parameter, gradient in zip(student.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
 print("equal")

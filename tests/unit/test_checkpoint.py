@@ -19,6 +19,12 @@ def encoder(tmp_path):
     return model.eval(), tmp_path / "student"
 
 
+def assert_same_tensors(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    found, expected = one.state_dict(), other.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def clips() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(2, 3, frames, 32, 32, generator=generator) for frames in (2, 2, 4)]
@@ -27,7 +33,9 @@ def clips() -> list[torch.Tensor]:
 def test_a_loaded_encoder_gives_the_same_logits_and_is_frozen(encoder):
     model, folder = encoder
     loaded = sefar_core.load_encoder(folder)
-    torch.testing.assert_close(loaded(clips()), model(clips()), rtol=0, atol=0)
+    assert_same_tensors(loaded, model)
+    # Where tensors lie in memory may change how a processor sums them.
+    torch.testing.assert_close(loaded(clips()), model(clips()), rtol=1e-5, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert not loaded.training
     assert (loaded.sizes, loaded.image_size, loaded.mean) == ((2, 2, 4), 32, TINY.mean)

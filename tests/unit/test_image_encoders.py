@@ -146,7 +146,8 @@ def test_one_model_has_one_digest_in_every_layout(tmp_path):
     first, second = ENCODERS["clip"](tmp_path / "openai"), ENCODERS["clip"](folder)
     assert first.digest == second.digest
     frames = telltale_frames()
-    assert torch.equal(first.encode(frames), second.encode(frames))
+    # Where tensors lie in memory may change how a processor sums them.
+    torch.testing.assert_close(first.encode(frames), second.encode(frames), rtol=1e-5, atol=1e-5)
 
 
 def test_loading_leaves_the_global_state_alone(folders):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -82,16 +83,17 @@ def test_text_alone_gives_the_language_models_own_logits(model, tokenizer, folde
     ids=lambda family: next(iter(family)),
 )
 def test_relatives_of_llama_keep_their_own_logits(folder, tokenizer, tmp_path, family):
-    relative = toy_trained.relative(folder, tmp_path / "llm", **family)
+    # Large weights: what is lost of a trait is then seen in the logits.
+    relative = toy_trained.relative(folder, tmp_path / "llm", initializer_range=0.3, **family)
     whole = assemble(relative, token_dim=12, token_shape=toy_llm.SHAPE, encoder={}).eval()
     plain = AutoModelForCausalLM.from_pretrained(relative, dtype=torch.float32).eval()
     ids = torch.tensor([tokenizer("what is this?")["input_ids"]])
-    assert torch.equal(whole(input_ids=ids).logits, plain(input_ids=ids).logits)
+    assert_close(whole(input_ids=ids).logits, plain(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
     assert whole.config.video_token_id == plain.config.vocab_size  # rows, padding included
     whole.save_pretrained(tmp_path / "whole")
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole").eval()
     seen = {"input_ids": torch.tensor([prompt(whole, tokenizer).ids]), "video_tokens": video(1)}
-    assert torch.equal(again(**seen).logits, whole(**seen).logits)
+    assert_close(again(**seen).logits, whole(**seen).logits, rtol=1e-4, atol=1e-4)
     tied = again.lm_head.weight is again.get_input_embeddings().weight
     assert tied == family.get("tie_word_embeddings", False)
 
