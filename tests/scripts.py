@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 
 # Only a hang takes so long: a machine under load is slower by a factor of ten.
-LIMIT_S = 600
+LIMIT_S = 600.0
 
 # A shell starts background jobs with SIGINT ignored, and every child inherits that through exec. A
 # program must keep ignoring it then, so tests of Ctrl-C reset it in front of the program.
@@ -62,8 +64,17 @@ def started(command: Sequence[str], **settings) -> Iterator[subprocess.Popen]:
         try:
             yield process
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a process, its group, and its descendants in sessions of their own, as ranks are."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def interrupted_script(

@@ -13,7 +13,10 @@ from tests.scripts import LIMIT_S, interrupted_script, read_until, started
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
-TWO = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
+TWO = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1]], start_new_session=bool(sys.argv[2:]))
+"""
 
 
 @pytest.fixture
@@ -40,8 +43,10 @@ def test_ctrl_c_reaches_a_program_though_a_shell_had_it_ignored(in_background):
     assert process.returncode == -signal.SIGINT and b"KeyboardInterrupt" in stderr
 
 
-def test_a_program_and_its_children_end_with_the_test_that_fails():
-    with pytest.raises(ZeroDivisionError), started([sys.executable, "-c", TWO], **PIPES) as process:
+@pytest.mark.parametrize("own_session", [[], ["yes"]])
+def test_a_program_and_its_children_end_with_the_test_that_fails(own_session):
+    command = [sys.executable, "-c", TWO, SLEEP, *own_session]
+    with pytest.raises(ZeroDivisionError), started(command, **PIPES) as process:
         read_until(process, "ready")
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children())]
         raise ZeroDivisionError

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from sefar_mllm.tokens.cache import CacheError, TokenCache  # noqa: E402
 from sefar_mllm.tokens.shards import read_head  # noqa: E402
 from tests.oracles import image_folders  # noqa: E402
 from tests.oracles.videos import write_video  # noqa: E402
-from tests.scripts import run_script  # noqa: E402
+from tests.scripts import LIMIT_S, run_script, started  # noqa: E402
 
 NUM_CLIPS = 22
 KILLS = 6
@@ -65,7 +66,7 @@ def main(order: dict) -> None:
         if "mark" in order:
             Path(order["mark"]).touch()
         time.sleep(order.get("pause_s", 0))
-        until = time.monotonic() + 120
+        until = time.monotonic() + LIMIT_S
         while "release" in order and not Path(order["release"]).exists():
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -132,7 +133,9 @@ def arguments(world: Path, out: Path, *more: str) -> list[str]:
     return [*told, "--encoder", "sefar", "--splits", "labeled", "--out", str(out), *more]
 
 
-def start(world: Path, out: Path, *more: str, ranks: int = 1, **order) -> subprocess.Popen:
+def start(
+    world: Path, out: Path, *more: str, ranks: int = 1, **order
+) -> AbstractContextManager[subprocess.Popen]:
     """Run this program in as many processes; its output is one text."""
     launch = [sys.executable]
     if ranks > 1:
@@ -140,22 +143,21 @@ def start(world: Path, out: Path, *more: str, ranks: int = 1, **order) -> subpro
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no"]
         launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
     told = json.dumps({"arguments": arguments(world, out, *more), **order}, default=str)
-    surroundings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "COLUMNS": "120"}
-    return subprocess.Popen(
+    surroundings = {"ACCELERATE_USE_CPU": "true", "COLUMNS": "120"}
+    return started(
         [*launch, __file__, told],
         env=os.environ | surroundings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        start_new_session=True,
     )
 
 
 def run(world: Path, out: Path, *more: str, ranks: int = 1, **order) -> tuple[int, str]:
     """Exit code and output."""
     with start(world, out, *more, ranks=ranks, **order) as process:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=LIMIT_S)
     return process.returncode, output
 
 
@@ -228,12 +230,12 @@ def test_a_broken_video_stops_both_processes_and_one_completes_what_they_began(
 
 @pytest.mark.slow
 def test_two_processes_complete_what_one_began_until_a_signal_came(world, straight, tmp_path):
-    mark = tmp_path / "mark"
-    with start(world, tmp_path / "out", pause_s=0.15, mark=mark) as process:
+    mark, release = tmp_path / "mark", tmp_path / "release"
+    with start(world, tmp_path / "out", mark=mark, release=release) as process:
         wait_for(mark, process)
-        time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        release.touch()
+        output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, output
     assert "stopped; " in output and "the same command goes on" in output
     assert 0 < kept(tmp_path / "out") < NUM_CLIPS
@@ -287,7 +289,7 @@ def test_clip_is_shown_the_moments_of_a_run_and_says_whose_weights_it_has(world,
 
 
 def wait_for(mark: Path, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + LIMIT_S
     while not mark.exists():
         assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
         time.sleep(0.01)
@@ -303,7 +305,7 @@ def test_two_runs_at_once_in_one_folder_are_refused(world, straight, tmp_path):
         release.touch()
         assert code == 1, output
         assert f"error: {tmp_path / 'out'} is in use by process {first.pid}" in output
-        told, _ = first.communicate(timeout=60)
+        told, _ = first.communicate(timeout=LIMIT_S)
     assert first.returncode == 0, told
     assert equal(tokens(tmp_path / "out"), straight)
 

@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +24,10 @@ from sefar_core.runs.folder import WriteError
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.lock import RunFolderBusy
 from sefar_core.runs.resume import complete_states, first_fault
-from tests.integration.tiny_run import CONFIG, ROOT, make_world, order, run, start
+from tests.integration.tiny_run import CONFIG, make_world, order, run, start
+from tests.oracles.holder import held
 
 LAST = "states/step-00000008"
-HOLD = """
-import sys, time
-from pathlib import Path
-from sefar_core.runs.lock import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -197,12 +188,8 @@ def test_a_killed_loader_process_is_told_with_its_mend(world, straight):
 
 
 def test_a_second_process_in_the_same_run_folder_is_refused(world):
-    command = [sys.executable, "-c", HOLD, str(world / "shared")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
-        holder.stdout.readline()
-        with pytest.raises(RunFolderBusy, match=f"process {holder.pid}"):
-            fit(CONFIG, **places(world, "shared"))
-        holder.kill()
+    with held(world / "shared") as pid, pytest.raises(RunFolderBusy, match=f"process {pid}"):
+        fit(CONFIG, **places(world, "shared"))
     assert [path.name for path in (world / "shared").iterdir()] == ["lock"]
 
 
@@ -292,7 +279,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(world):
 def survived(world: Path, *, kills: int, seed: int) -> int:
     """Kills after which a whole state was found, in one run that saves every step.
 
-    The moments are drawn: from before the first step to between the files of a state.
+    The moments are drawn, and come after a first state: most lie between the files of a later one.
     """
     every_step = {"epochs": 24, "warmup_epochs": 3, "steps": 24}
     shutil.rmtree(world / "killed", ignore_errors=True)
@@ -300,13 +287,13 @@ def survived(world: Path, *, kills: int, seed: int) -> int:
     moments, good = random.Random(seed), 0
     states = world / "killed/states"
     for _ in range(kills):
-        process = start(told)
         before = len(lines_or_none(world / "killed"))
-        while len(lines_or_none(world / "killed")) <= before and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(moments.random() * 0.3)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with start(told) as process:
+            while process.poll() is None and not (
+                len(lines_or_none(world / "killed")) > before and complete_states(states)
+            ):
+                time.sleep(0.01)
+            time.sleep(moments.random() * 0.3)
         good += bool(complete_states(states)) and first_fault(complete_states(states)[-1]) is None
     code, output = run(told)
     assert code == 0, output

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sefar_mllm.config import FinetuneConfig, LoraSettings  # noqa: E402
+from tests.scripts import LIMIT_S, started  # noqa: E402
 
 NUM_QUESTIONS = 22  # no multiple of a step's 4: the last step of an epoch is filled up
 CONFIG = FinetuneConfig(
@@ -57,9 +59,9 @@ def settled(world: Path, changes: dict) -> FinetuneConfig:
     return replace(CONFIG, language_model=str(world / "llm"), **changes)
 
 
-def start(ranks: int = 1, **wishes) -> subprocess.Popen:
+def start(ranks: int = 1, **wishes) -> AbstractContextManager[subprocess.Popen]:
     """Run this program in as many processes; its output is one text."""
-    launch, surroundings = [sys.executable], {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    launch, surroundings = [sys.executable], {"HF_HUB_OFFLINE": "1"}
     if wishes.get("sharded"):
         surroundings |= shipped_fsdp()
     if ranks > 1:
@@ -67,24 +69,19 @@ def start(ranks: int = 1, **wishes) -> subprocess.Popen:
         launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no"]
         launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    return subprocess.Popen(
+    return started(
         [*launch, __file__, json.dumps(wishes, default=str)],
-        env=os.environ | surroundings,
+        env=os.environ | surroundings,  # as many threads as the test has, so the same sums
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
 def run(ranks: int = 1, **wishes) -> tuple[int, str]:
     """Exit code and output; processes that wait for one another forever are ended."""
     with start(ranks, **wishes) as process:
-        try:
-            output, _ = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        output, _ = process.communicate(timeout=LIMIT_S)
     return process.returncode, output
 
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from sefar_core.config import (  # noqa: E402
     TeacherConfig,
     TrainConfig,
 )
+from tests.scripts import LIMIT_S, started  # noqa: E402
 
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -90,7 +92,9 @@ def order(world: Path, run_dir: Path, **wishes) -> str:
     return json.dumps({**places, "run_dir": run_dir, **wishes}, default=str)
 
 
-def start(argument: str, ranks: int = 1, **surroundings: str) -> subprocess.Popen:
+def start(
+    argument: str, ranks: int = 1, **surroundings: str
+) -> AbstractContextManager[subprocess.Popen]:
     """Run this program in as many processes; its output is one text."""
     launch = [sys.executable]
     if ranks > 1:
@@ -98,20 +102,19 @@ def start(argument: str, ranks: int = 1, **surroundings: str) -> subprocess.Pope
         launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no"]
         launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    return subprocess.Popen(
+    return started(
         [*launch, __file__, argument],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | surroundings,
+        env=os.environ | surroundings,  # as many threads as the test has, so the same sums
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
 def run(argument: str, ranks: int = 1, **surroundings: str) -> tuple[int, str]:
     """Exit code and output."""
     with start(argument, ranks, **surroundings) as process:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=LIMIT_S)
     return process.returncode, output
 
 

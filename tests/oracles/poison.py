@@ -4,8 +4,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+from sefar_core.data import watched
 from sefar_core.data.health import check_file
+
+
+def passing_hours(monkeypatch) -> Callable[[], None]:
+    """Each call lets a day pass for those who watch processes.
+
+    What hangs is then given up without a wait, and before that nothing is, however slow the
+    machine.
+    """
+    passed_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(passed_s))
+    monkeypatch.setattr(watched, "time", clock)
+    return lambda: passed_s.append(86400.0)
 
 
 def poisoned_square(task: str, beat: Callable[[], None]) -> int:
@@ -26,6 +40,6 @@ def swallow(name: str) -> None:
     if name == "abort":
         os.abort()
     if name == "hang":
-        time.sleep(600)
+        time.sleep(3600)
     if name == "raise":
         raise MemoryError("too large a picture")

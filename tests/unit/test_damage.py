@@ -17,7 +17,6 @@ CASES = damage_cases.MADE | damage_cases.REAL
 SOUND = [name for name, case in CASES.items() if case.refused is None]
 REFUSED = [name for name, case in CASES.items() if case.refused is not None]
 ROTATED = [name for name in damage_cases.MADE if name.startswith("rotated")]
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(autouse=True)

@@ -115,4 +115,4 @@ def test_a_large_list_takes_seconds_at_most(tmp_path):
     start = time.perf_counter()
     listing = read_diving48(*paths)
     assert len(listing.pool) == 35_000
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 60

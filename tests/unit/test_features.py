@@ -9,11 +9,12 @@ import torch
 from qa_data.manifest import Clip
 from sefar_core.data.video import VideoReadError
 from sefar_core.runs.interruption import Interrupted
-from sefar_core.runs.lock import RunFolderBusy, locked
+from sefar_core.runs.lock import RunFolderBusy
 from sefar_mllm.encoders import Encoder
 from sefar_mllm.tokens import features
 from sefar_mllm.tokens.cache import CacheError, TokenCache, read_places
 from sefar_mllm.tokens.features import FRAME_ORDERS, ahead, batches, encode, extract, token_key
+from tests.oracles.holder import held
 
 MOMENTS = (0.25, 0.75)
 ROOT = "root"
@@ -154,19 +155,17 @@ def test_batches_do_not_change_when_a_run_goes_on():
 
 def test_clips_are_decoded_ahead_and_come_in_order():
     """The first takes longest: the next ones are decoded before it is handed out."""
-    begun, release = [], threading.Event()
+    release = threading.Event()
 
     def read(clip):
-        begun.append(clip.id)
         if clip.id == "clip0":
-            release.wait(2)
+            assert release.wait(60)
         if clip.id == "clip3":
             release.set()
         return torch.full((1, 2, 2, 3), int(clip.id[4:]), dtype=torch.uint8)
 
     out = [frames[0, 0, 0, 0].item() for frames in ahead(read, clips(60), 4)]
     assert out == list(range(60))
-    assert release.is_set()
 
 
 def test_decoding_stays_within_its_lead():
@@ -186,23 +185,9 @@ def test_decoding_stays_within_its_lead():
 
 def test_a_folder_that_is_written_to_is_refused(tmp_path):
     # The lock is the process's own, so the other run is another process.
-    import multiprocessing
-
-    context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-
-    def hold():
-        with locked(tmp_path):
-            ready.set()
-            done.wait(5)
-
-    other = context.Process(target=hold)
-    other.start()
-    assert ready.wait(5)
-    with pytest.raises(RunFolderBusy, match=f"{tmp_path} is in use by process {other.pid}"):
+    busy = f"{tmp_path} is in use by process"
+    with held(tmp_path) as pid, pytest.raises(RunFolderBusy, match=f"{busy} {pid}"):
         extract(clips(2), tmp_path / ROOT, encoder(), tmp_path)
-    done.set()
-    other.join()
     assert extract(clips(2), tmp_path / ROOT, encoder(), tmp_path) == 2
 
 

