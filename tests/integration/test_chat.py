@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,18 @@ from sefar_mllm.tokens.features import extract, token_key
 from tests.oracles import toy_llm, videos
 from tests.oracles.poison import passing_hours
 from tests.oracles.poisoned_footage import poisoned_frames
-from tests.scripts import run_script
+from tests.scripts import LIMIT_S, run_script
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 FILES = [path for path in sorted(REAL.rglob("*.*")) if path.is_file() and REAL != Path(".")]
 MOMENTS = tuple((n + 0.5) / 8 for n in range(8))
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """On a machine under load a video may take longer than a chat waits for it."""
+    wait = partial(read_frames_apart, patience_s=LIMIT_S)
+    monkeypatch.setattr("sefar_mllm.chat.assistant.read_frames_apart", wait)
 
 
 def make_encoder(folder: Path, seed: int) -> Path:
