@@ -30,7 +30,8 @@ def test_logits_have_a_row_a_clip_and_do_not_depend_on_the_batch():
     together = network(both)
     alone = torch.cat([network([clip[i : i + 1] for clip in both]) for i in range(2)])
     assert together.shape == (2, 5)
-    torch.testing.assert_close(together, alone)
+    # Processors sum the rows of another batch in another order.
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,9 @@ def test_the_fused_feature_joins_pairs_then_singles_in_their_order():
     seen = [network.backbone(clip, place)[0] for place, clip in enumerate(clips())]
     pairs = [network.pair(torch.cat([seen[i], seen[j]], -1)) for i, j in ((0, 1), (0, 2), (1, 2))]
     joined = torch.cat([*pairs, *[network.single(x) for x in seen]], -1)
-    torch.testing.assert_close(network.features(clips()), network.joint(joined))
+    # Both fine elements go through the backbone together there, each by itself here.
+    got, expected = network.features(clips()), network.joint(joined)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_every_element_and_every_frame_reaches_the_logits():
@@ -69,7 +72,8 @@ def test_frame_tokens_stand_in_the_order_of_time():
     for place, segments in enumerate([[3, 7], [1, 5], [0, 2, 4, 6]]):
         of_element = network.backbone(elements[place], place)[1]
         for frame, segment in enumerate(segments):
-            torch.testing.assert_close(tokens[:, segment].flatten(1, 2), of_element[:, frame])
+            shown = tokens[:, segment].flatten(1, 2)
+            torch.testing.assert_close(shown, of_element[:, frame], rtol=1e-4, atol=1e-4)
 
 
 def test_a_single_element_has_no_pairs_and_works():
@@ -99,7 +103,7 @@ def test_attention_is_the_same_fused_and_spelled_out(monkeypatch):
     for fused in (True, False):
         monkeypatch.setattr(block, "is_fused", lambda *_, fused=fused, **__: fused)
         logits.append(network(clips()))
-    torch.testing.assert_close(*logits)
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)  # sums of another order
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

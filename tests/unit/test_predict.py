@@ -67,7 +67,8 @@ def test_letter_logits_are_those_of_each_prompt_alone(
     got = letter_logits(model, tokenizer, asked, tokens)
     vlm.set_attn_implementation("sdpa")
     assert torch.stack(alone).std(dim=1).median() > 0.02
-    torch.testing.assert_close(got, torch.stack(alone), atol=1e-5, rtol=1e-5)
+    # A joined row is summed in another order than a prompt alone, by some processors.
+    torch.testing.assert_close(got, torch.stack(alone), atol=1e-4, rtol=1e-4)
 
 
 def test_in_16_bits_letter_logits_are_as_near_as_those_of_a_batch(model, tokenizer, tmp_path):
@@ -94,7 +95,7 @@ def test_other_letters_stand_in_the_question_and_are_the_answers(
     tokens = cache[question.video].float()
     alone = letter_logits_alone(composite(model), tokenizer, question, tokens, letters)
     got = letter_logits(model, tokenizer, [question], [tokens], letters=letters)
-    torch.testing.assert_close(got[0], alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got[0], alone, atol=1e-4, rtol=1e-4)
     (one,) = predict(model, tokenizer, [question], cache, letters=letters)
     assert one.first_letter == int(alone[0].argmax())
 

@@ -100,7 +100,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(vlm, count, attention):
                 alone = vlm.model(
                     torch.tensor([prompt]), video_tokens=tokens[number : number + 1]
                 ).last_hidden_state[0]
-                torch.testing.assert_close(got[number, path], alone, atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(got[number, path], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_padding_is_never_seen(vlm):
@@ -110,6 +110,7 @@ def test_padding_is_never_seen(vlm):
     with torch.inference_mode():
         one, other = (hidden_states(vlm, rows, tokens, pad_id=pad) for pad in (2, 41))
     length = len(rows[0].ids)
+    # The same shapes, and what is not seen weighs exactly 0.
     torch.testing.assert_close(one[0, :length], other[0, :length], atol=0.0, rtol=0.0)
 
 
