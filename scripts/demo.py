@@ -18,7 +18,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -59,6 +62,7 @@ class Step:
 
 
 def main(settings: Demo) -> None:
+    refuse_unwritable(folders=[settings.out])
     settings.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     again = False
@@ -289,4 +293,4 @@ def relative(part: str) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Demo, description=__doc__))
+    start(main, partial(tyro.cli, Demo, description=__doc__))

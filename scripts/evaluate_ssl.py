@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
 
 
@@ -46,6 +48,14 @@ class EvaluateSsl:
     workers: int = 0
     """Loader processes."""
 
+    def __post_init__(self):
+        if self.views < 1:
+            raise ValueError(f"views must be at least 1, got {self.views}")
+        if self.crops not in (1, 3):
+            raise ValueError(f"crops must be 1 or 3, got {self.crops}")
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
+
 
 def main(settings: EvaluateSsl) -> None:
     import numpy as np
@@ -68,6 +78,7 @@ def main(settings: EvaluateSsl) -> None:
     shared = compare([*by_split(listed, "labeled"), *by_split(listed, "unlabeled")], clips)
     suffix = "-released" if settings.protocol == "released" else ""
     out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
+    refuse_unwritable(folders=[out])
     out.mkdir(parents=True, exist_ok=True)
 
     rows, plain, trust = score_all(settings, networks, clips, pairs, record)
@@ -239,17 +250,5 @@ def shown(value: float | None, interval: tuple[float, float] | None) -> str:
     return f"{value:.1%}" + (f" [{interval[0]:.1%}, {interval[1]:.1%}]" if interval else "")
 
 
-def run() -> None:
-    settings = tyro.cli(EvaluateSsl, description=__doc__)
-
-    from sefar_core.checkpoint import CheckpointError
-    from sefar_core.data.video import VideoReadError
-
-    try:
-        main(settings)
-    except (CheckpointError, VideoReadError, ValueError, OSError) as cause:
-        raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
-
-
 if __name__ == "__main__":
-    run()
+    start(main, partial(tyro.cli, EvaluateSsl, description=__doc__))

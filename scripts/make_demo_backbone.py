@@ -8,7 +8,10 @@ demo/backbone/.
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -49,6 +52,7 @@ def main(settings: Settings) -> None:
     import torch
     from tqdm import tqdm
 
+    refuse_unwritable(folders=[settings.out])
     torch.manual_seed(settings.seed)
     train = draw(settings, settings.num_images, settings.seed)
     held_out = draw(settings, 2048, settings.seed + 1)
@@ -77,7 +81,6 @@ def main(settings: Settings) -> None:
 
 def draw(settings: Settings, number: int, seed: int):
     """Frames, pose vectors, joints in [0, 1] and apparatus of random poses, by (seed, index)."""
-    from functools import partial
     from multiprocessing import Pool
 
     import torch
@@ -265,4 +268,4 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    start(main, partial(tyro.cli, Settings, description=__doc__))

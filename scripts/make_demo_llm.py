@@ -9,7 +9,10 @@ About 20 minutes of one CPU core; the result is shipped in demo/llm.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -33,6 +36,7 @@ def main(settings: MakeDemoLlm) -> None:
 
     from sefar_mllm.demo.folder import make
 
+    refuse_unwritable(folders=[settings.out])
     torch.set_num_threads(1)
     accuracies = make(
         settings.out,
@@ -46,4 +50,4 @@ def main(settings: MakeDemoLlm) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(MakeDemoLlm, description=__doc__))
+    start(main, partial(tyro.cli, MakeDemoLlm, description=__doc__))

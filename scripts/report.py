@@ -11,7 +11,10 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -32,11 +35,16 @@ class Report:
     samples: int = 6
     """Test clips shown with their question and answer."""
 
+    def __post_init__(self):
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+
 
 def main(settings: Report) -> None:
     from sefar_core.runs.folder import surroundings, write_text
 
     out = settings.out
+    refuse_unwritable(files=[out / "report.html"])
     sections = [
         ("Recognizing actions from few labels", recognition(out)),
         ("Answering questions about videos", answers(out)),
@@ -280,4 +288,4 @@ def ran(out: Path, here: dict) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Report, description=__doc__))
+    start(main, partial(tyro.cli, Report, description=__doc__))
