@@ -276,13 +276,18 @@ def distrust(record: Path, *, after: Path) -> None:
 
 def execute(step: Step) -> int:
     """Run the command, its output on the screen and, if asked for, in a file; the exit code."""
-    if step.transcript is None:
-        return subprocess.run(step.command, check=False).returncode
-    ran = subprocess.run(step.command, check=False, stdout=subprocess.PIPE, text=True)
-    print(ran.stdout)
-    asked = shlex.join(relative(part) for part in step.command)
-    step.transcript.write_text(f"$ {asked}\n\n{ran.stdout}", encoding="utf-8")
-    return ran.returncode
+    kept = None if step.transcript is None else subprocess.PIPE
+    process = subprocess.Popen(step.command, stdout=kept, text=True)
+    try:
+        output, _ = process.communicate()
+    except KeyboardInterrupt:
+        process.wait()  # Ctrl-C reached the step as well, which may be saving a state
+        raise
+    if step.transcript is not None:
+        print(output)
+        asked = shlex.join(relative(part) for part in step.command)
+        step.transcript.write_text(f"$ {asked}\n\n{output}", encoding="utf-8")
+    return process.returncode
 
 
 def relative(part: str) -> str:

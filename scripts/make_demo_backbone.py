@@ -86,8 +86,12 @@ def draw(settings: Settings, number: int, seed: int):
     import torch
     from tqdm import tqdm
 
+    from qa_data.children import without_interrupts
+
     frames, poses, joints, apparatus = [], [], [], []
-    with Pool(settings.workers) as pool:
+    with without_interrupts():
+        started = Pool(settings.workers)
+    with started as pool:
         drawn = pool.imap(partial(draw_one, settings.image_size, seed), range(number), 64)
         bar = tqdm(drawn, total=number, desc="draw poses", mininterval=5)
         for frame, pose, place, kind in bar:

@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "qa_data.atomic",
         "qa_data.schema",
         "qa_data.blind",
+        "qa_data.children",
         "qa_data.manifest",
     ),
 }

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from qa_data.children import without_interrupts
 from qa_data.synthetic.clip import film, render_clip
 from qa_data.synthetic.contact_sheet import contact_sheet, png_bytes
 from qa_data.synthetic.lists import annotation_info, categories_text, element_list_text, sets_text
@@ -124,8 +125,13 @@ def _render_all(clips: list[PlannedClip], render: partial, workers: int) -> None
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        for _ in bar(pool.map(render, clips, chunksize=8)):
-            pass
+        with without_interrupts():
+            rendered = pool.map(render, clips, chunksize=8)
+        try:
+            for _ in bar(rendered):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSettings) -> None:

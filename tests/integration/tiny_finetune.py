@@ -20,6 +20,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sefar_core.cli import one_line  # noqa: E402
+
 from sefar_mllm.config import FinetuneConfig, LoraSettings  # noqa: E402
 
 NUM_QUESTIONS = 22  # no multiple of a step's 4: the last step of an epoch is filled up
@@ -164,7 +166,8 @@ def main(argument: str) -> None:
 
     wishes = json.loads(argument)
     disturb(wishes)
-    run_here(Path(wishes["world"]), Path(wishes["run_dir"]), wishes.get("changes", {}))
+    with one_line(1):
+        run_here(Path(wishes["world"]), Path(wishes["run_dir"]), wishes.get("changes", {}))
     assert not torch.distributed.is_initialized()
 
 

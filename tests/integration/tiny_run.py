@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sefar_core.cli import start as start_script  # noqa: E402
+
 from qa_data.manifest import Clip, write_manifest  # noqa: E402
 from qa_data.synthetic.dataset import make_set  # noqa: E402
 from qa_data.synthetic.settings import SyntheticSettings  # noqa: E402
@@ -164,7 +166,7 @@ def main(argument: str) -> None:
     if "workers" in wishes:
         config = replace(config, data=replace(config.data, workers=wishes["workers"]))
     places = {name: Path(wishes[name]) for name in ("manifest", "video_root", "run_dir")}
-    script.main(script.TrainSsl(config=config, **places))
+    start_script(script.main, partial(script.TrainSsl, config=config, **places))
 
 
 if __name__ == "__main__":
