@@ -20,13 +20,16 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
 from qa_data.manifest import by_split, read_manifest
+from qa_data.synthetic.settings import SyntheticSettings
 from qa_data.taxonomy import read_categories
+from sefar_core.config import check_seed
 
 ENCODERS = ("sefar", "supervised", "random", "constant")
 SCRIPTS = Path(__file__).parent
@@ -46,6 +49,13 @@ class Demo:
     """Passes over the training questions for each encoder."""
     seed: int = 0
     """Of all draws."""
+
+    def __post_init__(self):
+        for name in ("epochs", "mllm_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_seed(self.seed, least=0)
+        SyntheticSettings(num_train=self.num_train, num_test=self.num_test)  # refuses too few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +242,7 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
     """Run a step unless its record says that this very command has been run; True if it ran."""
     record = records / f"{step.name}.json"
     command = [relative(part) for part in step.command]
-    if not again and record.exists() and json.loads(record.read_text())["command"] == command:
+    if not again and record.exists() and read_record(record)["command"] == command:
         print(f"used again, made before by: {shlex.join(command)}")
         return False
     print(shlex.join(command), flush=True)
@@ -265,12 +275,24 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
     return True
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What a step left on record.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as cause:
+        raise ValueError(f"{path} is damaged ({cause}); delete it: its step runs again") from cause
+
+
 def distrust(record: Path, *, after: Path) -> None:
     """Let a step that ran after another be done again, even if the demo is interrupted now."""
     if record == after or not after.exists():
         return
-    told = json.loads(record.read_text())
-    if told["began"] > json.loads(after.read_text())["began"]:
+    told = read_record(record)
+    if told["began"] > read_record(after)["began"]:
         record.write_text(json.dumps(told | {"command": None}))
 
 

@@ -7,6 +7,7 @@ there. Poses are random: no class, no motion and no clip of the demo is in it. T
 demo/backbone/.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 from sefar_core.cli import refuse_unwritable, start
 
 import tyro
+
+from sefar_core.config import check_seed
 
 CELLS = 4  # heatmap cells along each side of a patch
 APPARATUS = (None, "VT", "FX", "BB", "UB")
@@ -46,6 +49,22 @@ class Settings:
     """Processes that draw images before training."""
     seed: int = 0
     """Of weights and images."""
+
+    def __post_init__(self):
+        check_seed(self.seed, least=0)
+        counts = ("num_images", "passes", "batch_size", "patch_size", "depth", "num_heads")
+        for name in (*counts, "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be > 0, got {self.lr}")
+        if self.image_size < 1 or self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size, got {self.image_size} and "
+                f"{self.patch_size}"
+            )
+        if self.dim < 1 or self.dim % self.num_heads or self.dim % 4:
+            raise ValueError(f"dim must be a multiple of num_heads and of 4, got {self.dim}")
 
 
 def main(settings: Settings) -> None:

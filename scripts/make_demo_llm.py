@@ -8,6 +8,7 @@ clip, no question and no class frequency of the demo, and the demo's class texts
 About 20 minutes of one CPU core; the result is shipped in demo/llm.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from sefar_core.cli import refuse_unwritable, start
 
 import tyro
+
+from sefar_core.config import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,14 @@ class MakeDemoLlm:
     """Length of the curriculum, as a multiple of the shipped model's."""
     seed: int = 0
     """Of tokenizer, weights and exercises."""
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        if self.vocab_size <= 259:
+            raise ValueError(f"vocab_size must be more than 259, got {self.vocab_size}")
+        for name in ("lr", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
 def main(settings: MakeDemoLlm) -> None:

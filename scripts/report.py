@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sefar_core.cli import refuse_unwritable, start
 
@@ -63,6 +64,20 @@ def main(settings: Report) -> None:
     print(f"wrote {out / 'report.html'}")
 
 
+def read_json(path: Path) -> Any:
+    """A file that a step of the demo wrote.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause}); delete it and run the step of the demo again"
+        ) from cause
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     lines = ("".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows)
@@ -87,7 +102,7 @@ def recognition(out: Path) -> str:
     """Scores of both recognizers with their controls, and what they confuse."""
     rows, verdicts = [], []
     for run in ("sefar", "supervised"):
-        scores = json.loads((out / run / "evaluation/test/scores.json").read_text())["rows"]
+        scores = read_json(out / run / "evaluation/test/scores.json")["rows"]
         for name, row in scores.items():
             rows.append(
                 (
@@ -168,7 +183,7 @@ def answers(out: Path) -> str:
     rows = []
     runs = [(name, "test") for name in ENCODERS] + [("sefar", "test-shuffled")]
     for name, folder in runs:
-        sets = json.loads((out / "mllm" / name / folder / "metrics.json").read_text())["sets"]
+        sets = read_json(out / "mllm" / name / folder / "metrics.json")["sets"]
         for set_name, one in sets.items():
             rule = "hard" if "hard" in set_name else "public"
             shown = f"{name}, wrong videos" if folder == "test-shuffled" else name
@@ -224,7 +239,7 @@ def audits(out: Path) -> str:
     """What can be answered without looking, of the test questions."""
     parts = []
     for rule in ("public", "hard"):
-        found = json.loads((out / f"qa-{rule}/audit.json").read_text())
+        found = read_json(out / f"qa-{rule}/audit.json")
         rows = [
             (name, percent(score["micro"]), percent(score["macro"]))
             for name, score in found["audits"]["test"]["rows"].items()
@@ -273,7 +288,7 @@ def film_strip(video: Path) -> str:
 
 def ran(out: Path, here: dict) -> str:
     """Every step with its time, the versions, and the commit."""
-    records = [json.loads(path.read_text()) for path in (out / "steps").glob("*.json")]
+    records = [read_json(path) for path in (out / "steps").glob("*.json")]
     rows = [
         (r["title"], f"{r['seconds']:.0f} s", f"{r['peak_gib']:.1f} GiB", " ".join(r["command"]))
         for r in sorted(records, key=lambda r: r["began"])

@@ -89,7 +89,12 @@ def _holds_set(out: Path, settings: SyntheticSettings) -> bool:
             f"{out} exists and is no synthetic set (it has no {RECORD_NAME}): "
             f"choose another folder, or move it away"
         )
-    found = json.loads((out / RECORD_NAME).read_text(encoding="utf-8"))
+    try:
+        found = json.loads((out / RECORD_NAME).read_bytes())
+    except ValueError as cause:
+        raise SyntheticSetError(
+            f"{out / RECORD_NAME} is damaged ({cause}); delete the folder, and render the set again"
+        ) from cause
     wanted = _identity(settings)
     differing = sorted(
         name
