@@ -1,21 +1,109 @@
 """A script run as a user runs it: in a process of its own, its words kept."""
 
 import os
+import re
+import selectors
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+# Only a hang takes so long: a machine under load is slower by a factor of ten.
+LIMIT_S = 600
+
+# A shell starts background jobs with SIGINT ignored, and every child inherits that through exec. A
+# program must keep ignoring it then, so tests of Ctrl-C reset it in front of the program.
+# preexec_fn would do so too, but it is unsafe in a process with threads, as torch starts them.
+RESET_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """What `python scripts/NAME ARGUMENTS` says and its exit code, without colors."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
+        script(name, arguments),
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"},
-        timeout=120,
+        env=environment(),
+        timeout=LIMIT_S,
         check=False,
     )
+
+
+def script(name: str, arguments: Sequence[object]) -> list[str]:
+    """The command `python scripts/NAME ARGUMENTS`."""
+    return [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Variables of a script whose output is compared: no colors, lines of a known width."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"}
+
+
+@contextmanager
+def started(command: Sequence[str], **settings) -> Iterator[subprocess.Popen]:
+    """A running process that SIGINT reaches as from a terminal; none of its children stays behind.
+
+    It leads a session of its own, so `os.killpg(process.pid, signal.SIGINT)` is Ctrl-C.
+
+    Args:
+        command: program and arguments; the program is a path, as `sys.executable` is.
+        settings: of `subprocess.Popen`.
+    """
+    reset = [sys.executable, "-I", "-S", "-c", RESET_SIGINT]
+    with subprocess.Popen([*reset, *command], start_new_session=True, **settings) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def interrupted_script(
+    name: str, *arguments: object, at: str = r"\n", cwd: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """`python scripts/NAME ARGUMENTS`, interrupted by Ctrl-C once it has printed something.
+
+    Args:
+        name: of the script.
+        arguments: of the script.
+        at: pattern; the signal is sent once stdout or stderr holds it. The default is a line's end.
+        cwd: where the script runs.
+
+    Returns:
+        All that the script printed to stdout and to stderr, and its exit code.
+
+    Raises:
+        AssertionError: The script ended before it printed the pattern.
+    """
+    unbuffered = environment() | {"PYTHONUNBUFFERED": "1"}  # a line arrives when it is printed
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(script(name, arguments), cwd=cwd, env=unbuffered, **pipes) as process:
+        before = read_until(process, at)
+        os.killpg(process.pid, signal.SIGINT)
+        after = process.communicate(timeout=LIMIT_S)
+    printed = [(first + rest).decode() for first, rest in zip(before, after, strict=True)]
+    return subprocess.CompletedProcess(process.args, process.returncode, *printed)
+
+
+def read_until(process: subprocess.Popen, pattern: str) -> tuple[bytes, bytes]:
+    """What a process with pipes prints to stdout and stderr, up to where one holds the pattern."""
+    seen = {process.stdout: b"", process.stderr: b""}
+    with selectors.DefaultSelector() as waiting:
+        for stream in seen:
+            waiting.register(stream, selectors.EVENT_READ)
+        while not any(re.search(pattern.encode(), text) for text in seen.values()):
+            assert waiting.get_map(), f"ended before it printed {pattern!r}: {[*seen.values()]}"
+            for key, _ in waiting.select():
+                piece = os.read(key.fd, 4096)
+                seen[key.fileobj] += piece
+                if not piece:
+                    waiting.unregister(key.fileobj)
+    return seen[process.stdout], seen[process.stderr]

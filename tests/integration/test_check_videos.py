@@ -1,10 +1,8 @@
 """The doctor names every broken clip at once, and writes only what it is asked to."""
 
-import os
 import re
 import signal
 import subprocess
-import sys
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from sefar_core.data.health import check_clips
 from sefar_core.data.watched import Lost, watched
 from tests.oracles import videos as oracle
 from tests.oracles.poison import poisoned_check, poisoned_square
-from tests.scripts import ROOT, run_script
+from tests.scripts import interrupted_script, run_script
 
 POISON = "tests.oracles.poison"
 
@@ -94,7 +92,6 @@ def test_several_processes_find_what_one_finds(folder):
     assert faults(folder, quick=False, workers=2) == faults(folder, quick=False)
 
 
-@pytest.mark.timeout(60)
 def test_what_dies_or_hangs_is_told_and_the_others_go_on():
     tasks = ["1", "exit", "2", "abort", "hang", "raise", "3", "4"]
     answers = dict(watched(poisoned_square, tasks, workers=2, patience_s=2.0, preload=POISON))
@@ -106,7 +103,6 @@ def test_what_dies_or_hangs_is_told_and_the_others_go_on():
     assert answers["hang"].kind == "hung"
 
 
-@pytest.mark.timeout(60)
 def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(health, "check_file", poisoned_check)
     oracle.write_video(tmp_path / "sound.mp4", oracle.numbered_frames(3))
@@ -124,7 +120,6 @@ def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, m
     assert hang.kind == "hung" and "came no further in 4 s" in hang.words
 
 
-@pytest.mark.timeout(60)
 def test_no_process_stays_behind_when_the_check_is_left():
     before = set(active_children())
     tasks = [str(number) for number in range(50)]
@@ -194,7 +189,6 @@ def test_a_check_that_cannot_be_made_is_told_by_its_exit_code(folder, options, r
     assert (folder / "manifest.csv").read_bytes() == before
 
 
-@pytest.mark.timeout(120)
 def test_ctrl_c_tells_what_was_found_and_writes_nothing(tmp_path):
     (tmp_path / "videos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (60, 96, 128, 3), dtype=np.uint8)
@@ -203,26 +197,11 @@ def test_ctrl_c_tells_what_was_found_and_writes_nothing(tmp_path):
     for clip in clips:
         (tmp_path / "videos" / clip.path).hardlink_to(video)
     write_manifest(clips, tmp_path / "manifest.csv")
-    command = [sys.executable, "scripts/check_videos.py", "--manifest", tmp_path / "manifest.csv"]
-    command += ["--video-root", tmp_path / "videos", "--workers", "2"]
-    command += ["--table", tmp_path / "t.csv"]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    seen = b""
-    while not re.search(rb" [1-9]\d*/2000", seen):
-        piece = os.read(process.stderr.fileno(), 4096)
-        assert piece, seen
-        seen += piece
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert re.search(rb"stopped after \d+ of 2000 clips", stderr)
-    assert b"Traceback" not in stderr
-    assert re.search(rb"(\d+) clips in \1 files: \1 sound, 0 broken", stdout)
+    places = ["--manifest", tmp_path / "manifest.csv", "--video-root", tmp_path / "videos"]
+    options = ["--workers", "2", "--table", tmp_path / "t.csv"]
+    done = interrupted_script("check_videos.py", *places, *options, at=r" [1-9]\d*/2000")
+    assert done.returncode == 130
+    assert re.search(r"stopped after \d+ of 2000 clips", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert re.search(r"(\d+) clips in \1 files: \1 sound, 0 broken", done.stdout)
     assert not (tmp_path / "t.csv").exists()
