@@ -207,12 +207,24 @@ class OptimConfig:
     """On every parameter, as published."""
     schedule: Literal["step", "cosine"] = "step"
     """Step: a tenth at 25/30 of the run and a hundredth at 28/30. Cosine: down to 0."""
+    clip_norm: float | None = None
+    """Longest gradient of a step, as the L2 norm over all parameters; a longer one is scaled down
+    to it. None clips nothing, as published. First steps from a real ViT have norms of hundreds."""
+    rate_warmup_steps: int = 0
+    """Optimizer steps in which the learning rate rises linearly to its schedule; 0 as published.
+    Other than `warmup_epochs`, which learns from labels alone."""
 
     def __post_init__(self):
         if not 0 < self.lr < math.inf:
             raise ValueError(f"optim.lr must be > 0, got {self.lr}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"optim.clip_norm must be > 0, or None, got {self.clip_norm}")
+        if self.rate_warmup_steps < 0:
+            raise ValueError(
+                f"optim.rate_warmup_steps must be at least 0, got {self.rate_warmup_steps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

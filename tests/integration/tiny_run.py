@@ -34,6 +34,8 @@ from sefar_core.config import (  # noqa: E402
     TrainConfig,
 )
 
+CLIP_NORM = 2.0  # below the norm of most steps, see test_train_faults
+SGD = OptimConfig(kind="sgd", lr=0.05, clip_norm=CLIP_NORM, rate_warmup_steps=3)
 CONFIG = TrainConfig(
     model=ModelConfig(
         image_size=32,
@@ -48,7 +50,9 @@ CONFIG = TrainConfig(
     data=DataConfig(short_side=(32, 36), workers=0),
     teacher=TeacherConfig(ema_decay=0.5, dropout_passes=3),
     loss=LossConfig(gamma_un=2.0, gamma_mix=2.0),
-    optim=OptimConfig(kind="adamw", lr=1e-3, schedule="cosine"),
+    optim=OptimConfig(
+        kind="adamw", lr=1e-3, schedule="cosine", clip_norm=CLIP_NORM, rate_warmup_steps=3
+    ),
     batch_size=4,
     micro_batch_size=2,
     epochs=4,
@@ -64,7 +68,7 @@ NOTHING_RANDOM = replace(
 )
 CONFIGS = {
     "random": CONFIG,
-    "nothing random, sgd": replace(NOTHING_RANDOM, optim=OptimConfig(kind="sgd", lr=0.05)),
+    "nothing random, sgd": replace(NOTHING_RANDOM, optim=SGD),
 }
 
 
