@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sefar_core.cli import start
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -66,6 +66,7 @@ class Talk:
 
 
 def main(settings: Talk) -> None:
+    refuse_unwritable(files=[settings.out])
     # What a pipe or a file name holds need not be UTF-8, and must not end the chat.
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

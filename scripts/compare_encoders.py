@@ -23,9 +23,10 @@ from sefar_mllm.presets import PRESETS
 
 
 def main(settings: CompareConfig) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     from sefar_mllm.comparison.run import compare_encoders
 
-    refuse_unwritable(folders=[settings.out])
     found = compare_encoders(settings)
     for verdict in found["verdicts"]:
         print(verdict["words"])

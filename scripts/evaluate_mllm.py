@@ -25,6 +25,8 @@ from sefar_mllm.config import EvaluateConfig
 
 
 def main(settings: EvaluateConfig) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
     from rich.console import Console
 
@@ -36,7 +38,6 @@ def main(settings: EvaluateConfig) -> None:
     from sefar_mllm.evaluation.tables import diagnosis_table, part_table, score_table
     from sefar_mllm.folders.checkpoint import load_trained
 
-    refuse_unwritable(folders=[settings.out])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest, learned = settings.manifest, settings.train_questions
     summaries, diagnoses = {}, {}

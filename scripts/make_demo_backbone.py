@@ -68,10 +68,11 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
     from tqdm import tqdm
 
-    refuse_unwritable(folders=[settings.out])
     torch.manual_seed(settings.seed)
     train = draw(settings, settings.num_images, settings.seed)
     held_out = draw(settings, 2048, settings.seed + 1)

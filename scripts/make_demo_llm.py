@@ -43,11 +43,12 @@ class MakeDemoLlm:
 
 
 def main(settings: MakeDemoLlm) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
 
     from sefar_mllm.demo.folder import make
 
-    refuse_unwritable(folders=[settings.out])
     torch.set_num_threads(1)
     accuracies = make(
         settings.out,

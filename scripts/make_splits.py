@@ -143,4 +143,4 @@ def parse() -> MakeSplits:
 
 
 if __name__ == "__main__":
-    start(main, parse)
+    start(lambda parse: main(parse()), lambda: parse)  # parsing reads the lists: that is work

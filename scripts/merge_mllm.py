@@ -35,11 +35,12 @@ class MergeMllm:
 
 
 def main(settings: MergeMllm) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
 
     from sefar_mllm.folders.merge import merge
 
-    refuse_unwritable(folders=[settings.out])
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
     merge(
         settings.model,

@@ -163,7 +163,7 @@ def flush_output() -> None:
         silence_output()
         if isinstance(error, BrokenPipeError):
             raise SystemExit(PIPE_CLOSED) from error
-        say(f"error: cannot write the standard output: {error.strerror}")
+        say(f"error: the standard output: {error.strerror}")
         raise SystemExit(1) from error
 
 
