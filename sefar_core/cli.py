@@ -12,8 +12,9 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from sefar_core.runs.interruption import Interrupted, StoppedByAnother
@@ -22,6 +23,7 @@ Settings = TypeVar("Settings")
 
 REFUSED = 2
 """Exit code for settings out of range and for outputs that cannot be written; tyro's, too."""
+INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + signal.SIGPIPE
 PACKAGES = ("qa_data", "sefar_core", "sefar_mllm")
 KNOWN = (FloatingPointError, OSError, ValueError)
@@ -179,7 +181,28 @@ def end_interrupted() -> NoReturn:
     """End after Ctrl-C; a second one ends the process at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     say("interrupted")
-    raise SystemExit(128 + signal.SIGINT)
+    raise SystemExit(INTERRUPTED)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle SIGINT: raise KeyboardInterrupt, or end at once while a module is imported.
+
+    Modules are no place for an exception: numpy and torch drop it, or make an ImportError of it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            end_at_once()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def end_at_once() -> NoReturn:
+    """End where no exception would reach the script; a child leaves the line to its parent."""
+    if "--multiprocessing-fork" not in sys.argv and parent_process() is None:
+        os.write(2, b"interrupted\n")
+    with suppress(Exception):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def quiet_interrupts() -> None:
@@ -195,14 +218,13 @@ def quiet_interrupts() -> None:
         show(kind, error, trace)
 
     def ignored_hook(unraisable: Any) -> None:
-        # Python drops a Ctrl-C that comes inside a callback of its import system.
-        if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            with suppress(SystemExit):
-                end_interrupted()
-            os._exit(128 + signal.SIGINT)
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):  # Python goes on without it
+            end_at_once()
         show_ignored(unraisable)
 
     sys.excepthook, sys.unraisablehook = hook, ignored_hook
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 quiet_interrupts()

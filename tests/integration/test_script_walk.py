@@ -219,13 +219,7 @@ def interrupted(monkeypatch, name: str, module: str) -> None:
     assert (done.returncode, told) == (130, ["interrupted"])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "train_ssl.py" else pytest.mark.slow)
-        for name in SCRIPTS
-    ],
-)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_ctrl_c_while_a_script_starts_is_one_line(monkeypatch, name):
     interrupted(monkeypatch, name, "sefar_core.cli")
 
