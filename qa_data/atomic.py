@@ -9,6 +9,9 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, line ends as given; make the folder if it is missing.
 
     A reader, or a run that is stopped halfway, sees the old file or the whole of the other one.
+
+    Raises:
+        OSError: The disk is full, or refuses otherwise. The message names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -18,6 +21,9 @@ def write_text(path: Path, text: str) -> None:
             stream.write(text)
         by_umask(draft)
         os.replace(draft, path)
+    except OSError as cause:
+        draft.unlink(missing_ok=True)
+        raise OSError(cause.errno, cause.strerror, str(path)) from cause
     except BaseException:
         draft.unlink(missing_ok=True)
         raise

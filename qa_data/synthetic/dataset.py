@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from qa_data.atomic import write_text
 from qa_data.children import without_interrupts
 from qa_data.synthetic.clip import film, render_clip
 from qa_data.synthetic.contact_sheet import contact_sheet, png_bytes
@@ -149,7 +150,7 @@ def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSett
         "annotation_info.json": annotation_info(clips),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     sheet = contact_sheet(settings.elements, settings)
     (folder / "contact_sheet.png").write_bytes(png_bytes(sheet))
     counts = {
@@ -169,4 +170,4 @@ def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSett
         "video": {"codec": CODEC, **CODEC_OPTIONS},
         "versions": {name: version(name) for name in ("numpy", "opencv-python-headless", "av")},
     }
-    (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RECORD_NAME, json.dumps(record, indent=1) + "\n")

@@ -1,6 +1,7 @@
 """Files are written whole, and with the permissions that the user's umask asks for."""
 
 import os
+import resource
 import stat
 
 import pytest
@@ -51,3 +52,15 @@ def test_a_write_that_fails_leaves_the_old_text_and_no_draft(tmp_path):
         write_text(path, "\ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/answers\.json'"):
+            write_text(tmp_path / "answers.json", "more than eight bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
