@@ -229,7 +229,7 @@ def test_ctrl_c_while_a_script_starts_is_one_line(monkeypatch, name):
     ("name", "module"),
     [
         ("evaluate_mllm.py", "torch.autograd"),
-        ("train_ssl.py", "numpy"),
+        ("train_ssl.py", "numpy._core.multiarray"),
         ("extract_features.py", "torch"),
     ],
 )

@@ -201,6 +201,25 @@ def test_a_ctrl_c_that_python_would_drop_ends_the_script_too():
     assert (process.returncode, output, told) == (130, "", "interrupted\n")
 
 
+GREEDY = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    pass
+"""
+
+
+def test_a_ctrl_c_that_a_module_would_swallow_while_it_is_imported_ends_the_script(tmp_path):
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    code = "import sys, sefar_core.cli; sys.path.insert(0, sys.argv[1]); print('before')\n"
+    command = [sys.executable, "-c", f"{code}import greedy; print('went on')", str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(command, cwd=ROOT, env=environment(), text=True, **pipes) as process:
+        output, told = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, output, told) == (130, "before\n", "interrupted\n")
+
+
 def test_nothing_slow_is_imported():
     code = "import json, sys; import sefar_core.cli; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
