@@ -18,15 +18,17 @@ replaced; question files of other origin are refused.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
 
-from qa_data.annotations import AnnotationError, read_elements, to_clips
-from qa_data.attributes import QuestionTreeError, read_question_tree
+from qa_data.annotations import read_elements, to_clips
+from qa_data.attributes import read_question_tree
 from qa_data.blind import audit_table
-from qa_data.distractors import TooFewOptions
 from qa_data.gym_qa import (
     Asked,
     QuestionPlan,
@@ -36,12 +38,12 @@ from qa_data.gym_qa import (
     classes_of,
     write_sets,
 )
-from qa_data.manifest import Clip, ManifestError, read_manifest
+from qa_data.manifest import Clip, read_manifest
 from qa_data.pool_report import Common, PoolReport
 from qa_data.question import STEM, QuestionError
-from qa_data.taxonomy import ElementClass, TaxonomyError, read_categories
+from qa_data.taxonomy import ElementClass, read_categories
 from qa_data.terminal import console
-from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled
+from sefar_core.data.splits import SplitConfig, draw_labeled
 
 POOLS_SHOWN = 8
 WITHOUT_LIST = ("public", "distinct", "prior")  # rules that read neither apparatus nor sets
@@ -109,6 +111,7 @@ def main(settings: BuildGymQa) -> None:
         stem=settings.stem,
         dataset=settings.dataset,
     )
+    refuse_unwritable(folders=[settings.out])
     check_out(settings.out)
     tree = None if settings.attributes is None else read_question_tree(settings.attributes)
     clips, classes = read_clips(settings)
@@ -218,15 +221,4 @@ def blind(pool: PoolReport) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(BuildGymQa, description=__doc__))
-    except (
-        AnnotationError,
-        ManifestError,
-        QuestionError,
-        QuestionTreeError,
-        SplitError,
-        TaxonomyError,
-        TooFewOptions,
-    ) as error:
-        raise SystemExit(f"build_gym_qa: {error}") from error
+    start(main, partial(tyro.cli, BuildGymQa, description=__doc__))

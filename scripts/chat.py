@@ -17,8 +17,11 @@ same command again goes on where it stopped and asks again what failed.
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -63,33 +66,14 @@ class Talk:
 
 
 def main(settings: Talk) -> None:
-    from sefar_core.checkpoint import CheckpointError
-    from sefar_core.data.decoding import VideoReadError
-    from sefar_mllm.chat.batch_files import BatchError
-    from sefar_mllm.chat.conversation import printable
-    from sefar_mllm.folders.checkpoint import FolderError
-    from sefar_mllm.quantize import FourBitError
-    from sefar_mllm.tokens.cache import CacheError
-
-    refusals = (
-        BatchError,
-        VideoReadError,
-        CacheError,
-        CheckpointError,
-        FolderError,
-        FourBitError,
-        OSError,
-    )
+    refuse_unwritable(files=[settings.out])
     # What a pipe or a file name holds need not be UTF-8, and must not end the chat.
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    try:
-        if settings.batch is not None and settings.out is not None:
-            failed = answer_batch(settings, settings.batch, settings.out)
-        else:
-            failed = chat(settings)
-    except refusals as cause:
-        raise SystemExit(f"error: {printable(str(cause))}") from cause
+    if settings.batch is not None and settings.out is not None:
+        failed = answer_batch(settings, settings.batch, settings.out)
+    else:
+        failed = chat(settings)
     raise SystemExit(1 if failed else 0)
 
 
@@ -146,4 +130,4 @@ def load(settings: Talk) -> Any:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Talk, description=__doc__))
+    start(main, partial(tyro.cli, Talk, description=__doc__))

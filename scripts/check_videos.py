@@ -18,8 +18,10 @@ import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+
+from sefar_core.cli import REFUSED, refuse_unwritable, start
 
 import tyro
 
@@ -44,26 +46,22 @@ class CheckVideos:
     def __post_init__(self):
         files = [path for path in (self.manifest, self.table, self.write_clean) if path is not None]
         if len({path.resolve() for path in files}) < len(files):
-            refuse("--manifest, --table and --write-clean must be different files")
-        for path in (self.table, self.write_clean):
-            if path is not None and path.parent.exists() and not path.parent.is_dir():
-                refuse(f"{path} cannot be written: {path.parent} is not a folder")
-            if path is not None and path.is_dir():
-                refuse(f"{path} is a folder; give the name of a file")
+            raise ValueError("--manifest, --table and --write-clean must be different files")
         if not self.video_root.is_dir():
-            refuse(f"--video-root: there is no folder {self.video_root}")
+            raise ValueError(f"--video-root: there is no folder {self.video_root}")
         if self.workers < 0 or not self.patience_s > 0:
-            refuse(f"--workers {self.workers}, --patience-s {self.patience_s}: must be positive")
+            raise ValueError(
+                f"workers must be at least 0 and patience_s above 0, got {self.workers} and "
+                f"{self.patience_s}"
+            )
 
 
 def main(settings: CheckVideos) -> None:
     from qa_data.atomic import write_text
-    from qa_data.manifest import ManifestError, read_manifest, write_manifest
+    from qa_data.manifest import read_manifest, write_manifest
 
-    try:
-        clips = read_manifest(settings.manifest)
-    except ManifestError as fault:
-        refuse(str(fault))
+    refuse_unwritable(files=[settings.table, settings.write_clean])
+    clips = read_manifest(settings.manifest)
 
     from sefar_core.data import health_report
     from sefar_core.data.health import check_clips
@@ -109,11 +107,5 @@ def gathered(check: Generator[list], num_clips: int) -> dict:
     return found
 
 
-def refuse(reason: str) -> NoReturn:
-    """End with the exit code of a check that could not be made."""
-    print(f"check_videos: {reason}", file=sys.stderr)
-    sys.exit(2)
-
-
 if __name__ == "__main__":
-    main(tyro.cli(CheckVideos, description=__doc__))
+    start(main, partial(tyro.cli, CheckVideos, description=__doc__), failure=REFUSED)

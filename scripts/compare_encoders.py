@@ -12,8 +12,9 @@ are measured too. The same command again goes on where it was stopped. What is f
 OUT/comparison.md.
 """
 
-import sys
 from typing import Any
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -22,34 +23,11 @@ from sefar_mllm.presets import PRESETS
 
 
 def main(settings: CompareConfig) -> None:
-    from qa_data.manifest import ManifestError
-    from sefar_core.checkpoint import CheckpointError
-    from sefar_core.data.video import VideoReadError
-    from sefar_core.runs.interruption import Interrupted
-    from sefar_core.runs.lock import RunFolderBusy
-    from sefar_mllm.comparison.run import compare_encoders
-    from sefar_mllm.folders.checkpoint import FolderError
-    from sefar_mllm.tokens.cache import CacheError
-    from sefar_mllm.training.train import LaunchError
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
 
-    try:
-        found = compare_encoders(settings)
-    except Interrupted as wish:
-        print(wish, file=sys.stderr)
-        raise SystemExit(wish.exit_code) from wish
-    except (
-        CacheError,
-        CheckpointError,
-        FloatingPointError,
-        FolderError,
-        LaunchError,
-        ManifestError,
-        OSError,
-        RunFolderBusy,
-        ValueError,
-        VideoReadError,
-    ) as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    from sefar_mllm.comparison.run import compare_encoders
+
+    found = compare_encoders(settings)
     for verdict in found["verdicts"]:
         print(verdict["words"])
     print(f"the tables are in {settings.out / 'comparison.md'}")
@@ -73,4 +51,4 @@ def parse() -> CompareConfig:
 
 
 if __name__ == "__main__":
-    main(parse())
+    start(main, parse)

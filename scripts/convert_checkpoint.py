@@ -10,7 +10,10 @@ code alone, to be tested or fine-tuned there; no run is resumed from it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 from tyro.conf import Positional
@@ -37,24 +40,22 @@ class ToPublic:
 
 
 def main(settings: FromPublic | ToPublic) -> None:
-    from sefar_core.checkpoint import CheckpointError, load_encoder, save_encoder
+    from sefar_core.checkpoint import load_encoder, save_encoder
     from sefar_core.public_checkpoint import export_released_checkpoint, read_released_checkpoint
 
     made = settings.encoder if isinstance(settings, FromPublic) else settings.checkpoint
     if made.exists():
         raise SystemExit(f"error: {made} exists already; give another name or remove it")
-    try:
-        if isinstance(settings, FromPublic):
-            model, config = read_released_checkpoint(settings.checkpoint)
-            save_encoder(model, config, made)
-        else:
-            model = load_encoder(settings.encoder)
-            export_released_checkpoint(model, made)
-    except (CheckpointError, ValueError) as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    refuse_unwritable(files=[made])
+    if isinstance(settings, FromPublic):
+        model, config = read_released_checkpoint(settings.checkpoint)
+        save_encoder(model, config, made)
+    else:
+        model = load_encoder(settings.encoder)
+        export_released_checkpoint(model, made)
     elements = "-".join(map(str, model.sizes))
     print(f"{made}: {model.classifier.out_features} classes, elements of {elements} frames")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(FromPublic | ToPublic, description=__doc__))
+    start(main, partial(tyro.cli, FromPublic | ToPublic, description=__doc__))

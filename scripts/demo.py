@@ -18,12 +18,18 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
 from qa_data.manifest import by_split, read_manifest
+from qa_data.synthetic.settings import SyntheticSettings
 from qa_data.taxonomy import read_categories
+from sefar_core.config import check_seed
 
 ENCODERS = ("sefar", "supervised", "random", "constant")
 SCRIPTS = Path(__file__).parent
@@ -44,6 +50,13 @@ class Demo:
     seed: int = 0
     """Of all draws."""
 
+    def __post_init__(self):
+        for name in ("epochs", "mllm_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_seed(self.seed, least=0)
+        SyntheticSettings(num_train=self.num_train, num_test=self.num_test)  # refuses too few
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -59,6 +72,7 @@ class Step:
 
 
 def main(settings: Demo) -> None:
+    refuse_unwritable(folders=[settings.out])
     settings.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     again = False
@@ -228,7 +242,7 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
     """Run a step unless its record says that this very command has been run; True if it ran."""
     record = records / f"{step.name}.json"
     command = [relative(part) for part in step.command]
-    if not again and record.exists() and json.loads(record.read_text())["command"] == command:
+    if not again and record.exists() and read_record(record)["command"] == command:
         print(f"used again, made before by: {shlex.join(command)}")
         return False
     print(shlex.join(command), flush=True)
@@ -261,24 +275,41 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
     return True
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What a step left on record.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as cause:
+        raise ValueError(f"{path} is damaged ({cause}); delete it: its step runs again") from cause
+
+
 def distrust(record: Path, *, after: Path) -> None:
     """Let a step that ran after another be done again, even if the demo is interrupted now."""
     if record == after or not after.exists():
         return
-    told = json.loads(record.read_text())
-    if told["began"] > json.loads(after.read_text())["began"]:
+    told = read_record(record)
+    if told["began"] > read_record(after)["began"]:
         record.write_text(json.dumps(told | {"command": None}))
 
 
 def execute(step: Step) -> int:
     """Run the command, its output on the screen and, if asked for, in a file; the exit code."""
-    if step.transcript is None:
-        return subprocess.run(step.command, check=False).returncode
-    ran = subprocess.run(step.command, check=False, stdout=subprocess.PIPE, text=True)
-    print(ran.stdout)
-    asked = shlex.join(relative(part) for part in step.command)
-    step.transcript.write_text(f"$ {asked}\n\n{ran.stdout}", encoding="utf-8")
-    return ran.returncode
+    kept = None if step.transcript is None else subprocess.PIPE
+    process = subprocess.Popen(step.command, stdout=kept, text=True)
+    try:
+        output, _ = process.communicate()
+    except KeyboardInterrupt:
+        process.wait()  # Ctrl-C reached the step as well, which may be saving a state
+        raise
+    if step.transcript is not None:
+        print(output)
+        asked = shlex.join(relative(part) for part in step.command)
+        step.transcript.write_text(f"$ {asked}\n\n{output}", encoding="utf-8")
+    return process.returncode
 
 
 def relative(part: str) -> str:
@@ -289,4 +320,4 @@ def relative(part: str) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Demo, description=__doc__))
+    start(main, partial(tyro.cli, Demo, description=__doc__))

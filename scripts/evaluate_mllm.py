@@ -15,61 +15,55 @@ Writes for each file predictions-NAME.jsonl and pictures, with diagnostics spoke
 option-text-NAME.jsonl, and metrics.json for all.
 """
 
+from functools import partial
+
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
 
 from sefar_mllm.config import EvaluateConfig
 
 
 def main(settings: EvaluateConfig) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
 
     from qa_data.manifest import read_manifest
     from qa_data.terminal import console
-    from sefar_mllm.data import LessonError, load_questions, name_sets
+    from sefar_mllm.data import load_questions, name_sets
     from sefar_mllm.evaluation.evaluate import control, diagnose_file, score_file, write_metrics
     from sefar_mllm.evaluation.parts import named_parts
     from sefar_mllm.evaluation.plots import plot_set
     from sefar_mllm.evaluation.tables import diagnosis_table, part_table, score_table
-    from sefar_mllm.folders.checkpoint import FolderError, load_trained
-    from sefar_mllm.scoring.predict import PredictionError
-    from sefar_mllm.tokens.cache import CacheError
+    from sefar_mllm.folders.checkpoint import load_trained
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest, learned = settings.manifest, settings.train_questions
     summaries, diagnoses = {}, {}
-    try:
-        names = name_sets(settings.questions)
-        sets = {
-            name: load_questions(path, manifest)
-            for name, path in zip(names, settings.questions, strict=True)
-        }
-        train = None if learned is None else load_questions(learned, manifest)
-        clips = None if manifest is None else read_manifest(manifest)
-        model, tokenizer = load_trained(settings.model, device=device)
-        for name, questions in sets.items():
-            parts = named_parts(questions, train=train, clips=clips)
-            one = score_file(settings, model, tokenizer, questions, name=name, parts=parts)
-            plot_set(one, questions, settings.out, name=name, train=train)
-            summaries[name] = one
-            if settings.diagnostics:
-                diagnoses[name] = diagnose_file(settings, model, tokenizer, questions, name=name)
-    except (
-        CacheError,
-        FloatingPointError,
-        FolderError,
-        LessonError,
-        OSError,
-        PredictionError,
-        ValueError,
-    ) as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    names = name_sets(settings.questions)
+    sets = {
+        name: load_questions(path, manifest)
+        for name, path in zip(names, settings.questions, strict=True)
+    }
+    train = None if learned is None else load_questions(learned, manifest)
+    clips = None if manifest is None else read_manifest(manifest)
+    model, tokenizer = load_trained(settings.model, device=device)
+    for name, questions in sets.items():
+        parts = named_parts(questions, train=train, clips=clips)
+        one = score_file(settings, model, tokenizer, questions, name=name, parts=parts)
+        summaries[name] = one
+        if settings.diagnostics:
+            diagnoses[name] = diagnose_file(settings, model, tokenizer, questions, name=name)
     write_metrics(settings, summaries, diagnoses)
     terminal, shown = console(), control(settings)
     terminal.print(score_table(summaries, control=shown))
     terminal.print(part_table(summaries, control=shown))
     if diagnoses:
         terminal.print(diagnosis_table(diagnoses, control=shown))
+    for name, questions in sets.items():  # last: a picture that fails loses no score
+        plot_set(summaries[name], questions, settings.out, name=name, train=train)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(EvaluateConfig, description=__doc__))
+    start(main, partial(tyro.cli, EvaluateConfig, description=__doc__))

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
 
 OTHER_MANIFEST = "; it was trained with another manifest (see manifest_sha256)"
@@ -48,6 +50,14 @@ class EvaluateSsl:
     workers: int = 0
     """Loader processes."""
 
+    def __post_init__(self):
+        if self.views < 1:
+            raise ValueError(f"views must be at least 1, got {self.views}")
+        if self.crops not in (1, 3):
+            raise ValueError(f"crops must be 1 or 3, got {self.crops}")
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
+
 
 def main(settings: EvaluateSsl) -> None:
     import numpy as np
@@ -76,6 +86,7 @@ def main(settings: EvaluateSsl) -> None:
     shared = compare(training, clips, video_root=settings.video_root)
     suffix = "-released" if settings.protocol == "released" else ""
     out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
+    refuse_unwritable(folders=[out])
     out.mkdir(parents=True, exist_ok=True)
 
     rows, plain, trust = score_all(settings, networks, clips, pairs, record)
@@ -280,17 +291,5 @@ def shown(row: Mapping, key: str) -> str:
     return f"{value:.1%} " + (f"[{limits[0]:.1%}, {limits[1]:.1%}]" if limits else "(no interval)")
 
 
-def run() -> None:
-    settings = tyro.cli(EvaluateSsl, description=__doc__)
-
-    from sefar_core.checkpoint import CheckpointError
-    from sefar_core.data.video import VideoReadError
-
-    try:
-        main(settings)
-    except (CheckpointError, VideoReadError, ValueError, OSError) as cause:
-        raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
-
-
 if __name__ == "__main__":
-    run()
+    start(main, partial(tyro.cli, EvaluateSsl, description=__doc__))

@@ -25,15 +25,17 @@ replaced only if it holds an earlier export and nothing else.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
 from qa_data.export.folder import check_ours, write_folder
 from qa_data.export.formats import Format, export, left_out
 from qa_data.export.source import read_source
-from qa_data.manifest import ManifestError, read_manifest
-from qa_data.question import QuestionError
+from qa_data.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class ExportQuestions:
 
 def main(settings: ExportQuestions) -> None:
     """Read, convert, write."""
+    refuse_unwritable(folders=[settings.out])
     check_ours(settings.out)
     source = read_source(settings.questions)
     clips = None if settings.manifest is None else read_manifest(settings.manifest)
@@ -68,7 +71,4 @@ def main(settings: ExportQuestions) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(ExportQuestions, description=__doc__))
-    except (ManifestError, OSError, QuestionError) as error:
-        raise SystemExit(f"export_questions: {error}") from error
+    start(main, partial(tyro.cli, ExportQuestions, description=__doc__))

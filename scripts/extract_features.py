@@ -14,7 +14,9 @@ The controls `random` and `constant` take the architecture of the recognizer in 
 by it, it saw in their order. Give each its own --out.
 """
 
-import sys
+from functools import partial
+
+from sefar_core.cli import start
 
 import tyro
 
@@ -25,18 +27,10 @@ def main(settings: ExtractConfig) -> None:
     """Encode, and say how many clips were new."""
     from accelerate import Accelerator
 
-    from qa_data.manifest import ManifestError, by_split, read_manifest
-    from sefar_core.checkpoint import CheckpointError
-    from sefar_core.data.video import VideoReadError
-    from sefar_core.runs.folder import WriteError
-    from sefar_core.runs.interruption import Interrupted
-    from sefar_core.runs.lock import RunFolderBusy
-    from sefar_core.runs.ranks import StoppedByAnother
+    from qa_data.manifest import by_split, read_manifest
     from sefar_mllm.encoders import ENCODERS, recognizer_moments, shown_at
-    from sefar_mllm.tokens.cache import CacheError
     from sefar_mllm.tokens.features import extract
 
-    known = (ManifestError, CheckpointError, VideoReadError, WriteError, RunFolderBusy, CacheError)
     accelerator = Accelerator()
     try:
         manifest = read_manifest(settings.manifest)
@@ -53,13 +47,6 @@ def main(settings: ExtractConfig) -> None:
             grid=settings.grid,
             frame_order=settings.frame_order,
         )
-    except Interrupted as wish:
-        print(wish, file=sys.stderr)
-        raise SystemExit(wish.exit_code) from wish
-    except StoppedByAnother as cause:  # one process speaks for all
-        raise SystemExit(1) from cause
-    except (*known, ValueError) as cause:
-        raise SystemExit(f"error: {cause}") from cause
     finally:
         accelerator.end_training()  # or a process may abort while Python ends
     if accelerator.is_main_process:
@@ -70,4 +57,4 @@ def main(settings: ExtractConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ExtractConfig, description=__doc__))
+    start(main, partial(tyro.cli, ExtractConfig, description=__doc__))

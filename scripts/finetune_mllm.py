@@ -18,11 +18,12 @@ ddp.yaml, fsdp2.yaml and zero2.yaml. Two processes on CPUs:
         --mixed_precision no scripts/finetune_mllm.py demo ...
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+
+from sefar_core.cli import start
 
 import tyro
 
@@ -57,19 +58,10 @@ def main(settings: FinetuneMllm) -> None:
     import torch
     from accelerate import PartialState
 
-    from qa_data.distractors import TooFewOptions
-    from qa_data.manifest import ManifestError
-    from qa_data.taxonomy import TaxonomyError
-    from sefar_core.runs.interruption import Interrupted
-    from sefar_core.runs.lock import RunFolderBusy
-    from sefar_core.runs.ranks import StoppedByAnother
     from sefar_mllm.data import load_questions
-    from sefar_mllm.folders.checkpoint import FolderError
     from sefar_mllm.folders.merge import merge, refuse_foreign
-    from sefar_mllm.tokens.cache import CacheError
-    from sefar_mllm.training.train import LaunchError, finetune
+    from sefar_mllm.training.train import finetune
 
-    ours = (ManifestError, TaxonomyError, TooFewOptions, CacheError, FolderError, LaunchError)
     try:
         if settings.merge is not None:
             refuse_foreign(settings.merge)
@@ -86,13 +78,6 @@ def main(settings: FinetuneMllm) -> None:
         )
         if settings.merge is not None and PartialState().is_main_process:
             merge(folder, settings.merge)
-    except Interrupted as wish:
-        print(wish, file=sys.stderr)
-        raise SystemExit(wish.exit_code) from wish
-    except StoppedByAnother as cause:  # one process speaks for all
-        raise SystemExit(1) from cause
-    except (*ours, RunFolderBusy, FloatingPointError, OSError, ValueError) as cause:
-        raise SystemExit(f"error: {cause}") from cause
     finally:
         if torch.distributed.is_initialized():  # or a process may abort while Python ends
             torch.distributed.destroy_process_group()
@@ -128,4 +113,4 @@ def parse() -> FinetuneMllm:
 
 
 if __name__ == "__main__":
-    main(parse())
+    start(main, parse)

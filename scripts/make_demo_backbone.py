@@ -7,10 +7,16 @@ there. Poses are random: no class, no motion and no clip of the demo is in it. T
 demo/backbone/.
 """
 
+import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
+
+from sefar_core.config import check_seed
 
 CELLS = 4  # heatmap cells along each side of a patch
 APPARATUS = (None, "VT", "FX", "BB", "UB")
@@ -44,8 +50,26 @@ class Settings:
     seed: int = 0
     """Of weights and images."""
 
+    def __post_init__(self):
+        check_seed(self.seed, least=0)
+        counts = ("num_images", "passes", "batch_size", "patch_size", "depth", "num_heads")
+        for name in (*counts, "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be > 0, got {self.lr}")
+        if self.image_size < 1 or self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size, got {self.image_size} and "
+                f"{self.patch_size}"
+            )
+        if self.dim < 1 or self.dim % self.num_heads or self.dim % 4:
+            raise ValueError(f"dim must be a multiple of num_heads and of 4, got {self.dim}")
+
 
 def main(settings: Settings) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
     from tqdm import tqdm
 
@@ -77,14 +101,17 @@ def main(settings: Settings) -> None:
 
 def draw(settings: Settings, number: int, seed: int):
     """Frames, pose vectors, joints in [0, 1] and apparatus of random poses, by (seed, index)."""
-    from functools import partial
     from multiprocessing import Pool
 
     import torch
     from tqdm import tqdm
 
+    from qa_data.children import without_interrupts
+
     frames, poses, joints, apparatus = [], [], [], []
-    with Pool(settings.workers) as pool:
+    with without_interrupts():
+        started = Pool(settings.workers)
+    with started as pool:
         drawn = pool.imap(partial(draw_one, settings.image_size, seed), range(number), 64)
         bar = tqdm(drawn, total=number, desc="draw poses", mininterval=5)
         for frame, pose, place, kind in bar:
@@ -241,11 +268,13 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
     """Write the weights and the card that says how they were made."""
     from safetensors.torch import save_file
 
+    from qa_data.atomic import by_umask
     from sefar_core.runs.folder import surroundings, write_text
 
     settings.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}
     save_file(state, settings.out / "vit.safetensors")
+    by_umask(settings.out / "vit.safetensors")
     ran = surroundings()
     rows = {**asdict(settings), **errors}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -265,4 +294,4 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    start(main, partial(tyro.cli, Settings, description=__doc__))

@@ -8,10 +8,16 @@ clip, no question and no class frequency of the demo, and the demo's class texts
 About 20 minutes of one CPU core; the result is shipped in demo/llm.
 """
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
+
+from sefar_core.config import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +33,18 @@ class MakeDemoLlm:
     seed: int = 0
     """Of tokenizer, weights and exercises."""
 
+    def __post_init__(self):
+        check_seed(self.seed)
+        if self.vocab_size <= 259:
+            raise ValueError(f"vocab_size must be more than 259, got {self.vocab_size}")
+        for name in ("lr", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+
 
 def main(settings: MakeDemoLlm) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
 
     from sefar_mllm.demo.folder import make
@@ -46,4 +62,4 @@ def main(settings: MakeDemoLlm) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(MakeDemoLlm, description=__doc__))
+    start(main, partial(tyro.cli, MakeDemoLlm, description=__doc__))

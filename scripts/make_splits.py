@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
 from rich.table import Table
 from tyro.conf import subcommand
@@ -74,6 +76,7 @@ class MakeSplits:
 
 def main(settings: MakeSplits) -> None:
     """Look for the videos, cut, write, and print what came out."""
+    refuse_unwritable(folders=[settings.out])
     listing, config = settings.listing, settings.split
     if settings.source_pattern is not None:
         listing = with_sources(listing, settings.source_pattern)
@@ -148,18 +151,18 @@ def show(report: dict, *, num_classes: int) -> None:
         terminal.print(f"{len(report['missing']):,} listed clips have no file: see splits.json")
 
 
+def parse() -> MakeSplits:
+    """The command line: a data set, then where its videos are and how it is cut."""
+    return tyro.cli(
+        MakeSplits,
+        description=__doc__,
+        config=(
+            tyro.conf.CascadeSubcommandArgs,
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.OmitArgPrefixes,
+        ),
+    )
+
+
 if __name__ == "__main__":
-    try:
-        main(
-            tyro.cli(
-                MakeSplits,
-                description=__doc__,
-                config=(
-                    tyro.conf.CascadeSubcommandArgs,
-                    tyro.conf.OmitSubcommandPrefixes,
-                    tyro.conf.OmitArgPrefixes,
-                ),
-            )
-        )
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"make_splits: {error}") from error
+    start(lambda parse: main(parse()), lambda: parse)  # parsing reads the lists: that is work

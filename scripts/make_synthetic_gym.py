@@ -11,41 +11,47 @@ The same settings give the same clips; a folder that holds them already is left 
 """
 
 import os
-import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+from sefar_core.cli import refuse_unwritable, start
+
 import tyro
 
-from qa_data.synthetic.dataset import SyntheticSetError, make_set
-from qa_data.synthetic.settings import SettingsError, SyntheticSettings
+from qa_data.synthetic.dataset import make_set
+from qa_data.synthetic.settings import SyntheticSettings
 
 
-def main(
-    settings: Annotated[SyntheticSettings, tyro.conf.arg(name="")],
-    out: Path,
-    workers: int = os.cpu_count() or 1,
-) -> None:
-    """Render a synthetic gymnastics set in FineGym's formats.
+@dataclass(frozen=True, kw_only=True)
+class MakeSyntheticGym:
+    settings: Annotated[SyntheticSettings, tyro.conf.arg(name="")]
+    out: Path
+    """Folder of the set; it appears when everything in it is complete."""
+    workers: int = os.cpu_count() or 1
+    """Processes that render; the files do not depend on their number."""
 
-    Args:
-        settings: what to render.
-        out: folder of the set; it appears when everything in it is complete.
-        workers: processes that render; the files do not depend on their number.
-    """
-    rendered = make_set(out, settings, workers=workers)
+    def __post_init__(self):
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+
+
+def main(asked: MakeSyntheticGym) -> None:
+    """Render the set, or say that it is there."""
+    refuse_unwritable(folders=[asked.out])
+    settings = asked.settings
+    rendered = make_set(asked.out, settings, workers=asked.workers)
     classes, sources = (
         len(settings.elements),
         settings.num_train_sources + settings.num_test_sources,
     )
     print(
-        f"{out}: {'rendered' if rendered else 'already there, left as it is'}: {classes} classes, "
-        f"{settings.num_train} training and {settings.num_test} test clips of {sources} sources"
+        f"{asked.out}: {'rendered' if rendered else 'already there, left as it is'}: {classes} "
+        f"classes, {settings.num_train} training and {settings.num_test} test clips of {sources} "
+        f"sources"
     )
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except (SettingsError, SyntheticSetError) as refusal:
-        sys.exit(f"make_synthetic_gym: {refusal}")
+    start(main, partial(tyro.cli, MakeSyntheticGym, description=__doc__))

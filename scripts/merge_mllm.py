@@ -12,7 +12,10 @@ Merging is done in float32: a 7B model needs 28 GB of memory for it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -32,23 +35,21 @@ class MergeMllm:
 
 
 def main(settings: MergeMllm) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
     import torch
 
-    from sefar_mllm.folders.checkpoint import FolderError
     from sefar_mllm.folders.merge import merge
 
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-    try:
-        merge(
-            settings.model,
-            settings.out,
-            language_model=settings.language_model,
-            dtype=dtypes[settings.dtype],
-        )
-    except (FolderError, OSError, ValueError) as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    merge(
+        settings.model,
+        settings.out,
+        language_model=settings.language_model,
+        dtype=dtypes[settings.dtype],
+    )
     print(f"the merged model is in {settings.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(MergeMllm, description=__doc__))
+    start(main, partial(tyro.cli, MergeMllm, description=__doc__))

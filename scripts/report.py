@@ -11,7 +11,11 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -32,11 +36,16 @@ class Report:
     samples: int = 6
     """Test clips shown with their question and answer."""
 
+    def __post_init__(self):
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+
 
 def main(settings: Report) -> None:
     from sefar_core.runs.folder import surroundings, write_text
 
     out = settings.out
+    refuse_unwritable(files=[out / "report.html"])
     sections = [
         ("Recognizing actions from few labels", recognition(out)),
         ("Answering questions about videos", answers(out)),
@@ -53,6 +62,20 @@ def main(settings: Report) -> None:
         f"<h1>SeFAR on synthetic gymnasts</h1>{body}",
     )
     print(f"wrote {out / 'report.html'}")
+
+
+def read_json(path: Path) -> Any:
+    """A file that a step of the demo wrote.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause}); delete it and run the step of the demo again"
+        ) from cause
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -80,7 +103,7 @@ def recognition(out: Path) -> str:
     """Scores of both recognizers with their controls, and what they confuse."""
     rows, verdicts = [], []
     for run in ("sefar", "supervised"):
-        scores = json.loads((out / run / "evaluation/test/scores.json").read_text())["rows"]
+        scores = read_json(out / run / "evaluation/test/scores.json")["rows"]
         for name, row in scores.items():
             rows.append(
                 (
@@ -166,7 +189,7 @@ def answers(out: Path) -> str:
     rows = []
     runs = [(name, "test") for name in ENCODERS] + [("sefar", "test-shuffled")]
     for name, folder in runs:
-        sets = json.loads((out / "mllm" / name / folder / "metrics.json").read_text())["sets"]
+        sets = read_json(out / "mllm" / name / folder / "metrics.json")["sets"]
         for set_name, one in sets.items():
             rule = "hard" if "hard" in set_name else "public"
             shown = f"{name}, wrong videos" if folder == "test-shuffled" else name
@@ -219,7 +242,7 @@ def audits(out: Path) -> str:
     """What can be answered without looking, of the test questions."""
     parts = []
     for rule in ("public", "hard"):
-        found = json.loads((out / f"qa-{rule}/audit.json").read_text())
+        found = read_json(out / f"qa-{rule}/audit.json")
         rows = [
             (name, percent(score["micro"]), percent(score["macro"]))
             for name, score in found["audits"]["test"]["rows"].items()
@@ -263,12 +286,12 @@ def film_strip(video: Path) -> str:
     strip = rearrange(frames, "frame height width color -> height (frame width) color")
     _, encoded = cv2.imencode(".png", strip[..., ::-1])
     data = base64.b64encode(encoded.tobytes()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{video.stem}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(video.stem)}">'
 
 
 def ran(out: Path, here: dict) -> str:
     """Every step with its time, the versions, and the commit."""
-    records = [json.loads(path.read_text()) for path in (out / "steps").glob("*.json")]
+    records = [read_json(path) for path in (out / "steps").glob("*.json")]
     rows = [
         (r["title"], f"{r['seconds']:.0f} s", f"{r['peak_gib']:.1f} GiB", " ".join(r["command"]))
         for r in sorted(records, key=lambda r: r["began"])
@@ -283,4 +306,4 @@ def ran(out: Path, here: dict) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Report, description=__doc__))
+    start(main, partial(tyro.cli, Report, description=__doc__))

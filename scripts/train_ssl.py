@@ -20,6 +20,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Annotated
 
+from sefar_core.cli import start
+
 import tyro
 
 from sefar_core.config import TrainConfig
@@ -39,33 +41,14 @@ class TrainSsl:
 
 
 def main(settings: TrainSsl) -> None:
-    from sefar_core.checkpoint import CheckpointError
-    from sefar_core.data.frame_store import FrameStoreError
-    from sefar_core.data.video import VideoReadError
     from sefar_core.fit import fit
-    from sefar_core.runs.folder import WriteError
-    from sefar_core.runs.interruption import Interrupted
-    from sefar_core.runs.lock import RunFolderBusy
-    from sefar_core.runs.ranks import StoppedByAnother
-    from sefar_core.runs.watch import LoaderDied
 
-    known = (CheckpointError, FrameStoreError, LoaderDied, RunFolderBusy, WriteError)
-    try:
-        fit(
-            settings.config,
-            manifest=settings.manifest,
-            video_root=settings.video_root,
-            run_dir=settings.run_dir,
-        )
-    except Interrupted as wish:
-        print(wish, file=sys.stderr)
-        raise SystemExit(wish.exit_code) from wish
-    except StoppedByAnother as cause:  # one process speaks for all
-        raise SystemExit(1) from cause
-    except VideoReadError as cause:  # a loader process sends its traceback before the message
-        raise SystemExit(f"error: {str(cause).strip().splitlines()[-1]}") from cause
-    except (*known, FloatingPointError, ValueError, OSError) as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    fit(
+        settings.config,
+        manifest=settings.manifest,
+        video_root=settings.video_root,
+        run_dir=settings.run_dir,
+    )
 
 
 def parse(arguments: Sequence[str]) -> TrainSsl:
@@ -74,10 +57,7 @@ def parse(arguments: Sequence[str]) -> TrainSsl:
         print(f"{__doc__}\n{catalogue()}\n\ntrain_ssl.py PRESET --help lists every setting.")
         raise SystemExit(0 if arguments else 2)
     name, *changes = arguments
-    try:
-        config = preset(name)
-    except ValueError as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    config = preset(name)
     asked = tyro.MISSING
     default = TrainSsl(manifest=asked, video_root=asked, run_dir=asked, config=config)
     return tyro.cli(
@@ -108,4 +88,4 @@ def summary(word: Word) -> str:
 
 
 if __name__ == "__main__":
-    main(parse(sys.argv[1:]))
+    start(main, partial(parse, sys.argv[1:]))

@@ -14,42 +14,48 @@ seeking.
 
 import os
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
 
-def main(
-    video_root: Path,
-    out: Path,
-    *,
-    lists: tuple[Path, ...],
-    annotations: tuple[Path, ...],
-    audio: bool = False,
-    workers: int = os.cpu_count() or 1,
-) -> None:
-    """Cut the clips of element lists.
+@dataclass(frozen=True, kw_only=True)
+class TrimFineGym:
+    video_root: Path
+    """Folder of the full videos, `<YouTube id>.mp4` or another ending."""
+    out: Path
+    """Folder of the clips."""
+    lists: tuple[Path, ...]
+    """Element lists of FineGym, one or several."""
+    annotations: tuple[Path, ...]
+    """Annotation JSON or CSV of times, one or several, of the lists' version."""
+    audio: bool = False
+    """Copy the sound as well."""
+    workers: int = os.cpu_count() or 1
+    """Clips cut at a time."""
 
-    Args:
-        video_root: folder of the full videos, `<YouTube id>.mp4` or another ending.
-        out: folder of the clips.
-        lists: element lists of FineGym, one or several.
-        annotations: annotation JSON or CSV of times, one or several, of the lists' version.
-        audio: copy the sound as well.
-        workers: clips cut at a time.
-    """
+    def __post_init__(self):
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+
+
+def main(settings: TrimFineGym) -> None:
+    """Cut the clips of element lists."""
     from tqdm import tqdm
 
-    from qa_data.annotations import AnnotationError
-    from sefar_core.data.trimming import TrimError, find_ffmpeg, plan_cuts, trim
+    from sefar_core.data.trimming import find_ffmpeg, plan_cuts, trim
 
-    try:
-        program = find_ffmpeg()
-        cuts = plan_cuts(lists, annotations, video_root)
-        cutting = trim(cuts, out, program=program, workers=workers, audio=audio)
-        outcomes = list(tqdm(cutting, total=len(cuts), desc="trim", unit="clip"))
-    except (AnnotationError, TrimError, FileExistsError, NotADirectoryError) as fault:
-        sys.exit(f"trim_finegym: {fault}")
+    refuse_unwritable(folders=[settings.out])
+    program = find_ffmpeg()
+    cuts = plan_cuts(settings.lists, settings.annotations, settings.video_root)
+    cutting = trim(
+        cuts, settings.out, program=program, workers=settings.workers, audio=settings.audio
+    )
+    outcomes = list(tqdm(cutting, total=len(cuts), desc="trim", unit="clip"))
     for outcome in sorted(outcomes, key=lambda one: one.cut.id):
         if outcome.problem:
             print(f"{outcome.cut.id}: {outcome.problem}")
@@ -60,10 +66,10 @@ def main(
     print(f"{len(cuts)} clips: {made} cut, {len(cuts) - made - failed} kept, {failed} failed")
     if failed:
         sys.exit(
-            "trim_finegym: mend what is named above and run the same command, or take these clips "
+            "error: fix what is named above and run the same command, or take these clips "
             "out of the lists"
         )
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    start(main, partial(tyro.cli, TrimFineGym, description=__doc__))

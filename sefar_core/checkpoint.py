@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from qa_data.atomic import by_umask
 from sefar_core.config import ModelConfig
 from sefar_core.data.class_names import ClassMatch, ClassMismatch, ClassNames, match_classes
 from sefar_core.model import SefarModel
@@ -79,6 +80,7 @@ def save_encoder(
     fresh.mkdir(parents=True)
     save_file(contiguous(model.state_dict()), fresh / WEIGHTS)
     (fresh / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    by_umask(fresh)
     replace_folder(fresh, folder)
 
 
@@ -105,7 +107,8 @@ def load_encoder(folder: Path | str) -> SefarModel:
             of which the student is taken, as published.
 
     Raises:
-        CheckpointError: the folder, a file or a tensor is missing or of another shape.
+        CheckpointError: the folder, a file or a tensor is missing, or a tensor is of another shape
+            or not finite.
     """
     folder = encoder_in(folder)
     config, num_classes = read_architecture(folder)
@@ -230,7 +233,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     """Load when every name and shape agrees, and say which do not otherwise.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, or of another shape.
+        CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
     """
     refuse_misfits(module.state_dict(), state, path, mend="use the settings it was trained with")
     module.load_state_dict(state)
@@ -239,7 +242,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 def refuse_misfits(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, *, mend: str
 ) -> None:
-    """Say by name in what the tensors of a file differ from those of a network.
+    """Refuse tensors of a file that a network cannot use, by name.
 
     Args:
         expected: the network's.
@@ -248,7 +251,7 @@ def refuse_misfits(
         mend: what the user can do.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, or of another shape.
+        CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
     """
     faults = [f"{name} is missing" for name in expected.keys() - found.keys()]
     faults += [f"{name} is unknown" for name in found.keys() - expected.keys()]
@@ -261,4 +264,10 @@ def refuse_misfits(
         shown = "; ".join(sorted(faults)[:5])
         raise CheckpointError(
             f"{source} does not fit the network in {len(faults)} tensors: {shown}; {mend}"
+        )
+    broken = sorted(n for n, t in found.items() if not t.is_meta and not t.isfinite().all())
+    if broken:
+        raise CheckpointError(
+            f"{source} holds NaN or infinity in {len(broken)} tensors: {', '.join(broken[:5])}; "
+            f"the training that wrote it diverged, or the file is damaged: take another one"
         )

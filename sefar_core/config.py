@@ -3,6 +3,7 @@
 The defaults are the paper's for Gym99 (ViT-S/16). The command line is made from these classes.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,16 @@ PerturbationName = Literal[
     "warp",
     "swap_red_blue",
 ]
+
+
+SEEDS = (-(2**63), 2**63 - 1)
+"""Numbers that torch takes for a seed."""
+
+
+def check_seed(seed: int, *, least: int = SEEDS[0]) -> None:
+    """Raise ValueError for a seed that the generators of a script do not take."""
+    if not least <= seed <= SEEDS[1]:
+        raise ValueError(f"seed must be in [{least}, {SEEDS[1]}], got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +84,13 @@ class ModelConfig:
         for name in ("drop_path_rate", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be in [0, 1), got {getattr(self, name)}")
+        self._check_colors()
+
+    def _check_colors(self):
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"model.mean must hold finite numbers, got {self.mean}")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"model.std must hold finite numbers above 0, got {self.std}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +190,10 @@ class LossConfig:
             raise ValueError(f"loss.threshold is a probability, got {self.threshold}")
         if not 0 <= self.color_dropout < 1:
             raise ValueError(f"loss.color_dropout must be in [0, 1), got {self.color_dropout}")
-        if self.mix_concentration <= 0:
+        if not 0 < self.mix_concentration < math.inf:
             raise ValueError(f"loss.mix_concentration must be > 0, got {self.mix_concentration}")
         for name in ("gamma_un", "gamma_mix"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}")
 
 
@@ -189,10 +207,24 @@ class OptimConfig:
     """On every parameter, as published."""
     schedule: Literal["step", "cosine"] = "step"
     """Step: a tenth at 25/30 of the run and a hundredth at 28/30. Cosine: down to 0."""
+    clip_norm: float | None = None
+    """Longest gradient of a step, as the L2 norm over all parameters; a longer one is scaled down
+    to it. None clips nothing, as published. First steps from a real ViT have norms of hundreds."""
+    rate_warmup_steps: int = 0
+    """Optimizer steps in which the learning rate rises linearly to its schedule; 0 as published.
+    Other than `warmup_epochs`, which learns from labels alone."""
 
     def __post_init__(self):
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"optim.lr must be > 0, got {self.lr}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"optim.clip_norm must be > 0, or None, got {self.clip_norm}")
+        if self.rate_warmup_steps < 0:
+            raise ValueError(
+                f"optim.rate_warmup_steps must be at least 0, got {self.rate_warmup_steps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +280,7 @@ class TrainConfig:
         return 0.9999 ** (clips / 8)
 
     def __post_init__(self):
+        check_seed(self.seed)
         counts = ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs", "steps")
         for name in (*counts, "save_every_epochs", "keep_last"):
             value = getattr(self, name)

@@ -17,6 +17,12 @@ from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import TrainConfig
+from sefar_core.data.before_training import (
+    classes_without_labels,
+    files_needed,
+    refuse_missing,
+    warn_of_bare_classes,
+)
 from sefar_core.data.dataset import MOMENTS, Reader, TwoViews
 from sefar_core.data.feeds import (
     Look,
@@ -71,6 +77,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
     Raises:
         ValueError: a split is empty, the run folder belongs to other settings, or the processes
             cannot share the batch.
+        VideoReadError: a clip has no file, or cannot be read.
         RunFolderBusy: another process trains in the run folder.
         LoaderDied: a loader process was killed, or gave nothing for too long.
         WriteError: the disk is full.
@@ -83,6 +90,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
     refuse_other_data(config, clips)
     held_out = read_held_out(manifest, video_root, reader=config.data.reader)
     schedule = plan(config, len(clips.labeled))
+    bare = classes_without_labels(manifest, clips.num_classes)
     student = fresh_student(config, clips.num_classes)
     data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
     with ExitStack() as until_the_end:
@@ -95,8 +103,16 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
         on_main(accelerator, occupy)
         loop = Loop(student, config, schedule, accelerator, run_dir)
         loop.resume()
-        session = {"first_step": loop.step, "class_names": clips.class_names}
+        session = {
+            "first_step": loop.step,
+            "class_names": clips.class_names,
+            "classes_without_labels": bare,
+        }
         on_main(accelerator, partial(add_to_run, run_dir, session))
+        if loop.step < schedule.num_steps:
+            needed = files_needed(clips, held_out, config)
+            on_main(accelerator, partial(refuse_missing, needed, video_root))
+            on_main(accelerator, partial(warn_of_bare_classes, bare, clips.num_classes))
         read = open_reader(loop, clips, video_root)
         bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
         with Interruption() as wish, loader_deaths_explained(wish), bar as progress:
@@ -164,8 +180,12 @@ def refuse_other_data(config: TrainConfig, clips: TrainClips) -> None:
 
 
 def plan(config: TrainConfig, num_labeled: int) -> Schedule:
-    """The run in optimizer steps."""
-    return Schedule(
+    """The run in optimizer steps.
+
+    Raises:
+        ValueError: the rate would still rise when the run ends, or no whole batch is left.
+    """
+    schedule = Schedule(
         num_labeled=num_labeled,
         batch_size=config.batch_size,
         epochs=config.epochs,
@@ -173,6 +193,12 @@ def plan(config: TrainConfig, num_labeled: int) -> Schedule:
         steps=config.steps,
         leftovers=config.leftovers,
     )
+    if config.optim.rate_warmup_steps >= schedule.num_steps:
+        raise ValueError(
+            f"optim.rate_warmup_steps must be below the run's {schedule.num_steps} steps, got "
+            f"{config.optim.rate_warmup_steps}"
+        )
+    return schedule
 
 
 def fresh_student(config: TrainConfig, num_classes: int) -> SefarModel:

@@ -25,7 +25,7 @@ from sefar_core.runs.resume import (
     save_state,
     state_folder,
 )
-from sefar_core.schedule import Schedule, learning_rate
+from sefar_core.schedule import Schedule, learning_rate, rising_share
 from sefar_core.teacher import EmaTeacher
 
 Judge = Callable[[nn.Module], float]  # accuracy on the validation clips, in [0, 1]
@@ -153,6 +153,7 @@ class Loop:
         optim = self.config.optim
         progress = self.step / self.schedule.num_steps
         rate = learning_rate(optim.lr, optim.schedule, progress)
+        rate *= rising_share(self.step, optim.rate_warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate

@@ -26,7 +26,7 @@ from sefar_core.checkpoint import (
 )
 from sefar_core.config import ModelConfig
 from sefar_core.model import SefarModel
-from sefar_core.torch_file import named_tensors, read_torch, without_prefix
+from sefar_core.torch_file import named_tensors, read_torch, unwrapped
 
 # The modules of ours and of the public code that hold the same tensors.
 RENAMED = {
@@ -53,7 +53,7 @@ def load_released_checkpoint(path: Path | str) -> SefarModel:
 
     Raises:
         CheckpointError: the file is missing, damaged, no such checkpoint or asks for other
-            objects, or a tensor is missing, unknown, or of another shape.
+            objects, or a tensor is missing, unknown, of another shape, or not finite.
     """
     return read_released_checkpoint(Path(path))[0]
 
@@ -147,7 +147,7 @@ def released_settings(model: SefarModel) -> str:
 
 
 def read_parts(path: Path) -> tuple[dict[str, Tensor], str]:
-    """`model_state`, without the prefix of a parallel wrapper, and `cfg`.
+    """`model_state`, without the names of wrappers, and `cfg`.
 
     Raises:
         CheckpointError: either is missing or something else.
@@ -163,7 +163,7 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError(
             f"{path}: cfg is a {type(parts['cfg']).__name__}, not text; {PUBLIC_MEND}"
         )
-    return without_prefix(named_tensors(parts["model_state"], path), "module."), parts["cfg"]
+    return unwrapped(named_tensors(parts["model_state"], path)), parts["cfg"]
 
 
 def read_sizes(state: Mapping[str, Tensor], path: Path) -> tuple[ModelConfig, int]:

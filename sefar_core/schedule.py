@@ -25,6 +25,15 @@ def learning_rate(highest: float, schedule: Literal["step", "cosine"], progress:
     return highest * (1.0 if progress < FIRST_FALL else 0.1 if progress < SECOND_FALL else 0.01)
 
 
+def rising_share(step: int, warmup_steps: int) -> float:
+    """Share of the scheduled rate at a step, counted from 0: (step + 1) / warmup_steps, then 1.
+
+    The usual linear warm-up of the rate (Goyal et al. 2017, arXiv:1706.02677, section 2.2), whose
+    first step already moves. 1 throughout for 0 warm-up steps.
+    """
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """The run in optimizer steps. An epoch is one pass over the labeled clips.

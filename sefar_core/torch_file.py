@@ -87,6 +87,17 @@ def named_tensors(found: Any, path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Names less what torch.compile and DistributedDataParallel put before them, in any order.
+
+    torch.compile names the network itself, or any part of it that was compiled alone.
+    """
+    found = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    while found and all(name.startswith("module.") for name in found):
+        found = without_prefix(found, "module.")
+    return found
+
+
 def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Names less a wrapper's prefix, if all of them have it; otherwise as they are."""
     wrapped = all(name.startswith(prefix) for name in state)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sefar_core.data.draws import seeded
 from sefar_core.loop import Loop
@@ -19,6 +19,7 @@ from sefar_core.recipe import Draws, micro_step
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.progress import Clocked, Tick
 from sefar_core.runs.ranks import highest, joined, means, on_main, stop_all
+from sefar_core.runs.resume import complete_states
 from sefar_core.runs.watch import Watch
 
 NAMED = 64  # clips that an error message lists
@@ -66,7 +67,8 @@ def optimizer_step(loop: Loop, batches: Iterator, name_clips: Callable) -> dict[
     """Accumulate the micro-batches of one step, move the student, then the teacher.
 
     Returns:
-        What metrics.jsonl says of the step: means over its micro-batches and all processes.
+        What metrics.jsonl says of the step: means over its micro-batches and all processes, and
+            `grad_norm` before any clipping.
 
     Raises:
         FloatingPointError: a loss or a gradient is not finite. Nothing was updated by it; a
@@ -94,8 +96,11 @@ def optimizer_step(loop: Loop, batches: Iterator, name_clips: Callable) -> dict[
         reports.append({"loss": loss.item(), **report})
         if teacher and config.teacher.ema_every == "micro_batch" and not last:
             teacher.update(loop.network)
-    metrics = means(accelerator, average(reports)) | {"grad_norm": grad_norm(loop.network)}
+    norm = grad_norm(loop.network)
+    metrics = means(accelerator, average(reports)) | {"grad_norm": norm.item()}
     refuse_infinite(loop, metrics, reports, name_clips)
+    if config.optim.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(loop.network.parameters(), config.optim.clip_norm, norm)
     loop.optimizer.step()
     loop.optimizer.zero_grad()
     if teacher:
@@ -108,10 +113,10 @@ def average(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
 
 
-def grad_norm(network: nn.Module) -> float:
-    """Length of the gradient of all parameters together; not finite if any of it is not."""
+def grad_norm(network: nn.Module) -> Tensor:
+    """L2 norm of the gradient of all parameters together; not finite if any of it is not."""
     grads = [p.grad for p in network.parameters() if p.grad is not None]
-    return nn.utils.get_total_norm(grads).item()
+    return nn.utils.get_total_norm(grads)
 
 
 def refuse_infinite(
@@ -141,8 +146,10 @@ def refuse_infinite(
     )
     more = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
     what = " and ".join(f"{name} became {metrics[name]}" for name in broken)
+    saved = complete_states(loop.states)
+    kept = f"the last good state is in {loop.states}" if saved else "no state was saved before it"
     error = FloatingPointError(
-        f"{what} in step {loop.step + 1}; nothing was updated by it, and the last good state is "
-        f"in {loop.states}. Lower optim.lr, or look at the clips: {', '.join(clips[:NAMED])}{more}"
+        f"{what} in step {loop.step + 1}; nothing was updated by it, and {kept}. Lower optim.lr, "
+        f"or look at the clips: {', '.join(clips[:NAMED])}{more}"
     )
     stop_all(loop.accelerator, error)

@@ -24,11 +24,12 @@ from sefar_core.checkpoint import (
 )
 from sefar_core.sampling import SAMPLINGS, Moments, Sampling
 from sefar_core.timesformer import TimeSformer
-from sefar_core.torch_file import named_tensors, read_torch, without_prefix
+from sefar_core.torch_file import named_tensors, read_torch, unwrapped, without_prefix
 
 TIMM = "timm:"
 ROUNDING = 1e-4  # of a frame: a moment on the border of two belongs to the later one
-CONTAINERS = ("model_state", "state_dict", "model")  # the public TimeSformer, timm, DeiT
+# Of the public TimeSformer, timm, DeiT, many training loops, and timm's averaged weights.
+CONTAINERS = ("model_state", "state_dict", "model", "model_state_dict", "state_dict_ema")
 HEADS = ("head.", "fc_norm.", "pre_logits.", "classifier.")
 TWINS = {".attn.": ".temporal_attn.", ".norm1.": ".temporal_norm1."}
 MEND = "it must be a ViT or a TimeSformer of the width, depth and parts that model.* asks for"
@@ -75,7 +76,7 @@ def load_vit(
 
     Raises:
         CheckpointError: the source cannot be had, or a tensor that the backbone needs is missing,
-            unknown, or of another shape.
+            unknown, of another shape, or not finite.
     """
     name = str(source).removeprefix(TIMM)
     state = read_vit(Path(source)) if name == str(source) else fetch_vit(name, backbone)
@@ -102,9 +103,9 @@ def read_vit(path: Path) -> dict[str, Tensor]:
     found: Any = read_weights(path) if path.suffix == ".safetensors" else read_torch(path)
     if isinstance(found, Mapping):
         found = next((found[key] for key in CONTAINERS if isinstance(found.get(key), dict)), found)
-    state = without_heads(without_prefix(named_tensors(found, path), "module."))
+    state = without_heads(unwrapped(named_tensors(found, path)))
     for wrapper in ("model.", "timesformer."):
-        state = without_prefix(state, wrapper)
+        state = unwrapped(without_prefix(state, wrapper))
     return {our_name(name): tensor for name, tensor in without_heads(state).items()}
 
 

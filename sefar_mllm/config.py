@@ -4,9 +4,12 @@ The command lines are made from these classes. The defaults are for Vicuna-7B. N
 imports torch, so that `--help` is quick.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from sefar_core.config import check_seed
 
 EncoderName = Literal[
     "sefar",
@@ -52,6 +55,7 @@ class ExtractConfig:
     """Of the random encoder's weights."""
 
     def __post_init__(self):
+        check_seed(self.seed)
         if self.grid < 1:
             raise ValueError(f"grid must be at least 1, got {self.grid}")
         if not self.splits:
@@ -80,7 +84,7 @@ class ProbeConfig:
     def __post_init__(self):
         if self.max_steps < 25 or self.max_steps % 25:
             raise ValueError(f"max_steps must be a multiple of 25, got {self.max_steps}")
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be > 0, got {self.lr}")
 
 
@@ -100,7 +104,7 @@ class LoraSettings:
             raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout must be in [0, 1), got {self.dropout}")
-        if self.lr <= 0 or self.alpha <= 0:
+        if not (0 < self.lr < math.inf and 0 < self.alpha < math.inf):
             raise ValueError(f"lora.lr and lora.alpha must be > 0, got {self.lr}, {self.alpha}")
 
 
@@ -148,7 +152,9 @@ class FinetuneConfig:
     """All draws follow from it."""
 
     def __post_init__(self):
-        if self.batch_size < 1 or self.batch_size % self.micro_batch_size:
+        check_seed(self.seed)
+        self._check_numbers()
+        if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
                 f"{self.micro_batch_size}"
@@ -164,10 +170,15 @@ class FinetuneConfig:
             raise ValueError(
                 f"dev_rate is a share of the questions, in [0, 1), got {self.dev_rate}"
             )
-        if self.projector_lr <= 0:
+        if not 0 < self.projector_lr < math.inf:
             raise ValueError(f"projector_lr must be > 0, got {self.projector_lr}")
+
+    def _check_numbers(self):
+        for name in ("batch_size", "micro_batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("weight_decay", "token_noise", "save_every_steps"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
@@ -206,6 +217,7 @@ class EvaluateConfig:
     """Of the bootstrap and of the shuffling."""
 
     def __post_init__(self):
+        check_seed(self.seed, least=0)
         if not self.questions:
             raise ValueError("questions is empty; name at least one question file")
         if self.letters is not None and len(set(self.letters)) < max(2, len(self.letters)):

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from qa_data.atomic import write_text
+from qa_data.children import without_interrupts
 from qa_data.synthetic.clip import film, render_clip
 from qa_data.synthetic.contact_sheet import contact_sheet, png_bytes
 from qa_data.synthetic.lists import annotation_info, categories_text, element_list_text, sets_text
@@ -88,7 +90,12 @@ def _holds_set(out: Path, settings: SyntheticSettings) -> bool:
             f"{out} exists and is no synthetic set (it has no {RECORD_NAME}): "
             f"choose another folder, or move it away"
         )
-    found = json.loads((out / RECORD_NAME).read_text(encoding="utf-8"))
+    try:
+        found = json.loads((out / RECORD_NAME).read_bytes())
+    except ValueError as cause:
+        raise SyntheticSetError(
+            f"{out / RECORD_NAME} is damaged ({cause}); delete the folder, and render the set again"
+        ) from cause
     wanted = _identity(settings)
     differing = sorted(
         name
@@ -124,8 +131,13 @@ def _render_all(clips: list[PlannedClip], render: partial, workers: int) -> None
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        for _ in bar(pool.map(render, clips, chunksize=8)):
-            pass
+        with without_interrupts():
+            rendered = pool.map(render, clips, chunksize=8)
+        try:
+            for _ in bar(rendered):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSettings) -> None:
@@ -138,7 +150,7 @@ def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSett
         "annotation_info.json": annotation_info(clips),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     sheet = contact_sheet(settings.elements, settings)
     (folder / "contact_sheet.png").write_bytes(png_bytes(sheet))
     counts = {
@@ -158,4 +170,4 @@ def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSett
         "video": {"codec": CODEC, **CODEC_OPTIONS},
         "versions": {name: version(name) for name in ("numpy", "opencv-python-headless", "av")},
     }
-    (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RECORD_NAME, json.dumps(record, indent=1) + "\n")

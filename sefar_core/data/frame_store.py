@@ -56,10 +56,16 @@ class FrameStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        self._kind: Kind = index["kind"]
-        self._shapes: dict[str, list[int]] = index["shapes"]
-        self._lengths_s: dict[str, float] = index["lengths_s"]
+        try:
+            index = json.loads((folder / "index.json").read_bytes())
+            self._kind: Kind = index["kind"]
+            self._shapes: dict[str, list[int]] = index["shapes"]
+            self._lengths_s: dict[str, float] = index["lengths_s"]
+        except (ValueError, KeyError, TypeError) as cause:
+            raise FrameStoreError(
+                f"{folder / 'index.json'} is damaged ({cause!r}); delete {folder}: it is filled "
+                f"again"
+            ) from cause
         lengths = np.array([shape[0] for shape in self._shapes.values()])
         self._first = dict(zip(self._shapes, np.cumsum(lengths) - lengths, strict=True))
         self._map()

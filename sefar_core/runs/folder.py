@@ -126,7 +126,8 @@ def open_run(
 ) -> None:
     """Make the folder of a run and say in it what runs, beside what ran in it before.
 
-    A run that is gone on with by other code is told so, for its end may then differ.
+    A run that is gone on with by other code is told so, for its end may then differ. Settings that
+    did not exist when it began had no effect on it: they count as their defaults.
 
     Args:
         run_dir: made if missing; may hold the same run, to go on with.
@@ -136,11 +137,13 @@ def open_run(
         free: dotted names of settings that may differ when a run is gone on with.
 
     Raises:
-        ValueError: the folder holds a run of other settings, or its run.json is damaged.
+        ValueError: the folder holds a run of other settings, or its config.json or run.json is
+            damaged.
     """
     asked = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
     if (run_dir / "config.json").exists():
-        found = json.loads((run_dir / "config.json").read_text())
+        defaults = json.loads(as_json(dataclasses.asdict(type(settings)())))
+        found = dotted(defaults) | dotted(read_config(run_dir / "config.json"))
         refuse_other_settings(run_dir, found, asked, free=free)
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_drafts(run_dir)
@@ -152,6 +155,22 @@ def open_run(
             f"one is of {now['commit']}"
         )
     write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings that a run was started with.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        return dict(found)
+    except (ValueError, TypeError) as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause}); copy it again from where the run was trained, or delete "
+            f"it and resume with the settings that the run was started with"
+        ) from cause
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
@@ -221,12 +240,22 @@ def commit() -> str:
 
 
 def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl") -> None:
-    """Drop the lines beyond a step that is gone back to, and one that a kill cut short."""
+    """Drop the lines beyond a step that is gone back to, and one that a kill cut short.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
     path = run_dir / name
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+        lines = path.read_bytes().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        reports = [parse_report(line, path, number) for number, line in enumerate(whole, start=1)]
+        kept = [
+            line.decode()
+            for line, report in zip(whole, reports, strict=True)
+            if report["step"] <= step
+        ]
+        write_text(path, "".join(kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -235,20 +264,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: there is none, or a line is damaged.
     """
-    reports = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            report = json.loads(line)
-            report["step"]
-        except (ValueError, KeyError, TypeError) as cause:
-            raise ValueError(
-                f"{path}, line {number} is no report of a step ({cause!r}); copy the file again "
-                f"from where it was trained, or delete the line"
-            ) from cause
-        reports.append(report)
+    lines = path.read_bytes().splitlines()
+    reports = [parse_report(line, path, number) for number, line in enumerate(lines, start=1)]
     if not reports:
         raise ValueError(f"{path} is empty: the run has taken no step; train before scoring")
     return reports
+
+
+def parse_report(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """One line of metrics.jsonl.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        report = json.loads(line)
+        int(report["step"])
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ValueError(
+            f"{path}, line {number} is no report of a step ({cause!r}); copy the file again "
+            f"from where it was trained, or delete the line"
+        ) from cause
+    return report
 
 
 def append_metrics(run_dir: Path, metrics: dict[str, Any], *, name: str = "metrics.jsonl") -> None:

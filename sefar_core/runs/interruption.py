@@ -17,8 +17,14 @@ class Interrupted(Exception):
         self.exit_code = 128 + number
 
 
+class StoppedByAnother(Exception):
+    """Another process of this run failed and says why; this one only stops with it."""
+
+
 class Interruption:
     """While entered, remembers a SIGTERM or SIGINT; a second one ends the process at once.
+
+    A signal that the process ignores, as SIGINT behind `nohup` or in the background, stays ignored.
 
     Attributes:
         number: of the signal that came, 0 if none did.
@@ -31,7 +37,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._remember)  # type: ignore[assignment]
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before = signal.signal(number, self._remember)
+                self._before[number] = before  # type: ignore[assignment]
         return self
 
     def __exit__(

@@ -13,11 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
+from sefar_core.runs.interruption import StoppedByAnother
+
 Value = TypeVar("Value")
-
-
-class StoppedByAnother(Exception):
-    """Another process of this run failed and says why; this one only stops with it."""
 
 
 def refuse_separate_runs(accelerator: Accelerator) -> None:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from qa_data.atomic import by_umask
 from sefar_core.checkpoint import contiguous
 from sefar_core.runs.folder import sync, writing
 
@@ -80,6 +81,7 @@ def save_state(states: Path, state: TrainState, *, keep_last: int = 2) -> Path:
         (draft / "state.json").write_text(json.dumps(head, indent=2) + "\n")
         listing = {file.name: fingerprint(file) for file in sorted(draft.iterdir())}
         (draft / "manifest.json").write_text(json.dumps(listing, indent=2) + "\n")
+        by_umask(draft)
         for file in draft.iterdir():
             sync(file)
         sync(draft)

@@ -75,13 +75,13 @@ def loader_deaths_explained(wish: Interruption) -> Iterator[None]:
         if wish.number:
             raise Interrupted(
                 wish.number,
-                "stopped with the last state that was saved; the step that ran was lost with the "
+                "stopped; the steps after the last saved state, if there is one, are lost with the "
                 "loader processes, which the signal reached as well",
             ) from cause
         raise LoaderDied(
             f"a loader process is gone ({str(cause).strip()}). Killed, it is most often one too "
             f"many for the memory: lower data.workers, and run the same command again: it goes on "
-            f"from the last state"
+            f"from the last saved state, if there is one"
         ) from cause
 
 

@@ -1,8 +1,10 @@
 """Settings of a comparison. Nothing here imports torch, so that `--help` is quick."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sefar_core.config import check_seed
 from sefar_core.runs.folder import run_of
 from sefar_mllm.config import FinetuneConfig
 
@@ -53,12 +55,14 @@ class CompareConfig:
             raise ValueError("questions is empty; name at least one folder of build_gym_qa.py")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
+        check_seed(min(self.seeds), least=0)
+        check_seed(max(self.seeds))
         if self.finetune.seed != 0:
             raise ValueError(
                 f"finetune.seed is {self.finetune.seed}, but the seeds of a comparison come from "
                 f"--seeds; leave it out"
             )
-        if not self.lr_grid or min(self.lr_grid) <= 0:
+        if not self.lr_grid or not all(0 < factor < math.inf for factor in self.lr_grid):
             raise ValueError(f"lr_grid holds factors above 0, at least one, got {self.lr_grid}")
         if not 0 < self.dev_rate < 1:
             raise ValueError(f"dev_rate is a share, in (0, 1), got {self.dev_rate}")

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from qa_data.children import without_interrupts
 from sefar_core.runs.interruption import Interrupted
 
 Item = TypeVar("Item")
@@ -45,7 +46,8 @@ def run_all(
             say(len(results), item)
         return results
     with _ending_together(), _pool(jobs) as pool:
-        waiting = {pool.submit(_apart, work, item): item for item in items}
+        with without_interrupts():
+            waiting = {pool.submit(_apart, work, item): item for item in items}
         try:
             for done, future in enumerate(as_completed(waiting), 1):
                 future.result()
@@ -80,9 +82,10 @@ def _ending_together() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             child.terminate()
-        raise SystemExit(128 + number)
+        raise Interrupted(number, "interrupted; the same command goes on where it stopped")
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    wishes = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in wishes}
     try:
         yield
     finally:

@@ -184,9 +184,9 @@ def test_no_manifest_of_nothing_is_written(folder, tmp_path):
         (["--write-clean", "{}/videos/../manifest.csv"], "must be different files"),
         (["--table", "{0}/a.csv", "--write-clean", "{0}/a.csv"], "must be different files"),
         (["--video-root", "{}/nowhere"], "there is no folder"),
-        (["--manifest", "{}/none.csv"], "check_videos: no manifest at"),
-        (["--manifest", "{}/videos/sound.mp4"], "check_videos: "),
-        (["--workers", "-1"], "must be positive"),
+        (["--manifest", "{}/none.csv"], "error: no manifest at"),
+        (["--manifest", "{}/videos/sound.mp4"], "error: "),
+        (["--workers", "-1"], "workers must be at least 0"),
         (["--workers", "many"], "--workers"),
     ],
 )

@@ -145,7 +145,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
     line = {"video": "a", "question": "Which?", "options": ["x", "y"], "answer": "y"}
     for name, form, out, change, found in [
         ("mine", "parquet", "out", {"frame_length": 10**11}, "frame_length is 100000000000"),
-        ("mine", "llava", "mine.jsonl/sub", {}, "mine.jsonl is a file, and"),
+        ("mine", "llava", "mine.jsonl/sub", {}, "mine.jsonl takes no files (Not a dir"),
         ("all", "parquet", "out", {}, "a set called all cannot be loaded"),
         ("train", "lmms_eval", "out", {}, "train would be left out"),
     ]:
@@ -153,6 +153,6 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
         own.write_text(json.dumps({**line, **change}), encoding="utf-8")
         arguments = ("--questions", own, "--format", form, "--out", tmp_path / out)
         done = run_script("export_questions.py", *arguments)
-        assert done.returncode == 1
+        assert done.returncode == (2 if "/" in out else 1)  # 2: before any work
         assert found in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.lock import RunFolderBusy
 from sefar_mllm.data import load_questions
+from sefar_mllm.folders.checkpoint import FolderError
 from sefar_mllm.training.diary import Diary
 from sefar_mllm.training.stage import LessonTrainer
 from sefar_mllm.training.train import finetune
@@ -188,7 +189,7 @@ def test_a_finished_run_is_not_learned_again(world, unwished, seen):
 def test_a_folder_that_merging_would_refuse_is_refused_before_anything_is_learned(world, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter1.tex").touch()
-    with pytest.raises(SystemExit, match="thesis holds something that is not a merged model"):
+    with pytest.raises(FolderError, match="thesis holds something that is not a merged model"):
         run_here(world, tmp_path / "run", {}, merge=tmp_path / "thesis")
     assert not (tmp_path / "run").exists()
 

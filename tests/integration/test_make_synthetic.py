@@ -138,5 +138,5 @@ def test_the_script_says_what_it_did_and_refuses_in_one_line(made):
     other = run("--seed", "9")
     assert other.returncode == 1 and "seed is 2 there and 9 here" in other.stderr
     small = run("--seed", "2", "--size", "40")
-    assert small.returncode == 1 and "at least 48 pixels, got 40" in small.stderr
+    assert small.returncode == 2 and "at least 48 pixels, got 40" in small.stderr
     assert "Traceback" not in other.stderr + small.stderr

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -18,13 +19,14 @@ from safetensors.torch import load_file
 import sefar_core
 from sefar_core import train
 from sefar_core.config import OptimConfig
+from sefar_core.data.video import VideoReadError
 from sefar_core.fit import fit
 from sefar_core.runs import resume
 from sefar_core.runs.folder import WriteError
 from sefar_core.runs.interruption import Interrupted
 from sefar_core.runs.lock import RunFolderBusy
 from sefar_core.runs.resume import complete_states, first_fault
-from tests.integration.tiny_run import CONFIG, make_world, order, run, start
+from tests.integration.tiny_run import CLIP_NORM, CONFIG, make_world, order, run, start
 from tests.oracles.holder import held
 
 LAST = "states/step-00000008"
@@ -90,6 +92,66 @@ def test_a_signal_lets_the_step_end_saves_and_goes_on_bit_for_bit(
     assert fingerprints(here["run_dir"]) == fingerprints(straight)
 
 
+def test_the_rate_rises_and_most_gradients_are_clipped_in_these_runs(straight):
+    """Or resuming would not show that both go on exactly."""
+    told = lines(straight)
+    rates = [1e-3 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    rates[:2] = [rates[0] / 3, rates[1] * 2 / 3]
+    assert [line["lr"] for line in told] == pytest.approx(rates, rel=1e-6)
+    assert sum(line["grad_norm"] > CLIP_NORM for line in told) > 4
+
+
+def test_a_run_that_began_before_these_settings_resumes_without_them(world, tmp_path):
+    here = places(world, "old")
+    plain = replace(CONFIG, optim=replace(CONFIG.optim, clip_norm=None, rate_warmup_steps=0))
+    fit(plain, **here)
+    told = json.loads((world / "old/config.json").read_text())
+    del told["optim"]["clip_norm"], told["optim"]["rate_warmup_steps"]
+    (world / "old/config.json").write_text(json.dumps(told))
+    fit(plain, **here)
+    with pytest.raises(ValueError, match=r"optim\.clip_norm = None, but 2\.0 is asked for"):
+        fit(CONFIG, **here)
+
+
+def test_classes_without_a_label_are_named_and_stay_on_record(world, straight, capsys):
+    rows = [line.split(",") for line in (world / "manifest.csv").read_text().splitlines()]
+    head, split, label = rows[0], rows[0].index("split"), rows[0].index("label")
+    labeled = {int(row[label]) for row in rows[1:] if row[split] == "labeled"}
+    told = json.loads((straight / "run.json").read_text())["classes_without_labels"]
+    assert "split" in head and told
+    assert told == [f"class {n}" for n in range(max(labeled) + 1) if n not in labeled]
+    shutil.rmtree(world / "named", ignore_errors=True)
+    fit(replace(CONFIG, steps=4), **places(world, "named"))
+    assert f"warning: {len(told)} of {max(labeled) + 1} classes have no" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("split", "manifest"), [("unlabeled", ""), ("val", "with_val.csv")])
+def test_a_missing_clip_is_named_before_the_first_step(world, split, manifest):
+    here = places(world, f"no-{split}", manifest or "manifest.csv")
+    rows = [line.split(",") for line in here["manifest"].read_text().splitlines()]
+    path, at = rows[0].index("path"), rows[0].index("split")
+    gone = next(row[path] for row in rows[1:] if row[at] == split)
+    (world / "gym/videos" / gone).rename(world / gone)
+    try:
+        with pytest.raises(VideoReadError, match=rf"1 of \d+ clips have no file: .*{gone}; check"):
+            fit(CONFIG, **here)
+    finally:
+        (world / gone).rename(world / "gym/videos" / gone)
+    assert not (here["run_dir"] / "metrics.jsonl").exists()
+
+
+def test_unlabeled_clips_may_be_missing_where_only_labels_are_learned(world):
+    here = places(world, "labels-alone")
+    rows = [line.split(",") for line in here["manifest"].read_text().splitlines()]
+    path, at = rows[0].index("path"), rows[0].index("split")
+    gone = next(row[path] for row in rows[1:] if row[at] == "unlabeled")
+    (world / "gym/videos" / gone).rename(world / gone)
+    try:
+        fit(replace(CONFIG, warmup_epochs=CONFIG.epochs, steps=4), **here)
+    finally:
+        (world / gone).rename(world / "gym/videos" / gone)
+
+
 def test_a_signal_in_the_last_step_only_ends_the_run(world, straight, monkeypatch):
     before_step(monkeypatch, 7, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
     fit(CONFIG, **places(world, "late"))
@@ -118,7 +180,8 @@ def test_a_loss_that_is_no_number_changes_nothing_and_names_the_clips(world, str
 
     before_step(monkeypatch, 5, remember)
     monkeypatch.setattr(train, "micro_step", broken)
-    with pytest.raises(FloatingPointError, match="loss became inf.*step 6") as failure:
+    told = "loss became inf.*step 6; nothing was updated by it, and the last good state is in .*/st"
+    with pytest.raises(FloatingPointError, match=told) as failure:
         fit(CONFIG, **here)
     after = tensors(kept["loop"])
     assert all(torch.equal(after[name], tensor) for name, tensor in kept["before"].items())

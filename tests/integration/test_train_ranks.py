@@ -9,9 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sefar_core.config import OptimConfig
 from sefar_core.fit import fit, start_accelerator
-from tests.integration.tiny_run import CONFIG, NOTHING_RANDOM, make_world, order, run
+from tests.integration.tiny_run import (
+    CLIP_NORM,
+    CONFIG,
+    NOTHING_RANDOM,
+    SGD,
+    make_world,
+    order,
+    run,
+)
 
 ROLES = ("student", "teacher")
 
@@ -50,9 +57,8 @@ def test_two_processes_equal_one_at_the_same_global_batch(world):
     told = order(world, world / "two", config="nothing random, sgd", changes=changes)
     code, output = run(told, ranks=2)
     assert code == 0, output
-    sgd = OptimConfig(kind="sgd", lr=0.05)
     places = {"manifest": world / "manifest.csv", "video_root": world / "gym/videos"}
-    config = replace(NOTHING_RANDOM, optim=sgd, **changes)
+    config = replace(NOTHING_RANDOM, optim=SGD, **changes)
     fit(config, **places, run_dir=world / "one")
 
     for role in ROLES:
@@ -63,6 +69,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(world):
         assert moved > 1e-3  # so that equality says something
         for name in one:
             torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5, msg=name)
+    assert sum(line["grad_norm"] > CLIP_NORM for line in lines(world / "one")) > 2
     for first, second in zip(lines(world / "one"), lines(world / "two"), strict=True):
         first.pop("utilization", 0), second.pop("utilization", 0)  # of a micro-batch: not a mean
         assert second == pytest.approx(first, rel=1e-4, abs=1e-5)

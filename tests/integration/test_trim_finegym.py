@@ -187,7 +187,7 @@ def test_without_ffmpeg_the_script_names_the_program(tmp_path, full):
     planned(tmp_path, ROUTINES, full)
     done = run_script(tmp_path, full, None)
     assert done.returncode == 1
-    assert done.stderr.startswith("trim_finegym: there is no program 'ffmpeg' on the PATH; install")
+    assert done.stderr.startswith("error: there is no program 'ffmpeg' on the PATH; install")
     assert not (tmp_path / "clips").exists()
 
 

@@ -21,6 +21,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sefar_core.cli import one_line  # noqa: E402
+
 from sefar_mllm.config import FinetuneConfig, LoraSettings  # noqa: E402
 from tests.scripts import LIMIT_S, started  # noqa: E402
 
@@ -161,7 +163,8 @@ def main(argument: str) -> None:
 
     wishes = json.loads(argument)
     disturb(wishes)
-    run_here(Path(wishes["world"]), Path(wishes["run_dir"]), wishes.get("changes", {}))
+    with one_line(1):
+        run_here(Path(wishes["world"]), Path(wishes["run_dir"]), wishes.get("changes", {}))
     assert not torch.distributed.is_initialized()
 
 

@@ -138,14 +138,23 @@ def test_both_forms_of_torch_files_are_read(tmp_path, zipped):
     torch.testing.assert_close(loaded(elements()), public(elements()), atol=1e-4, rtol=0)
 
 
-def test_the_prefix_of_a_parallel_wrapper_is_taken_off_when_all_names_have_it(tmp_path):
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_prefix_of_a_wrapper_is_taken_off_when_all_names_have_it(tmp_path, prefix):
     public = public_model()
-    wrapped = OrderedDict((f"module.{name}", t) for name, t in public.state_dict().items())
+    wrapped = OrderedDict((f"{prefix}{name}", t) for name, t in public.state_dict().items())
     loaded = sefar_core.load_released_checkpoint(save(tmp_path, wrapped))
     torch.testing.assert_close(loaded(elements()), public(elements()), atol=1e-4, rtol=0)
+    wrapped = OrderedDict((f"module.{name}", t) for name, t in public.state_dict().items())
     wrapped["fc.bias"] = wrapped.pop("module.fc.bias")
     with pytest.raises(CheckpointError, match="vit.model.patch_embed.proj.weight is missing"):
         sefar_core.load_released_checkpoint(save(tmp_path, wrapped))
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    state = public_model().state_dict()
+    state["ln1.weight"][0] = torch.inf
+    with pytest.raises(CheckpointError, match=r"holds NaN or infinity in 1 tensors: ln1\.weight"):
+        sefar_core.load_released_checkpoint(save(tmp_path, state))
 
 
 @pytest.mark.parametrize("name", sorted(PublicModel(**TOY).state_dict()))

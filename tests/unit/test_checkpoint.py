@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -52,6 +53,27 @@ def test_saving_again_replaces_the_encoder_and_leaves_no_rest(encoder):
     save_encoder(build_model(TINY, num_classes=7), TINY, folder)
     assert sefar_core.load_encoder(folder).classifier.out_features == 7
     assert [path.name for path in folder.parent.iterdir()] == ["student"]
+
+
+def test_weights_that_are_not_finite_are_named(encoder):
+    _, folder = encoder
+    state = load_file(folder / "model.safetensors")
+    state["single.norm.bias"][2] = torch.nan
+    save_file(state, folder / "model.safetensors")
+    told = r"model\.safetensors holds NaN or infinity in 1 tensors: single\.norm\.bias"
+    with pytest.raises(CheckpointError, match=told):
+        sefar_core.load_encoder(folder)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_an_encoder_is_read_by_whom_the_umask_allows(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_encoder(build_model(TINY, num_classes=2), TINY, tmp_path / "shared")
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "shared").iterdir()}
+    assert modes == dict.fromkeys(("config.json", "model.safetensors"), 0o666 & ~umask)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from qa_data.manifest import Clip
-from sefar_core.config import TrainConfig
+from sefar_core.config import OptimConfig, TrainConfig
 from sefar_core.data.feeds import TrainClips
 from sefar_core.fit import choose_precision, plan, refuse_other_data
-from sefar_core.presets import preset
+from sefar_core.presets import GROUPS, preset
 
 
 def clips(labeled: int, unlabeled: int, classes: int) -> TrainClips:
@@ -57,3 +57,17 @@ def test_products_are_of_bf16_on_a_gpu_unless_settings_say_otherwise(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setenv("ACCELERATE_USE_CPU", kept_off or "false")
     assert choose_precision(TrainConfig(mixed_precision=wish)) == chosen
+
+
+def test_a_rate_that_would_never_reach_its_height_is_refused():
+    rising = replace(preset("paper"), optim=OptimConfig(rate_warmup_steps=100))
+    with pytest.raises(ValueError, match="rate_warmup_steps must be below the run's 100 steps"):
+        plan(replace(rising, steps=100), 1316)
+    assert plan(replace(rising, steps=101), 1316).num_steps == 101
+
+
+def test_no_preset_clips_or_warms_the_rate_up():
+    for words in GROUPS.values():
+        for name in words:
+            assert preset(name).optim.clip_norm is None
+            assert preset(name).optim.rate_warmup_steps == 0

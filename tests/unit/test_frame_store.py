@@ -248,3 +248,10 @@ def test_a_store_travels_to_another_process_without_its_frames(root, tmp_path):
     assert len(packed) < 5000 < (store.folder / "frames.bin").stat().st_size
     again: FrameStore = pickle.loads(packed)
     assert torch.equal(again.read(CLIPS[0], [0.3]), store.read(CLIPS[0], [0.3]))
+
+
+@pytest.mark.parametrize("text", ["", '{"kind": "raw"}', "[]"])
+def test_a_damaged_index_is_named_with_the_fix(tmp_path, text):
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(FrameStoreError, match=r"index\.json is damaged .*delete .*filled again"):
+        FrameStore(tmp_path)

@@ -259,7 +259,7 @@ def test_the_script_writes_probe_and_tokens(base, fitted, tmp_path, capsys):
     assert "clip_probe, accuracy {'labeled'" in capsys.readouterr().out
     key = token_key(ENCODERS["clip_probe"](tmp_path / "probe"), 2)
     assert TokenCache(tmp_path / "mapped", [one.id for one in CLIPS]).key == key
-    with pytest.raises(SystemExit, match="error: .*nowhere is no token cache"):
+    with pytest.raises(CacheError, match="nowhere is no token cache"):
         fit_probe_script(replace(settings, features=tmp_path / "nowhere"))
 
 

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 
 import pytest
 import torch
@@ -49,6 +50,15 @@ def state_at(step: int, *, best: Best | None = None, origin: Origin = ORIGIN) ->
 
 def names(states) -> list[str]:
     return [folder.name for folder in complete_states(states)]
+
+
+def test_a_state_is_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = save_state(tmp_path, state_at(1))
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):

@@ -85,6 +85,26 @@ def test_other_settings_are_refused_by_the_name_that_the_command_line_has(tmp_pa
         open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
 
 
+@pytest.mark.parametrize("text", ["", '{"a":', "[1]", "7", "null"])
+def test_damaged_settings_of_a_run_are_named_with_the_fix(tmp_path, text):
+    open_run(tmp_path, Settings(), seed=7)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*or delete it and resume"):
+        open_run(tmp_path, Settings(), seed=7)
+    (tmp_path / "config.json").unlink()
+    open_run(tmp_path, Settings(), seed=7)
+
+
+def test_a_run_from_before_a_setting_resumes_with_its_default_alone(tmp_path):
+    open_run(tmp_path, Settings(), seed=0)
+    told = json.loads((tmp_path / "config.json").read_text())
+    del told["optim"]["lr"]
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is asked"):
+        open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
+    open_run(tmp_path, Settings(), seed=0)
+
+
 def test_settings_that_change_no_result_may_differ(tmp_path):
     open_run(tmp_path, Settings(), seed=0)
     open_run(tmp_path, Settings(optim=Inner(workers=0)), seed=0, free=("optim.workers",))
@@ -108,6 +128,18 @@ def test_lines_beyond_a_step_and_half_a_line_are_forgotten(tmp_path):
     append_metrics(tmp_path, {"step": 3, "loss": 0.3})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 2, "lo', "", "[]", '{"loss": 1}', '{"step": "x"}', "\xff"]
+)
+def test_a_damaged_line_is_named_and_nothing_is_dropped(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'.encode("latin-1"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is no report .*delete the line"):
+        forget_metrics_after(tmp_path, 2)
+    assert path.read_bytes() == before
 
 
 def test_half_a_line_that_reads_like_a_whole_one_is_forgotten(tmp_path):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sefar_core.schedule import Schedule, learning_rate
+from sefar_core.schedule import Schedule, learning_rate, rising_share
 
 
 def schedule(num_labeled=640, batch_size=64, epochs=30, warmup_epochs=5, **other):
@@ -95,3 +95,9 @@ def test_the_cosine_falls_from_the_rate_to_nearly_nothing():
     assert learning_rate(1.0, "cosine", 0.0) == 1
     assert learning_rate(1.0, "cosine", 0.5) == pytest.approx(0.5)
     assert learning_rate(1.0, "cosine", 0.999) < 1e-4
+
+
+def test_the_rate_rises_in_equal_parts_from_the_first_step_to_the_whole():
+    assert [rising_share(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert [rising_share(step, 1) for step in range(3)] == [1.0, 1.0, 1.0]
+    assert [rising_share(step, 0) for step in range(3)] == [1.0, 1.0, 1.0]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sefar_core.checkpoint import CheckpointError
-from sefar_core.torch_file import named_tensors, read_torch, without_prefix
+from sefar_core.torch_file import named_tensors, read_torch, unwrapped, without_prefix
 
 
 class Canary:
@@ -62,6 +62,13 @@ def test_what_torch_did_not_write_is_refused(tmp_path):
         read_torch(tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="is not a file"):
         read_torch(tmp_path / "y.pt")
+
+
+def test_names_of_wrappers_come_off_in_any_order():
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."):
+        assert unwrapped({f"{prefix}a": 1, f"{prefix}module.b": 2}) == {"a": 1, "module.b": 2}
+    assert unwrapped({"a._orig_mod.b": 1, "module.c": 2}) == {"a.b": 1, "module.c": 2}
+    assert unwrapped({}) == {}
 
 
 def test_a_wrapper_s_prefix_comes_off_when_all_names_have_it():

@@ -68,16 +68,32 @@ def test_a_vit_s_weights_make_the_backbone_see_each_frame_as_the_vit_does(tmp_pa
     sees_frames_as(backbone, timm_vit())
 
 
-@pytest.mark.parametrize("wrap", [None, "model", "state_dict", "module"])
-def test_a_vit_is_read_from_a_torch_file_in_every_wrapping(tmp_path, wrap):
-    state = timm_vit().state_dict()
-    if wrap == "module":
-        state = {f"module.{name}": tensor for name, tensor in state.items()}
-    content = {wrap: state, "epoch": 3} if wrap in ("model", "state_dict") else state
-    torch.save(content, tmp_path / "vit.pth")
+WRAPPERS = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.module.")
+CONTAINERS = (None, "model", "state_dict", "model_state", "model_state_dict", "state_dict_ema")
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("prefix", WRAPPERS)
+def test_a_vit_is_read_from_a_torch_file_in_every_wrapping(tmp_path, prefix, container):
+    state = {f"{prefix}{name}": tensor for name, tensor in timm_vit().state_dict().items()}
+    torch.save({container: state, "epoch": 3} if container else state, tmp_path / "vit.pth")
     backbone = new_backbone()
     load_vit(backbone, tmp_path / "vit.pth")
     sees_frames_as(backbone, timm_vit())
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(tmp_path, number, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in timm_vit().state_dict().items()}
+    state["blocks.1.mlp.fc1.weight"][3, 0] = number
+    save_file(state, tmp_path / "diverged.safetensors")
+    backbone = new_backbone()
+    before = backbone.state_dict()["blocks.1.mlp.fc1.weight"].clone()
+    told = r"diverged\.safetensors holds NaN or infinity in 1 tensors: blocks\.1\.mlp\.fc1\.weight;"
+    with pytest.raises(CheckpointError, match=told):
+        load_vit(backbone, tmp_path / "diverged.safetensors")
+    assert torch.equal(backbone.state_dict()["blocks.1.mlp.fc1.weight"], before)
 
 
 def test_half_precision_weights_become_single_ones(tmp_path):

@@ -67,7 +67,12 @@ def read_folders(
     files: dict[str, str] = {}
     for clip in pool + settled:
         refuse_repeat(ids, clip.id, clip.path)
-        refuse_repeat(files, os.path.realpath(clip.path), clip.path)  # a link leads to it, too
+        first = files.setdefault(os.path.realpath(clip.path), clip.path)
+        if first != clip.path:
+            raise ListError(
+                f"{clip.path} is the same file as {first}, through a link; delete the link, for a "
+                f"clip has one class and one split"
+            )
     return Listing(
         classes=dict(enumerate(map(_text, names))),
         pool=pool,

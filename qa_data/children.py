@@ -1,0 +1,20 @@
+"""Processes that a Ctrl-C leaves to the one that started them."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """While entered, start processes that never see a Ctrl-C.
+
+    A terminal sends it to all processes of a command, and each would end with a traceback. What is
+    started in here inherits a mask that holds it back. The starting process gets it when it leaves,
+    and ends the others.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,230 @@
+"""How a script starts and ends: one line for what its user can fix, a traceback for a bug.
+
+Importing this module takes no time and makes Ctrl-C one line from then on. Scripts import it before
+everything else, so that Ctrl-C during slow imports is one line, too.
+"""
+
+import os
+import select
+import signal
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, TypeVar
+
+from sefar_core.runs.interruption import Interrupted, StoppedByAnother
+
+Settings = TypeVar("Settings")
+
+REFUSED = 2
+"""Exit code for settings out of range and for outputs that cannot be written; tyro's, too."""
+INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 128 + signal.SIGPIPE
+PACKAGES = ("qa_data", "sefar_core", "sefar_mllm")
+KNOWN = (FloatingPointError, OSError, ValueError)
+"""Errors of the language that the project raises with a message for the user."""
+
+
+def start(
+    work: Callable[[Settings], object], parse: Callable[[], Settings], *, failure: int = 1
+) -> None:
+    """Run a script.
+
+    Args:
+        work: what the script does, given its settings.
+        parse: reads the command line.
+        failure: exit code where the work ends in a known error.
+
+    Raises:
+        SystemExit: with the exit code, where it is not 0. The message is on stderr.
+    """
+    try:
+        with one_line(REFUSED):
+            settings = parse()
+        with one_line(failure):
+            work(settings)
+    finally:
+        flush_output()
+
+
+@contextmanager
+def one_line(code: int) -> Iterator[None]:
+    """Turn a known error, Ctrl-C and a closed pipe into an exit code, with a line on stderr.
+
+    Any other error is a bug and passes, so that its traceback is shown.
+
+    Args:
+        code: exit code for a known error.
+
+    Raises:
+        SystemExit: in place of these errors.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        end_interrupted()
+    except Interrupted as wish:  # the work saved its state
+        say(str(wish))
+        raise SystemExit(wish.exit_code) from wish
+    except StoppedByAnother as cause:  # another process of the run has said why
+        raise SystemExit(code) from cause
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            silence_output()
+            raise SystemExit(PIPE_CLOSED) from error
+        if not is_known(error):
+            raise
+        say(f"error: {message(error)}")
+        raise SystemExit(code) from error
+
+
+def is_known(error: Exception) -> bool:
+    """Whether the message of an error is meant for the user: the project's own, or of `KNOWN`."""
+    return isinstance(error, KNOWN) or type(error).__module__.partition(".")[0] in PACKAGES
+
+
+def message(error: Exception) -> str:
+    """The message of an error; without the traceback that a loader process sends before it."""
+    text = str(error).strip() or repr(error)
+    return text.splitlines()[-1] if "Traceback (most recent call last)" in text else text
+
+
+def say(text: str) -> None:
+    """Print on stderr, without control characters: a file name could rewrite the terminal."""
+    kept = (c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    print("".join(kept), file=sys.stderr, flush=True)
+
+
+def refuse(reason: str) -> NoReturn:
+    """End before any work is done, because of a setting."""
+    say(f"error: {reason}")
+    raise SystemExit(REFUSED)
+
+
+def refuse_unwritable(
+    *, files: Sequence[Path | None] = (), folders: Sequence[Path | None] = ()
+) -> None:
+    """End before the work where an output could not be written after it.
+
+    Args:
+        files: outputs that will be made or replaced; none is skipped.
+        folders: outputs that will be made, or get files; none is skipped.
+
+    Raises:
+        SystemExit: with `REFUSED`, after a line that names the output.
+    """
+    for path in filter(None, files):
+        if path.exists() and not path.is_file():
+            refuse(f"cannot write {path}: it is no file; give the name of a file")
+        refuse_full(path, path.absolute().parent)
+    for path in filter(None, folders):
+        if path.exists() and not path.is_dir():
+            refuse(f"cannot write into {path}: it is no folder; give another one")
+        refuse_full(path, path.absolute())
+
+
+def refuse_full(output: Path, folder: Path) -> None:
+    """End where a folder, or the nearest above it that exists, takes no file for an output.
+
+    A file of one byte is tried, since neither a read-only nor a full disk can be told otherwise.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        refuse(
+            f"cannot write {output}: {folder} takes no files ({error.strerror}); make room, or "
+            f"give a folder that may be written"
+        )
+
+
+def reader_is_gone() -> bool:
+    """Whether the program that reads our stdout or stderr has ended, as `head` does."""
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def flush_output() -> None:
+    """Write what is left of stdout, whose errors Python would show only while it ends.
+
+    Raises:
+        SystemExit: nobody reads it, or it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        silence_output()
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(PIPE_CLOSED) from error
+        say(f"error: the standard output: {error.strerror}")
+        raise SystemExit(1) from error
+
+
+def silence_output() -> None:
+    """Send to nowhere what is still buffered for a stdout that takes nothing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if reader_is_gone():
+        os.dup2(nowhere, 2)
+
+
+def end_interrupted() -> NoReturn:
+    """End after Ctrl-C; a second one ends the process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    say("interrupted")
+    raise SystemExit(INTERRUPTED)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle SIGINT: raise KeyboardInterrupt, or end at once while a module is imported.
+
+    Modules are no place for an exception: numpy and torch drop it, or make an ImportError of it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            end_at_once()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def end_at_once() -> NoReturn:
+    """End where no exception would reach the script; a child leaves the line to its parent."""
+    if "--multiprocessing-fork" not in sys.argv and parent_process() is None:
+        os.write(2, b"interrupted\n")
+    with suppress(Exception):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+def quiet_interrupts() -> None:
+    """Make a Ctrl-C that nothing catches one line.
+
+    A program that ignores SIGINT, as behind `nohup` or in the background, goes on ignoring it.
+    """
+    show, show_ignored = sys.excepthook, sys.unraisablehook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            end_interrupted()
+        show(kind, error, trace)
+
+    def ignored_hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):  # Python goes on without it
+            end_at_once()
+        show_ignored(unraisable)
+
+    sys.excepthook, sys.unraisablehook = hook, ignored_hook
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+quiet_interrupts()

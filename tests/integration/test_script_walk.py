@@ -1,0 +1,263 @@
+"""Every script, given what clumsy users give: one line and an exit code, never a traceback."""
+
+import io
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qa_data.manifest import Clip, write_manifest
+from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core.config import ModelConfig
+from tests.scripts import LIMIT_S, ROOT, environment, interrupted_script, run_script, script
+
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+
+# Arguments with an input {in}, which is wrong, and an output {out}, which nothing reaches.
+READING = {
+    "build_gym_qa.py": "--manifest {in} --distractors prior --out {out}",
+    "chat.py": "--model {in} --question why",
+    "check_videos.py": "--manifest {in} --video-root {folder}",
+    "compare_encoders.py": "demo --manifest {in} --video-root {folder} --questions {in} "
+    "--sefar {in} --out {out}",
+    "convert_checkpoint.py": "from-public {in} {out}",
+    "evaluate_mllm.py": "--model {in} --encoder-features {in} --questions {in} --out {out}",
+    "evaluate_ssl.py": "--run-dir {in} --manifest {in} --video-root {folder}",
+    "export_questions.py": "--questions {in} --format llava --out {out}",
+    "extract_features.py": "--manifest {in} --video-root {folder} --encoder sefar "
+    "--encoder-dir {in} --out {out}",
+    "finetune_mllm.py": "demo --encoder-features {in} --questions {in} --run-dir {out}",
+    "fit_probe.py": "--features {in} --manifest {in} --out {out}",
+    "make_splits.py": "folders --root {in} --video-root {in} --out {out}",
+    "merge_mllm.py": "{in} --out {out}",
+    "report.py": "--out {in}",
+    "train_ssl.py": "demo --manifest {in} --video-root {folder} --run-dir {out}",
+    "trim_finegym.py": "--video-root {folder} --out {out} --lists {in} --annotations {in}",
+}
+MAKING = {"demo.py", "make_demo_backbone.py", "make_demo_llm.py", "make_synthetic_gym.py"}
+
+# Arguments with an output {bad} that cannot be written; inputs are missing where the output is
+# looked at first.
+WRITING = {
+    "build_gym_qa.py": "--manifest {none} --distractors prior --out {bad}",
+    "chat.py": "--model {none} --batch {none} --out {bad}",
+    "check_videos.py": "--manifest {manifest} --video-root {folder} --table {bad}",
+    "compare_encoders.py": "demo --manifest {none} --video-root {folder} --questions {none} "
+    "--sefar {none} --out {bad}",
+    "convert_checkpoint.py": "to-public {encoder} {bad}",
+    "demo.py": "--out {bad}",
+    "evaluate_mllm.py": "--model {none} --encoder-features {none} --questions {none} --out {bad}",
+    "export_questions.py": "--questions {none} --format llava --out {bad}",
+    "extract_features.py": "--manifest {manifest} --video-root {folder} --encoder random "
+    "--encoder-dir {encoder} --out {bad}",
+    "fit_probe.py": "--features {none} --manifest {none} --out {bad}",
+    "make_demo_backbone.py": "--out {bad}",
+    "make_demo_llm.py": "--out {bad}",
+    "make_splits.py": "folders --root {classes} --video-root {classes} --out {bad}",
+    "make_synthetic_gym.py": "--out {bad}",
+    "merge_mllm.py": "{none} --out {bad}",
+    "report.py": "--out {bad}",
+    "train_ssl.py": "demo --manifest {manifest} --video-root {folder} --run-dir {bad} "
+    "--warmup-epochs 24",
+    "trim_finegym.py": "--video-root {folder} --out {bad} --lists {none} --annotations {none}",
+}
+# Training says it with the code of a failed run: which process may write is known by then.
+LATE = {"extract_features.py", "train_ssl.py"}
+
+# Its defaults are no paths until they are given, which checks of types refuse while tests run.
+APART = {"compare_encoders.py"}
+
+HUGE = 10**20
+OUT_OF_RANGE = [
+    ("build_gym_qa.py", "--out {out} --manifest {none} --options 1"),
+    ("chat.py", "--model {none} --batch-size 0"),
+    ("chat.py", "--model {none} --max-turns 0"),
+    ("check_videos.py", "--manifest {none} --video-root {folder} --workers -1"),
+    ("check_videos.py", "--manifest {none} --video-root {folder} --patience-s nan"),
+    ("compare_encoders.py", READING["compare_encoders.py"] + " --jobs 0"),
+    ("compare_encoders.py", READING["compare_encoders.py"] + f" --seeds {HUGE}"),
+    ("demo.py", "--num-train 3"),
+    ("demo.py", "--epochs 0"),
+    ("evaluate_mllm.py", READING["evaluate_mllm.py"] + " --batch-size 0"),
+    ("evaluate_mllm.py", READING["evaluate_mllm.py"] + " --seed -1"),
+    ("evaluate_ssl.py", READING["evaluate_ssl.py"] + " --views 0"),
+    ("evaluate_ssl.py", READING["evaluate_ssl.py"] + " --crops 2"),
+    ("evaluate_ssl.py", READING["evaluate_ssl.py"] + " --workers -1"),
+    ("extract_features.py", READING["extract_features.py"] + " --grid 0"),
+    ("extract_features.py", READING["extract_features.py"] + f" --seed {HUGE}"),
+    ("finetune_mllm.py", READING["finetune_mllm.py"] + " --micro-batch-size 0"),
+    ("finetune_mllm.py", READING["finetune_mllm.py"] + " --projector-lr nan"),
+    ("finetune_mllm.py", READING["finetune_mllm.py"] + f" --seed {HUGE}"),
+    ("fit_probe.py", READING["fit_probe.py"] + " --max-steps 7"),
+    ("make_demo_backbone.py", "--out {out} --workers 0"),
+    ("make_demo_llm.py", "--out {out} --lr 0"),
+    ("make_splits.py", "folders --root {classes} --video-root {classes} --out {out} --rate 2"),
+    ("make_synthetic_gym.py", "--out {out} --workers -1"),
+    ("make_synthetic_gym.py", "--out {out} --seed -1"),
+    ("report.py", "--out {none} --samples 0"),
+    ("train_ssl.py", READING["train_ssl.py"] + " --batch-size 3 --micro-batch-size 2"),
+    ("train_ssl.py", READING["train_ssl.py"] + " --keep-last 0"),
+    ("train_ssl.py", READING["train_ssl.py"] + " --warmup-epochs 3 --epochs 2"),
+    ("train_ssl.py", READING["train_ssl.py"] + f" --seed {HUGE}"),
+    ("train_ssl.py", READING["train_ssl.py"] + " --seed 1e20"),
+    ("train_ssl.py", READING["train_ssl.py"] + " --optim.clip-norm -1"),
+    ("train_ssl.py", READING["train_ssl.py"] + " --data.workers -1"),
+    ("trim_finegym.py", READING["trim_finegym.py"] + " --workers -1"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("walk")
+    clips = [Clip(id="a", path="a.mp4", label=0, split="labeled")]
+    write_manifest(clips, folder / "manifest.csv")
+    for name in ("empty", "classes/jump"):
+        (folder / name).mkdir(parents=True)
+    (folder / "classes/jump/1.mp4").write_bytes(b"not opened")
+    (folder / "garbage").write_text("hello\n")
+    config = ModelConfig(image_size=32, dim=16, depth=1, num_heads=2, fusion_dim=8)
+    save_encoder(build_model(config, 2), config, folder / "encoder")
+    return {
+        "none": folder / "nothing",
+        "folder": folder / "empty",
+        "garbage": folder / "garbage",
+        "manifest": folder / "manifest.csv",
+        "encoder": folder / "encoder",
+        "classes": folder / "classes",
+        "out": folder / "out",
+    }
+
+
+@pytest.fixture
+def run(places, monkeypatch, capsys):
+    """A function: script, arguments and what else they name -> exit code and stderr."""
+
+    def run(name: str, arguments: str, **named: object) -> tuple[object, str]:
+        # Paths may hold blanks, so that arguments are split first.
+        words = [word.format(**places, **named) for word in arguments.split()]
+        if name in APART:
+            done = run_script(name, *words)
+            return done.returncode, done.stderr
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "scripts" / name), *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        monkeypatch.setenv("COLUMNS", "1000")
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        code, told = ended.value.code, capsys.readouterr().err
+        return (1, f"{told}{code}\n") if isinstance(code, str) else (code, told)
+
+    return run
+
+
+def lines(told: str) -> list[str]:
+    """Lines of stderr, of tyro's message the one in its frame."""
+    assert "Traceback" not in told
+    framed = [line.strip("│ ") for line in told.splitlines() if "Error parsing" in line]
+    return framed or told.splitlines()
+
+
+def test_no_script_is_left_out():
+    assert READING.keys() | MAKING == set(SCRIPTS)
+    assert set(WRITING) | {"evaluate_ssl.py", "finetune_mllm.py"} == set(SCRIPTS)
+    numbers = {name for name, _ in OUT_OF_RANGE}
+    assert numbers | {"convert_checkpoint.py", "export_questions.py", "merge_mllm.py"} == set(
+        SCRIPTS
+    )
+
+
+@pytest.mark.parametrize("kind", ["none", "folder", "garbage"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in APART)) for name in READING],
+)
+def test_inputs_that_are_missing_a_folder_or_nonsense_are_named_in_a_line(run, places, name, kind):
+    code, told = run(name, READING[name], **{"in": places[kind]})
+    assert code == (2 if name in {"check_videos.py"} or is_output(name, kind) else 1)
+    assert len(lines(told)) == 1 and told.startswith("error: ")
+    assert str(places[kind].parent) in told or "ffmpeg" in told
+    assert not places["out"].exists()
+
+
+def is_output(name: str, kind: str) -> bool:
+    """Of report.py the folder of the demo is both input and output."""
+    return name == "report.py" and kind == "garbage"
+
+
+@pytest.mark.parametrize("bad", ["/proc/x", "/dev/full"])
+@pytest.mark.parametrize("name", WRITING)
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(run, name, bad):
+    code, told = run(name, WRITING[name], bad=bad)
+    existing = name == "convert_checkpoint.py" and bad == "/dev/full"
+    assert code == (1 if name in LATE or existing else 2)
+    assert len(lines(told)) == 1 and told.startswith("error: ")
+    assert bad.split("/")[2] in told
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize(("name", "arguments"), OUT_OF_RANGE)
+def test_settings_out_of_range_are_refused_by_name_before_the_work(run, places, name, arguments):
+    code, told = run(name, arguments, **{"in": places["none"]})
+    assert code == (1 if name in {"build_gym_qa.py", "make_splits.py"} else 2)
+    (line,) = lines(told)
+    setting = re.findall(r"--([\w.-]+) [\w.-]+$", arguments)[0].split(".")[-1].rstrip("s")
+    assert setting in line or setting.replace("-", "_") in line, line
+    assert not places["out"].exists()
+
+
+def interrupted(monkeypatch, name: str, module: str) -> None:
+    """Ctrl-C once a script has imported a module."""
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    arguments = READING.get(name, "").format(
+        **dict.fromkeys(("in", "folder", "out"), "/nonexistent")
+    )
+    done = interrupted_script(name, *arguments.split(), at=rf"\| +{re.escape(module)}\n")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (done.returncode, told) == (130, ["interrupted"])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_ctrl_c_while_a_script_starts_is_one_line(monkeypatch, name):
+    interrupted(monkeypatch, name, "sefar_core.cli")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("evaluate_mllm.py", "torch.autograd"),
+        ("train_ssl.py", "numpy._core.multiarray"),
+        ("extract_features.py", "torch"),
+    ],
+)
+def test_ctrl_c_during_slow_imports_is_one_line(monkeypatch, name, module):
+    interrupted(monkeypatch, name, module)
+
+
+def test_a_reader_that_ends_early_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        done = told_to("make_splits.py", "--help", stdout=pipe)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_for_the_output_is_one_line():
+    with open("/dev/full", "wb") as full:
+        done = told_to("make_splits.py", "--help", stdout=full)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr and len(lines(done.stderr)) == 1
+
+
+def told_to(name: str, *arguments: str, stdout: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        script(name, arguments),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        timeout=LIMIT_S,
+    )
