@@ -16,8 +16,20 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
-        draft.chmod(0o644)  # mkstemp makes files that only their owner can read
+        by_umask(draft)
         os.replace(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def by_umask(path: Path) -> None:
+    """Give a file, or every file of a folder, the permissions that `open` would have given it.
+
+    `tempfile` and safetensors (from 0.8) write files that only their owner can read.
+    """
+    mask = os.umask(0o077)  # the mask can only be read by setting it
+    os.umask(mask)
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        file.chmod(0o666 & ~mask)

@@ -46,8 +46,14 @@ MAY_IMPORT = {
         "qa_data.annotations",
         "qa_data.text_file",
     ),
-    "sefar_core/": (),
-    "sefar_mllm/": ("sefar_core", "qa_data.schema", "qa_data.blind", "qa_data.manifest"),
+    "sefar_core/": ("qa_data.atomic",),
+    "sefar_mllm/": (
+        "sefar_core",
+        "qa_data.atomic",
+        "qa_data.schema",
+        "qa_data.blind",
+        "qa_data.manifest",
+    ),
 }
 
 
