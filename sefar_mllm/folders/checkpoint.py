@@ -22,7 +22,12 @@ from transformers import PreTrainedTokenizerBase
 from sefar_core.checkpoint import replace_folder
 from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.assemble import UNREADABLE, FolderError, assemble, load_tokenizer, refuse_gaps
-from sefar_mllm.folders.adapter_file import read_adapter, read_json, refuse_other_size
+from sefar_mllm.folders.adapter_file import (
+    language_model_of,
+    read_adapter,
+    read_json,
+    refuse_other_size,
+)
 from sefar_mllm.folders.model_card import write_card
 from sefar_mllm.folders.self_check import (
     ADAPTER,
@@ -105,7 +110,7 @@ def load_trained(
     dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     model: Trained
     if not is_merged(folder):
-        base = language_model or config.language_model
+        base = language_model or language_model_of(folder, config)
         model = load_adapted(folder, config, base, dtype=dtype, device=device, four_bit=four_bit)
     elif language_model is None:
         model = load_merged(folder, dtype=dtype, device=device, four_bit=four_bit)
