@@ -241,11 +241,13 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
     """Write the weights and the card that says how they were made."""
     from safetensors.torch import save_file
 
+    from qa_data.atomic import by_umask
     from sefar_core.runs.folder import surroundings, write_text
 
     settings.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}
     save_file(state, settings.out / "vit.safetensors")
+    by_umask(settings.out / "vit.safetensors")
     ran = surroundings()
     rows = {**asdict(settings), **errors}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())

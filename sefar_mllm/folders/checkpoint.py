@@ -19,6 +19,7 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.atomic import by_umask
 from sefar_core.checkpoint import replace_folder
 from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.assemble import UNREADABLE, FolderError, assemble, load_tokenizer, refuse_gaps
@@ -53,6 +54,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft)
         raise
+    by_umask(draft)
     replace_folder(draft, folder)
 
 

@@ -30,6 +30,7 @@ from sefar_mllm.training.lessons import Lessons
 from sefar_mllm.training.stage import LessonTrainer
 from sefar_mllm.training.train import LaunchError, build, finetune
 from tests.oracles import toy_llm
+from tests.oracles.permissions import unlike_opened
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,6 +163,7 @@ def test_dev_is_scored_after_each_epoch_and_never_learned(world, tmp_path, monke
         tensor.numel() for name, tensor in adapter.items() if ".modules_to_save." in name
     )
     assert record["features"]["encoder"] == "sefar" and len(record["packages"]) > 5
+    assert unlike_opened(tmp_path) == []
 
 
 def test_a_folder_of_other_questions_or_tokens_is_refused(world, tmp_path):
