@@ -260,7 +260,7 @@ def film_strip(video: Path) -> str:
     strip = rearrange(frames, "frame height width color -> height (frame width) color")
     _, encoded = cv2.imencode(".png", strip[..., ::-1])
     data = base64.b64encode(encoded.tobytes()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{video.stem}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(video.stem)}">'
 
 
 def ran(out: Path, here: dict) -> str:

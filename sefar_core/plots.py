@@ -1,13 +1,59 @@
-"""Pictures of what a recognizer does: where people would look rather than read."""
+"""Pictures of what a recognizer does: where people would look rather than read.
 
+Importing this module sets matplotlib up for names that others chose: classes, question sets, runs.
+"""
+
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+# Of other scripts than matplotlib's own font has; the first of a script that is installed is taken.
+FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Noto Sans SC",
+    "Noto Sans JP",
+    "Noto Sans KR",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "IPAGothic",
+    "NanumGothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+)
+
+
+def print_names_as_they_are() -> None:
+    """Have `$`, `_` and `^` in texts printed, not typeset, and other scripts where a font has them.
+
+    matplotlib looks each letter up in one family after the other; families that are not installed
+    would make it warn at every text.
+    """
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    matplotlib.rcParams["text.parse_math"] = False
+    matplotlib.rcParams["font.family"] = [
+        "DejaVu Sans",
+        *(name for name in FONTS if name in installed),
+    ]
+
+
+print_names_as_they_are()
 
 
 def plot_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -76,6 +122,11 @@ def plot_curves(
 
 
 def save(figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    """Write a figure as PNG. A letter that no installed font has is drawn as a box."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.tight_layout()
+            figure.savefig(path, dpi=130)
+    finally:
+        plt.close(figure)

@@ -1,0 +1,71 @@
+"""Names that others chose come out in pictures as they are."""
+
+import warnings
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+
+from sefar_core import plots
+from sefar_core.plots import plot_confusion, plot_curves, plt
+
+NAMES = [
+    "costs $5^{ and $6_}",
+    "$x^2$",
+    "a_b^c",
+    "\\frac{1}{2}",
+    "salto [on/off]",
+    "跳躍",
+    "도마 ä",
+]
+
+
+def drawn(name: str, path) -> np.ndarray:
+    """Pixels of a text alone, written as titles of our figures are."""
+    figure, axes = plt.subplots(figsize=(3, 1))
+    axes.axis("off")
+    axes.text(0, 0.5, name)
+    plots.save(figure, path)
+    return cv2.imread(str(path))
+
+
+def test_every_name_is_drawn_and_no_warning_is_shown(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_confusion(np.eye(len(NAMES), dtype=int), NAMES, tmp_path / "confusion.png")
+        plot_curves({NAMES[0]: ([1, 2], [0.5, 0.4])}, tmp_path / "curves.png", ylabel=NAMES[1])
+    for name in ("confusion.png", "curves.png"):
+        assert cv2.imread(str(tmp_path / name)).std() > 10
+
+
+def test_signs_of_formulas_are_letters(tmp_path):
+    """As pictures: `$x^2$` is wider than `x^2`, whose letters stand on one line."""
+    ink = {name: (drawn(name, tmp_path / "t.png") < 128).any(axis=(0, 2)).sum() for name in
+           ("$x^2$", "x^2", "$$")}  # fmt: skip
+    assert ink["$x^2$"] == pytest.approx(ink["x^2"] + ink["$$"], abs=4)
+
+
+def test_only_fonts_that_are_installed_are_named():
+    installed = {font.name for font in matplotlib.font_manager.fontManager.ttflist}
+    assert set(matplotlib.rcParams["font.family"]) <= installed
+    assert matplotlib.rcParams["font.family"][0] == "DejaVu Sans"
+
+
+def test_an_installed_font_of_another_script_is_taken(monkeypatch):
+    class Installed:
+        name = "Noto Sans CJK JP"
+
+    before = matplotlib.rcParams["font.family"]
+    monkeypatch.setattr(matplotlib.font_manager.fontManager, "ttflist", [Installed])
+    try:
+        plots.print_names_as_they_are()
+        assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK JP"]
+    finally:
+        matplotlib.rcParams["font.family"] = before
+
+
+def test_a_picture_that_cannot_be_written_leaves_no_figure_open(tmp_path):
+    with pytest.raises(OSError):
+        plot_curves({"loss": ([1], [0.5])}, tmp_path / "nowhere" / "curves.png", ylabel="loss")
+    assert plt.get_fignums() == []
