@@ -144,7 +144,15 @@ def read_config(folder: Path) -> SefarVlmConfig:
             f"{folder / 'config.json'} is of a {settings.get('model_type')}, expected "
             f"{SefarVlmConfig.model_type}; give the folder that scripts/finetune_mllm.py wrote"
         )
-    return SefarVlmConfig.from_pretrained(folder)
+    try:
+        config = SefarVlmConfig.from_pretrained(folder)
+        config.encoder["key"], config.encoder["origin"]
+        return config
+    except (*UNREADABLE, TypeError, AttributeError) as cause:
+        raise FolderError(
+            f"{folder / 'config.json'} does not describe a model of ours ({cause!r}); take it from "
+            f"a whole copy"
+        ) from cause
 
 
 def is_merged(folder: Path) -> bool:

@@ -182,6 +182,17 @@ def test_another_base_of_the_same_size_is_noticed(folder, tmp_path):
         load_trained(folder, language_model=other)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"text_config": 5}, {"encoder": {}}, {"encoder": None}, {"token_shape": "8"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_config_whose_settings_make_no_sense_is_named(folder, changes):
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(FolderError, match=r"config\.json does not describe a model of ours"):
+        load_trained(folder)
+
+
 def test_a_base_that_lacks_a_weight_is_refused(base, folder, tmp_path):
     other = shutil.copytree(base, tmp_path / "holed")
     weights = load_file(other / "model.safetensors")
