@@ -186,6 +186,16 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_at_once(world, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_a_damaged_checkpoint_is_named(world, tmp_path):
+    root, asked, _ = world
+    checkpoint = tmp_path / "checkpoints/joint/checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "complete").touch()
+    (checkpoint / "trainer_state.json").write_text('{"global_step": ')
+    with pytest.raises(ValueError, match=rf"^{checkpoint}/trainer_state\.json is damaged .*delete"):
+        finetune(tiny(root), asked, root / "tokens", tmp_path)
+
+
 def redraw_by_turning(asked):
     """Other options in every epoch: the given ones turned round by its number."""
 
