@@ -173,7 +173,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         found = index["key"]["format"]
     except (ValueError, KeyError, TypeError) as cause:
         raise CacheError(
-            f"{path} is damaged ({cause!r}); delete {folder} and extract the tokens again"
+            f"{path} is damaged, or not of a token cache ({cause!r}); extract the tokens into "
+            f"another folder"
         ) from cause
     if found != FORMAT:
         raise CacheError(
