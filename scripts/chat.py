@@ -92,20 +92,24 @@ def chat(settings: Talk) -> bool:
 def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
     """Answer the questions of a file; True if some were left without an answer."""
     from sefar_mllm.chat.batch import answer_all, made_with
-    from sefar_mllm.chat.batch_files import read_inquiries
+    from sefar_mllm.chat.batch_files import open_answers, read_inquiries
     from sefar_mllm.chat.conversation import printable
+    from sefar_mllm.folders.checkpoint import read_config
 
     inquiries = read_inquiries(questions, settings.limits)
+    read_config(settings.model)  # says what is wrong with the folder
+    made = made_with(
+        settings.model,
+        settings.limits,
+        four_bit=settings.four_bit,
+        video_root=settings.video_root,
+    )
+    open_answers(out, inquiries, made)  # what cannot be written is refused before the model loads
     failed = answer_all(
         load(settings),
         inquiries,
         out,
-        settings=made_with(
-            settings.model,
-            settings.limits,
-            four_bit=settings.four_bit,
-            video_root=settings.video_root,
-        ),
+        settings=made,
         video_root=settings.video_root,
         batch_size=settings.batch_size,
     )

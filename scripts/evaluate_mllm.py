@@ -48,7 +48,9 @@ def main(settings: EvaluateConfig) -> None:
     }
     train = None if learned is None else load_questions(learned, manifest)
     clips = None if manifest is None else read_manifest(manifest)
-    model, tokenizer = load_trained(settings.model, device=device)
+    model, tokenizer = load_trained(
+        settings.model, language_model=settings.language_model, device=device
+    )
     for name, questions in sets.items():
         parts = named_parts(questions, train=train, clips=clips)
         one = score_file(settings, model, tokenizer, questions, name=name, parts=parts)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sefar_core.cli import start
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
@@ -55,6 +55,8 @@ class FinetuneMllm:
 
 
 def main(settings: FinetuneMllm) -> None:
+    refuse_unwritable(folders=[settings.run_dir, settings.merge])  # before the slow imports
+
     import torch
     from accelerate import PartialState
 

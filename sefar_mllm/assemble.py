@@ -22,7 +22,9 @@ from transformers import (
 
 from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
 from sefar_mllm.model_config import SefarVlmConfig
+from sefar_mllm.places import lasting_place
 from sefar_mllm.projector import Projector
+from sefar_mllm.prompt import missing_for_prompts
 from sefar_mllm.quantize import four_bit_settings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
@@ -38,7 +40,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a Llama-family model, checked.
 
     Raises:
-        FolderError: it is missing, does not begin texts with bos, or lacks an end mark.
+        FolderError: it is missing, does not begin texts with bos, lacks an end mark, or cannot
+            write the prompts.
     """
     here = Path(folder)
     if here.is_dir() and not any((here / name).is_file() for name in TOKENIZER_FILES):
@@ -59,6 +62,12 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         raise FolderError(
             f"the tokenizer in {folder} does not begin a text with {tokenizer.bos_token}: "
             f'tokenizer_config.json with "add_bos_token": true is missing'
+        )
+    if lacking := missing_for_prompts(tokenizer):
+        raise FolderError(
+            f"the tokenizer in {folder} lacks {' and '.join(lacking)}, which the prompts need; "
+            f"take a language model with the tokenizer of Llama or Llama 2, such as "
+            f"lmsys/vicuna-7b-v1.5"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -170,7 +179,8 @@ def assemble(  # noqa: PLR0913 - all that makes a model
         anchor_ids=anchor_ids,
         seed=seed,
     )
-    model.config.language_model = str(language_model)
+    model.config.language_model = lasting_place(language_model)
+    model.config.language_model_from_hub = not Path(language_model).is_dir()
     model.is_loaded_in_4bit = four_bit  # where peft and accelerate look for it
     return model
 

@@ -188,6 +188,8 @@ class EvaluateConfig:
 
     model: Path
     """Folder that scripts/finetune_mllm.py wrote."""
+    language_model: str | None = None
+    """Where the language model lies, if not where it lay in training."""
     encoder_features: Path
     """Token cache of the encoder that the model was trained with."""
     questions: tuple[Path, ...]

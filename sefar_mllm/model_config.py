@@ -14,7 +14,9 @@ class SefarVlmConfig(PreTrainedConfig):
         video_token_id: the placeholder's id, outside the vocabulary; by default its size.
         token_dim: width of the encoder's tokens.
         token_shape: frames, rows and columns of a clip's tokens.
-        language_model: folder or hub name that the language model was loaded from.
+        language_model: absolute path or hub name that the language model was loaded from.
+        language_model_from_hub: `language_model` is a hub name. Older folders do not say: theirs
+            may also be a relative path.
         encoder: key and origin of the encoder's token cache.
     """
 
@@ -29,6 +31,7 @@ class SefarVlmConfig(PreTrainedConfig):
         token_dim: int = 384,
         token_shape: Sequence[int] = (8, 2, 2),
         language_model: str = "",
+        language_model_from_hub: bool = False,
         encoder: dict[str, Any] | None = None,
         **common: Any,
     ):
@@ -41,6 +44,7 @@ class SefarVlmConfig(PreTrainedConfig):
         self.token_dim = token_dim
         self.token_shape = list(token_shape)
         self.language_model = language_model
+        self.language_model_from_hub = language_model_from_hub
         self.encoder = encoder or {}
         self.initializer_range = getattr(text_config, "initializer_range", 0.02)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -21,6 +21,7 @@ SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
+BLANK = "\u2581"  # how SentencePiece writes a blank
 IGNORE = -100  # the label that the loss leaves out
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STEM = "What gymnastics move is this athlete performing?"  # of the public Gym-QA
@@ -211,6 +212,21 @@ def marker_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> tuple[list[i
     return shared, last
 
 
+def missing_for_prompts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a tokenizer lacks for conversations to be encoded as the template has them.
+
+    Llama and Llama 2 have all of it; byte-level ones, such as Llama 3's, do not.
+    """
+    newline, line = _plain(tokenizer, "\n"), _plain(tokenizer, "\nUSER:")
+    first = tokenizer.convert_ids_to_tokens(_plain(tokenizer, "USER:"))[0]
+    fulfilled = {
+        f"a token {BLANK!r} for a blank alone": BLANK in tokenizer.get_vocab(),
+        "a token for a newline alone": newline != [] and line[: len(newline)] == newline,
+        "the blank before a text": first.startswith(BLANK),
+    }
+    return [need for need, met in fulfilled.items() if not met]
+
+
 def _typed(text: str) -> str:
     """Text without the outer white space, which would change the ids of its neighbors."""
     if not text.strip():
@@ -235,4 +251,4 @@ def _newline_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _space_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.convert_tokens_to_ids("\u2581"))  # type: ignore[arg-type]
+    return int(tokenizer.convert_tokens_to_ids(BLANK))  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ Stands in the task folder as utils.py and needs nothing but Python.
 import re
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTER_RUN = r"(?:[\s,;/&|().:-]|(?:and|or)\b|[A-Z](?=\s*(?:[).,:;/&|]|(?:and|or)\b|$)))*"
+RECITED_LETTER = r"\s\(?([A-Z])[).:]\s+\S"
 REQUEST = "Answer with the option's letter from the given choices directly."
 
 
@@ -49,7 +51,8 @@ def read_letter(answer: str, options: list[str]) -> str | None:
     """The letter that an answer names, or None.
 
     Read are "B", "(B)", "B. text", "the answer is B" and the text of one option. A letter within
-    a sentence is not: "A double salto" does not choose A.
+    a sentence is not: "A double salto" does not choose A. "A: B", "Answer: A, B" and a list of
+    the options name no single one.
 
     Args:
         answer: what the model said.
@@ -60,10 +63,22 @@ def read_letter(answer: str, options: list[str]) -> str | None:
     alone = re.fullmatch(rf"\(?([{letters}])\)?[.:,]?", said)
     first = re.match(rf"\(?([{letters}])[).:](?=\s|$)", said)
     if found := alone or first:
-        return found[1]
+        return None if _names_another(said[found.end(1) :], found[1], letters) else found[1]
     word = r"(?:[Aa]nswer|[Oo]ption)(?: is|:)?:? \(?"
     mentioned = set(re.findall(rf"{word}([{letters}])\b", said))
-    if len(mentioned) == 1 and re.search(rf"{word}[{letters}](?=[).,:;]|$)", said):
-        return mentioned.pop()
+    marked = re.search(rf"{word}([{letters}])(?=[).,:;]|$)", said)
+    if marked and len(mentioned) == 1:
+        rest = said[marked.end(1) :]
+        return None if _names_another(rest, marked[1], letters) else marked[1]
     same = [i for i, text in enumerate(options) if text.casefold() == said.casefold().rstrip(".")]
     return letters[same[0]] if len(same) == 1 else None
+
+
+def _names_another(rest: str, letter: str, letters: str) -> bool:
+    """Whether what follows the letter of an option names other options, too.
+
+    A letter that words follow is none: "B. A double salto" names B.
+    """
+    run = re.match(LETTER_RUN, rest)
+    named = [*re.findall("[A-Z]", run[0] if run else ""), *re.findall(RECITED_LETTER, rest)]
+    return any(other in letters and other != letter for other in named)

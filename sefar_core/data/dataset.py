@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from qa_data.manifest import Clip
+from sefar_core.data.decoding import VideoReadError
 from sefar_core.data.draws import seeded
 from sefar_core.data.on_disk import on_disk
+from sefar_core.data.picture_shape import side_ratio_problem
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, look, squares
 from sefar_core.data.video import read_fractions
 from sefar_core.sampling import Moments, Sampling
@@ -61,9 +63,15 @@ def read_from_folder(
         root: folder that the clip's path starts from.
         short_side: larger frames are scaled down to it.
         read: one of `readers.READERS`.
+
+    Raises:
+        VideoReadError: the file is unreadable, ends too early, or its pictures are too elongated.
     """
     path, start_s, end_s = on_disk(root / clip.path), clip.start_s, clip.end_s
-    return read(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
+    frames = read(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
+    if problem := side_ratio_problem(frames.shape[2], frames.shape[1]):
+        raise VideoReadError(f"{path} {problem}")
+    return frames
 
 
 class LabeledClips(Dataset[LabeledItem]):

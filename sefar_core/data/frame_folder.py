@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sefar_core.data.decoding import VideoReadError, converter, orientation_of, upright_size
 from sefar_core.data.picture_folder import NOMINAL_FPS, PICTURE_SUFFIXES, is_picture
+from sefar_core.data.picture_shape import side_ratio_problem
 from sefar_core.data.timeline import ROUNDING_S
 from sefar_core.data.video_info import VideoInfo
 
@@ -73,13 +74,16 @@ class FrameFolder:
         """The pictures with these numbers within the stretch, all of them by default.
 
         Raises:
-            VideoReadError: a picture cannot be read, or has another size than those before it.
+            VideoReadError: a picture cannot be read, is too elongated, or has another size than
+                those before it.
         """
         decoders: dict[str, VideoCodecContext] = {}
         sizes: dict[tuple[int, int], str] = {}
         for number in range(len(self.names)) if numbers is None else numbers:
             name = self.names[number]
             frame = _decoded(self.path / name, decoders)
+            if problem := side_ratio_problem(*upright_size(frame)):
+                raise VideoReadError(f"{self.path / name} {problem}")
             sizes.setdefault(upright_size(frame), name)
             if len(sizes) > 1:
                 (size, one), (other, another) = sizes.items()

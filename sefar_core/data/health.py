@@ -13,6 +13,7 @@ from pathlib import Path
 from qa_data.manifest import Clip
 from sefar_core.data.decoded_faults import MEND, Fault, examined, named
 from sefar_core.data.on_disk import on_disk
+from sefar_core.data.picture_shape import side_ratio_problem
 from sefar_core.data.video import VideoInfo, VideoReadError, probe
 from sefar_core.data.watched import Beat, Lost, watched
 
@@ -89,7 +90,7 @@ def check_file(clips: Sequence[Clip], beat: Beat, *, video_root: Path, quick: bo
         info, by_span = (probe(path), {}) if quick else examined(path, spans, beat)
     except VideoReadError as error:
         return _unfit(clips, named(path, error))
-    tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length]
+    tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length, _is_too_elongated]
     report = []
     for clip in clips:
         found = [test(clip, path, info) for test in tests]
@@ -143,3 +144,8 @@ def _has_other_length(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
         return None
     words = f"{path} holds {info.num_frames} frames, but {listed} are listed"
     return Fault("too short" if info.num_frames < listed else "too long", words)
+
+
+def _is_too_elongated(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+    problem = side_ratio_problem(info.width, info.height)
+    return Fault("too elongated", f"{path} {problem}") if problem else None

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from qa_data.manifest import Clip
 from sefar_core.data.on_disk import on_disk
-from sefar_core.data.video import clip_length, read_clip
+from sefar_core.data.picture_shape import side_ratio_problem
+from sefar_core.data.video import VideoReadError, clip_length, read_clip
 from sefar_core.runs.folder import sync, writing
 
 FORMAT = 3
@@ -162,6 +163,8 @@ class _PackedClips(Dataset):
         clip = self.clips[position]
         path, start_s, end_s = on_disk(self.video_root / clip.path), clip.start_s, clip.end_s
         frames, appears = read_clip(path, start_s=start_s, end_s=end_s, short_side=self.short_side)
+        if problem := side_ratio_problem(frames.shape[2], frames.shape[1]):
+            raise VideoReadError(f"{path} {problem}")
         length_s = clip_length(path, start_s=start_s, end_s=end_s)
         pictures = frames.numpy()
         packed = [_compress(p) if self.kind == "jpeg" else p.reshape(-1) for p in pictures]

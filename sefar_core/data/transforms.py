@@ -127,11 +127,15 @@ def cut_out(
         ValueError: the scaled frames are smaller than the square.
     """
     size, top, left = _square_of(frames, placement, crop_size)
-    clip = rearrange(frames, "frame height width color -> color frame height width").float()
-    if size != tuple(frames.shape[1:3]):
-        clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
-    square = clip[..., top : top + crop_size, left : left + crop_size]
-    return square.flip(-1) if placement.flip else square.contiguous()
+    seen = []
+    # Color by color: floats of all colors of large frames take more memory than a chat may.
+    for color in rearrange(frames, "frame height width color -> color frame height width"):
+        clip = color[None].float()
+        if size != tuple(frames.shape[1:3]):
+            clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
+        seen.append(clip[..., top : top + crop_size, left : left + crop_size])
+    square = torch.cat(seen)
+    return square.flip(-1) if placement.flip else square
 
 
 def squares(

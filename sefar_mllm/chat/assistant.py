@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.decoding import VideoReadError
 from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.chat.conversation import Conversation
@@ -20,6 +21,7 @@ from sefar_mllm.chat.guarded_video import Footage, read_frames, read_frames_apar
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS, Encoder, pool, shown_at
 from sefar_mllm.folders.checkpoint import load_trained
+from sefar_mllm.places import recorded_folder
 from sefar_mllm.tokens.cache import check_keys
 from sefar_mllm.tokens.features import token_key
 
@@ -136,29 +138,39 @@ def from_pretrained(
     model, tokenizer = load_trained(
         Path(folder), language_model=language_model, device=device, four_bit=four_bit
     )
-    encoder = load_encoder_of(model, encoder_dir=encoder_dir, device=device)
+    encoder = load_encoder_of(model, folder, encoder_dir=encoder_dir, device=device)
     return Assistant(model, tokenizer, encoder)
 
 
 def load_encoder_of(
-    model: Trained, *, encoder_dir: str | Path | None = None, device: str = "cpu"
+    model: Trained,
+    folder: str | Path,
+    *,
+    encoder_dir: str | Path | None = None,
+    device: str = "cpu",
 ) -> Encoder:
     """The encoder that a model was trained with.
 
     Args:
         model: fine-tuned; its config names the encoder.
+        folder: of the model, in which the encoder may lie.
         encoder_dir: where the encoder lies, if not where it lay in training.
         device: where the encoder runs.
 
     Raises:
         CacheError: the encoder there is another one.
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing, no longer where it was, or damaged.
     """
     known = composite(model).config.encoder
     key, origin = known["key"], known["origin"]
-    folder = Path(encoder_dir or origin["folder"])
-    encoder = ENCODERS[key["encoder"]](folder, seed=origin["seed"], device=device)
+    place = encoder_dir or recorded_folder(origin["folder"], Path(folder))
+    if place is None:
+        raise CheckpointError(
+            f"{folder} was trained with the encoder in {origin['folder']}, and there is no such "
+            f"folder; say where it lies with --encoder-dir"
+        )
+    encoder = ENCODERS[key["encoder"]](Path(place), seed=origin["seed"], device=device)
     if encoder.any_moments:
         encoder = shown_at(encoder, key["moments"])
-    check_keys(token_key(encoder, key["grid"]), key, where=str(folder), who="the fine-tuned model")
+    check_keys(token_key(encoder, key["grid"]), key, where=str(place), who="the fine-tuned model")
     return encoder

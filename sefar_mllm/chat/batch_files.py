@@ -126,23 +126,39 @@ def open_answers(
     file that begins.
 
     Raises:
-        BatchError: the file has other lines that are no answers, or answers to other questions, or
-            of other settings.
+        BatchError: there is a folder or a file that a batch did not write, a line that is no
+            answer, or answers to other questions or of other settings.
+        WriteError: the settings cannot be written.
     """
     beside = out.with_name(f"{out.name}.settings.json")
     if not out.exists():
         write_json(beside, settings)
         return {}
-    found = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    found = written_with(out, beside)
     if differing := [name for name in settings if found.get(name) != settings[name]]:
         name = differing[0]
         raise BatchError(
             f"{out} holds answers made with {name} = {found.get(name)}, this run has "
-            f"{settings[name]}; give another --out, or delete {out}"
+            f"{settings[name]}; give another --out"
         )
     asked = {inquiry.id: inquiry.asked() for inquiry in inquiries}
     answers = [answer_of(out, line, number, asked) for number, line in whole_lines(out)]
     return {answer["id"]: answer for answer in answers if "error" not in answer}
+
+
+def written_with(out: Path, beside: Path) -> dict[str, Any]:
+    """The settings of a file of answers, read from the file beside it.
+
+    Raises:
+        BatchError: no batch wrote the file, or its settings are damaged.
+    """
+    if not out.is_file() or not beside.is_file():
+        what = "a folder" if out.is_dir() else "no file of answers"
+        raise BatchError(f"{out} is {what}; give --out the name of a file that does not exist")
+    try:
+        return dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
+        raise BatchError(f"{beside} is damaged ({cause}); give another --out") from cause
 
 
 def whole_lines(path: Path) -> Iterable[tuple[int, str]]:
@@ -161,7 +177,9 @@ def answer_of(out: Path, line: str, number: int, asked: Mapping[str, Answer]) ->
         question = {name: answer[name] for name in FIELDS if name in answer}
         known = asked.get(question["id"]) == question and ("answer" in answer or "error" in answer)
     except (ValueError, TypeError, KeyError) as cause:
-        raise BatchError(f"{out}, line {number} is no answer ({cause!r}); delete {out}") from cause
+        raise BatchError(
+            f"{out}, line {number} is no answer ({cause!r}); give another --out"
+        ) from cause
     if not known:
         raise BatchError(
             f"{out}, line {number} answers a question that is not asked: {question!r:.160}; give "

@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sefar_core.data.decoding import MEND, VideoReadError, opened
+from sefar_core.data.picture_shape import side_ratio_problem
 from sefar_core.data.video import clip_length, probe, read_fractions
 from sefar_core.data.watched import Beat, Lost, watched
 
@@ -64,9 +65,11 @@ def read_frames(
     """
     try:
         refuse_unsuitable(footage)
-        return read_fractions(footage.path, moments, start_s=footage.start_s, end_s=footage.end_s)
+        frames = read_fractions(footage.path, moments, start_s=footage.start_s, end_s=footage.end_s)
     except OSError as cause:  # a name that is too long, a folder that may not be entered
         raise VideoReadError(f"cannot read {footage.path}: {cause}; name another file") from cause
+    refuse_large(footage.path, frames.shape[2], frames.shape[1])  # the header may lie
+    return frames
 
 
 def read_frames_apart(
@@ -142,7 +145,9 @@ def refuse_coding(path: Path, decoder: str) -> None:
 
 
 def refuse_large(path: Path, width: int, height: int) -> None:
-    """Raise VideoReadError for pictures of too many pixels."""
+    """Raise VideoReadError for pictures of too many pixels, or with one side far longer."""
+    if problem := side_ratio_problem(width, height):
+        raise VideoReadError(f"{path} {problem}")
     if width * height > MAX_PIXELS:
         raise VideoReadError(
             f"{path} has {width} x {height} pixels; a chat takes up to {MAX_PIXELS:,} in all: "

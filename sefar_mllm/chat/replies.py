@@ -5,6 +5,7 @@ it. Every piece is free of control characters.
 """
 
 import os
+import shlex
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -72,7 +73,8 @@ class Chat:
     def _video(self, path: str) -> str:
         if not path:
             raise ChatError("name a video: /video PATH")
-        self.watch(os.path.expanduser(path))
+        path = typed_path(path)
+        self.watch(path)
         return f"looking at {path}"
 
     def _options(self, listed: str) -> str:
@@ -98,6 +100,20 @@ class Chat:
         if self.conversation is None:
             raise ChatError("there is no video yet; name one: /video PATH")
         return self.conversation
+
+
+def typed_path(text: str) -> str:
+    """The path that a line names: as it stands if there is such a file, else without the quotes
+    and backslashes that a shell, or a file dragged onto the terminal, puts around it.
+    """
+    as_typed = os.path.expanduser(text)
+    if os.path.exists(as_typed):
+        return as_typed
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote that is not closed is part of the name
+        return as_typed
+    return os.path.expanduser(words[0]) if len(words) == 1 and words[0] else as_typed
 
 
 REFUSALS = (ChatError, VideoReadError)

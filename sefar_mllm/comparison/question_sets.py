@@ -68,13 +68,13 @@ def read_set(folder: Path, clips: Sequence[Clip]) -> QuestionSet:
         raise QuestionError(
             f"{folder} has no audit.json; give a folder that scripts/build_gym_qa.py wrote"
         )
-    told = json.loads(audit.read_text(encoding="utf-8"))
     try:
+        told = json.loads(audit.read_bytes())
         rule, blind = told["settings"]["distractors"], told["audits"]["test"]["rows"]
-    except (KeyError, TypeError) as cause:
+    except (ValueError, KeyError, TypeError) as cause:
         raise QuestionError(
-            f"{audit} tells no {cause} of a test set with rules of wrong options; build the "
-            f"questions again with scripts/build_gym_qa.py"
+            f"{audit} is damaged, or tells no audit of a test set with rules of wrong options "
+            f"({cause!r}); build the questions again with scripts/build_gym_qa.py"
         ) from cause
     train, test = (load_whole(folder / f"{name}.jsonl") for name in ("train", "test"))
     return QuestionSet(

@@ -32,13 +32,18 @@ def finished(record: Path, inputs: dict[str, Any]) -> bool:
     """Whether the work was done before, from these very inputs.
 
     Raises:
-        StaleError: it was done from other ones.
+        StaleError: it was done from other ones, or the record is damaged.
     """
     if not record.is_file():
         return False
-    found, asked = (
-        dotted(json.loads(text)) for text in (record.read_text(), as_json(with_code(inputs)))
-    )
+    asked = dotted(json.loads(as_json(with_code(inputs))))
+    try:
+        found = dotted(dict(json.loads(record.read_bytes())))
+    except (ValueError, TypeError) as cause:
+        raise StaleError(
+            f"{record} is damaged ({cause}); delete {record.parent}: the same command makes it "
+            f"again"
+        ) from cause
     for name in sorted(found.keys() | asked.keys()):
         if found.get(name) != asked.get(name):
             raise StaleError(

@@ -62,9 +62,11 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
         BudgetError: encoders that do not share one budget.
         ValueError: encoders that were shown different moments, or recognizers that are neither
             one for all seeds nor another one for each.
+        FolderError: the language model's tokenizer cannot serve.
         Interrupted: SIGTERM or SIGINT came; the same command goes on.
     """
     refuse_uneven_recognizers(config)
+    load_tokenizer(config.finetune.language_model)  # one that cannot serve is refused at once
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clips = read_manifest(config.manifest)
     sets = read_sets(config.questions, clips)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from qa_data.atomic import by_umask
 from sefar_core.checkpoint import replace_folder
 from sefar_core.runs.folder import surroundings
 from sefar_mllm.demo.moves import HELD_OUT
@@ -88,5 +89,6 @@ def make(folder: Path, *, vocab_size: int, lr: float, scale: float, seed: int) -
     )
     (fresh / "README.md").write_text(card, encoding="utf-8")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    by_umask(fresh)
     replace_folder(fresh, folder)
     return accuracies

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,9 @@ class Encoder:
         digest: hash of the weights, the architecture and all else that changes the tokens.
         moments: fractions of the clip, in [0, 1) and ascending, that it is to be shown.
         dim: width of a token.
-        origin: folder and seed that it was made from; of image models `weights`, too: what is
-            known of their authenticity, in words that belong beside every number they give.
+        origin: folder, an absolute path, and seed that it was made from; of image models
+            `weights`, too: what is known of their authenticity, in words that belong beside every
+            number they give.
         encode: frames UInt8 (batch frame height width channel), RGB and upright, to tokens
             (batch frame row column dim) on the CPU.
         any_moments: it sees each frame by itself and may be shown other moments than these.
@@ -121,7 +123,7 @@ def refuse_unequal_moments(keys: Mapping[str, Mapping[str, Any]]) -> None:
 
 def origin_of(folder: Path, seed: int) -> dict[str, Any]:
     """What `Encoder.origin` says, so that the encoder can be made again."""
-    return {"folder": str(folder), "seed": seed}
+    return {"folder": os.path.abspath(folder), "seed": seed}
 
 
 def digest_of(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:

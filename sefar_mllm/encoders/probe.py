@@ -19,6 +19,7 @@ from sefar_core.checkpoint import CheckpointError, read_weights, refuse_misfits
 from sefar_core.shapes import FrameTokens
 from sefar_mllm.encoders.contract import Encoder, digest_of, origin_of
 from sefar_mllm.encoders.image_models import clip, eva
+from sefar_mllm.places import recorded_folder
 
 SETTINGS = "config.json"
 WEIGHTS = "probe.safetensors"
@@ -154,5 +155,7 @@ def _probed(base: str, folder: Path, seed: int, device: str) -> Encoder:
             f"the probe in {folder} learned on {probe.base}, not on {base}; give a folder that "
             f"scripts/fit_probe.py made from the tokens of {base}"
         )
-    encoder = BASES[base](Path(probe.base_origin["folder"]), device=device)
+    recorded = probe.base_origin["folder"]
+    weights = recorded_folder(recorded, Path(folder)) or Path(recorded)
+    encoder = BASES[base](weights, device=device)
     return on_top(encoder, probe, origin_of(folder, seed))

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
+from qa_data.atomic import by_umask
 from qa_data.manifest import Clip, by_split
 from sefar_core.checkpoint import CheckpointError, contiguous, replace_folder
 from sefar_core.data.class_names import class_names
@@ -115,6 +116,7 @@ def save_probe(folder: Path, probe: Probe, told: dict[str, Any]) -> None:
     save_file(contiguous(state), fresh / WEIGHTS)
     settings = {"base": base | probe.base_origin, "labels": list(probe.labels), **told}
     write_json(fresh / SETTINGS, settings)
+    by_umask(fresh)
     replace_folder(fresh, folder)
 
 

@@ -1,8 +1,13 @@
-"""The numbers for the terminal: accuracies in percent with their 95 % intervals."""
+"""The numbers for the terminal: accuracies in percent with their 95 % intervals.
+
+Names that others chose are `Text`, which rich prints as it is: it takes `[...]` in a plain string
+for markup and `:name:` for an emoji.
+"""
 
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 from sefar_core.intervals import Interval
 from sefar_mllm.evaluation.diagnostics import Diagnosis
@@ -29,7 +34,7 @@ def score_table(summaries: Mapping[str, Summary], *, control: str | None) -> Tab
     for name, one in summaries.items():
         letters = " ".join(f"{letter}{count}" for letter, count in one.letters.items())
         view.add_row(
-            name,
+            Text(name),
             str(one.num_questions),
             str(one.num_sources),
             percent(one.chance),
@@ -37,7 +42,7 @@ def score_table(summaries: Mapping[str, Summary], *, control: str | None) -> Tab
             shown(one.macro, "no classes"),
             percent(one.strict),
             str(one.file_order),
-            f"{letters} ({percent(one.letter_spread)})",
+            Text(f"{letters} ({percent(one.letter_spread)})"),
             percent(one.calibration.error),
         )
     return view
@@ -51,8 +56,8 @@ def part_table(summaries: Mapping[str, Summary], *, control: str | None) -> Tabl
     for name, one in summaries.items():
         for part_name, part in (one.per_event | one.parts).items():
             view.add_row(
-                name,
-                part_name.replace("_", " "),
+                Text(name),
+                Text(part_name if part_name in one.per_event else part_name.replace("_", " ")),
                 str(part.num_questions),
                 str(part.num_sources),
                 shown(part.micro, "no questions"),
@@ -64,13 +69,13 @@ def part_table(summaries: Mapping[str, Summary], *, control: str | None) -> Tabl
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis], *, control: str | None) -> Table:
     """One row a question set, and the verdict on each below."""
     verdicts = "\n".join(f"{name}: {one.verdict}" for name, one in diagnoses.items())
-    view = Table(title=titled("diagnostics", control), caption=verdicts)
+    view = Table(title=titled("diagnostics", control), caption=Text(verdicts))
     columns = ("questions", "spoken", "unreadable", "same letter", "spoken - primary")
     for column in (*columns, "file order - primary", "text, sum", "text, mean"):
         view.add_column(column)
     for name, one in diagnoses.items():
         view.add_row(
-            name,
+            Text(name),
             str(one.spoken),
             percent(one.unreadable),
             percent(one.agreement),
@@ -82,8 +87,8 @@ def diagnosis_table(diagnoses: Mapping[str, Diagnosis], *, control: str | None) 
     return view
 
 
-def titled(title: str, control: str | None) -> str:
-    return title if control is None else f"control ({control}): {title}"
+def titled(title: str, control: str | None) -> Text:
+    return Text(title if control is None else f"control ({control}): {title}")
 
 
 def percent(value: float) -> str:

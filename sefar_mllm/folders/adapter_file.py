@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,6 +20,7 @@ from sefar_mllm.adapters import PROJECTOR
 from sefar_mllm.assemble import UNREADABLE, FolderError
 from sefar_mllm.folders.self_check import ADAPTER, PROBE, file_hash, read_probe
 from sefar_mllm.model_config import SefarVlmConfig
+from sefar_mllm.places import recorded_folder
 
 SIZES = (
     "vocab_size",
@@ -78,6 +81,36 @@ def read_adapter(folder: Path, model: PeftModel) -> dict[str, Tensor]:
     return found
 
 
+def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
+    """Where the language model lies that a folder's adapter was trained on: its folder, or its
+    name if it came from the hub.
+
+    Where an older config does not say which of the two its language model was, the hub is not
+    asked for it; what was fetched from there before is taken.
+
+    Raises:
+        FolderError: it is not there.
+    """
+    recorded = config.language_model
+    found = recorded_folder(recorded, folder)
+    if found is not None:
+        return str(found)
+    if config.language_model_from_hub or _was_fetched(recorded):
+        return recorded
+    raise FolderError(
+        f"{folder} was trained with the language model {recorded}, and there is no such folder; "
+        f"say where it lies with --language-model"
+    )
+
+
+def _was_fetched(name: str) -> bool:
+    """Whether a model's config lies in the cache of what was fetched from the hub."""
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # no name that the hub could have
+        return False
+
+
 def refuse_other_size(folder: Path, config: SefarVlmConfig, base: str | Path) -> None:
     """Look at a language model's config before its weights are loaded.
 
@@ -89,12 +122,12 @@ def refuse_other_size(folder: Path, config: SefarVlmConfig, base: str | Path) ->
     except UNREADABLE as cause:
         raise FolderError(
             f"{folder} needs the language model {base}, which cannot be found: {cause}; say where "
-            f"it lies with language_model"
+            f"it lies with --language-model"
         ) from cause
     for name in SIZES:
         trained, here = getattr(config.text_config, name, None), getattr(found, name, None)
         if trained != here:
             raise FolderError(
                 f"{folder} was trained with a language model of {name} {trained}, {base} has "
-                f"{here}; say where {config.language_model} lies with language_model"
+                f"{here}; say where {config.language_model} lies with --language-model"
             )

@@ -19,10 +19,16 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.atomic import by_umask
 from sefar_core.checkpoint import replace_folder
 from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.assemble import UNREADABLE, FolderError, assemble, load_tokenizer, refuse_gaps
-from sefar_mllm.folders.adapter_file import read_adapter, read_json, refuse_other_size
+from sefar_mllm.folders.adapter_file import (
+    language_model_of,
+    read_adapter,
+    read_json,
+    refuse_other_size,
+)
 from sefar_mllm.folders.model_card import write_card
 from sefar_mllm.folders.self_check import (
     ADAPTER,
@@ -48,6 +54,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft)
         raise
+    by_umask(draft)
     replace_folder(draft, folder)
 
 
@@ -105,7 +112,7 @@ def load_trained(
     dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     model: Trained
     if not is_merged(folder):
-        base = language_model or config.language_model
+        base = language_model or language_model_of(folder, config)
         model = load_adapted(folder, config, base, dtype=dtype, device=device, four_bit=four_bit)
     elif language_model is None:
         model = load_merged(folder, dtype=dtype, device=device, four_bit=four_bit)
@@ -137,7 +144,15 @@ def read_config(folder: Path) -> SefarVlmConfig:
             f"{folder / 'config.json'} is of a {settings.get('model_type')}, expected "
             f"{SefarVlmConfig.model_type}; give the folder that scripts/finetune_mllm.py wrote"
         )
-    return SefarVlmConfig.from_pretrained(folder)
+    try:
+        config = SefarVlmConfig.from_pretrained(folder)
+        config.encoder["key"], config.encoder["origin"]
+        return config
+    except (*UNREADABLE, TypeError, AttributeError) as cause:
+        raise FolderError(
+            f"{folder / 'config.json'} does not describe a model of ours ({cause!r}); take it from "
+            f"a whole copy"
+        ) from cause
 
 
 def is_merged(folder: Path) -> bool:

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from sefar_mllm.assemble import FolderError
+from sefar_mllm.folders.adapter_file import language_model_of
 from sefar_mllm.folders.checkpoint import is_merged, load_trained, read_config, whole_folder
 from sefar_mllm.folders.model_card import write_card
 from sefar_mllm.folders.self_check import precision, probe_logits, write_probe
@@ -47,9 +48,10 @@ def merge(
     config = read_config(folder)
     if is_merged(folder):
         raise FolderError(f"{folder} is merged already; copy it if you want it at {out}")
+    language_model = language_model or language_model_of(folder, config)
     model, tokenizer = load_trained(folder, language_model=language_model, dtype=torch.float32)
     whole: SefarVlmForConditionalGeneration = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
-    cast(whole, dtype or stored_dtype(language_model or config.language_model))
+    cast(whole, dtype or stored_dtype(language_model))
     with whole_folder(out) as draft:
         whole.save_pretrained(draft, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(draft)

@@ -12,6 +12,7 @@ from qa_data.schema import Question
 from sefar_core.runs.folder import write_text
 from sefar_mllm.chat.generation import Trained
 from sefar_mllm.scoring.option_text import TextScore, option_text_scores
+from sefar_mllm.scoring.predict import read_lines
 from sefar_mllm.scoring.spoken import SpokenAnswer, spoken_answers
 from sefar_mllm.tokens.cache import TokenCache
 
@@ -85,6 +86,7 @@ def read_answers(folder: Path, name: str) -> OtherAnswers:
 
     Raises:
         OSError: a file is missing.
+        PredictionError: a line is damaged.
     """
     spoken, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
     return OtherAnswers(
@@ -94,9 +96,3 @@ def read_answers(folder: Path, name: str) -> OtherAnswers:
             for row in texts
         },
     )
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; what they say may hold other signs of a line's end."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -160,14 +161,28 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise PredictionError(f"no predictions at {path}; make them with scripts/evaluate_mllm.py")
     names = {field.name for field in fields(Prediction)}
     predictions = []
-    with path.open(encoding="utf-8") as file:
-        lines = list(file)  # an option may hold other signs of a line's end
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as cause:
-            raise PredictionError(f"{path}, line {number} is not JSON: {cause}") from cause
-        if not isinstance(entry, dict) or set(entry) != names:
+    for number, entry in enumerate(read_lines(path), 1):
+        if set(entry) != names or not isinstance(entry["probs"], list):
             raise PredictionError(f"{path}, line {number}: expected the fields {sorted(names)}")
         predictions.append(Prediction(**{**entry, "probs": tuple(entry["probs"])}))
     return predictions
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines.
+
+    Raises:
+        OSError: the file is missing.
+        PredictionError: a line is no JSON object.
+    """
+    lines = path.read_bytes().split(b"\n")  # what they say may hold other signs of a line's end
+    entries = []
+    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
+        try:
+            entries.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as cause:
+            raise PredictionError(
+                f"{path}, line {number} is no JSON object: {cause}; score the model again, into "
+                f"another folder"
+            ) from cause
+    return entries

@@ -13,6 +13,12 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+LETTER_RUN = re.compile(
+    r"(?:[\s,;/&|().:-]|(?:and|or)\b|[A-Z](?=\s*(?:[).,:;/&|]|(?:and|or)\b|$)))*"
+)
+"""Letters with nothing but marks between them, as in "A, B" and "A.B.C.D". A letter that words
+follow is none of them: "B. A salto" names B."""
+RECITED_LETTER = re.compile(r"\s\(?([A-Z])[).:]\s+\S")
 STRICT_LETTER = re.compile(r"\s*\(?([A-Z])(?:[).:]|[^\S\n]*(?:\n|$))")
 
 
@@ -65,7 +71,8 @@ def parse_letter(text: str, count: int) -> int | None:
     is all there is in its line. Anything else counts as no answer, and no answer counts as wrong.
     A letter and a blank are not enough: "A salto" begins with an article, and reading it as the
     first option would give that option answers that nobody gave. "Based on" is no letter B, a
-    letter later in the text is not looked for, and nothing is guessed.
+    letter later in the text is not looked for, and nothing is guessed. Where the letters of other
+    options follow ("A: B", "A.B.C.D", a list of the options), no single one is named.
 
     Args:
         text: what was generated, without the prompt.
@@ -75,4 +82,17 @@ def parse_letter(text: str, count: int) -> int | None:
     if found is None:
         return None
     place = ord(found.group(1)) - ord("A")
-    return place if place < count else None
+    if place >= count or _names_another(text[found.end(1) :], place, count):
+        return None
+    return place
+
+
+def _names_another(rest: str, place: int, count: int) -> bool:
+    """Whether what follows the letter of an option names other options, too.
+
+    qa_data/export/lmms_eval_functions.py, which stands alone, says the same of whole answers.
+    """
+    run = LETTER_RUN.match(rest)
+    assert run is not None  # it matches the empty text
+    letters = [*re.findall("[A-Z]", run[0]), *RECITED_LETTER.findall(rest)]
+    return any(ord(one) - ord("A") not in (place, *range(count, 26)) for one in letters)

@@ -19,7 +19,8 @@ of writer.py, where `clips` may be the `spans` of the cache that they were made 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,9 +78,16 @@ class TokenCache:
         wanted = sorted(set(clip_ids))
         missing = [clip_id for clip_id in wanted if composed(clip_id) not in kept]
         if missing or not wanted:
+            meant = meant_by(missing[0], places) if missing else None
+            fix = (
+                f"the manifest of these tokens calls it {meant!r}: write that in the questions"
+                if meant
+                else "run scripts/extract_features.py again with a manifest that lists them: it "
+                "adds what is missing"
+            )
             raise CacheError(
                 f"{folder} lacks {len(missing)} of {len(wanted)} clips, for example "
-                f"{missing[:3]}; run scripts/extract_features.py again: it adds what is missing"
+                f"{missing[:3]}; {fix}"
             )
         self.folder = folder
         self.key: dict[str, Any] = index["key"]
@@ -93,6 +101,27 @@ class TokenCache:
     def __getitem__(self, clip_id: str) -> Float16[Tensor, "frame row column dim"]:
         """The clip's tokens; to be read, never written to."""
         return self._tokens[clip_id]
+
+
+def meant_by(clip_id: str, known: Iterable[str]) -> str | None:
+    """The one known clip that a name means with folders or an ending too many or too few.
+
+    Args:
+        clip_id: not known, such as videos/x.mp4.
+        known: ids of clips, such as x.
+    """
+    wanted = _bare_parts(clip_id)
+    found = []
+    for one in known:
+        parts = _bare_parts(one)
+        shared = min(len(parts), len(wanted))
+        if parts[-shared:] == wanted[-shared:]:
+            found.append(one)
+    return found[0] if len(found) == 1 else None
+
+
+def _bare_parts(clip_id: str) -> list[str]:
+    return re.sub(r"\.\w{2,4}$", "", clip_id.replace("\\", "/")).split("/")
 
 
 def check_keys(
@@ -148,7 +177,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         found = index["key"]["format"]
     except (ValueError, KeyError, TypeError) as cause:
         raise CacheError(
-            f"{path} is damaged ({cause!r}); delete {folder} and extract the tokens again"
+            f"{path} is damaged, or not of a token cache ({cause!r}); extract the tokens into "
+            f"another folder"
         ) from cause
     if found != FORMAT:
         raise CacheError(

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from qa_data.manifest import Clip
-from sefar_core.data.on_disk import on_disk
+from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.video import read_fractions
 from sefar_core.runs.folder import append_metrics, surroundings
 from sefar_core.runs.interruption import Interrupted, Interruption
@@ -154,8 +154,7 @@ def encoded(
     reorder = FRAME_ORDERS[frame_order]
 
     def read(clip: Clip) -> Frames:
-        path = on_disk(video_root / clip.path)
-        frames = read_fractions(path, encoder.moments, start_s=clip.start_s, end_s=clip.end_s)
+        frames = read_from_folder(clip, encoder.moments, root=video_root, read=read_fractions)
         return reorder(frames, clip.id)
 
     with closing(ahead(read, chain.from_iterable(work), threads)) as decoded:

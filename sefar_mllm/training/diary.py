@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from qa_data.atomic import by_umask
 from sefar_core.runs.folder import append_metrics
 from sefar_core.runs.interruption import Interruption
 from sefar_core.runs.ranks import highest, stop_all
@@ -84,6 +85,7 @@ class Diary(TrainerCallback):
         self.accelerator.wait_for_everyone()  # each process has written its random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            by_umask(folder)
             (folder / COMPLETE).write_text("")
 
     def on_train_end(self, args, state, control, **_):

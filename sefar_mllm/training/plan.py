@@ -5,6 +5,7 @@ of a stage by themselves; the run counts them through. A stage always leaves a c
 end, so that what is done is never done again.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +90,22 @@ def last_whole(folder: Path, *, clean: bool) -> Path | None:
         for path in set(found) - set(whole):
             shutil.rmtree(path)
     return whole[-1] if whole else None
+
+
+def refuse_damaged(checkpoint: Path) -> None:
+    """Look at what the Trainer reads first of a checkpoint; its own words name no file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = checkpoint / "trainer_state.json"
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError) as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause}); delete {checkpoint}: the same command resumes from the "
+            f"checkpoint before it, or begins anew"
+        ) from cause
 
 
 def step_of(checkpoint: Path) -> int:

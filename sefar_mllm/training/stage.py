@@ -21,7 +21,7 @@ from sefar_mllm.sharded import is_sharded
 from sefar_mllm.training.batching import Order, share
 from sefar_mllm.training.diary import Diary, Judge
 from sefar_mllm.training.lessons import Lessons
-from sefar_mllm.training.plan import Stage, last_whole
+from sefar_mllm.training.plan import Stage, last_whole, refuse_damaged
 
 
 class LessonTrainer(Trainer):
@@ -75,8 +75,11 @@ def run_stage(
     Raises:
         FloatingPointError: loss or gradient is no longer a finite number.
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
+        ValueError: the last whole checkpoint is damaged.
     """
     start = last_whole(stage.folder, clean=PartialState().is_main_process)
+    if start is not None:
+        refuse_damaged(start)
     trainer = LessonTrainer(
         model=model,
         args=arguments(config, stage),

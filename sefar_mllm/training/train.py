@@ -28,6 +28,7 @@ from sefar_mllm.adapters import (
 )
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.folders.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.places import lasting_place
 from sefar_mllm.prompt import VIDEO_WORD, letter_ids
 from sefar_mllm.tokens.cache import TokenCache
 from sefar_mllm.training.batching import share
@@ -140,12 +141,13 @@ def build(
     config: FinetuneConfig, cache: TokenCache, tokenizer: PreTrainedTokenizerBase
 ) -> PeftModel:
     """The composite model for the tokens of a cache, with adapters."""
+    origin = cache.origin | {"folder": lasting_place(cache.origin["folder"])}
     dtype = torch.bfloat16 if PartialState().device.type == "cuda" else torch.float32
     model = assemble(
         config.language_model,
         token_dim=cache.token_dim,
         token_shape=cache.token_shape,
-        encoder={"key": cache.key, "origin": cache.origin},
+        encoder={"key": cache.key, "origin": origin},
         anchor_ids=tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"],
         seed=config.seed,
         dtype=DTYPES.get(config.dtype, dtype),

@@ -30,6 +30,7 @@ from sefar_mllm.training.lessons import Lessons
 from sefar_mllm.training.stage import LessonTrainer
 from sefar_mllm.training.train import LaunchError, build, finetune
 from tests.oracles import toy_llm
+from tests.oracles.permissions import unlike_opened
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,6 +163,7 @@ def test_dev_is_scored_after_each_epoch_and_never_learned(world, tmp_path, monke
         tensor.numel() for name, tensor in adapter.items() if ".modules_to_save." in name
     )
     assert record["features"]["encoder"] == "sefar" and len(record["packages"]) > 5
+    assert unlike_opened(tmp_path) == []
 
 
 def test_a_folder_of_other_questions_or_tokens_is_refused(world, tmp_path):
@@ -182,6 +184,16 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_at_once(world, tmp_p
     with pytest.raises(BatchError, match="batch_size 8 cannot be shared by 3 processes"):
         finetune(tiny(root), asked, root / "tokens", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_named(world, tmp_path):
+    root, asked, _ = world
+    checkpoint = tmp_path / "checkpoints/joint/checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "complete").touch()
+    (checkpoint / "trainer_state.json").write_text('{"global_step": ')
+    with pytest.raises(ValueError, match=rf"^{checkpoint}/trainer_state\.json is damaged .*delete"):
+        finetune(tiny(root), asked, root / "tokens", tmp_path)
 
 
 def redraw_by_turning(asked):

@@ -1,17 +1,20 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import sefar_mllm
+from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.adapters import composite
 from sefar_mllm.chat import assistant as module
 from sefar_mllm.chat.assistant import load_encoder_of
 from sefar_mllm.chat.conversation import printable
 from sefar_mllm.chat.guarded_video import Footage
+from sefar_mllm.encoders.contract import origin_of
 from sefar_mllm.tokens.cache import CacheError
 from tests.oracles import toy_chat, videos
 
@@ -70,7 +73,7 @@ def test_another_encoder_than_in_training_is_refused(assistant, monkeypatch, cha
 
     monkeypatch.setattr(module, "ENCODERS", {"random": build})
     with pytest.raises(CacheError, match=said):
-        load_encoder_of(assistant.model)
+        load_encoder_of(assistant.model, ".", encoder_dir="elsewhere")
 
 
 def test_a_model_that_learned_from_shuffled_frames_does_not_chat(assistant, monkeypatch):
@@ -78,7 +81,30 @@ def test_a_model_that_learned_from_shuffled_frames_does_not_chat(assistant, monk
     monkeypatch.setitem(encoder["key"], "frame_order", "shuffled")
     monkeypatch.setattr(module, "ENCODERS", {"random": lambda *_, **__: toy_chat.encoder()})
     with pytest.raises(CacheError, match="frame_order = in_order"):
-        load_encoder_of(assistant.model)
+        load_encoder_of(assistant.model, ".", encoder_dir="elsewhere")
+
+
+def test_an_encoder_is_looked_for_here_and_in_the_model_folder(assistant, monkeypatch, tmp_path):
+    looked_in = []
+
+    def build(folder, *, seed, device):
+        looked_in.append(folder)
+        return toy_chat.encoder()
+
+    monkeypatch.setattr(module, "ENCODERS", {"random": build})
+    monkeypatch.setitem(composite(assistant.model).config.encoder["origin"], "folder", "runs/sefar")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="^model was .* runs/sefar, .* with --encoder-dir$"):
+        load_encoder_of(assistant.model, "model")
+    for place in (tmp_path / "model" / "runs/sefar", tmp_path / "runs/sefar"):
+        place.mkdir(parents=True)
+        load_encoder_of(assistant.model, "model")
+        assert looked_in[-1].samefile(place)
+
+
+def test_the_place_of_an_encoder_is_kept_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert origin_of(Path("runs/sefar"), 3) == {"folder": f"{tmp_path}/runs/sefar", "seed": 3}
 
 
 def test_the_package_is_quick_to_import_and_has_its_entrance():

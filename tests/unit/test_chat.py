@@ -5,7 +5,7 @@ import pytest
 
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.chat.conversation import ChatError
-from sefar_mllm.chat.replies import HELP, Chat
+from sefar_mllm.chat.replies import HELP, Chat, typed_path
 from sefar_mllm.chat.terminal import talk
 from tests.oracles import toy_chat
 
@@ -46,6 +46,47 @@ def test_another_video_begins_anew(chat):
     assert said(chat, "/video two.mp4") == "looking at two.mp4"
     assert chat.conversation.turns == []
     assert chat.conversation.tokens.equal(toy_chat.video_tokens(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("my clip.mp4", "my clip.mp4"),
+        ("my clip.mp4", '"my clip.mp4"'),
+        ("my clip.mp4", "'my clip.mp4'"),
+        ("my clip.mp4", r"my\ clip.mp4"),
+        ("it's (1).mp4", r"it\'s\ \(1\).mp4"),
+        ('"quoted" clip.mp4', '"quoted" clip.mp4'),
+        ("'a'.mp4", "'a'.mp4"),
+        (r"back\ slash.mp4", r"back\ slash.mp4"),
+        ("it's.mp4", "it's.mp4"),
+    ],
+)
+def test_a_path_is_read_as_it_stands_or_as_a_shell_would(tmp_path, monkeypatch, name, typed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    assert typed_path(typed) == name
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"), [('"gone.mp4"', "gone.mp4"), ("it's", "it's"), ("a b", "a b"), ('""', '""')]
+)
+def test_a_path_of_nothing_is_named_without_its_quotes(tmp_path, monkeypatch, typed, path):
+    monkeypatch.chdir(tmp_path)
+    assert typed_path(typed) == path
+
+
+def test_a_quoted_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert typed_path("~/a b.mp4") == typed_path('"~/a b.mp4"') == f"{tmp_path}/a b.mp4"
+
+
+def test_a_dragged_video_is_looked_at(chat, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(chat, "watch", lambda path: seen.append(path))
+    (tmp_path / "my clip.mp4").touch()
+    assert said(chat, f"/video '{tmp_path}/my clip.mp4'") == f"looking at {tmp_path}/my clip.mp4"
+    assert seen == [f"{tmp_path}/my clip.mp4"]
 
 
 def test_a_video_that_cannot_be_read_changes_nothing(chat):

@@ -7,7 +7,13 @@ import pytest
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.chat import batch as chat_batch
 from sefar_mllm.chat.batch import answer_all, made_with, path_of
-from sefar_mllm.chat.batch_files import BatchError, Inquiry, inquiry_of, read_inquiries
+from sefar_mllm.chat.batch_files import (
+    BatchError,
+    Inquiry,
+    inquiry_of,
+    open_answers,
+    read_inquiries,
+)
 from sefar_mllm.chat.conversation import ChatError
 from sefar_mllm.config import ChatLimits
 from tests.oracles import toy_chat
@@ -163,9 +169,28 @@ def test_a_file_never_mixes_models_or_questions(assistant, looked, tmp_path):
     out.write_text(text.replace('"id": "b"', '"id": '))
     with pytest.raises(BatchError, match="line 2 is no answer"):
         run(assistant, out)
-    (tmp_path / "out.jsonl.settings.json").unlink()
-    with pytest.raises(BatchError, match="made with model = None"):
+    beside = tmp_path / "out.jsonl.settings.json"
+    beside.write_text('{"model": "m1",')
+    with pytest.raises(BatchError, match=r"settings\.json is damaged"):
         run(assistant, out)
+
+
+@pytest.mark.parametrize("what", ["folder", "questions", "notes", "damaged", "other"])
+def test_what_is_no_file_of_answers_is_refused_and_kept(tmp_path, what):
+    out = tmp_path / "out.jsonl"
+    beside = tmp_path / "out.jsonl.settings.json"
+    if what == "folder":
+        (out / "runs").mkdir(parents=True)
+    else:
+        out.write_text(json.dumps(LINES[0]) + "\n" if what == "questions" else "my notes\n")
+    if what in ("damaged", "other"):
+        beside.write_text("{" if what == "damaged" else '{"model": "m1", "limit": 2}')
+    with pytest.raises(BatchError) as refused:
+        open_answers(out, inquiries(), {"model": "m1", "limit": 2})
+    words = str(refused.value)
+    assert str(out) in words and "give" in words and "--out" in words
+    assert "delete" not in words and "remove" not in words
+    assert out.exists()
 
 
 def test_a_question_that_the_model_cannot_read_gets_its_error(assistant, looked, tmp_path):

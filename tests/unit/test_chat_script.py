@@ -1,5 +1,6 @@
 """scripts/chat.py: what a stranger wrote into a file never reaches the terminal as it is."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -13,6 +14,7 @@ import pytest
 import sefar_mllm
 from sefar_mllm.chat import batch
 from sefar_mllm.chat.assistant import Assistant
+from sefar_mllm.folders import checkpoint
 from sefar_mllm.quantize import FourBitError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "chat.py"
@@ -33,6 +35,7 @@ def nobody(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     made = Assistant.__new__(Assistant)
     monkeypatch.setattr(sefar_mllm, "from_pretrained", lambda *_, **__: made, raising=False)
+    monkeypatch.setattr(checkpoint, "read_config", lambda _: None)
     return made
 
 
@@ -91,3 +94,15 @@ def test_compiling_and_limits_are_passed_on(script, nobody, tmp_path):
     asked = script.Talk(model=tmp_path, compiled=True)
     assert script.load(asked) is nobody
     assert nobody.compiled and nobody.limits == asked.limits
+
+
+@pytest.mark.parametrize("place", ["in.jsonl", "model", "missing/out.jsonl"])
+def test_where_answers_cannot_be_written_is_found_before_the_model_is_loaded(
+    script, tmp_path, monkeypatch, place
+):
+    monkeypatch.setattr(sefar_mllm, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    asked = dataclasses.replace(settings(script, tmp_path), out=tmp_path / place)
+    before = asked.batch.read_text()
+    with pytest.raises(SystemExit, match="^error: .*" + place) as ended:
+        script.main(asked)
+    assert "delete" not in str(ended.value.code) and asked.batch.read_text() == before

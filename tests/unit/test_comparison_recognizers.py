@@ -6,6 +6,8 @@ from unittest.mock import Mock
 import pytest
 
 from qa_data.manifest import Clip
+from sefar_mllm.assemble import FolderError
+from sefar_mllm.comparison import run as comparison_run
 from sefar_mllm.comparison import standalone, tokens
 from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
 from sefar_mllm.comparison.plan import (
@@ -57,6 +59,15 @@ def test_every_seed_draws_a_random_encoder_of_its_own(config):
         "sefar-frames_shuffled",
         "sefar-frames_middle",
     ]
+
+
+def test_a_tokenizer_that_cannot_serve_is_refused_before_tokens_are_made(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(comparison_run, "read_manifest", lambda _: pytest.fail("work was begun"))
+    (tmp_path / "llm/tokenizer.model").unlink()
+    with pytest.raises(FolderError, match="has no tokenizer"):
+        comparison_run.compare_encoders(config)
 
 
 def of_each_seed(config, tmp_path):

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from qa_data.schema import QuestionError
 from sefar_mllm.assemble import load_tokenizer
 from sefar_mllm.comparison import records
 from sefar_mllm.comparison.budget import BudgetError, refuse_unlike_seeds, shared_steps
 from sefar_mllm.comparison.heads import among_options, fit_classifier
 from sefar_mllm.comparison.markers import comparable, option_markers
 from sefar_mllm.comparison.plan import FOLDER_OF, ROWS, SHOWINGS, encoder_of, training
-from sefar_mllm.comparison.question_sets import permute_answers, taught
+from sefar_mllm.comparison.question_sets import permute_answers, read_set, taught
 from sefar_mllm.comparison.records import StaleError, code_hash, finish, finished, model_hash
 from sefar_mllm.comparison.text_only import predict_text_only
 from sefar_mllm.encoders import ENCODERS
@@ -124,6 +125,20 @@ def test_a_finished_piece_is_used_again_and_one_of_other_inputs_is_refused(tmp_p
         finished(record, other)
     with pytest.raises(StaleError, match="shown = None, but reversed"):
         finished(record, inputs | {"shown": "reversed"})
+
+
+@pytest.mark.parametrize("text", ["", '{"code": ', "[1]", "7"])
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "scored.json").write_text(text)
+    with pytest.raises(StaleError, match=rf"scored\.json is damaged .*delete {tmp_path}:"):
+        finished(tmp_path / "scored.json", {"questions": "ab12"})
+
+
+@pytest.mark.parametrize("text", ["", '{"settings": ', "[1]", '{"settings": {}}'])
+def test_a_damaged_audit_is_named(tmp_path, text):
+    (tmp_path / "audit.json").write_text(text)
+    with pytest.raises(QuestionError, match=rf"{tmp_path}/audit\.json .*build_gym_qa"):
+        read_set(tmp_path, [])
 
 
 def test_what_other_code_finished_is_refused(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from sefar_mllm.demo.pretrain import curriculum, letter_accuracy, new_model, rat
 from sefar_mllm.demo.tokenizer import make_tokenizer
 from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
 from sefar_mllm.prompt import IGNORE, VIDEO_WORD
+from tests.oracles.permissions import unlike_opened
 
 # The classes of the demo, written out by hand.
 DEMO_TEXTS = [
@@ -144,6 +145,7 @@ def test_a_folder_is_made_that_loads_as_any_language_model(tmp_path, monkeypatch
     assert model.dtype == torch.float32
     assert sum(path.stat().st_size for path in (tmp_path / "llm").iterdir()) < 4_000_000
     assert [path.name for path in tmp_path.iterdir()] == ["llm"]
+    assert unlike_opened(tmp_path / "llm") == []
 
 
 def test_the_curriculum_ends_with_the_whole_prompt():

@@ -50,7 +50,7 @@ def videos(monkeypatch, tmp_path):
     """Two shades for each video, its number and 100 more; 5 is broken, 3 is larger than others."""
     opened = []
 
-    def read(path, fractions, *, start_s=None, end_s=None):
+    def read(path, fractions, *, start_s=None, end_s=None, short_side=None):
         number = int(path.stem)
         opened.append(number)
         if number == 5:
@@ -126,6 +126,13 @@ def test_a_broken_video_stops_the_run_and_keeps_what_is_done(tmp_path):
         extract(clips(8), tmp_path / ROOT, encoder(), tmp_path)
     assert list(read_places(tmp_path, token_key(encoder(), 2))) == names(4)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_tokens_are_never_made_of_elongated_pictures(tmp_path, monkeypatch):
+    wide = torch.zeros(2, 4, 68, 3, dtype=torch.uint8)
+    monkeypatch.setattr(features, "read_fractions", lambda *_, **__: wide)
+    with pytest.raises(VideoReadError, match=r"0\.mp4 has pictures of 68 x 4 pixels"):
+        extract(clips(1), tmp_path / ROOT, encoder(), tmp_path)
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])

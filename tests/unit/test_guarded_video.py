@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sefar_core.data.video import VideoInfo, VideoReadError
 from sefar_core.data.watched import Lost
@@ -59,6 +60,28 @@ def test_what_is_larger_than_a_chat_takes_is_refused(
     monkeypatch.setattr(guarded_video, limit, value)
     with pytest.raises(VideoReadError, match=said):
         refuse_unsuitable(Footage(path=path, **stretch))
+
+
+def test_pictures_that_scaling_would_blow_up_are_refused_by_their_header(tmp_path, monkeypatch):
+    for width, height in [(64, 4), (4, 64)]:
+        frames = np.zeros((2, height, width, 3), np.uint8)
+        refuse_unsuitable(Footage(path=videos.write_video(tmp_path / f"{width}.mp4", frames)))
+    monkeypatch.setattr(guarded_video, "read_fractions", lambda *_, **__: pytest.fail("decoded"))
+    for width, height in [(66, 4), (4, 66)]:
+        path = videos.write_video(tmp_path / "bomb.mp4", np.zeros((2, height, width, 3), np.uint8))
+        with pytest.raises(VideoReadError, match=f"bomb.mp4 has pictures of {width} x {height} "):
+            read_frames(Footage(path=path), MOMENTS)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 68), (2100, 2100)])
+def test_pictures_that_are_other_than_the_header_says_are_refused(
+    tmp_path, monkeypatch, height, width
+):
+    path = brightening_clip(tmp_path / "clip.mp4")
+    other = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    monkeypatch.setattr(guarded_video, "read_fractions", lambda *_, **__: other)
+    with pytest.raises(VideoReadError, match=f"has .*{width} x {height} pixels"):
+        read_frames(Footage(path=path), MOMENTS)
 
 
 def test_a_format_that_only_attackers_use_is_never_decoded(tmp_path, monkeypatch):

@@ -161,3 +161,11 @@ def test_fault_kinds_do_not_come_from_the_file_name(tmp_path):
     path.write_text("no video")
     (found,) = check_file([clip_of(path.name)], lambda: None, video_root=tmp_path, quick=True)
     assert [fault.kind for fault in found.faults] == ["unreadable"]
+
+
+def test_pictures_that_reading_would_refuse_to_scale_are_named(tmp_path):
+    thin = np.zeros((2, 16, 320, 3), dtype=np.uint8)
+    oracle.write_video(tmp_path / "thin.mp4", thin)
+    (health,) = check_file([clip_of("thin.mp4")], lambda: None, video_root=tmp_path, quick=True)
+    assert [fault.kind for fault in health.faults] == ["too elongated"]
+    assert "thin.mp4 has pictures of 320 x 16 pixels" in health.faults[0].words

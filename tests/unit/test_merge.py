@@ -15,6 +15,7 @@ from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import Turn, encode_conversation
 from sefar_mllm.scoring.predict import positions
 from tests.oracles import toy_llm, toy_trained
+from tests.oracles.permissions import unlike_opened
 from tests.scripts import run_script
 
 
@@ -80,6 +81,10 @@ def test_a_merged_folder_holds_no_encoder_and_names_it(merged):
         "weight",  # lm_head
     }
     assert "merged into this folder" in (merged / "README.md").read_text()
+
+
+def test_files_of_a_model_have_the_permissions_of_opened_ones(saved, merged):
+    assert unlike_opened(saved) == unlike_opened(merged) == []
 
 
 def test_a_merged_model_writes_what_the_adapted_one_writes(saved, merged):

@@ -1,13 +1,24 @@
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.folders.checkpoint import FolderError, load_tokenizer, load_trained, save_trained
+from sefar_mllm.assemble import assemble, load_language_model
+from sefar_mllm.folders.adapter_file import language_model_of
+from sefar_mllm.folders.checkpoint import (
+    FolderError,
+    load_tokenizer,
+    load_trained,
+    read_config,
+    save_trained,
+)
+from sefar_mllm.folders.merge import merge
 from sefar_mllm.prompt import Turn, encode_conversation
 from tests.oracles import toy_llm, toy_trained
 
@@ -88,13 +99,82 @@ def test_a_model_saved_in_16_bits_is_loaded_in_32(base, tmp_path):
 
 def test_a_base_that_has_moved_is_named_with_the_mend(folder, tmp_path):
     edit_json(folder / "config.json", language_model=str(tmp_path / "gone"))
-    with pytest.raises(FolderError, match=r"(?s)gone.*say where it lies with language_model"):
+    with pytest.raises(FolderError, match=r"(?s)gone.*say where it lies with --language-model"):
         load_trained(folder)
 
 
 def test_a_base_that_has_moved_can_be_shown(base, folder, tmp_path):
     edit_json(folder / "config.json", language_model=str(tmp_path / "gone"))
     assert composite(load_trained(folder, language_model=base)[0])
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """What transformers is asked for must be a folder that exists."""
+
+    def local(name, **settings):
+        assert os.path.isdir(name), f"the hub was asked for {name}"
+        return from_pretrained(name, **settings)
+
+    from_pretrained = AutoConfig.from_pretrained
+    monkeypatch.setattr(AutoConfig, "from_pretrained", local)
+
+
+def as_older_code_wrote(folder, place):
+    """Let config.json name a place without saying whether it is of the hub."""
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["language_model_from_hub"]
+    (folder / "config.json").write_text(json.dumps(settings | {"language_model": place}))
+
+
+def test_a_base_is_found_from_any_working_directory(base, tmp_path, monkeypatch, no_hub):
+    monkeypatch.chdir(base.parent)
+    folder = toy_trained.save(base.name, tmp_path / "model")
+    assert json.loads((folder / "config.json").read_text())["language_model"] == str(base)
+    monkeypatch.chdir(tmp_path)
+    load_trained(folder)
+
+
+@pytest.mark.parametrize("place", ["demo/llm", "llm", "../llm", "/nosuch/llm"])
+def test_a_base_that_was_a_folder_is_never_asked_of_the_hub(
+    folder, place, no_hub, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    as_older_code_wrote(folder, place)
+    with pytest.raises(FolderError, match=f"model {place}, and .*lies with --language-model$"):
+        load_trained(folder)
+    with pytest.raises(FolderError, match="--language-model"):
+        merge(folder, folder.parent / "merged")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_relative_place_counts_from_here_and_from_the_model_folder(
+    base, folder, tmp_path, monkeypatch, inside
+):
+    shutil.copytree(base, (folder if inside else tmp_path) / "inner" / "llm")
+    as_older_code_wrote(folder, "inner/llm")
+    monkeypatch.chdir(tmp_path)
+    load_trained(folder)
+
+
+def test_a_base_of_the_hub_is_named_as_such(base, monkeypatch):
+    language = load_language_model(base)
+    monkeypatch.setattr("sefar_mllm.assemble.load_language_model", lambda *_, **__: language)
+    sizes = {"token_dim": toy_llm.DIM, "token_shape": toy_llm.SHAPE}
+    config = assemble("lmsys/vicuna", **sizes, encoder={}).config
+    assert (config.language_model, config.language_model_from_hub) == ("lmsys/vicuna", True)
+    assert language_model_of(Path("model"), config) == "lmsys/vicuna"
+
+
+def test_what_older_code_fetched_from_the_hub_is_taken(folder, tmp_path, monkeypatch):
+    as_older_code_wrote(folder, "lmsys/vicuna")
+    cached = tmp_path / "models--lmsys--vicuna" / "snapshots" / "0123"
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    (tmp_path / "models--lmsys--vicuna" / "refs").mkdir()
+    (tmp_path / "models--lmsys--vicuna" / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert language_model_of(folder, read_config(folder)) == "lmsys/vicuna"
 
 
 def test_a_base_of_another_size_is_refused_before_its_weights_are_read(base, folder, tmp_path):
@@ -109,6 +189,17 @@ def test_another_base_of_the_same_size_is_noticed(folder, tmp_path):
     other = toy_llm.language_model(tmp_path / "llm", seed=5)
     with pytest.raises(FolderError, match="computes other logits"):
         load_trained(folder, language_model=other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"text_config": 5}, {"encoder": {}}, {"encoder": None}, {"token_shape": "8"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_config_whose_settings_make_no_sense_is_named(folder, changes):
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(FolderError, match=r"config\.json does not describe a model of ours"):
+        load_trained(folder)
 
 
 def test_a_base_that_lacks_a_weight_is_refused(base, folder, tmp_path):

@@ -12,7 +12,7 @@ from sefar_mllm.data import Collator, LessonError, load_questions, name_sets, pa
 from sefar_mllm.demo.tokenizer import make_tokenizer
 from sefar_mllm.folders.checkpoint import load_tokenizer
 from sefar_mllm.prompt import IGNORE, EncodedPrompt
-from sefar_mllm.tokens.cache import CacheError, TokenCache
+from sefar_mllm.tokens.cache import CacheError, TokenCache, meant_by
 from sefar_mllm.training.lessons import Lessons, lesson, refuse_too_long
 from tests.oracles import toy_llm
 
@@ -123,6 +123,23 @@ def test_clips_without_tokens_are_refused_all_at_once(tmp_path, asked):
     toy_llm.cache(tmp_path, asked[:4])
     with pytest.raises(CacheError, match="lacks 2 of 6 clips"):
         TokenCache(tmp_path, [question.video for question in asked])
+
+
+@pytest.mark.parametrize(
+    "called", ["videos/clip1", "clip1.mp4", "videos\\clip1.mp4", "/data/videos/clip1.webm"]
+)
+def test_a_clip_called_by_its_path_is_told_its_name(tmp_path, asked, called):
+    toy_llm.cache(tmp_path, asked[:4])
+    with pytest.raises(CacheError, match=r"calls it 'clip1': write that in the questions$"):
+        TokenCache(tmp_path, ["clip0", called])
+
+
+def test_a_clip_of_another_name_is_no_clip_called_by_its_path():
+    known = ["salto/1", "stalder/1", "2"]
+    assert meant_by("1", ["salto/1"]) == "salto/1"
+    assert meant_by("videos/salto/1.mp4", known) == "salto/1"
+    for strange in ("1", "salto/3", "salto_1", "12"):
+        assert meant_by(strange, known) is None
 
 
 def test_no_questions_are_refused(lessons):

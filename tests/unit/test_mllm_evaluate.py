@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from qa_data.terminal import console
 from sefar_core.intervals import Interval
@@ -177,11 +178,43 @@ def test_tables_name_the_control_and_every_part():
     )
     scores = score_table({"public": one, "hard": one}, control="frames reversed")
     assert scores.row_count == 2
-    assert scores.title.startswith("control (frames reversed)")
+    assert str(scores.title).startswith("control (frames reversed)")
     assert "control" not in score_table({"public": one}, control=None).title
     parts = part_table({"public": one}, control=None)
-    assert list(parts.columns[1].cells) == ["FX", "UB", "unseen sources", "right text twice"]
+    cells = [str(cell) for cell in parts.columns[1].cells]
+    assert cells == ["FX", "UB", "unseen sources", "right text twice"]
     assert "no questions" in list(parts.columns[4].cells)
+
+
+def test_names_are_printed_as_they_are(tmp_path):
+    name, event = "old [on/off] [/] :smile: $5_a", "[red]beam_B"
+    predictions = [replace(one, event=event) for one in made(40, lambda i, label: label == 3)]
+    one = summarize(predictions, resamples=100, rng=np.random.default_rng(0))
+    share = Interval(value=0.5, low=0.25, high=0.75)
+    told = Diagnosis(
+        unreadable=0.125, spoken=share, agreement=0.875, spoken_gap=share, rotation_gap=share,
+        text_sum=share, text_mean=share, verdict="[b]well[/b]",
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=300)
+    for table in (
+        score_table({name: one}, control="letters [/]12"),
+        part_table({name: one}, control=None),
+        diagnosis_table({name: told}, control=None),
+    ):
+        console.print(table)
+    printed = console.file.getvalue()
+    assert printed.count(name) == 4  # one a table, and one of the verdict
+    assert event in printed and "letters [/]12" in printed and "[b]well[/b]" in printed
+
+
+def test_pictures_show_class_names_that_look_like_formulas(tmp_path):
+    names = {0: "costs $5^{ and $6_}", 1: "a_b $x^2$", 2: "salto [on/off]", 3: "跳躍"}
+    asked = [replace(q, options=tuple(names.values())) for q in toy_llm.questions(40)]
+    one = summarize(
+        made(40, lambda i, label: label == 3), resamples=100, rng=np.random.default_rng(0)
+    )
+    plot_set(one, asked, tmp_path, name="$5^{", train=None)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_metrics_hold_numbers_control_settings_and_surroundings(tmp_path):
@@ -206,7 +239,7 @@ def test_metrics_hold_numbers_control_settings_and_surroundings(tmp_path):
     assert (found["settings"]["resamples"], found["settings"]["shuffle_videos"]) == (100, True)
     assert {"commit", "packages", "command"} <= found["run"].keys()
     table = diagnosis_table({"hard": told}, control=None)
-    assert table.caption == "hard: all is well"
+    assert str(table.caption) == "hard: all is well"
     assert next(iter(table.columns[1].cells)) == "50.0 [25.0, 75.0]"
 
 

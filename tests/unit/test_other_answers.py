@@ -1,8 +1,11 @@
 """The files of spoken answers and of the options' texts, there and back."""
 
+import pytest
+
 from qa_data.schema import Question
 from sefar_mllm.scoring.option_text import TextScore
 from sefar_mllm.scoring.other_answers import OtherAnswers, read_answers, write_answers
+from sefar_mllm.scoring.predict import PredictionError
 from sefar_mllm.scoring.spoken import SpokenAnswer
 
 LINE_SIGNS = "salto\u2028tucked\u0085\u2029\x0b\x0c\r\n"
@@ -18,3 +21,9 @@ def test_answers_with_any_sign_of_a_lines_end_come_back(tmp_path):
     )
     write_answers([question], answers, tmp_path, "test")
     assert read_answers(tmp_path, "test") == answers
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "spoken-test.jsonl").write_text('{"question_id": "1"}\n{"question_')
+    with pytest.raises(PredictionError, match=r"spoken-test\.jsonl, line 2 is no JSON object"):
+        read_answers(tmp_path, "test")

@@ -204,10 +204,10 @@ def test_predictions_come_back_from_their_file(tmp_path):
     assert read_predictions(tmp_path / "p.jsonl") == predictions
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+@pytest.mark.parametrize("text", [b"{", b"{}", b"[]", b"7", b"\xff"])
 def test_lines_that_are_no_predictions_are_named(tmp_path, text):
-    (tmp_path / "p.jsonl").write_text(text + "\n")
-    with pytest.raises(PredictionError, match="line 1"):
+    (tmp_path / "p.jsonl").write_bytes(text + b"\n")
+    with pytest.raises(PredictionError, match=r"p\.jsonl, line 1"):
         read_predictions(tmp_path / "p.jsonl")
 
 

@@ -18,6 +18,7 @@ from sefar_mllm.tokens.cache import CacheError, TokenCache
 from sefar_mllm.tokens.features import token_key
 from sefar_mllm.tokens.writer import write_tokens
 from tests.oracles import image_folders as toy
+from tests.oracles.permissions import unlike_opened
 
 LABELS = (3, 5, 9)  # class numbers with gaps
 SETTINGS = {"max_steps": 50, "lr": 0.01, "seed": 0}
@@ -97,6 +98,7 @@ def test_the_probe_learns_the_classes_and_says_how_well(base, fitted):
         "weights": encoder.origin["weights"],
     }
     assert settings["labels"] == [3, 5, 9]
+    assert unlike_opened(folder / "probe") == unlike_opened(folder / "tokens") == []
     assert settings["accuracy"] == told["accuracy"]
     assert told["accuracy"]["val"] > 0.8
     assert told["clips"] == {"labeled": 24, "held_out": 6, "val": 9}

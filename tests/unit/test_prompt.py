@@ -4,15 +4,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from sefar_mllm.demo.tokenizer import make_tokenizer
-from sefar_mllm.folders.checkpoint import load_tokenizer
+from sefar_mllm.folders.checkpoint import FolderError, load_tokenizer
 from sefar_mllm.prompt import (
+    BLANK,
     IGNORE,
     Turn,
     encode_conversation,
     encode_lesson,
     letter_ids,
+    missing_for_prompts,
     question_text,
 )
 
@@ -132,3 +136,47 @@ def test_a_tokenizer_that_splits_letters_is_refused(tmp_path):
     make_tokenizer(tmp_path, size=320, seed=0)
     with pytest.raises(ValueError, match="is 2 tokens of this tokenizer"):
         letter_ids(load_tokenizer(tmp_path), 4)
+
+
+def byte_level(folder: Path, *, blank: bool = False) -> Path:
+    """A tokenizer as Llama 3's: every byte a letter, bos in front, no blank before a text.
+
+    Args:
+        folder: to write.
+        blank: give it a token for a blank alone, which is not enough.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) + [BLANK] * blank
+    vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def test_a_byte_level_tokenizer_is_refused_with_what_it_lacks(tmp_path):
+    with pytest.raises(FolderError) as refused:
+        load_tokenizer(byte_level(tmp_path / "llama3"))
+    words = str(refused.value)
+    assert f"{tmp_path}/llama3 lacks" in words and "vicuna-7b-v1.5" in words
+    assert "for a blank alone" in words and "the blank before a text" in words
+    with pytest.raises(FolderError, match="lacks the blank before a text"):
+        load_tokenizer(byte_level(tmp_path / "blank", blank=True))
+
+
+def test_a_tokenizer_that_joins_a_newline_to_what_follows_is_refused(toy, monkeypatch):
+    assert missing_for_prompts(toy) == []
+
+    def joined(self, text, **settings):
+        found = call(self, text, **settings)
+        if text == "\n":
+            found["input_ids"] = [7]
+        return found
+
+    call = type(toy).__call__
+    monkeypatch.setattr(type(toy), "__call__", joined)
+    assert missing_for_prompts(toy) == ["a token for a newline alone"]

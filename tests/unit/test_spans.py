@@ -32,7 +32,7 @@ def videos(tmp_path, monkeypatch):
     (root / "pictures/.hidden.jpg").write_bytes(b"x")
     (root / "pictures/notes.txt").write_bytes(b"x")
 
-    def read(path, fractions, *, start_s=None, end_s=None):
+    def read(path, fractions, *, start_s=None, end_s=None, short_side=None):
         if not path.exists():
             raise VideoReadError(f"{path} is missing")
         return torch.zeros(len(fractions), 4, 4, 3, dtype=torch.uint8)

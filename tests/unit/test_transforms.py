@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sefar_core.data.transforms import (
     Augmentation,
@@ -185,3 +186,30 @@ def test_squares_become_what_a_network_takes_each_in_its_place():
         value = batch[clip, frame, row, column, color].item() / 255
         expected = (value - pixels.mean[color]) / pixels.std[color]
         assert got[clip, color, frame, row, column].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 8])
+@pytest.mark.parametrize("short_side", [9, 24, 40])
+def test_scaling_color_by_color_gives_the_bits_of_scaling_the_whole_clip(short_side, num_frames):
+    shape = (num_frames, 24, 37, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator())
+    whole = frames.permute(3, 0, 1, 2).float()
+    size = (short_side, round(37 * short_side / 24))
+    scaled = F.interpolate(whole, size=size, mode="bilinear", align_corners=False)
+    expected = scaled if size != (24, 37) else whole
+    got = cut_out(frames, Placement(short_side, 0.0, 1.0, True), 8)
+    assert got.equal(expected[..., :8, -8:].flip(-1))
+
+
+def test_only_one_color_of_a_clip_is_floats_at_a_time(monkeypatch):
+    """Of the largest frames that a chat takes, all colors as floats are 400 MB."""
+    sizes = []
+
+    def noted(clip, **settings):
+        sizes.append(clip.numel())
+        return interpolate(clip, **settings)
+
+    interpolate = F.interpolate
+    monkeypatch.setattr(F, "interpolate", noted)
+    cut_out(telltale_frames(), Placement(9, 0.5, 0.5, False), 8)
+    assert sizes == [2 * 12 * 20] * 3
