@@ -120,11 +120,11 @@ def refuse_unwritable(
     """
     for path in filter(None, files):
         if path.exists() and not path.is_file():
-            refuse(f"cannot write {path}: it is no file; give the name of a file")
+            refuse(f"cannot write {path}: it is not a file; give the name of a file")
         refuse_full(path, path.absolute().parent)
     for path in filter(None, folders):
         if path.exists() and not path.is_dir():
-            refuse(f"cannot write into {path}: it is no folder; give another one")
+            refuse(f"cannot write into {path}: it is not a folder; give another one")
         refuse_full(path, path.absolute())
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from av.video.frame import VideoFrame
 
 from sefar_core.data.decoding import MEND as ANY_MEND
-from sefar_core.data.decoding import VideoReadError, verified
+from sefar_core.data.decoding import VideoReadError, upright_size, verified
 from sefar_core.data.frame_folder import FrameFolder
 from sefar_core.data.keyframes import is_false_keyframe
 from sefar_core.data.timeline import Timeline
@@ -76,8 +76,8 @@ def examined(
         told, fault = _fault(path, joint, beat)
         info = told or info
         for span in members:
-            settled = fault is None or span == joint
-            found[span] = fault if settled else _fault(path, span, beat)[1]
+            alone = fault is not None and len(members) > 1
+            found[span] = _fault(path, span, beat)[1] if alone else fault
     return info or probe(path), found
 
 
@@ -86,12 +86,15 @@ def _joined(spans: set[Span]) -> list[tuple[Span, list[Span]]]:
     if WHOLE in spans:
         return [(WHOLE, list(spans))]
     joined: list[tuple[Span, list[Span]]] = []
-    for start, end in sorted((start or 0.0, inf if end is None else end) for start, end in spans):
+    for span in sorted(
+        spans, key=lambda span: (span[0] or 0.0, inf if span[1] is None else span[1])
+    ):
+        start, end = span[0] or 0.0, inf if span[1] is None else span[1]
         if joined and start < (joined[-1][0][1] or inf):
             (first, last), members = joined[-1]
-            joined[-1] = ((first, max(last or inf, end)), [*members, (start, end)])
+            joined[-1] = ((first, max(last or inf, end)), [*members, span])
         else:
-            joined.append(((start, end), [(start, end)]))
+            joined.append(((start, end), [span]))
     return joined
 
 
@@ -100,6 +103,7 @@ def _fault(
 ) -> tuple[VideoInfo | None, Fault | None]:
     """What a whole file tells of itself, and what is wrong with a stretch."""
     start_s, end_s = span
+    end_s = None if end_s == inf else end_s
 
     def decode(shown: Frames, start: float, end: float) -> tuple[VideoInfo | None, Fault | None]:
         if isinstance(shown, FrameFolder):
@@ -113,7 +117,7 @@ def _fault(
         return info_of(shown, first, false_keyframes=false), fault
 
     try:
-        return on_frames(path, start_s, None if end_s == inf else end_s, decode, beat)
+        return on_frames(path, start_s, end_s, decode, beat)
     except VideoReadError as error:
         return None, named(path, error)
 
@@ -131,9 +135,9 @@ def _decoded(
     patched: list[int] = []
     for number, frame in enumerate(verified(path, shown)):
         first = first or frame
-        size, other = (first.width, first.height), (frame.width, frame.height)
-        if size != other:
-            words = f"{path} changes from {size[0]} x {size[1]} to {other[0]} x {other[1]} pixels"
+        (width, height), other = upright_size(first), upright_size(frame)
+        if (width, height) != other or first.width != frame.width:
+            words = f"{path} changes from {width} x {height} to {other[0]} x {other[1]} pixels"
             return first, Fault("changing size", f"{words} at {_place(shown, number)}. {MEND}")
         if frame.is_corrupt:
             patched.append(number)

@@ -28,6 +28,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sefar_core.data import timeline
+from sefar_core.data.marks import Mark, hides_frames, mark_of, packets_of
 from sefar_core.data.shortcut import stamped_frames
 from sefar_core.data.timeline import Timeline
 
@@ -35,6 +36,10 @@ DISPLAY_MATRIX = "DISPLAYMATRIX"
 MEND = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
 STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
 """Of covers and thumbnails, which files carry as video streams of their own."""
+
+
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")
+"""How files begin that name other files, which FFmpeg would read in their place."""
 
 
 class VideoReadError(Exception):
@@ -60,10 +65,15 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise VideoReadError(f"{path} does not exist or is not a file. Check the video folder.")
     if path.stat().st_size == 0:
         raise VideoReadError(f"{path} is empty (0 bytes). {MEND}")
+    with path.open("rb") as file:
+        if file.read(16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLAYLISTS):
+            raise VideoReadError(f"{path} is a list of other files, not a video. {MEND}")
     try:
         # By `file:` a colon in a name is part of the name. A title in another encoding than UTF-8
         # is no reason to refuse the pictures.
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
+        options = {"protocol_whitelist": "file"}
+        name = f"file:{path}"
+        with av.open(name, metadata_errors="replace", container_options=options) as container:
             if not container.streams.video:
                 raise VideoReadError(f"{path} has no video stream. {MEND}")
             stream = film_stream(container)
@@ -105,7 +115,7 @@ def verified(path: Path, shown: Timeline) -> Iterator[VideoFrame]:
         yield from _compared(path, shown, timeline.decoded(shown.packets, shown.stream))
         return
     with opened(path) as (container, stream):
-        packets = timeline.packets_of(container, stream)
+        packets = packets_of(container, stream)
         yield from _compared(path, shown, timeline.decoded(packets, stream))
 
 
@@ -154,13 +164,13 @@ def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
     """
     with opened(path) as (container, stream):
         announced = timeline.whole(container, stream, keep=False)
-    marks: list[timeline.Mark] = []
+    marks: list[Mark] = []
     stamps: list[int | None] = []
     with opened(path) as (container, stream):
-        hides = timeline.hides_frames(stream)
+        hides = hides_frames(stream)
         try:
-            for packet in timeline.packets_of(container, stream):
-                marks.append(timeline.mark_of(packet, hides=hides))
+            for packet in packets_of(container, stream):
+                marks.append(mark_of(packet, hides=hides))
                 for frame in packet.decode():
                     stamps.append(frame.pts)
                     beat()
@@ -205,7 +215,7 @@ def pictures(
     wanted, places = np.unique(numbers, return_inverse=True)
     kept = _by_stamp(shown, wanted, short_side)
     kept = kept or _by_number(path, shown, wanted, short_side, to_end)
-    if len({size for size, _ in kept}) > 1:
+    if len({(size, picture.shape) for size, picture in kept}) > 1:
         raise VideoReadError(f"{path} changes its picture size between frames. {MEND}")
     return torch.from_numpy(np.stack([kept[place][1] for place in places]))
 
@@ -221,8 +231,8 @@ def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> li
     stream = shown.stream
     if shown.stamps is None or not shown.packets or stream.codec_context.name != "h264":
         return []
-    if stream.codec_context.has_b_frames and shown.keeps_order:
-        return []  # times of decoding may stand in place of those of display
+    if shown.may_tell_decoding:
+        return []
     stamps = shown.stamps[wanted].tolist()
     convert = converter(short_side)
     kept: list[Sized] = []

@@ -14,6 +14,7 @@ from qa_data.manifest import Clip
 from sefar_core.data.decoded_faults import MEND, Fault, examined, named
 from sefar_core.data.on_disk import on_disk
 from sefar_core.data.picture_shape import side_ratio_problem
+from sefar_core.data.timeline import ROUNDING_S
 from sefar_core.data.video import VideoInfo, VideoReadError, probe
 from sefar_core.data.watched import Beat, Lost, watched
 
@@ -131,10 +132,13 @@ def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
 
 def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
     # Lists round times of videos by up to a frame; pictures are counted.
-    forgiven = (0.5 if path.is_dir() else 1) / info.fps
-    if clip.end_s is None or clip.end_s <= info.end_s + forgiven:
+    last_s = info.end_s - info.times_s[-1]
+    forgiven_s = 0.5 * last_s if path.is_dir() else last_s
+    early = clip.end_s is not None and clip.end_s > info.end_s + forgiven_s
+    if not early and (clip.start_s is None or clip.start_s < info.end_s - ROUNDING_S):
         return None
-    words = f"{path} ends after {info.end_s:.3f} s, but the clip is listed to {clip.end_s} s"
+    listed = f"from {clip.start_s} s" if clip.end_s is None else f"to {clip.end_s} s"
+    words = f"{path} ends after {info.end_s:.3f} s, but the clip is listed {listed}"
     return Fault("too short", words)
 
 

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 from sefar_core.data import timeline
 from sefar_core.data.decoding import Misnamed, opened, verified
 from sefar_core.data.keyframes import begins_anew
-from sefar_core.data.timeline import Mark, Timeline
+from sefar_core.data.marks import Mark, packets_of
+from sefar_core.data.timeline import Timeline
 
 STORED = ("mov", "matroska")
 """Containers that store the time of display beside each packet."""
@@ -32,7 +33,7 @@ COMPARED_PICTURES = 32
 def jump(
     path: Path, file: tuple[InputContainer, VideoStream], start_s: float, end_s: float | None
 ) -> Timeline | None:
-    """The stretch as `timeline.stretch` finds it; None if a jump there cannot be trusted.
+    """The stretch as `timeline.stretch` finds it; None where its times cannot be trusted.
 
     Args:
         path: the file.
@@ -47,11 +48,10 @@ def jump(
         shown = timeline.stretch(container, stream, start_s, end_s)
     except (av.FFmpegError, EOFError):
         return None  # the format cannot seek; whether the file can be read shows in order
-    if shown is None or not shown.jumped:
-        return shown
     stored = any(name in container.format.name for name in STORED)
-    told_alike = stored or _as_in_order(path, shown.marks)
-    return shown if told_alike and begins_anew(shown.packets[0]) else None
+    if shown is None or not (stored or _as_in_order(path, shown.marks)):
+        return None
+    return shown if not shown.jumped or begins_anew(shown.packets[0]) else None
 
 
 def leads_right(path: Path) -> bool:
@@ -90,7 +90,7 @@ def _second_group(
     """When the second keyframe is shown, in ticks, and the first pictures from it on."""
     at_ticks: int | None = None
     found: list[tuple[int | None, str]] = []
-    packets = timeline.packets_of(container, stream)
+    packets = packets_of(container, stream)
     first = next(packets)
     for packet in chain([first], packets, [None]):
         if at_ticks is None and packet is not first and packet and begins_anew(packet):
@@ -104,18 +104,18 @@ def _second_group(
 
 
 def _signed(frame: VideoFrame) -> tuple[int | None, str]:
-    """The timestamp of a picture and a hash of its pixels."""
-    return frame.pts, hashlib.sha1(frame.to_ndarray().tobytes()).hexdigest()
+    """The timestamp of a picture and a hash of its pixels, in the form in which they are read."""
+    return frame.pts, hashlib.sha1(frame.to_ndarray(format="rgb24").tobytes()).hexdigest()
 
 
 def _as_in_order(path: Path, marks: list[Mark]) -> bool:
-    """Whether packets say after a jump what they say when the file is read from its beginning, and
-    the file says of no two moments that they are the same.
+    """Whether packets say here what they say when the whole file is read, whose times must not
+    begin again.
     """
     found = path.stat()
     in_order, number_at = _marks_in_order(path, found.st_size, found.st_mtime_ns)
     first = number_at.get(marks[0].place) if marks[0].place is not None else None
-    if first is None or timeline.jumps_back(in_order):
+    if first is None:
         return False
     return [_told(mark) for mark in in_order[first : first + len(marks)]] == list(map(_told, marks))
 
@@ -128,7 +128,10 @@ def _told(mark: Mark) -> tuple[int | None, int | None, int, bool]:
 def _marks_in_order(
     path: Path, size: int, changed_ns: int
 ) -> tuple[list[Mark], dict[int | None, int]]:
-    """The marks of a whole file, and the number of the one at each place."""
+    """The marks of a whole file, and the number of the one at each place; none of a file whose
+    times begin again.
+    """
     with opened(path) as (container, stream):
-        marks = timeline.whole(container, stream, keep=False).marks
+        shown = timeline.whole(container, stream, keep=False)
+    marks = [] if shown.joined else shown.marks
     return marks, {mark.place: number for number, mark in enumerate(marks)}

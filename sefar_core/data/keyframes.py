@@ -96,7 +96,8 @@ def _units(packet: Packet) -> Iterator[memoryview]:
     data, extra = bytes(packet), context.extradata or b""
     view = memoryview(data)
     if extra[:1] == b"\x01":  # lengths, as in MP4 and Matroska
-        length_size = (extra[21 if context.name == "hevc" else 4] & 3) + 1
+        place = 21 if context.name == "hevc" else 4
+        length_size = (extra[place] & 3) + 1 if place < len(extra) else 4
         at = 0
         while at + length_size < len(data):
             size = int.from_bytes(data[at : at + length_size], "big")

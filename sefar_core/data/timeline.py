@@ -8,36 +8,31 @@ with what the decoder gives whenever pictures are read (decoding.py).
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from av.container import Container, InputContainer
+from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from sefar_core.data.marks import (
+    Mark,
+    hides_frames,
+    known,
+    mark_of,
+    packets_of,
+    parts_of,
+    shown_marks,
+)
+
+REORDERING = ("h264", "hevc")
+"""Codecs of which a stream need not say beforehand that its pictures are reordered."""
 ROUNDING_S = 1e-6
 """Forgiven when a moment meant to be k / fps falls just short of it."""
-SHOW_FRAME = 0x10
+LAST_TICK = 2.0**62
+"""What FFmpeg can be asked to jump to."""
 MICROSECOND = 1e-6
 """Unit of a container's start time."""
-
-
-class Mark(NamedTuple):
-    """What a packet says of its picture, without the picture: see `av.Packet`."""
-
-    pts: int | None
-    dts: int | None
-    duration: int | None
-    size: int
-    place: int | None
-    """Where its bytes begin in the file, if the container tells."""
-    is_keyframe: bool
-    is_discard: bool
-    is_corrupt: bool
-    is_hidden: bool
-    """Its picture is never shown: others refer to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +49,7 @@ class Timeline:
         stamps: the timestamp that the decoder gives with each picture, ascending; None where
             packets do not tell it, so that pictures can only be counted.
         constant_rate: the pictures follow one another evenly, at the rate that the file states.
+        joined: times begin again, once or more; the parts follow one another.
         jumped: decoding begins in the middle of the file.
         goes_on: there are packets behind the last one.
     """
@@ -65,6 +61,7 @@ class Timeline:
     end_s: float
     stamps: np.ndarray | None
     constant_rate: bool
+    joined: bool = False
     jumped: bool = False
     goes_on: bool = False
 
@@ -74,15 +71,20 @@ class Timeline:
         first = self.marks[0]
         if self.stamps is None or first.is_discard or first.pts is None:
             return False
-        return any(mark.pts is not None and mark.pts < first.pts for mark in _shown(self.marks))
+        return any(
+            mark.pts is not None and mark.pts < first.pts for mark in shown_marks(self.marks)
+        )
 
     @property
     def is_cut_off(self) -> bool:
         """The file's index lists packets behind the last one, which are not there."""
-        index, last = self.stream.index_entries, self.marks[-1].dts
-        if "mov" not in self.stream.container.format.name or last is None or not len(index):
+        last = self.marks[-1].dts
+        if "mov" not in self.stream.container.format.name or last is None or self.goes_on:
             return False
-        return not self.goes_on and index[len(index) - 1].timestamp > last
+        index = self.stream.index_entries
+        behind = (index[place] for place in range(len(index) - 1, -1, -1))
+        # An entry without bytes holds nothing that could be lost.
+        return next((entry.timestamp > last for entry in behind if entry.size), False)
 
     def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
         """Number of the picture (0-based, within the timeline) shown at each moment.
@@ -93,8 +95,14 @@ class Timeline:
         return np.maximum(numbers, 0)
 
     @property
-    def keeps_order(self) -> bool:
-        """Timestamps follow the order of the packets."""
+    def may_tell_decoding(self) -> bool:
+        """Timestamps follow the order of the packets although the decoder may reorder them: they
+        may say when pictures are decoded.
+        """
+        if not self.stream.codec_context.has_b_frames or len(self.marks) == 1:
+            return False
+        if all(mark.is_keyframe for mark in self.marks):
+            return False
         stamps = [mark.pts for mark in self.marks if mark.pts is not None]
         return all(one < other for one, other in zip(stamps, stamps[1:], strict=False))
 
@@ -149,9 +157,13 @@ def outline(
     named = _named(marks, container, stream)
     if named is not None and first is not None:
         # Pictures shown before the first keyframe come out where they can be decoded without it.
-        named = np.sort([m.pts for m in _shown(marks) if m.pts is not None and m.pts >= first])
+        named = np.sort([m.pts for m in shown_marks(marks) if m.pts is not None and m.pts >= first])
     stamps = _counted(marks, container, stream) if named is None else named
-    return _timeline(marks, stream, stamps, named, origin_of(container, stream, int(stamps[0])))
+    origin = origin_of(container, stream, int(stamps[0]))
+    return replace(
+        _timeline(marks, stream, stamps, named, origin),
+        joined=len(parts_of(shown_marks(marks), container)) > 1,
+    )
 
 
 def stretch(
@@ -169,21 +181,12 @@ def stretch(
     if found_first is None:
         return None
     first, first_stamp = found_first
-    first_packet = _known(first.pts if first.dts is None else first.dts)
+    first_packet = known(first.pts if first.dts is None else first.dts)
     origin = origin_of(container, stream, first_stamp)
     ticks_per_s = 1 / float(time_base_of(stream))
-    target = origin + start_s * ticks_per_s
+    target = min(origin + start_s * ticks_per_s, LAST_TICK)
     stop = None if end_s is None else origin + end_s * ticks_per_s
-    seek_to, step_back = target, ticks_per_s
-    while True:
-        container.seek(max(int(seek_to), first_packet), stream=stream)
-        packets, goes_on = _until(packets_of(container, stream), stop)
-        reached = packets and packets[0].pts is not None and packets[0].pts <= target
-        if seek_to <= first_packet or reached:
-            break
-        # An index by decoding time, or none, can lead to a keyframe that is shown too late.
-        seek_to -= step_back
-        step_back *= 2
+    packets, goes_on = _from_keyframe(container, stream, first_packet, target, stop)
     hides = hides_frames(stream)
     marks = [mark_of(packet, hides=hides) for packet in packets]
     stamps = _named(marks, container, stream) if marks else None
@@ -192,7 +195,28 @@ def stretch(
     found = _timeline(marks, stream, stamps, stamps, origin, first_stamp=first_stamp)
     # What comes later is shown later: until then there is no end.
     last_s = max(found.end_s, end_s) if goes_on and end_s else found.end_s
-    return replace(found, packets=packets, end_s=last_s, jumped=marks[0] != first, goes_on=goes_on)
+    found = replace(found, packets=packets, end_s=last_s, jumped=marks[0] != first, goes_on=goes_on)
+    return None if found.may_tell_decoding else found
+
+
+def _from_keyframe(
+    container: InputContainer,
+    stream: VideoStream,
+    first_packet: int,
+    target: float,
+    stop: float | None,
+) -> tuple[list[Packet], bool]:
+    """The packets from the last keyframe shown at or before `target`, as `_until` gives them."""
+    seek_to, step_back = target, 1 / float(time_base_of(stream))
+    while True:
+        container.seek(max(int(seek_to), first_packet), stream=stream)
+        packets, goes_on = _until(packets_of(container, stream), stop)
+        reached = packets and packets[0].pts is not None and packets[0].pts <= target
+        if seek_to <= first_packet or reached:
+            return packets, goes_on
+        # An index by decoding time, or none, can lead to a keyframe that is shown too late.
+        seek_to -= step_back
+        step_back *= 2
 
 
 def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) -> int:
@@ -205,120 +229,6 @@ def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) 
         return first_stamp
     beginning = round(container.start_time * MICROSECOND / float(time_base_of(stream)))
     return min(first_stamp, max(beginning, 0))
-
-
-def oddities(shown: Timeline) -> tuple[str, ...]:
-    """What readers that trust a file's header, index or timestamps stumble over, by name.
-
-    - `truncated`: the header counts more frames than are stored;
-    - `edit_list`: frames are stored that are not shown;
-    - `open_gop`: a frame is shown before the keyframe that it is decoded after;
-    - `corrupt`: the container marks packets as damaged;
-    - `variable_rate`: frames do not follow one another evenly;
-    - `hidden_frames`: packets hold frames that are never shown;
-    - `no_display_times`: timestamps do not say when each picture is shown, so that pictures are
-      counted in order;
-    - `times_jump_back`: as in files that were joined byte by byte; the parts follow one another;
-    - `late_start`: the picture begins later than the sound;
-    - `many_streams`: there is more than one video stream.
-    """
-    marks, stream, container = shown.marks, shown.stream, shown.stream.container
-    tests = {
-        "truncated": _is_cut_off(container, stream, len(marks)),
-        "edit_list": _is_edited(container, stream) or any(mark.is_discard for mark in marks),
-        "open_gop": _has_open_gop(marks),
-        "corrupt": any(mark.is_corrupt for mark in marks),
-        "variable_rate": not shown.constant_rate,
-        "hidden_frames": any(mark.is_hidden for mark in marks),
-        "no_display_times": shown.stamps is None and not jumps_back(marks),
-        "times_jump_back": jumps_back(marks),
-        "late_start": shown.times_s[0] > 0,
-        "many_streams": len(container.streams.video) > 1,
-    }
-    return tuple(name for name, holds in tests.items() if holds)
-
-
-def hides_frames(stream: VideoStream) -> bool:
-    """Whether a stream keeps frames that are never shown in packets of their own, as VP8 does."""
-    return stream.codec_context.name == "vp8"
-
-
-def mark_of(packet: Packet, *, hides: bool) -> Mark:
-    """What a packet says of its picture.
-
-    Args:
-        packet: with data.
-        hides: see `hides_frames`; whether this one is shown is told by its first byte (RFC 6386,
-            9.1).
-    """
-    return Mark(
-        packet.pts,
-        packet.dts,
-        packet.duration,
-        packet.size,
-        packet.pos,
-        packet.is_keyframe,
-        packet.is_discard,
-        packet.is_corrupt,
-        hides and not memoryview(packet)[0] & SHOW_FRAME,
-    )
-
-
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets with data, from the first keyframe on."""
-    started = False
-    for packet in container.demux(stream):
-        started = started or packet.is_keyframe
-        if started and packet.size:
-            yield packet
-
-
-def _shown(marks: Iterable[Mark]) -> list[Mark]:
-    return [mark for mark in marks if not mark.is_discard and not mark.is_hidden]
-
-
-def _is_cut_off(container: Container, stream: VideoStream, num_packets: int) -> bool:
-    """Whether a file ends before its header says.
-
-    The header of an AVI counts moments at which nothing new is shown, too: it tells its size.
-    """
-    if "mov" in container.format.name:
-        return len(stream.index_entries) > num_packets
-    if container.format.name != "avi":
-        return stream.frames > num_packets
-    path = Path(container.name.removeprefix("file:"))
-    with path.open("rb") as file:
-        told = int.from_bytes(file.read(8)[4:], "little")
-    return told + 8 > path.stat().st_size
-
-
-def _is_edited(container: Container, stream: VideoStream) -> bool:
-    return "mov" in container.format.name and stream.frames > len(stream.index_entries)
-
-
-def _has_open_gop(marks: Sequence[Mark]) -> bool:
-    keyframe_pts = 0
-    for mark in marks:
-        if mark.pts is None:
-            return False
-        if mark.is_keyframe:
-            keyframe_pts = mark.pts
-        elif mark.pts < keyframe_pts and not mark.is_hidden:
-            return True
-    return False
-
-
-def jumps_back(marks: Sequence[Mark]) -> bool:
-    """Whether decoding times run backward and display times with them, behind a keyframe's."""
-    keyframe_pts, before = None, None
-    for mark in marks:
-        if mark.pts is None or mark.dts is None or mark.is_discard:
-            continue
-        if before is not None and mark.dts < before and mark.pts < (keyframe_pts or 0):
-            return True
-        before = mark.dts
-        keyframe_pts = mark.pts if mark.is_keyframe else keyframe_pts
-    return False
 
 
 def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet], bool]:
@@ -350,7 +260,7 @@ def beginning(container: InputContainer, stream: VideoStream) -> tuple[Mark, int
             break
         if mark.is_discard or mark.is_hidden:
             continue
-        if not first.is_discard and mark.pts < _known(first.pts):
+        if not first.is_discard and mark.pts < known(first.pts):
             return None
         first_stamp = mark.pts if first_stamp is None else min(first_stamp, mark.pts)
     return None if first is None or first_stamp is None else (first, first_stamp)
@@ -376,59 +286,48 @@ def _named(
     marks: Sequence[Mark], container: InputContainer, stream: VideoStream
 ) -> np.ndarray | None:
     """The timestamp of each picture shown, ascending; None if packets do not tell it."""
-    if _tells_decoding_only(container) and stream.codec_context.has_b_frames:
+    context = stream.codec_context
+    if _tells_decoding_only(container) and (context.has_b_frames or context.name in REORDERING):
         return None
-    shown = _shown(marks)
+    shown = shown_marks(marks)
     stamps = {mark.pts for mark in shown}
-    if None in stamps or len(stamps) < len(shown) or jumps_back(marks):
+    if None in stamps or len(stamps) < len(shown) or len(parts_of(shown, container)) > 1:
         return None
     if any(mark.dts is not None and mark.pts < mark.dts for mark in shown if mark.pts is not None):
         return None
     kept = np.sort([mark.pts for mark in shown if mark.pts is not None])
     if not marks[0].is_discard:
         # Without the keyframe before them the decoder drops what is shown earlier.
-        kept = kept[kept >= _known(marks[0].pts)]
+        kept = kept[kept >= known(marks[0].pts)]
     return kept if len(kept) else None
-
-
-def _known(stamp: int | None) -> int:
-    assert stamp is not None
-    return stamp
 
 
 def _counted(marks: Sequence[Mark], container: InputContainer, stream: VideoStream) -> np.ndarray:
     """When pictures are shown that can only be counted, ascending, in ticks.
 
-    By their timestamps if all have one, part after part where times jump back; else, evenly at the
-    stream's rate.
+    By their timestamps if each has one of its own, part after part where times begin again; else,
+    evenly at the stream's rate.
     """
-    shown = _shown(marks)
+    shown = shown_marks(marks)
     if not shown:
         raise EOFError("it holds no frame")
     by_decoding = _tells_decoding_only(container)
     step = _step_ticks(shown, stream)
-    if any((mark.dts if by_decoding else mark.pts) is None for mark in shown):
-        if not _rate(stream):
-            raise EOFError("its packets have no times, and it states no rate")
-        first = shown[0].pts or 0
-        return first + np.round(np.arange(len(shown)) * step).astype(np.int64)
     parts: list[np.ndarray] = []
-    for part in _parts(shown):
-        stamps = np.sort([_known(mark.dts if by_decoding else mark.pts) for mark in part])
-        moved = round(parts[-1][-1] + step - stamps[0]) if parts else 0
-        parts.append(stamps + moved)
+    for part in parts_of(shown, container):
+        stamps = [mark.dts if by_decoding else mark.pts for mark in part]
+        if None in stamps or len(set(stamps)) < len(stamps):
+            return _evenly(len(shown), shown[0].pts or 0, step, stream)
+        ascending = np.sort(np.array(stamps, np.int64))
+        moved = round(parts[-1][-1] + step - ascending[0]) if parts else 0
+        parts.append(ascending + moved)
     return np.concatenate(parts)
 
 
-def _parts(marks: Sequence[Mark]) -> list[list[Mark]]:
-    """Packets, parted where decoding times run backward."""
-    parts: list[list[Mark]] = []
-    for mark in marks:
-        before = parts[-1][-1].dts if parts else None
-        if not parts or (before is not None and mark.dts is not None and mark.dts < before):
-            parts.append([])
-        parts[-1].append(mark)
-    return parts
+def _evenly(count: int, first: int, step: float, stream: VideoStream) -> np.ndarray:
+    if not _rate(stream):
+        raise EOFError("its packets do not tell their times, and it states no rate")
+    return first + np.round(np.arange(count) * step).astype(np.int64)
 
 
 def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | None:
@@ -440,20 +339,22 @@ def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | Non
     """
     if len(stamps) == len(announced.times_s):
         return replace(announced, stamps=None)
-    known = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
-    back = jumps_back(announced.marks)
-    if len(known) < len(stamps) or len(known) == 0 or not (back or (np.diff(known) > 0).all()):
+    told = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
+    ascending = announced.joined or (np.diff(told) > 0).all()
+    if len(told) < len(stamps) or len(told) == 0 or not ascending:
         return None
     tick = float(time_base_of(announced.stream))
-    step = _step_ticks(_shown(announced.marks), announced.stream)
-    if back:
-        known = _in_order(known, step)
-    elif _lost(announced.marks, known):
+    step = _step_ticks(shown_marks(announced.marks), announced.stream)
+    if announced.joined:
+        told = _in_order(told, step)
+    elif _lost(announced.marks, told):
         return None
-    times_s, step_s, even = even_times((known - known[0]) * tick, _rate(announced.stream), tick)
+    rate = _rate(announced.stream)
+    times_s, even = on_grid((told - told[0]) * tick, rate, tick)
     late_s = float(announced.times_s[0])
     if announced.stamps is not None:  # pictures may come out before the first one announced
-        late_s = max(late_s + float(known[0] - announced.stamps[0]) * tick, 0.0)
+        late_s = max(late_s + float(told[0] - announced.stamps[0]) * tick, 0.0)
+    step_s = 1 / rate if even else _usual_step(times_s)
     return replace(
         announced,
         times_s=times_s + late_s,
@@ -476,7 +377,7 @@ def _lost(marks: Sequence[Mark], stamps: np.ndarray) -> bool:
     leaves a gap.
     """
     usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
-    announced = np.array([mark.pts for mark in _shown(marks) if mark.pts is not None])
+    announced = np.array([mark.pts for mark in shown_marks(marks) if mark.pts is not None])
     missing = np.setdiff1d(announced[announced > stamps[0]], stamps)
     before = np.searchsorted(stamps, missing) - 1
     ends = np.append(stamps[1:], stamps[-1] + usual)
@@ -502,32 +403,38 @@ def _timeline(
     """The timeline of pictures shown at `stamps`, in ticks; `origin` is the moment 0."""
     tick, rate = float(time_base_of(stream)), _rate(stream)
     first = int(stamps[0]) if first_stamp is None else first_stamp
-    times_s, step_s, even = even_times((stamps - first) * tick, rate, tick)
-    if not even:
-        last = max(_shown(marks), key=lambda mark: mark.pts or 0)
-        step_s = (last.duration or 0) * tick or _usual_step(times_s)
+    times_s, even = on_grid((stamps - first) * tick, rate, tick)
+    last = max(shown_marks(marks), key=lambda mark: mark.pts or 0)
+    step_s = (last.duration or 0) * tick
+    if rate and (not step_s or abs(step_s - 1 / rate) <= 1.01 * tick):
+        step_s = 1 / rate
     late_s = (first - origin) * tick
     return Timeline(
         marks=marks,
         packets=[],
         stream=stream,
         times_s=times_s + late_s,
-        end_s=float(times_s[-1] + step_s + late_s),
+        end_s=float(times_s[-1] + (step_s or _usual_step(times_s)) + late_s),
         stamps=named,
         constant_rate=even,
     )
 
 
-def even_times(times_s: np.ndarray, rate: float, tick: float) -> tuple[np.ndarray, float, bool]:
-    """Times brought to multiples of 1 / rate, the distance between them, and whether they follow
-    one another evenly; if not, they stay as they are.
+def on_grid(times_s: np.ndarray, rate: float, tick: float) -> tuple[np.ndarray, bool]:
+    """Times brought to multiples of 1 / rate, and whether they follow one another so, evenly.
 
-    Some formats round times to a millisecond: what lies that near to k / rate is k / rate.
+    Some formats round times to a millisecond: what lies that near to k / rate is k / rate. Each
+    time by itself, so that a stretch of a file has the times that the whole file has.
     """
+    if not rate:
+        return times_s, False
     count = np.round(times_s * rate)
-    if rate and (np.diff(count) == 1).all() and (abs(count / rate - times_s) <= 1.01 * tick).all():
-        return count / rate, 1 / rate, True
-    return times_s, _usual_step(times_s), False
+    near = abs(count / rate - times_s) <= 1.01 * tick
+    even = bool(near.all() and (np.diff(count) == 1).all())
+    moved = np.where(near, count / rate, times_s)
+    meet = np.diff(moved) <= 0  # pictures nearer to one another than the rate says
+    near &= ~(np.append(meet, False) | np.append(False, meet))
+    return np.where(near, moved, times_s), even
 
 
 def _usual_step(times_s: np.ndarray) -> float:

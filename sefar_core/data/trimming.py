@@ -21,6 +21,7 @@ from pathlib import Path
 from qa_data.annotations import intervals_of, read_elements, source_of
 from sefar_core.data.decoding import VideoReadError, opened
 from sefar_core.data.lists.finegym import times_of
+from sefar_core.data.timeline import MICROSECOND
 from sefar_core.data.trim_ledger import (
     LEDGER,
     TrimError,
@@ -129,8 +130,12 @@ def full_videos(folder: Path) -> dict[str, Path]:
     return videos
 
 
-def ffmpeg_command(program: str, cut: Cut, path: Path, *, audio: bool, film: int = 0) -> list[str]:
+def ffmpeg_command(
+    program: str, cut: Cut, path: Path, *, audio: bool, film: int = 0, later_s: float = 0.0
+) -> list[str]:
     """The command that cuts one clip, of the stream with the index `film`, into `path`.
+
+    ffmpeg's times begin `later_s` before ours: sound that is not played can begin before 0.
 
     The first `-ss` jumps close to the start; the second, since the pictures are encoded anew,
     drops all frames up to the start itself. Sound is copied, and so begins with a whole packet.
@@ -139,7 +144,7 @@ def ffmpeg_command(program: str, cut: Cut, path: Path, *, audio: bool, film: int
     sound = ["-map", "0:a:0?", "-c:a", "copy"] if audio else []
     return [
         *(program, "-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"),
-        *("-ss", f"{cut.start_s - lead_s:.3f}", "-i", f"file:{cut.source}"),
+        *("-ss", f"{cut.start_s + later_s - lead_s:.3f}", "-i", f"file:{cut.source}"),
         *("-ss", f"{lead_s:.3f}", "-t", f"{cut.end_s - cut.start_s:.3f}"),
         *("-map", f"0:{film}", *sound, "-c:v", "libx264", "-threads", "1", "-pix_fmt", "yuv420p"),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{path}"),
@@ -222,11 +227,12 @@ def _made(
         return Outcome(cut=cut, problem=f"there is no source video {cut.source}")
     draft = drafts / path.name
     try:
-        with opened(cut.source) as (_, stream):
-            film = stream.index
+        with opened(cut.source) as (container, stream):
+            film, later_s = stream.index, max(0.0, -(container.start_time or 0) * MICROSECOND)
     except VideoReadError as fault:
         return Outcome(cut=cut, problem=str(fault))
-    failed, said = _run(ffmpeg_command(program, cut, draft, audio=audio, film=film))
+    command = ffmpeg_command(program, cut, draft, audio=audio, film=film, later_s=later_s)
+    failed, said = _run(command)
     problem = f"ffmpeg: {said or 'failed without a word'}" if failed else length_problem(draft, cut)
     if problem is None:
         os.replace(draft, path)

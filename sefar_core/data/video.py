@@ -9,6 +9,7 @@ keyframe before it; what it gives equals a full decode in order (decoding.py). O
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf, isfinite
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,8 @@ from sefar_core.data.decoding import (
 from sefar_core.data.frame_folder import FrameFolder, open_folder, probe_folder
 from sefar_core.data.jumps import jump, leads_right
 from sefar_core.data.keyframes import index_is_false, is_false_keyframe
+from sefar_core.data.marks import Mark, hides_frames, mark_of, packets_of
+from sefar_core.data.oddities import oddities
 from sefar_core.data.timeline import ROUNDING_S, Timeline
 from sefar_core.data.video_info import VideoInfo
 
@@ -61,13 +64,13 @@ def probe(path: Path) -> VideoInfo:
     """
     if path.is_dir():
         return probe_folder(open_folder(path))
-    marks: list[timeline.Mark] = []
+    marks: list[Mark] = []
     first: VideoFrame | None = None
     false_keyframes = False
     with opened(path) as (container, stream):
-        hides = timeline.hides_frames(stream)
-        for packet in timeline.packets_of(container, stream):
-            marks.append(timeline.mark_of(packet, hides=hides))
+        hides = hides_frames(stream)
+        for packet in packets_of(container, stream):
+            marks.append(mark_of(packet, hides=hides))
             first = first or first_picture(path, stream, packet)
             false_keyframes = false_keyframes or is_false_keyframe(packet)
         first = first or first_picture(path, stream, None)
@@ -120,7 +123,7 @@ def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> Vid
         rotation=turns * 90,
         codec=stream.codec_context.name,
         container=stream.container.format.name,
-        flags=timeline.oddities(shown) + tuple(name for name, holds in tests.items() if holds),
+        flags=oddities(shown) + tuple(name for name, holds in tests.items() if holds),
     )
 
 
@@ -210,7 +213,9 @@ def read_clip(
     def use(shown: Frames, start: float, end: float) -> tuple[Tensor, list[float]]:
         _refuse_beyond(path, shown, end - ROUNDING_S)
         first = shown.shown_at(np.array([start]))[0]
-        numbers = np.flatnonzero(shown.times_s + ROUNDING_S < end)[first:]
+        # Before the first picture appears it is the first.
+        stop = max(first + 1, int((shown.times_s + ROUNDING_S < end).sum()))
+        numbers = np.arange(first, stop)
         places = (shown.times_s[numbers] - start) / (end - start)
         return _pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
 
@@ -231,7 +236,7 @@ def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None
     with opened(path) as file:
         shown = jump(path, file, start, end_s)
         if shown is not None:
-            return _length(shown, start, shown.end_s if end_s is None else end_s)
+            return _length(shown, start, _end(path, shown, start, end_s))
     return _in_order(path, (start, end_s), record_of(path), _length)
 
 
@@ -240,8 +245,18 @@ def _length(shown: Frames, start: float, end: float) -> float:
 
 
 def _refuse_empty(path: Path, start: float, end_s: float | None) -> None:
-    if end_s is not None and end_s <= start:
+    if not (isfinite(start) and (end_s is None or start < end_s < inf)):
         raise ValueError(f"{path}: a clip from {start} s to {end_s} s has no length")
+
+
+def _end(path: Path, shown: Frames, start: float, end_s: float | None) -> float:
+    """Where a clip ends; VideoReadError if its file ends before it starts."""
+    if start >= shown.end_s - ROUNDING_S:
+        raise VideoReadError(
+            f"{path} ends after {shown.end_s:.3f} s, but the clip starts at {start:.3f} s. The "
+            f"list was made from a longer video: correct it, or cut the clip again."
+        )
+    return shown.end_s if end_s is None else end_s
 
 
 @dataclass
@@ -288,17 +303,18 @@ def on_frames(
     whole = start_s is None and end_s is None
     if path.is_dir():
         folder = open_folder(path) if whole else open_folder(path).stretch(start, end_s)
-        return use(folder, start, folder.end_s if end_s is None else end_s)
+        return use(folder, start, _end(path, folder, start, end_s))
     record = record_of(path)
     if not whole and record.settled is None and record.jumps_lead_right is not False:
         try:
             with opened(path) as file:
                 shown = jump(path, file, start, end_s)
                 if shown is not None and (not shown.jumped or _jumps_lead_right(path, record)):
-                    return use(shown, start, shown.end_s if end_s is None else end_s)
-        except Misnamed as cause:
-            # Damage in one place says nothing of jumps to others.
-            record.jumps_lead_right = record.jumps_lead_right and isinstance(cause, Patched)
+                    return use(shown, start, _end(path, shown, start, end_s))
+        except Patched:
+            pass  # damage in one place says nothing of jumps to others
+        except Misnamed:
+            record.jumps_lead_right = False
     span = None if whole else (start, end_s)
     if record.settled is None:
         try:
@@ -322,7 +338,7 @@ def _in_order(
         if record.settled is not None:
             shown = replace(record.settled, packets=shown.packets, stream=stream)
         start, end = span or (float(shown.times_s[0]), None)
-        return use(shown, start, shown.end_s if end is None else end)
+        return use(shown, start, _end(path, shown, start, end))
 
 
 def record_of(path: Path) -> Record:
@@ -333,7 +349,7 @@ def record_of(path: Path) -> Record:
     return _record(path.absolute(), found.st_size, found.st_mtime_ns)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _record(path: Path, size: int, changed_ns: int) -> Record:
     return Record()
 

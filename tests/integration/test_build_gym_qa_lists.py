@@ -180,13 +180,14 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_written(lists, actions, 
             *known, "--questions", "pairs", "--distractors", "hard",
         ],
         "--options 4 has no effect": [*known, "--questions", "pairs", "--options", "4"],
-        "is a file, and questions go into a folder": [*known[:-1], lists / "train.txt"],
     }  # fmt: skip
     for message, arguments in refused.items():
         done = run_script("build_gym_qa.py", *arguments)
         assert done.returncode == 1, message
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+    done = run_script("build_gym_qa.py", *known[:-1], lists / "train.txt")
+    assert done.returncode == 2 and "it is not a folder" in done.stderr
     assert not out.exists()
 
 

@@ -172,7 +172,7 @@ def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full
         "(3.5 to 5.0 s)",
     }
     assert "Invalid data found" in told["text________E_000000_000003_A_0001_0002"]
-    assert "mend what is named above" in done.stderr
+    assert "fix what is named above" in done.stderr
 
     clips = tmp_path / "clips"
     sound = planned(tmp_path, ROUTINES, full)

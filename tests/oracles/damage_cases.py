@@ -47,7 +47,7 @@ MADE = {
     "title not in UTF-8": Case(damage.latin_title),
     "uneven times": Case(damage.uneven, oddities="variable_rate small"),
     "one frame": Case(damage.one_frame, oddities="small one_frame"),
-    "odd sides": Case(damage.odd_size, oddities="odd_side"),
+    "odd sides": Case(damage.odd_size, oddities="undecided_order odd_side"),
     "rotated 0": Case(partial(damage.rotated, angle=0)),
     "rotated 90": Case(partial(damage.rotated, angle=90), oddities="rotated small"),
     "rotated 180": Case(partial(damage.rotated, angle=180), oddities="rotated small"),

@@ -187,18 +187,13 @@ def test_frames_come_from_the_folder_or_from_a_stretch_of_a_longer_file(tmp_path
 def test_both_views_of_a_clip_are_decoded_once_in_order(tmp_path, monkeypatch):
     oracle.write_video(tmp_path / "0.mp4", oracle.numbered_frames(48), options={"bf": "0"})
     passes: list[int] = []
-    decode = timeline.Timeline.decode
-    monkeypatch.setattr(shortcut, "runs", lambda packets, stamps, stream: count(packets, stamps))
 
     def count(packets, stamps):
         passes.append(len(stamps))
         return [(0, len(packets))]
 
-    def counted(shown):
-        passes.append(-1)
-        return decode(shown)
-
-    monkeypatch.setattr(timeline.Timeline, "decode", counted)
+    monkeypatch.setattr(shortcut, "runs", count)
+    monkeypatch.setattr(timeline, "decoded", lambda *_: passes.append(-1))
     clips = unlabeled(partial(read_from_folder, root=tmp_path))
     item = clips[0, 0]
     # One pass for the frames of both views, none of them twice.

@@ -1,6 +1,7 @@
 """The manifest: exact round trip, no label of an unlabeled clip, errors by line."""
 
 import csv
+import errno
 from dataclasses import fields, replace
 
 import pytest
@@ -153,7 +154,11 @@ def test_a_missing_or_empty_file_is_refused(tmp_path):
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "manifest.csv"
     write_manifest([FULL], path)
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="disk full"):
         write_manifest([BARE], path)
     assert read_manifest(path) == [FULL]

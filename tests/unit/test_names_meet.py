@@ -77,7 +77,7 @@ def test_a_video_is_read_under_the_spelling_that_it_has_on_the_disk(tmp_path, li
         clip("x", path=f"{listed}/{listed}.mp4"),
         [0.5],
         root=tmp_path,
-        read=lambda path, *_, **__: seen.append(path) or torch.zeros(1),
+        read=lambda path, *_, **__: seen.append(path) or torch.zeros(1, 2, 2, 3),
     )
     assert seen == [tmp_path / lies / f"{lies}.mp4"]
     assert on_disk(tmp_path / "gone") == tmp_path / "gone"
