@@ -111,8 +111,9 @@ class DataConfig:
     gives each of the two one of its own, 0 loads in the training process. Validation on a split
     val starts as many again while it lasts."""
     reader: Literal["auto", "decord", "torchcodec"] = "auto"
-    """What reads the videos. auto is PyAV, which reads every file that plays; decord is asked for
-    files that it reads right and torchcodec, to be installed apart, in its exact mode."""
+    """What reads the videos. auto is PyAV, which reads every file that plays; decord is asked only
+    for MP4, MOV and Matroska files without oddities (docs/damage.md), and torchcodec, to be
+    installed apart, in its exact mode."""
     store: Literal["none", "raw", "jpeg"] = "none"
     """Decode every clip once into a file of frames and train from it: raw ones, or JPEGs (quality
     95) of a tenth of the size."""

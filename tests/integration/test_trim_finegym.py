@@ -366,6 +366,9 @@ def test_the_command_jumps_ahead_of_the_start_and_encodes_anew(start_s, jump, le
     assert words[words.index("-map") + 1] == "0:0"
     sounding = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=True, film=2)
     assert sounding[sounding.index("-map") + 1] == "0:2"
+    # ffmpeg counts from sound that begins before 0, reading does not.
+    earlier = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=False, later_s=0.5)
+    assert float(earlier[earlier.index("-i") - 1]) == pytest.approx(float(jump) + 0.5)
     assert sounding[sounding.index("-c:a") + 1] == "copy"
     assert "0:a:0?" in sounding  # the question mark: a silent video is no failure
 

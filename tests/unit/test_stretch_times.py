@@ -114,10 +114,13 @@ def test_joined_matroska_files_follow_one_another(tmp_path):
     assert numbers_of(frames_at(path, [1.0, 2.02, 3.1])) == [25, 50, 77]
 
 
-def test_times_of_decoding_in_place_of_display_are_seen_through_in_short_stretches(tmp_path):
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_times_of_decoding_in_place_of_display_are_seen_through_in_short_stretches(
+    tmp_path, suffix
+):
     source = tmp_path / "source.mp4"
     even("source.mp4", "mpeg4", MPEG4).make(source)
-    path = tmp_path / "decoding.mkv"
+    path = tmp_path / f"decoding.{suffix}"
     with av.open(str(source)) as whole, av.open(str(path), "w") as output:
         copy = output.add_stream_from_template(whole.streams.video[0])
         for number, packet in enumerate(p for p in whole.demux(video=0) if p.size):
