@@ -64,7 +64,7 @@ def main(settings: EvaluateSsl) -> None:
 
     from qa_data.manifest import by_split, read_manifest
     from sefar_core.data.class_names import class_names
-    from sefar_core.data.leaks import compare, shared_lines
+    from sefar_core.data.leaks import compare, refuse_several_names, shared_lines
     from sefar_core.runs.folder import surroundings, write_json
     from sefar_core.runs.record import read_record
 
@@ -76,6 +76,7 @@ def main(settings: EvaluateSsl) -> None:
             f"error: {settings.manifest} has no clip of split {settings.split}; cut one with "
             f"make_splits.py --val-rate 0.1, or name another --split"
         )
+    refuse_several_names(listed, settings.manifest)
     names, pairs = classes_of(settings, listed)
     told = class_names(listed, len(names))
     if settings.categories is not None:
@@ -130,7 +131,8 @@ def note_on_classes(settings: EvaluateSsl, match) -> str | None:
     from sefar_core.runs.record import same_manifest
 
     if match.state == "same":
-        return None
+        rest = f"the names of {match.unnamed} classes could not be compared"
+        return rest if match.unnamed else None
     if match.state == "by_name":
         return (
             f"{settings.run_dir} was trained with the classes in another order than in "
@@ -139,8 +141,8 @@ def note_on_classes(settings: EvaluateSsl, match) -> str | None:
     same = same_manifest(settings.run_dir, settings.manifest)
     told = {None: "", True: "; it was trained with this manifest", False: OTHER_MANIFEST}[same]
     return (
-        f"class names could not be checked: {settings.run_dir} or {settings.manifest} tells "
-        f"none{told}"
+        f"class names could not be checked: {settings.run_dir} or {settings.manifest} has "
+        f"no class names{told}"
     )
 
 

@@ -162,7 +162,8 @@ def read_class_names(folder: Path) -> ClassNames | None:
     names = settings.get("class_names")
     if names is None:
         return None
-    if not isinstance(names, list) or len(names) != settings["num_classes"]:
+    named = isinstance(names, list) and all(isinstance(name, str | None) for name in names)
+    if not named or len(names) != settings["num_classes"]:
         raise CheckpointError(
             f"{path} names other classes than its {settings['num_classes']}: {names!r:.80}; train "
             f"again or fetch the file again"
@@ -205,10 +206,12 @@ def read_settings(path: Path) -> dict:
         )
     try:
         settings = json.loads(path.read_text())
-        settings["num_classes"]
+        if type(settings["num_classes"]) is not int or settings["num_classes"] < 1:
+            raise ValueError(f"num_classes is {settings['num_classes']!r}")
     except (ValueError, KeyError, TypeError) as cause:
         raise CheckpointError(
-            f"{path} is no encoder's settings ({cause!r}); train again or fetch the file again"
+            f"{path} does not hold the settings of an encoder ({cause!r}); train again or fetch "
+            f"the file again"
         ) from cause
     return settings
 
@@ -219,8 +222,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, cut off, or no such file.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; check the path, or train first")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file; check the path, or train first")
     try:
         return load_file(path)
     except SafetensorError as cause:

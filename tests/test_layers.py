@@ -44,6 +44,7 @@ MAY_IMPORT = {
         "qa_data.manifest",
         "qa_data.taxonomy",
         "qa_data.annotations",
+        "qa_data.children",
         "qa_data.text_file",
     ),
     "sefar_core/": ("qa_data.atomic",),

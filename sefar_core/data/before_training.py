@@ -5,6 +5,7 @@ from pathlib import Path
 from qa_data.manifest import Clip, by_split, read_manifest
 from sefar_core.config import TrainConfig
 from sefar_core.data.feeds import TrainClips
+from sefar_core.data.on_disk import on_disk
 from sefar_core.data.validation import HeldOut
 from sefar_core.data.video import VideoReadError
 
@@ -41,7 +42,7 @@ def files_needed(clips: TrainClips, held_out: HeldOut | None, config: TrainConfi
 
 def refuse_missing(clips: list[Clip], video_root: Path) -> None:
     """Raise VideoReadError if clips have no file: at once, not when they are needed first."""
-    gone = [clip for clip in clips if not (video_root / clip.path).exists()]
+    gone = [clip for clip in clips if not on_disk(video_root / clip.path).exists()]
     if gone:
         first = ", ".join(str(video_root / clip.path) for clip in gone[:NAMED])
         more = f" and {len(gone) - NAMED} more" if len(gone) > NAMED else ""

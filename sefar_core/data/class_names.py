@@ -28,6 +28,8 @@ class ClassMatch:
     state: Literal["same", "by_name", "unchecked"]
     order: tuple[int, ...] | None = None
     """The network's class for each label of the manifest; None if they are the same."""
+    unnamed: int = 0
+    """Classes that have no two names to compare."""
 
 
 def name_of(clip: Clip) -> str:
@@ -73,7 +75,7 @@ def match_classes(known: Sequence[str | None] | None, asked: Sequence[str | None
         return ClassMatch(state="unchecked")
     differing = [pair for pair in pairs if pair[1] != pair[2]]
     if not differing:
-        return ClassMatch(state="same")
+        return ClassMatch(state="same", unnamed=len(asked) - len(pairs))
     places = {name: place for place, name in enumerate(known or ())}
     if Counter(known) == Counter(asked) and len(places) == len(asked) and None not in places:
         return ClassMatch(state="by_name", order=tuple(places[name] for name in asked))

@@ -166,6 +166,16 @@ def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
     return {name: sorted(found) for name, found in sorted(labels.items()) if len(found) > 1}
 
 
+def refuse_several_names(clips: Iterable[Clip], where: object) -> None:
+    """Raise ValueError if a label has several names: some clips are of other classes."""
+    if found := names_of_one_label(clips):
+        label, names = next(iter(found.items()))
+        raise ValueError(
+            f"{where}: label {label} has several names: {', '.join(names)}; make the manifest "
+            f"again with make_splits.py, or correct its text column"
+        )
+
+
 def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:
     """Labels of several names and names of several labels, as far as a report holds some."""
     names = [

@@ -13,6 +13,8 @@ from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from qa_data.children import without_interrupts
+
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 Beat = Callable[[], None]
@@ -98,7 +100,9 @@ class _Worker(Generic[Task]):
         self._seen = (0, time.monotonic())
         arguments = (work, far_end, self._beats)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        # The process that forks the others starts with the first, and would print a traceback.
+        with without_interrupts():
+            self._process.start()
         far_end.close()
 
     def give(self, task: Task) -> None:

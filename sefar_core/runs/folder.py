@@ -279,10 +279,11 @@ def parse_report(line: bytes, path: Path, number: int) -> dict[str, Any]:
     """
     try:
         report = json.loads(line)
-        int(report["step"])
+        if type(report["step"]) is not int:
+            raise ValueError(f"step is {report['step']!r}")
     except (ValueError, KeyError, TypeError) as cause:
         raise ValueError(
-            f"{path}, line {number} is no report of a step ({cause!r}); copy the file again "
+            f"{path}, line {number} is not a step report ({cause!r}); copy the file again "
             f"from where it was trained, or delete the line"
         ) from cause
     return report

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sefar_core
-from sefar_core.checkpoint import CheckpointError, build_model, save_encoder
+from sefar_core.checkpoint import CheckpointError, build_model, read_class_names, save_encoder
 from sefar_core.config import ModelConfig
 
 TINY = ModelConfig(image_size=32, patch_size=16, dim=16, depth=2, num_heads=2, fusion_dim=8)
@@ -104,3 +104,15 @@ def test_missing_and_unknown_tensors_are_named(encoder):
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"backbone\.norm\.bias is missing; surprise is unk"):
         sefar_core.load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"num_classes": "12"}, {"num_classes": -3}, {"class_names": [["x"]] * 5}],
+)
+def test_senseless_settings_of_an_encoder_are_named(encoder, changed):
+    _, folder = encoder
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_class_names(folder)

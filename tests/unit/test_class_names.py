@@ -145,7 +145,7 @@ def script():
 @pytest.mark.parametrize(
     ("sha256", "told"),
     [
-        (None, "tells none"),
+        (None, "has no class names"),
         ("this", "trained with this manifest"),
         ("other", "trained with another manifest"),
     ],
@@ -166,3 +166,8 @@ def test_an_old_run_says_what_could_not_be_checked(script, run_dir, tmp_path, sh
     assert script.note_on_classes(settings, match) is None
     _, match = script.load_networks(settings, NAMES[::-1])
     assert "matched by name" in script.note_on_classes(settings, match)
+
+
+def test_classes_whose_names_were_not_compared_are_counted():
+    assert match_classes(["a", None, None], ["a", None, "c"]).unnamed == 2
+    assert match_classes(["a", "b", "c"], ["a", "b", "c"]).unnamed == 0

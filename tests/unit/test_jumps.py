@@ -40,8 +40,8 @@ def picture_parameters(path: Path) -> bytes:
 
 
 def joined(folder: Path, *, settings_early: bool) -> Path:
-    """Two pieces in one file; how the second stores colors is told in the last packet of the first, which
-    a jump passes over, or (as sound files do) in its own first packet too.
+    """Two pieces in one file; how the second stores colors is told in the last packet of the
+    first, which a jump passes over, or (as sound files do) in its own first packet too.
     """
     one = encoded(folder / "one.mp4", 0, chroma=0, group=24)
     two = encoded(folder / "two.mp4", 24, chroma=-12, group=12)

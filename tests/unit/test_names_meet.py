@@ -4,6 +4,7 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from qa_data.manifest import Clip, ManifestError, read_manifest, write_manifest
 from qa_data.question import Question, QuestionError
 from qa_data.schema import attach_classes
 from qa_data.text_file import composed, folded
+from sefar_core.data.before_training import refuse_missing
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.lists.folders import read_folders
 from sefar_core.data.on_disk import on_disk
@@ -114,3 +116,20 @@ def test_make_splits_prints_names_as_they_are_and_what_it_left_out(script, tmp_p
     assert {one.source for one in clips} == {"p0", "p1", "p9"}
     report = json.loads((tmp_path / "out/splits.json").read_text())
     assert (report["other_files"], report["source_pattern"]) == ({".webp": 1}, "^(p[0-9])_")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_each_part_of_a_path_is_found_under_its_own_spelling(tmp_path, forms):
+    folder, file = normalize(forms[0], "Würzburg"), normalize(forms[1], "Kür.mp4")
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / file).touch()
+    listed = tmp_path / normalize("NFC", "Würzburg") / normalize("NFC", "Kür.mp4")
+    assert on_disk(listed) == tmp_path / folder / file
+    refuse_missing([clip("x", path="Würzburg/Kür.mp4")], tmp_path)
+
+
+def test_sources_of_a_manifest_meet(tmp_path):
+    sources = [normalize(form, "Müller") for form in ("NFC", "NFD")]
+    clips = [clip(str(n), path=f"{n}.mp4", source=source) for n, source in enumerate(sources)]
+    write_manifest(clips, tmp_path / "m.csv")
+    assert len({one.source for one in read_manifest(tmp_path / "m.csv")}) == 1

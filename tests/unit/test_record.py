@@ -57,7 +57,7 @@ def test_a_run_that_has_not_taken_a_step_is_refused(run_dir):
 def test_a_damaged_report_is_refused_by_file_and_line(run_dir, damage):
     lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
     (run_dir / "metrics.jsonl").write_bytes(b"\n".join([lines[0], damage, lines[2]]))
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is no report of a step"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is not a step report"):
         read_record(run_dir)
 
 

@@ -1,5 +1,7 @@
 """Sources that the names of files tell, by a pattern of the user's."""
 
+from unicodedata import normalize
+
 import pytest
 
 from qa_data.manifest import Clip
@@ -29,7 +31,7 @@ def test_the_group_is_the_source_and_folders_tell_nothing():
 @pytest.mark.parametrize(
     ("pattern", "told"),
     [
-        ("_s([0-9]+", r"'_s\(\[0-9\]\+' is no regular expression"),
+        ("_s([0-9]+", r"'_s\(\[0-9\]\+' is not a valid regular expression"),
         ("_s[0-9]+_", "has 0 groups"),
         ("_s([0-9])([0-9])", "has 2 groups"),
         ("_color_([0-9]+)", "finds no source in the name of x_s9_class/a1_s3_t2_color.avi"),
@@ -40,3 +42,12 @@ def test_the_group_is_the_source_and_folders_tell_nothing():
 def test_a_pattern_that_fits_no_file_or_has_not_one_group_is_refused(pattern, told):
     with pytest.raises(ListError, match=told):
         with_sources(LISTING, pattern)
+
+
+def test_a_source_is_the_same_however_its_letters_are_composed():
+    names = [f"Müller_{n}.mp4" for n in range(2)]
+    paths = [normalize("NFD", names[0]), normalize("NFC", names[1])]
+    clips = [Clip(id=path, path=path, split="unlabeled") for path in paths]
+    for form in ("NFC", "NFD"):
+        found = with_sources(Listing(classes={}, pool=clips), normalize(form, "^(Müller|Kim)_"))
+        assert {clip.source for clip in found.pool} == {normalize("NFC", "Müller")}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qa_data.manifest import Clip
+from qa_data.text_file import composed
 from sefar_core.data.lists.listing import ListError, Listing
 
 
@@ -22,11 +23,11 @@ def with_sources(listing: Listing, pattern: str) -> Listing:
             have it.
     """
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(composed(pattern))
     except re.error as cause:
         raise ListError(
-            f"--source-pattern {pattern!r} is no regular expression: {cause}; '_s([0-9]+)_' takes "
-            f"the number behind _s"
+            f"--source-pattern {pattern!r} is not a valid regular expression: {cause}; "
+            f"'_s([0-9]+)_' takes the number behind _s"
         ) from None
     if compiled.groups != 1:
         raise ListError(
@@ -46,7 +47,7 @@ def _named(clips: Sequence[Clip], pattern: re.Pattern[str]) -> list[Clip]:
 
 def _source(clip: Clip, pattern: re.Pattern[str]) -> str:
     name = re.split(r"[/\\]", clip.path)[-1]
-    match = pattern.search(name)
+    match = pattern.search(composed(name))
     if match is None or not match[1]:
         raise ListError(
             f"--source-pattern {pattern.pattern!r} finds no source in the name of {clip.path}; "
