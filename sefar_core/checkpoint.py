@@ -223,7 +223,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing, cut off, or no such file.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; check the path, or train first")
+        found = "is not a file" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {found}; check the path, or train first")
     try:
         return load_file(path)
     except SafetensorError as cause:
