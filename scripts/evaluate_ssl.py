@@ -110,7 +110,7 @@ def main(settings: EvaluateSsl) -> None:
 
 
 def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
-    """Student and teacher, whichever are there, by name, and how their classes fit those asked for.
+    """Student and teacher, whichever are there, by name, and how their classes fit those requested.
 
     Raises:
         CheckpointError: a network scores other classes.

@@ -68,9 +68,9 @@ def one_line(code: int) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         end_interrupted()
-    except Interrupted as wish:  # the work saved its state
-        say(str(wish))
-        raise SystemExit(wish.exit_code) from wish
+    except Interrupted as stop:  # the work saved its state
+        say(str(stop))
+        raise SystemExit(stop.exit_code) from stop
     except StoppedByAnother as cause:  # another process of the run has said why
         raise SystemExit(code) from cause
     except Exception as error:

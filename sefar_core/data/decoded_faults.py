@@ -86,16 +86,19 @@ def _joined(spans: set[Span]) -> list[tuple[Span, list[Span]]]:
     if WHOLE in spans:
         return [(WHOLE, list(spans))]
     joined: list[tuple[Span, list[Span]]] = []
-    for span in sorted(
-        spans, key=lambda span: (span[0] or 0.0, inf if span[1] is None else span[1])
-    ):
-        start, end = span[0] or 0.0, inf if span[1] is None else span[1]
+    for span in sorted(spans, key=_bounds):
+        start, end = _bounds(span)
         if joined and start < (joined[-1][0][1] or inf):
             (first, last), members = joined[-1]
             joined[-1] = ((first, max(last or inf, end)), [*members, span])
         else:
             joined.append(((start, end), [span]))
     return joined
+
+
+def _bounds(span: Span) -> tuple[float, float]:
+    start, end = span
+    return start or 0.0, inf if end is None else end
 
 
 def _fault(
@@ -132,12 +135,14 @@ def _decoded(
         VideoReadError: the decoder stops.
     """
     first: VideoFrame | None = None
+    size = (0, 0)
     patched: list[int] = []
     for number, frame in enumerate(verified(path, shown)):
-        first = first or frame
-        (width, height), other = upright_size(first), upright_size(frame)
-        if (width, height) != other or first.width != frame.width:
-            words = f"{path} changes from {width} x {height} to {other[0]} x {other[1]} pixels"
+        other = upright_size(frame)
+        if first is None:
+            first, size = frame, other
+        if size != other or first.width != frame.width:
+            words = f"{path} changes from {size[0]} x {size[1]} to {other[0]} x {other[1]} pixels"
             return first, Fault("changing size", f"{words} at {_place(shown, number)}. {MEND}")
         if frame.is_corrupt:
             patched.append(number)

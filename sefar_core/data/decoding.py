@@ -36,8 +36,6 @@ DISPLAY_MATRIX = "DISPLAYMATRIX"
 MEND = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
 STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
 """Of covers and thumbnails, which files carry as video streams of their own."""
-
-
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")
 """How files begin that name other files, which FFmpeg would read in their place."""
 
@@ -225,7 +223,7 @@ Sized = tuple[tuple[int, int], np.ndarray]
 
 
 def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> list[Sized]:
-    """The wanted pictures, told by their timestamps; none if that does not give every one in
+    """The wanted pictures, by their timestamps; none if that does not give every one in
     order, in which case `_by_number` has the last word.
     """
     stream = shown.stream

@@ -74,7 +74,7 @@ def read_fractions(
 
 
 def doubts(info: VideoInfo) -> str:
-    """Why decord is not asked for a file; empty if it is."""
+    """Why decord does not read a file; empty if it does."""
     if info.flags:
         return f"it is marked {', '.join(info.flags)}"
     if "av1" in info.codec or "dav1d" in info.codec:

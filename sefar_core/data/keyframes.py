@@ -1,4 +1,4 @@
-"""Whether a packet that its container calls a keyframe needs nothing before it, told by its bytes.
+"""Whether a packet that its container calls a keyframe needs nothing before it, by its bytes.
 
 Containers also flag recovery points, from which pictures become whole little by little, and some
 flag every packet.

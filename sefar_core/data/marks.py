@@ -42,7 +42,7 @@ def mark_of(packet: Packet, *, hides: bool) -> Mark:
 
     Args:
         packet: with data.
-        hides: see `hides_frames`; whether this one is shown is told by its first byte (RFC 6386,
+        hides: see `hides_frames`; its first byte tells whether this one is shown (RFC 6386,
             9.1).
     """
     return Mark(
@@ -97,6 +97,11 @@ def parts_of(marks: Sequence[Mark], container: InputContainer) -> list[list[Mark
                 parts.append([])
         parts[-1].append(mark)
     return parts
+
+
+def is_joined(marks: Sequence[Mark], container: InputContainer) -> bool:
+    """Whether times begin again."""
+    return len(parts_of(shown_marks(marks), container)) > 1
 
 
 def _is_before(stamp: int | None, other: int | None) -> bool:

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from sefar_core.data.decoding import fitted_size
-from sefar_core.data.timeline import ROUNDING_S
+from sefar_core.data.timeline import numbers_at
 from sefar_core.data.video import VideoInfo, VideoReadError, places_of, probe, refuse_beyond
 
 MEND = "Set data.reader to auto, which reads every file that plays and folders of pictures."
@@ -60,8 +60,7 @@ def frame_numbers(
         raise ValueError(f"{path}: a clip from {start} s to {end} s has no length")
     moments = start + places * (end - start)
     refuse_beyond(path, info.times_s[-1], info.end_s, float(moments.max()))
-    numbers = np.searchsorted(info.times_s, moments + ROUNDING_S, side="right") - 1
-    return np.maximum(numbers, 0).tolist()
+    return numbers_at(info.times_s, moments).tolist()
 
 
 def shrunk(

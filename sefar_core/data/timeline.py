@@ -1,4 +1,4 @@
-"""When each picture of a video is shown, told by its packets.
+"""When each picture of a video is shown, by its packets.
 
 A file's own count of frames cannot be trusted: a clip cut without re-encoding still counts the
 frames before the cut. Packets announce pictures: those not marked for discarding, nor hidden by
@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from sefar_core.data.marks import (
     Mark,
     hides_frames,
+    is_joined,
     known,
     mark_of,
     packets_of,
@@ -87,12 +88,8 @@ class Timeline:
         return next((entry.timestamp > last for entry in behind if entry.size), False)
 
     def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
-        """Number of the picture (0-based, within the timeline) shown at each moment.
-
-        Before the first appears it is the first.
-        """
-        numbers = np.searchsorted(self.times_s, moments_s + ROUNDING_S, side="right") - 1
-        return np.maximum(numbers, 0)
+        """Number of the picture (0-based, within the timeline) shown at each moment."""
+        return numbers_at(self.times_s, moments_s)
 
     @property
     def may_tell_decoding(self) -> bool:
@@ -105,6 +102,17 @@ class Timeline:
             return False
         stamps = [mark.pts for mark in self.marks if mark.pts is not None]
         return all(one < other for one, other in zip(stamps, stamps[1:], strict=False))
+
+
+def numbers_at(times_s: np.ndarray | Sequence[float], moments_s: np.ndarray) -> np.ndarray:
+    """Number of the last picture that has appeared at each moment, or of the first before it has.
+
+    Args:
+        times_s: when each picture appears, ascending.
+        moments_s: in any order.
+    """
+    numbers = np.searchsorted(times_s, moments_s + ROUNDING_S, side="right") - 1
+    return np.maximum(numbers, 0)
 
 
 def decoded(packets: Iterable[Packet], stream: VideoStream) -> Iterator[VideoFrame]:
@@ -154,16 +162,14 @@ def outline(
     """
     if not marks:
         raise EOFError("it holds no frame")
-    named = _named(marks, container, stream)
+    joined = is_joined(marks, container)
+    named = None if joined else _named(marks, container, stream)
     if named is not None and first is not None:
         # Pictures shown before the first keyframe come out where they can be decoded without it.
         named = np.sort([m.pts for m in shown_marks(marks) if m.pts is not None and m.pts >= first])
     stamps = _counted(marks, container, stream) if named is None else named
     origin = origin_of(container, stream, int(stamps[0]))
-    return replace(
-        _timeline(marks, stream, stamps, named, origin),
-        joined=len(parts_of(shown_marks(marks), container)) > 1,
-    )
+    return replace(_timeline(marks, stream, stamps, named, origin), joined=joined)
 
 
 def stretch(
@@ -189,7 +195,9 @@ def stretch(
     packets, goes_on = _from_keyframe(container, stream, first_packet, target, stop)
     hides = hides_frames(stream)
     marks = [mark_of(packet, hides=hides) for packet in packets]
-    stamps = _named(marks, container, stream) if marks else None
+    if not marks or is_joined(marks, container):
+        return None
+    stamps = _named(marks, container, stream)
     if stamps is None:
         return None
     found = _timeline(marks, stream, stamps, stamps, origin, first_stamp=first_stamp)
@@ -285,13 +293,15 @@ def _tells_decoding_only(container: InputContainer) -> bool:
 def _named(
     marks: Sequence[Mark], container: InputContainer, stream: VideoStream
 ) -> np.ndarray | None:
-    """The timestamp of each picture shown, ascending; None if packets do not tell it."""
+    """The timestamp of each picture shown in one recording, ascending; None if packets do not tell
+    it.
+    """
     context = stream.codec_context
     if _tells_decoding_only(container) and (context.has_b_frames or context.name in REORDERING):
         return None
     shown = shown_marks(marks)
     stamps = {mark.pts for mark in shown}
-    if None in stamps or len(stamps) < len(shown) or len(parts_of(shown, container)) > 1:
+    if None in stamps or len(stamps) < len(shown):
         return None
     if any(mark.dts is not None and mark.pts < mark.dts for mark in shown if mark.pts is not None):
         return None

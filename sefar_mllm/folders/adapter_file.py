@@ -104,7 +104,7 @@ def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
 
 
 def _was_fetched(name: str) -> bool:
-    """Whether a model's config lies in the cache of what was fetched from the hub."""
+    """Whether a model's config is in the cache of what was fetched from the hub."""
     try:
         return isinstance(try_to_load_from_cache(name, "config.json"), str)
     except HFValidationError:  # no name that the hub could have

@@ -7,7 +7,6 @@ encoders that PyAV does not have.
 from collections.abc import Callable, Sequence
 
 import av
-from av.bitstream import BitStreamFilterContext
 
 from tests.oracles.numbered_videos import RATE, repacked
 
@@ -138,10 +137,3 @@ def _empty_picture(data: bytes) -> bytes:
     bits = bits[: seconds_end + marker + ticks + marker] + "0"
     bits += "0" + "1" * (-(len(bits) + 1) % 8)
     return PICTURE + int(bits, 2).to_bytes(len(bits) // 8, "big")
-
-
-def superframes_split(packets: Packets) -> Packets:
-    """VP9 pictures that are not shown in packets of their own."""
-    splitter = BitStreamFilterContext("vp9_superframe_split", packets[0].stream)
-    made = [part for packet in packets for part in splitter.filter(packet)]
-    return made + splitter.filter(None)

@@ -81,7 +81,7 @@ def read_number(picture: np.ndarray) -> int:
     for place, color in zip(_parts(width, len(COLORS)), COLORS, strict=True):
         found = _inside(picture[top, place]).reshape(-1, 3).mean(axis=0)
         if abs(found - color).max() > COLOR_TOLERANCE:
-            raise UnreadableNumber(f"a color of {found.round()} stands in place of {color}")
+            raise UnreadableNumber(f"a color of {found.round()} in place of {color}")
     number = 0
     for bit, place in enumerate(_parts(width, BITS)):
         white, black = (_inside(picture[rows, place]).mean() for rows in (middle, bottom))

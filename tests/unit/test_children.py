@@ -36,10 +36,10 @@ def test_a_ctrl_c_that_comes_inside_arrives_when_the_block_ends():
 def test_a_comparison_that_is_stopped_says_how_to_resume(number, code):
     before = signal.signal(number, signal.SIG_DFL)
     try:
-        with pytest.raises(Interrupted, match="interrupted; the same command goes on") as wish:
+        with pytest.raises(Interrupted, match="interrupted; the same command goes on") as stop:
             with _ending_together():
                 signal.raise_signal(number)
-        assert wish.value.exit_code == code
+        assert stop.value.exit_code == code
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(number, before)

@@ -67,8 +67,8 @@ def test_settings_that_contradict_one_another_end_before_the_work(capsys):
 
 
 def test_a_run_that_saved_says_so_with_the_code_of_its_signal(capsys):
-    wish = Interrupted(signal.SIGTERM, "stopped after step 5; saved in runs/a/states")
-    assert ended(wish, capsys) == (143, "stopped after step 5; saved in runs/a/states\n")
+    stop = Interrupted(signal.SIGTERM, "stopped after step 5; saved in runs/a/states")
+    assert ended(stop, capsys) == (143, "stopped after step 5; saved in runs/a/states\n")
 
 
 def test_one_process_speaks_for_all(capsys):
@@ -156,9 +156,9 @@ if sys.argv[1] == "ignored":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 from sefar_core.runs.interruption import Interruption
 def work(settings):
-    with Interruption() as wish:
+    with Interruption() as stop:
         signal.raise_signal(signal.SIGINT)
-        print(wish.number)
+        print(stop.number)
     signal.raise_signal(signal.SIGINT)
     print("went on")
 start(work, lambda: None)

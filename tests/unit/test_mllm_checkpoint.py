@@ -110,7 +110,7 @@ def test_a_base_that_has_moved_can_be_shown(base, folder, tmp_path):
 
 @pytest.fixture
 def no_hub(monkeypatch):
-    """What transformers is asked for must be a folder that exists."""
+    """What transformers is given must be a folder that exists."""
 
     def local(name, **settings):
         assert os.path.isdir(name), f"the hub was asked for {name}"

@@ -185,7 +185,7 @@ def json_dives(path: Path, level: Level) -> Iterator[Dive]:
 
 
 def _json_steps(where: str, events: object, num_frames: int) -> list[Step]:
-    """The steps that have a picture; published events stand in any order."""
+    """The steps that have a picture; published events are in any order."""
     listed = events if isinstance(events, list) else []
     cuts = sorted((_cut(where, event, num_frames) for event in listed), key=lambda cut: cut.start)
     if not cuts:
