@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from qa_data.manifest import Clip, read_manifest
+from sefar_core.data.leaks import refuse_several_names
 from sefar_core.runs.folder import surroundings, write_json, write_text
 from sefar_mllm.assemble import load_tokenizer
 from sefar_mllm.comparison.budget import shared_budget, shared_steps
@@ -69,6 +70,7 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
     load_tokenizer(config.finetune.language_model)  # one that cannot serve is refused at once
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clips = read_manifest(config.manifest)
+    refuse_several_names(clips, config.manifest)
     sets = read_sets(config.questions, clips)
     budget = shared_budget(config, fill_all(config, needed_clips(clips, sets), device))
     cells = plan_cells(config, sets)

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from qa_data.manifest import Clip
+from qa_data.manifest import Clip, write_manifest
 from sefar_mllm.assemble import FolderError
 from sefar_mllm.comparison import run as comparison_run
 from sefar_mllm.comparison import standalone, tokens
@@ -67,6 +67,16 @@ def test_a_tokenizer_that_cannot_serve_is_refused_before_tokens_are_made(
     monkeypatch.setattr(comparison_run, "read_manifest", lambda _: pytest.fail("work was begun"))
     (tmp_path / "llm/tokenizer.model").unlink()
     with pytest.raises(FolderError, match="has no tokenizer"):
+        comparison_run.compare_encoders(config)
+
+
+def test_a_manifest_whose_label_has_two_names_is_refused_before_tokens_are_made(
+    config, monkeypatch
+):
+    clip = Clip(id="a", path="a.mp4", split="labeled", label=2, text="salto forward")
+    write_manifest([clip, replace(clip, id="b", text="salto backward")], config.manifest)
+    monkeypatch.setattr(comparison_run, "read_sets", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match="label 2 has several names"):
         comparison_run.compare_encoders(config)
 
 
