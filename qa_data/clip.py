@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from qa_data.text_file import composed
+
 SPLITS = ("labeled", "unlabeled", "val", "test")
 MAX_LABEL = 999_999  # a larger number is a mistaken column, not a class
 NO_CELL = re.compile(
@@ -30,7 +32,7 @@ class Clip:
     event: str | None = None
     """Apparatus: VT, FX, BB or UB; none for unlabeled clips."""
     source: str = ""
-    """The video that the clip was cut from."""
+    """The video that the clip was cut from; its letters are composed, for sources are compared."""
     split: str
     """One of SPLITS."""
     num_frames: int | None = None
@@ -40,6 +42,9 @@ class Clip:
     """Degrees by which the player turns the picture."""
     flags: str = ""
     """Whatever scripts/check_videos.py found worth saying."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "source", composed(self.source))
 
 
 def without_label(clip: Clip) -> Clip:

@@ -156,7 +156,7 @@ def _clip(columns: Sequence[str], cells: Sequence[str]) -> Clip:
         label=_number(row, "label", int),
         text=row["text"] or None,
         event=row["event"] or None,
-        source=composed(row["source"]),
+        source=row["source"],
         split=row["split"],
         num_frames=_number(row, "num_frames", int),
         fps=_number(row, "fps", float),

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from qa_data.text_file import composed
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STEM = "What gymnastics move is this athlete performing?"
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
@@ -35,11 +37,14 @@ class Question:
     event: str | None = None
     """Apparatus of the clip."""
     source: str = ""
-    """The video that the clip was cut from."""
+    """The video that the clip was cut from; its letters are composed, as in `Clip`."""
     frame_length: int | None = None
     """Frames in the clip."""
     answer_type: str = "what"
     dataset: str = "finegym"
+
+    def __post_init__(self):
+        object.__setattr__(self, "source", composed(self.source))
 
     @property
     def letter(self) -> str:

@@ -59,7 +59,7 @@ def _refuse(constant: str) -> NoReturn:
 def composed(name: str) -> str:
     """A name with its accented letters composed: those from a Mac are often decomposed (NFD).
 
-    Names are compared in this form, and kept as they are.
+    Names are compared in this form. Those of files, folders and clips are kept as they are.
     """
     return normalize("NFC", name)
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from qa_data.annotations import CLIP_ID, ClipId, Interval, event_of
 from qa_data.manifest import Clip
+from qa_data.text_file import composed
 from sefar_core.data.shared_files import Files, files_of
 from sefar_core.data.sources import SplitError
 
@@ -101,7 +102,7 @@ def _one_whole_file(one: Clip, other: Clip, files: Files) -> bool:
 
 def _film(clip: Clip, files: Files) -> Film | None:
     """What the clip's times count in; a file named for its source is that source."""
-    if clip.start_s is not None and PurePosixPath(clip.path).stem != clip.source:
+    if clip.start_s is not None and composed(PurePosixPath(clip.path).stem) != clip.source:
         return Film("file", files[clip.id])
     return Film("source", clip.source) if clip.source else None
 

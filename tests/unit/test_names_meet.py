@@ -9,6 +9,7 @@ from unicodedata import normalize
 import pytest
 import torch
 
+from qa_data.annotations import Interval
 from qa_data.manifest import Clip, ManifestError, read_manifest, write_manifest
 from qa_data.question import Question, QuestionError
 from qa_data.schema import attach_classes
@@ -16,8 +17,10 @@ from qa_data.text_file import composed, folded
 from sefar_core.data.before_training import refuse_missing
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.lists.folders import read_folders
+from sefar_core.data.near_duplicates import near_duplicates
 from sefar_core.data.on_disk import on_disk
 from sefar_core.data.splits import SplitConfig
+from sefar_mllm.evaluation.parts import unseen_sources
 from sefar_mllm.tokens.cache import TokenCache
 from sefar_mllm.tokens.writer import write_tokens
 
@@ -128,8 +131,14 @@ def test_each_part_of_a_path_is_found_under_its_own_spelling(tmp_path, forms):
     refuse_missing([clip("x", path="Würzburg/Kür.mp4")], tmp_path)
 
 
-def test_sources_of_a_manifest_meet(tmp_path):
-    sources = [normalize(form, "Müller") for form in ("NFC", "NFD")]
-    clips = [clip(str(n), path=f"{n}.mp4", source=source) for n, source in enumerate(sources)]
-    write_manifest(clips, tmp_path / "m.csv")
-    assert len({one.source for one in read_manifest(tmp_path / "m.csv")}) == 1
+def test_sources_meet_in_clips_questions_and_near_duplicates():
+    one, other = (normalize(form, "Müller") for form in ("NFC", "NFD"))
+    first = clip("1", path=f"{other}.mp4", source=other, start_s=0.0, end_s=2.0)
+    second = clip("2", path="x.mp4", source=one, start_s=None)
+    assert first.source == second.source
+    times = {"2": Interval(0.0, 2.0)}
+    assert list(near_duplicates([first, second], times=times)) == [(0, 1)]
+    asked = Question(
+        question_id="0", video="3", stem="What?", options=("a", "b"), answer=0, source=other
+    )
+    assert unseen_sources([asked], [second]) == frozenset()
