@@ -45,7 +45,7 @@ def main(settings: FromPublic | ToPublic) -> None:
 
     made = settings.encoder if isinstance(settings, FromPublic) else settings.checkpoint
     if made.exists():
-        raise SystemExit(f"error: {made} exists already; give another name or remove it")
+        raise FileExistsError(f"{made} exists already; give another name or remove it")
     refuse_unwritable(files=[made])
     if isinstance(settings, FromPublic):
         model, config = read_released_checkpoint(settings.checkpoint)

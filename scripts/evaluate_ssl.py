@@ -63,17 +63,20 @@ def main(settings: EvaluateSsl) -> None:
     import numpy as np
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_core.data.class_names import class_names
-    from sefar_core.data.leaks import compare, refuse_several_names, shared_lines
+    from sefar_core.data.class_names import class_names, refuse_several_names
+    from sefar_core.data.leaks import compare, shared_lines
     from sefar_core.runs.folder import surroundings, write_json
     from sefar_core.runs.record import read_record
 
     record = read_record(settings.run_dir)
     listed = read_manifest(settings.manifest)
+    suffix = "-released" if settings.protocol == "released" else ""
+    out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
+    refuse_unwritable(folders=[out])  # before networks are loaded and files compared
     clips = by_split(listed, settings.split)
     if not clips:
-        raise SystemExit(
-            f"error: {settings.manifest} has no clip of split {settings.split}; cut one with "
+        raise ValueError(
+            f"{settings.manifest} has no clip of split {settings.split}; cut one with "
             f"make_splits.py --val-rate 0.1, or name another --split"
         )
     refuse_several_names(listed, settings.manifest)
@@ -85,9 +88,6 @@ def main(settings: EvaluateSsl) -> None:
     note = note_on_classes(settings, match)
     training = [*by_split(listed, "labeled"), *by_split(listed, "unlabeled")]
     shared = compare(training, clips, video_root=settings.video_root)
-    suffix = "-released" if settings.protocol == "released" else ""
-    out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
-    refuse_unwritable(folders=[out])
     out.mkdir(parents=True, exist_ok=True)
 
     rows, plain, trust = score_all(settings, networks, clips, pairs, record)
@@ -119,8 +119,8 @@ def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
 
     roles = [role for role in ("student", "teacher") if (settings.run_dir / role).exists()]
     if not roles:
-        raise SystemExit(
-            f"error: {settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
+        raise ValueError(
+            f"{settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
         )
     found = {role: load_for_classes(settings.run_dir / role, asked) for role in roles}
     return {role: network for role, (network, _) in found.items()}, found[roles[0]][1]
@@ -175,14 +175,14 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
 def classes_of(settings: EvaluateSsl, clips: Sequence) -> tuple[list[str], list[tuple[int, int]]]:
     """Names of the classes, and pairs that differ in direction alone, which only FineGym tells."""
     from qa_data.taxonomy import opposite_pairs, read_categories
+    from sefar_core.data.class_names import class_names
 
     if settings.categories is not None:
         classes = read_categories(settings.categories)
         refuse_other_categories(settings, clips, classes)
         names = [f"{c.event} {c.text}" for _, c in sorted(classes.items())]
         return names, opposite_pairs(classes.values())
-    texts = {clip.label: clip.text for clip in clips if clip.label is not None}
-    return [texts.get(label) or f"class {label}" for label in range(max(texts) + 1)], []
+    return [name or f"class {label}" for label, name in enumerate(class_names(clips))], []
 
 
 def refuse_other_categories(settings: EvaluateSsl, clips: Sequence, classes: Mapping) -> None:

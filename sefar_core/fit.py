@@ -90,7 +90,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
     refuse_other_data(config, clips)
     held_out = read_held_out(manifest, video_root, reader=config.data.reader)
     schedule = plan(config, len(clips.labeled))
-    bare = classes_without_labels(manifest, clips.num_classes)
+    bare = classes_without_labels(clips)
     student = fresh_student(config, clips.num_classes)
     data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
     with ExitStack() as until_the_end:

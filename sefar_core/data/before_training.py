@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qa_data.manifest import Clip, by_split, read_manifest
+from qa_data.manifest import Clip
 from sefar_core.config import TrainConfig
 from sefar_core.data.feeds import TrainClips
 from sefar_core.data.on_disk import on_disk
@@ -12,13 +12,11 @@ from sefar_core.data.video import VideoReadError
 NAMED = 8  # classes or files that a message lists
 
 
-def classes_without_labels(manifest: Path, num_classes: int) -> list[str]:
+def classes_without_labels(clips: TrainClips) -> list[str]:
     """Names of the classes of a manifest of which no clip is labeled."""
-    clips = read_manifest(manifest)
-    names = {clip.label: clip.text for clip in clips if clip.label is not None and clip.text}
-    labeled = {clip.label for clip in by_split(clips, "labeled")}
-    bare = [label for label in range(num_classes) if label not in labeled]
-    return [names.get(label) or f"class {label}" for label in bare]
+    labeled = {clip.label for clip in clips.labeled}
+    names = enumerate(clips.class_names)
+    return [name or f"class {label}" for label, name in names if label not in labeled]
 
 
 def warn_of_bare_classes(bare: list[str], num_classes: int) -> None:

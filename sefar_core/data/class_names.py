@@ -4,8 +4,8 @@ A class folder that is renamed or added moves the numbers of all classes behind 
 numbers; without the names it would be scored against other classes without a word.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -82,3 +82,31 @@ def match_classes(known: Sequence[str | None] | None, asked: Sequence[str | None
     shown = [f"class {n} is {one!r} there and {two!r} here" for n, one, two in differing]
     named = shown[:NUM_NAMED] + (["..."] if len(shown) > NUM_NAMED else [])
     raise ClassMismatch(f"{len(shown)} classes have other names: {'; '.join(named)}")
+
+
+def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:
+    """The labels that have several names, each with these."""
+    names: dict[int, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.label is not None and clip.text:
+            names[clip.label].add(name_of(clip))
+    return {label: sorted(found) for label, found in sorted(names.items()) if len(found) > 1}
+
+
+def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
+    """The names that stand for several labels, each with these."""
+    labels: dict[str, set[int]] = defaultdict(set)
+    for clip in clips:
+        if clip.label is not None and clip.text:
+            labels[name_of(clip)].add(clip.label)
+    return {name: sorted(found) for name, found in sorted(labels.items()) if len(found) > 1}
+
+
+def refuse_several_names(clips: Iterable[Clip], where: object) -> None:
+    """Raise ValueError if a label has several names: some clips are of other classes."""
+    if found := names_of_one_label(clips):
+        label, names = next(iter(found.items()))
+        raise ValueError(
+            f"{where}: label {label} has several names: {', '.join(names)}; correct its columns "
+            f"text and label, of which check_videos.py lists every contradiction"
+        )

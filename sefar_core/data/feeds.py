@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from qa_data.manifest import Clip, by_split, read_manifest
-from sefar_core.data.class_names import ClassNames, class_names
+from sefar_core.data.class_names import ClassNames, class_names, refuse_several_names
 from sefar_core.data.dataset import (
     LabeledClips,
     Moments,
@@ -41,19 +41,23 @@ class TrainClips(NamedTuple):
 
     labeled: list[Clip]
     unlabeled: list[Clip]
-    num_classes: int
-    """One more than the largest label of any split."""
-    class_names: ClassNames = ()
-    """By label, as far as the manifest tells them."""
+    class_names: ClassNames
+    """By label, up to the largest label of any split, as far as the manifest tells them."""
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label of any split."""
+        return len(self.class_names)
 
 
 def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
     """The labeled and unlabeled clips of a manifest.
 
     Raises:
-        ValueError: a split that training needs is empty.
+        ValueError: a split that training needs is empty, or a label has several names.
     """
     clips = read_manifest(manifest)
+    refuse_several_names(clips, manifest)
     labeled, unlabeled = by_split(clips, "labeled"), by_split(clips, "unlabeled")
     if not labeled:
         raise ValueError(f"{manifest} has no clip of split labeled; cut it with make_splits.py")
@@ -62,8 +66,7 @@ def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
             f"{manifest} has no clip of split unlabeled; add some, or train on labels alone by "
             f"setting warmup_epochs as large as epochs"
         )
-    names = class_names(clips)
-    return TrainClips(labeled, unlabeled, len(names), names)
+    return TrainClips(labeled, unlabeled, class_names(clips))
 
 
 def choose_reader(

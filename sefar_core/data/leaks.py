@@ -5,8 +5,8 @@ routine also shares the minute. Neither makes a test worthless, but its figure h
 with the share in mind.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from qa_data.annotations import Interval
 from qa_data.manifest import SPLITS, Clip, by_split
-from sefar_core.data.class_names import name_of
+from sefar_core.data.class_names import labels_of_one_name, names_of_one_label
 from sefar_core.data.near_duplicates import near_duplicates, routine_of
 from sefar_core.data.shared_files import Files, files_of, same_file_lines, sharing_frames
 
@@ -146,34 +146,6 @@ def manifest_lines(clips: Sequence[Clip], video_root: Path) -> list[str]:
             lines.append(f"{split} clips of frames that training clips show: {', '.join(ids)}")
     names, labels = names_of_one_label(clips), labels_of_one_name(clips)
     return lines + conflict_lines({"names_of_one_label": names, "labels_of_one_name": labels})
-
-
-def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:
-    """The labels that have several names, each with these."""
-    names: dict[int, set[str]] = defaultdict(set)
-    for clip in clips:
-        if clip.label is not None and clip.text:
-            names[clip.label].add(name_of(clip))
-    return {label: sorted(found) for label, found in sorted(names.items()) if len(found) > 1}
-
-
-def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
-    """The names that stand for several labels, each with these."""
-    labels: dict[str, set[int]] = defaultdict(set)
-    for clip in clips:
-        if clip.label is not None and clip.text:
-            labels[name_of(clip)].add(clip.label)
-    return {name: sorted(found) for name, found in sorted(labels.items()) if len(found) > 1}
-
-
-def refuse_several_names(clips: Iterable[Clip], where: object) -> None:
-    """Raise ValueError if a label has several names: some clips are of other classes."""
-    if found := names_of_one_label(clips):
-        label, names = next(iter(found.items()))
-        raise ValueError(
-            f"{where}: label {label} has several names: {', '.join(names)}; make the manifest "
-            f"again with make_splits.py, or correct its text column"
-        )
 
 
 def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:

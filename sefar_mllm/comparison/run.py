@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from qa_data.manifest import Clip, read_manifest
-from sefar_core.data.leaks import refuse_several_names
+from sefar_core.data.class_names import refuse_several_names
 from sefar_core.runs.folder import surroundings, write_json, write_text
 from sefar_mllm.assemble import load_tokenizer
 from sefar_mllm.comparison.budget import shared_budget, shared_steps

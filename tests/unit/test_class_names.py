@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sefar_core
-from qa_data.manifest import Clip, write_manifest
+from qa_data.manifest import Clip, read_manifest, write_manifest
 from sefar_core.checkpoint import (
     CheckpointError,
     build_model,
@@ -19,7 +19,13 @@ from sefar_core.checkpoint import (
     save_encoder,
 )
 from sefar_core.config import ModelConfig
-from sefar_core.data.class_names import ClassMismatch, class_names, match_classes
+from sefar_core.data.class_names import (
+    ClassMismatch,
+    class_names,
+    match_classes,
+    refuse_several_names,
+)
+from sefar_core.data.feeds import read_train_clips
 from sefar_mllm.comparison import heads
 
 TINY = ModelConfig(image_size=32, patch_size=16, dim=16, depth=1, num_heads=2, fusion_dim=8)
@@ -168,6 +174,38 @@ def test_an_old_run_says_what_could_not_be_checked(script, run_dir, tmp_path, sh
     assert "matched by name" in script.note_on_classes(settings, match)
 
 
-def test_classes_whose_names_were_not_compared_are_counted():
+def test_classes_whose_names_were_not_compared_are_counted_and_said(script, run_dir, tmp_path):
     assert match_classes(["a", None, None], ["a", None, "c"]).unnamed == 2
     assert match_classes(["a", "b", "c"], ["a", "b", "c"]).unnamed == 0
+    settings = script.EvaluateSsl(run_dir=run_dir, manifest=tmp_path / "m.csv", video_root=tmp_path)
+    _, match = script.load_networks(settings, (NAMES[0], None, None))
+    assert "names of 2 classes could not be compared" in script.note_on_classes(settings, match)
+
+
+def contradicting(manifest):
+    """A manifest of which one label has two names."""
+    one = Clip(id="a", path="a.mp4", split="labeled", label=1, text="salto forward")
+    other = replace(one, id="b", split="test", text="salto backward")
+    write_manifest([one, other, replace(one, id="c", split="unlabeled")], manifest)
+    return manifest
+
+
+def test_a_label_with_several_names_is_refused_by_training_and_evaluation(script, tmp_path):
+    manifest = contradicting(tmp_path / "m.csv")
+    named = "m.csv: label 1 has several names: salto backward, salto forward; correct"
+    settings = script.EvaluateSsl(run_dir=tmp_path, manifest=manifest, video_root=tmp_path)
+    with pytest.raises(ValueError, match=named):
+        script.main(settings)
+    with pytest.raises(ValueError, match=named):
+        read_train_clips(manifest, need_unlabeled=True)
+    one, other, _ = read_manifest(manifest)
+    refuse_several_names([one, replace(other, label=6)], manifest)
+
+
+def test_names_in_pictures_are_those_that_are_compared(script, tmp_path):
+    clips = [
+        Clip(id=event, path="x.mp4", label=label, text="salto", event=event, split="test")
+        for label, event in ((0, "UB"), (2, "BB"))
+    ]
+    settings = script.EvaluateSsl(run_dir=tmp_path, manifest=tmp_path, video_root=tmp_path)
+    assert script.classes_of(settings, clips)[0] == ["UB salto", "class 1", "BB salto"]

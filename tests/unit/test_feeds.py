@@ -54,7 +54,7 @@ def root(tmp_path_factory) -> Path:
 
 LABELED = [Clip(id=f"l{k}", path=f"{k}.mp4", label=k, split="labeled") for k in range(2)]
 UNLABELED = [Clip(id=f"u{k}", path=f"{k}.mp4", split="unlabeled") for k in (2, 3)]
-CLIPS = TrainClips(LABELED, UNLABELED, 2)
+CLIPS = TrainClips(LABELED, UNLABELED, (None, None))
 
 
 def look(*, weak_flip: bool = True, share: str = "one_for_all", moments: str = "shared") -> Look:

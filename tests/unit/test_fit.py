@@ -12,7 +12,7 @@ from sefar_core.presets import GROUPS, preset
 
 def clips(labeled: int, unlabeled: int, classes: int) -> TrainClips:
     one = Clip(id="a", path="a.mp4", split="labeled", label=0)
-    return TrainClips([one] * labeled, [one] * unlabeled, classes)
+    return TrainClips([one] * labeled, [one] * unlabeled, (None,) * classes)
 
 
 def test_the_public_lists_pass_as_their_data_sets():

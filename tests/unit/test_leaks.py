@@ -18,7 +18,6 @@ from sefar_core.data.leaks import (
     conflict_lines,
     leak_report,
     leak_tables,
-    refuse_several_names,
     shared_lines,
 )
 from sefar_core.data.near_duplicates import near_duplicates
@@ -302,11 +301,3 @@ def test_exact_times_find_the_moments_that_gym99_shows_twice():
 def test_whole_seconds_of_the_names_find_some_of_them():
     train, test = finegym("gym99")
     assert leak_report([*train, *test])["near_duplicates"] == {"labeled": 13, "test": 6}
-
-
-def test_a_label_with_several_names_is_refused_with_both():
-    one = Clip(id="a", path="a.mp4", split="labeled", label=5, text="salto forward")
-    other = replace(one, id="b", split="test", text="salto backward")
-    refuse_several_names([one, replace(other, label=6)], "m.csv")
-    with pytest.raises(ValueError, match="m.csv: label 5 .* salto backward, salto forward; make"):
-        refuse_several_names([one, other], "m.csv")
