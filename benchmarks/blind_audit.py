@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from qa_data.annotations import read_elements, to_clips
-from qa_data.atomic import write_text
 from qa_data.attribute_questions import attribute_questions, pair_questions
 from qa_data.attributes import read_question_tree
 from qa_data.blind import Audit, audit
-from qa_data.generate import RULES, build_questions
+from qa_data.files import write_text
+from qa_data.finegym import read_elements, to_clips
+from qa_data.generate import RULES, Common, build_questions
 from qa_data.manifest import Clip
-from qa_data.pool_report import Common
 from qa_data.taxonomy import ElementClass, read_categories
 
 RATE = 0.05  # labeled share of the training list, as in the public sets
@@ -207,7 +206,7 @@ def tables(lists: Lists, benchmark: int, seeds: Sequence[int]) -> list[str]:
 
 def main(settings: BlindAudit) -> None:
     """Audit every rule on every benchmark and print the tables."""
-    from sefar_core.runs.folder import commit
+    from sefar_core.run_dir import commit
 
     lines = [f"Commit {commit()}, seeds {' '.join(map(str, settings.seeds))}.", ""]
     lines += [

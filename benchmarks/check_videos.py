@@ -45,7 +45,7 @@ def main(settings: CheckSpeed) -> None:
     from benchmarks.moving_clips import write_clip
     from benchmarks.timing import alternate, report
     from qa_data.manifest import Clip
-    from sefar_core.data.health import check_clips
+    from sefar_core.data.check_videos import check_clips
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

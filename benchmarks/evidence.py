@@ -63,10 +63,10 @@ def code() -> str:
 
 def make_clips(work: Path, seed: int) -> None:
     """The rendered set, and the manifests of a seed's draw of labels."""
-    from qa_data.annotations import read_elements, to_clips
+    from qa_data.finegym import read_elements, to_clips
     from qa_data.manifest import write_manifest
     from qa_data.synthetic.dataset import make_set
-    from qa_data.synthetic.settings import SyntheticSettings
+    from qa_data.synthetic.plan import SyntheticSettings
     from qa_data.taxonomy import read_categories
     from sefar_core.data.splits import SplitConfig, split_pool
 
@@ -142,7 +142,7 @@ def warm_up(look: str, config: TrainConfig, work: Path) -> None:
 def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
     import torch
 
-    from sefar_core.fit import fit
+    from sefar_core.train import fit
 
     torch.set_num_threads(1)
     videos = folder.parent / "gym/videos"
@@ -153,7 +153,7 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     """One arm with one seed: its line of the results."""
     import time
 
-    from sefar_core.runs.folder import surroundings
+    from sefar_core.run_dir import surroundings
 
     began = time.process_time()
     config = settings_of(arm, seed)
@@ -181,10 +181,9 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     from qa_data.manifest import by_split, read_manifest
     from qa_data.taxonomy import opposite_pairs, read_categories
     from sefar_core.checkpoint import load_encoder
+    from sefar_core.data.dataloaders import Feed, evaluation_views
     from sefar_core.data.dataset import view_moments
-    from sefar_core.data.feeds import evaluation_views
-    from sefar_core.data.frame_store import Storage, open_frame_store
-    from sefar_core.data.loader import Feed
+    from sefar_core.data.frame_cache import Storage, open_frame_store
     from sefar_core.evaluate import pair_accuracy, predict, score
 
     gym = folder.parent / "gym"

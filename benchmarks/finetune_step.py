@@ -16,13 +16,10 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from sefar_core.runs.interruption import Interruption
+from sefar_core.signals import Interruption
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.data import Collator
-from sefar_mllm.training.batching import Order, padding_share
-from sefar_mllm.training.lessons import Lessons
-from sefar_mllm.training.plan import stages
-from sefar_mllm.training.stage import run_stage
+from sefar_mllm.dataset import Collator, Lessons, Order, padding_share
+from sefar_mllm.stages import run_stage, stages
 
 OURS = "ours"
 SAME = "plain Trainer, the same batches"

@@ -3,10 +3,11 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from benchmarks.gpu_settings import GpuMllm
 from benchmarks.mllm_arithmetic import MEASURED_BYTES_A_S, Figures, weights_of
 from benchmarks.moving_clips import write_clip
 from benchmarks.random_vlm import GRID, TOKEN_DIM, like_llamas, video_tokens
@@ -15,17 +16,14 @@ from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.presets import preset
 from sefar_mllm.adapters import composite
 from sefar_mllm.chat.assistant import Assistant
-from sefar_mllm.chat.generation import generate_ids
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS, Encoder, pool
+from sefar_mllm.generate import generate_ids
 from sefar_mllm.prompt import LETTERS, STEM
-from sefar_mllm.scoring.letters import rotated_prompts
-
-if TYPE_CHECKING:
-    from benchmarks.gpu_mllm import GpuMllm
+from sefar_mllm.scoring import rotated_prompts
 
 
-def decoding(model: Any, tokenizer: Any, settings: "GpuMllm") -> Figures:
+def decoding(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     """One answer at a time from cached tokens, with and without compiling; whole, not streamed."""
     vlm = composite(model)
     ids = rotated_prompts(tokenizer, like_llamas(tokenizer, 1)[0], vlm.config, LETTERS)[:1]
@@ -45,7 +43,7 @@ def decoding(model: Any, tokenizer: Any, settings: "GpuMllm") -> Figures:
     return found
 
 
-def cold_first_token(model: Any, tokenizer: Any, settings: "GpuMllm") -> Figures:
+def cold_first_token(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     """Seconds from a file of 3 s, 320x256 pixels, to the first token of an answer about it.
 
     `cold_first_token_s` is scripts/chat.py's: the file is decoded in a guarded process. Beside it
@@ -72,7 +70,7 @@ def cold_first_token(model: Any, tokenizer: Any, settings: "GpuMllm") -> Figures
         }
 
 
-def encoder_of(folder: Path, settings: "GpuMllm") -> Encoder:
+def encoder_of(folder: Path, settings: GpuMllm) -> Encoder:
     """ViT-B with random weights, or the demo's, whose narrower tokens zeros make up."""
     network = preset("demo" if settings.size == "toy" else "vit_b").model
     torch.manual_seed(0)

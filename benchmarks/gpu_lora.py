@@ -5,18 +5,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from benchmarks.gpu_settings import GpuMllm
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS, Figures, weights_of
 from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, language_model, video_tokens
 from benchmarks.timing import seconds
 from sefar_mllm.adapters import add_adapters, composite, optimizer_groups
-from sefar_mllm.assemble import assemble
-
-if TYPE_CHECKING:
-    from benchmarks.gpu_mllm import GpuMllm
+from sefar_mllm.build import assemble
 
 
 def memory_gb(device: str) -> float | None:
@@ -28,7 +26,7 @@ def memory_gb(device: str) -> float | None:
     return held
 
 
-def train(model: Any, settings: "GpuMllm", *, recompute: bool = False) -> Figures:
+def train(model: Any, settings: GpuMllm, *, recompute: bool = False) -> Figures:
     """LoRA steps on full rows, a letter and the end mark labeled in each."""
     vlm = composite(model)
     batch = full_rows(vlm.config, settings)
@@ -57,7 +55,7 @@ def train(model: Any, settings: "GpuMllm", *, recompute: bool = False) -> Figure
     }
 
 
-def full_rows(config: Any, settings: "GpuMllm") -> dict[str, Any]:
+def full_rows(config: Any, settings: GpuMllm) -> dict[str, Any]:
     """A batch without padding: random ids behind a video."""
     words, size = config.text_config.vocab_size, (settings.rows, settings.row_tokens)
     ids = torch.randint(3, words, size, device=settings.device)
@@ -88,7 +86,7 @@ def recomputing(language: Any) -> Iterator[None]:
     getattr(language, f"{name}_disable")()
 
 
-def train_in_four_bits(words: int, settings: "GpuMllm") -> Figures:
+def train_in_four_bits(words: int, settings: GpuMllm) -> Figures:
     """LoRA steps on the language model quantized as fine-tuning does; None without bitsandbytes."""
     if find_spec("bitsandbytes") is None:
         return dict.fromkeys(("seconds", "tokens_a_s", "memory_gb"))

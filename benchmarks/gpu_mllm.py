@@ -10,38 +10,12 @@ goals of the project stand beside the figures.
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
+from benchmarks.gpu_settings import GpuMllm
 from benchmarks.mllm_arithmetic import GOALS, Figures, bounds, scoring_bounds, weights_of
-from benchmarks.random_vlm import Size
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuMllm:
-    """The settings of the measurement."""
-
-    size: Size = "vicuna_7b"
-    """Of the language model."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """cpu is for trying the benchmark out."""
-    tokenizer: str = "demo/llm"
-    """Folder of a tokenizer."""
-    rows: int = 4
-    """Rows of a LoRA step."""
-    row_tokens: int = 1024
-    """Tokens of a row."""
-    batch_size: int = 64
-    """Questions scored at a time, in four rotations each."""
-    new_tokens: int = 128
-    """Tokens of a chat's answer."""
-    turns: int = 10
-    """Calls that are timed, after two that are not; the median counts."""
-    out: Path | None = None
-    """Folder for a dated result."""
 
 
 def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
@@ -52,7 +26,7 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     from benchmarks.timing import seconds
     from sefar_mllm.adapters import composite
     from sefar_mllm.prompt import LETTERS
-    from sefar_mllm.scoring.letters import letter_logits, rotated_prompts
+    from sefar_mllm.scoring import letter_logits, rotated_prompts
 
     vlm, count = composite(model), settings.batch_size
     asked, tokens = like_llamas(tokenizer, count), list(video_tokens(count))

@@ -140,10 +140,10 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
 
     from benchmarks.public_schedule import Plain
     from sefar_core.config import LossConfig, OptimConfig
-    from sefar_core.loop import build_optimizer
     from sefar_core.presets import preset
     from sefar_core.recipe import Draws, choose_method, plan_mixing
     from sefar_core.step import ssl_step
+    from sefar_core.train import build_optimizer
 
     torch.manual_seed(0)
     model = preset("demo" if network == "toy" else network).model

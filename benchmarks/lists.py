@@ -23,11 +23,11 @@ from typing import NamedTuple
 import tyro
 
 from qa_data import manifest
+from sefar_core.data.datasets.finegym import read_finegym
+from sefar_core.data.datasets.kinetics import read_kinetics
+from sefar_core.data.datasets.records import Listing
+from sefar_core.data.group_split import separate_test
 from sefar_core.data.leaks import leak_report
-from sefar_core.data.lists.finegym import read_finegym
-from sefar_core.data.lists.kinetics import read_kinetics
-from sefar_core.data.lists.listing import Listing
-from sefar_core.data.separation import separate_test
 from sefar_core.data.splits import SplitConfig, split_pool
 
 NUM_CLIPS = {"FineGym": 35_000, "Kinetics-400": 240_000}

@@ -71,7 +71,7 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
         independent_moments,
         read_from_folder,
     )
-    from sefar_core.data.frame_store import Storage, open_frame_store
+    from sefar_core.data.frame_cache import Storage, open_frame_store
     from sefar_core.data.transforms import Augmentation, Pixels, one_for_all, to_network
     from sefar_core.sampling import sample_fractions
 
@@ -153,7 +153,7 @@ def heading(settings: LoaderBenchmark) -> list[str]:
 
 def rows(gop: int, timings: "dict[str, Timing]", settings: LoaderBenchmark) -> list[str]:
     """One line a way, with what it would make a training step wait."""
-    from sefar_core.data.feeds import split_workers
+    from sefar_core.data.dataloaders import split_workers
 
     ratio = settings.unlabeled_per_labeled
     lines = []

@@ -54,7 +54,7 @@ def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[
 
     from benchmarks.option_forwards import forward_a_rotation, forward_an_option
     from benchmarks.random_vlm import questions, video_tokens
-    from sefar_mllm.scoring.letters import letter_logits
+    from sefar_mllm.scoring import letter_logits
 
     asked, clips = questions(count), list(video_tokens(count))
     # A row of ours has the tokens of two or three prompts.
@@ -82,7 +82,7 @@ def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str,
     from sefar_core.data.video import read_fractions
     from sefar_core.presets import preset
     from sefar_mllm.adapters import composite, optimizer_groups
-    from sefar_mllm.data import pad_batch
+    from sefar_mllm.dataset import pad_batch
     from sefar_mllm.encoders import ENCODERS, pool
     from sefar_mllm.prompt import LETTERS, Turn, encode_lesson, question_text
 
@@ -128,9 +128,8 @@ def training_ways(
     from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, questions, video_tokens
     from sefar_mllm.adapters import composite
     from sefar_mllm.config import FinetuneConfig
-    from sefar_mllm.tokens.cache import FORMAT, TokenCache
-    from sefar_mllm.tokens.writer import write_tokens
-    from sefar_mllm.training.lessons import Lessons
+    from sefar_mllm.dataset import Lessons
+    from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
 
     asked = questions(count)
     spans = {one.video: [f"{one.video}.mp4", None, None] for one in asked}

@@ -1,5 +1,5 @@
 """Letter scores by whole prompts: what harnesses do that know options only as continuations of a
-prompt. The answers are those of `sefar_mllm.scoring.letters`.
+prompt. The answers are those of `sefar_mllm.scoring`.
 
 A forward takes `at_once` prompts, padded on the left; harnesses differ in how many.
 """
@@ -12,12 +12,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from qa_data.schema import Question
+from qa_data.questions import Question
 from sefar_mllm.adapters import Trained, composite
-from sefar_mllm.data import pad_batch
+from sefar_mllm.dataset import pad_batch
 from sefar_mllm.prompt import LETTERS, EncodedPrompt, marker_ids
-from sefar_mllm.scoring.letters import rotated_prompts
-from sefar_mllm.scoring.predict import positions
+from sefar_mllm.scoring import positions, rotated_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-    from qa_data.schema import Question
+    from qa_data.questions import Question
 
 Size = Literal["vicuna_7b", "medium", "toy"]
 SHAPES: dict[Size, dict[str, int]] = {
@@ -72,7 +72,7 @@ def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM"
 def adapted(language: "LlamaForCausalLM", *, device: str, rank: int = 16) -> "PeftModel":
     """The composite model with LoRA on all seven linears, as fine-tuning makes it."""
     from sefar_mllm.adapters import add_adapters
-    from sefar_mllm.assemble import around
+    from sefar_mllm.build import around
 
     known = {"key": {"grid": GRID}}
     model = around(language, token_dim=TOKEN_DIM, token_shape=TOKEN_SHAPE, encoder=known)
@@ -80,14 +80,14 @@ def adapted(language: "LlamaForCausalLM", *, device: str, rank: int = 16) -> "Pe
 
 
 def tokenizer_of(folder: str) -> "PreTrainedTokenizerBase":
-    from sefar_mllm.assemble import load_tokenizer
+    from sefar_mllm.build import load_tokenizer
 
     return load_tokenizer(folder)
 
 
 def questions(count: int, *, seed: int = 0) -> "list[Question]":
     """Questions of four options about the rendered gymnasts' classes, drawn uniformly."""
-    from qa_data.schema import Question
+    from qa_data.questions import Question
     from qa_data.synthetic.elements import ALL_CLASSES
 
     rng = random.Random(seed)
@@ -146,8 +146,8 @@ def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]"
     """Mean tokens of questions about videos of `TOKEN_SHAPE`."""
     from sefar_mllm.model_config import SefarVlmConfig
     from sefar_mllm.prompt import LETTERS
-    from sefar_mllm.scoring.letters import rotated_prompts
-    from sefar_mllm.scoring.shared_prefix import join
+    from sefar_mllm.scoring import rotated_prompts
+    from sefar_mllm.shared_prefix import join
 
     config = SefarVlmConfig(
         llama_config("vicuna_7b", words=0), token_shape=TOKEN_SHAPE, video_token_id=len(tokenizer)

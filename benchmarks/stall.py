@@ -72,7 +72,7 @@ def timed_run(
     word: str, store: Literal["none", "jpeg", "raw"], settings: Stall, root: Path
 ) -> dict:
     """Train, and sum up the second half of timing.jsonl."""
-    from sefar_core.fit import fit
+    from sefar_core.train import fit
 
     config = preset(word)
     data = replace(config.data, store=store, workers=settings.workers)

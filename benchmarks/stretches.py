@@ -69,7 +69,7 @@ def line(name: str, verdicts: Counter[str]) -> Row:
 
 def rows(cases: Sequence["Case"], settings: Stretches) -> Iterator[Row]:
     """The table line by line, and the totals behind it."""
-    from sefar_core.data.readers import choose_file_reader
+    from sefar_core.data.video_backends import choose_file_reader
 
     read = choose_file_reader(settings.reader)
     yield from ((words, {}) for words in HEAD)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 from tqdm import tqdm
 
-from sefar_core.runs.folder import surroundings, write_text
+from sefar_core.run_dir import surroundings, write_text
 
 Row = tuple[str, dict[str, object]]
 """A line of a table, and its figures by name."""

@@ -73,7 +73,7 @@ def torchcodec_alone(path: Path, fractions: Sequence[float]):
 
 def ways() -> dict[str, Callable]:
     """Every way that this machine has, by name."""
-    from sefar_core.data.readers import choose_file_reader
+    from sefar_core.data.video_backends import choose_file_reader
 
     found: dict[str, Callable] = {"auto": choose_file_reader("auto"), "PyAV loop": pyav_loop}
     for name in ("decord", "torchcodec"):

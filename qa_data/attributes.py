@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from qa_data.files import parse_json, read_text
 from qa_data.taxonomy import MIRROR_SETS, ElementClass
-from qa_data.text_file import parse_json, read_text
 
 ASIDE = re.compile(r"\([^)]*\)")
 # Movements that FineGym calls by two names, and words that tell no class from another.

@@ -6,20 +6,102 @@ letter an option gets is a second step. Under `public` the options are shuffled,
 sets. Under the other rules the shuffled options are turned round besides, by as much as makes
 every letter right equally often; that depends on the other questions, for a single one has no
 balance.
+
+Training questions with other wrong options in every epoch.
+
+What a question asks, its right answer and its clip stay; what stands beside the answer is drawn
+anew by a rule of the builder. Under `hard` the options of every epoch are exchangeable, so that no
+epoch teaches which answer is likely.
+
+Ways to ask which move a clip shows.
+
+Which pools of clips can be asked about at chance, and what becomes of those that cannot.
 """
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from qa_data.attribute_sets import family_designs
 from qa_data.attributes import family_of
-from qa_data.distractors import DISTRACTORS, POOLS, ClassPool, pool_of
+from qa_data.balanced_design import family_designs
+from qa_data.distractors import DISTRACTORS, OTHER_NAMES, POOLS, ClassPool, TooFewOptions, pool_of
 from qa_data.manifest import Clip
-from qa_data.pool_report import Common, PoolReport, pool_name, pool_reports, widened
-from qa_data.question import STEM, Question, QuestionError
+from qa_data.questions import STEM, Question, QuestionError
 from qa_data.taxonomy import MIRROR_SETS, ElementClass
+
+Common = Literal["leave_out", "keep", "widen"]
+"""What becomes of a pool that cannot be asked about at chance: its clips are left out, or kept at
+the bound that its report states, or such pools become one, joined by as many others as it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolReport:
+    """What became of the clips of one pool."""
+
+    pool: str
+    clips: int
+    asked: bool
+    """Whether questions were made of them."""
+    bound: float | None
+    """Share that the best blind rule gets right; none if the pool has too few texts."""
+
+
+def pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
+    """The pool of a clip under an exchangeable rule."""
+    assert clip.label is not None  # questions are built of labeled clips
+    return pool.name(clip.label, POOLS[rule])
+
+
+def pool_reports(
+    pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int, *, keep: bool
+) -> list[PoolReport]:
+    """One report for each pool that the clips are in, ascending by name.
+
+    Args:
+        pool: the classes, and how many clips of each there are.
+        clips: the clips to ask about.
+        rule: a key of POOLS.
+        num_options: options of a question.
+        keep: ask about pools that cannot be at chance too.
+    """
+    counts: Counter[str] = Counter()
+    member = {}
+    for clip in clips:
+        name = pool_name(pool, clip, rule)
+        counts[name] += 1
+        member[name] = clip.label
+    reports = []
+    for name, label in sorted(member.items()):
+        bound = _bound(pool, label or 0, rule, num_options)
+        asked = bound is not None and (keep or bound < 1 / num_options + 1e-9)
+        reports.append(PoolReport(pool=name, clips=counts[name], asked=asked, bound=bound))
+    return reports
+
+
+def widened(pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int) -> ClassPool:
+    """The pools that cannot be at chance made one, with the smallest others until it can."""
+    reports = pool_reports(pool, clips, rule, num_options, keep=False)
+    joined = [report.pool for report in reports if not report.asked]
+    spare = sorted((report.clips, report.pool) for report in reports if report.asked)
+    if not joined:
+        return pool
+    wide = pool.merge(joined)
+    while spare and not all(
+        report.asked for report in pool_reports(wide, clips, rule, num_options, keep=False)
+    ):
+        joined.append(spare.pop(0)[1])
+        wide = pool.merge(joined)
+    return wide
+
+
+def _bound(pool: ClassPool, label: int, rule: str, num_options: int) -> float | None:
+    try:
+        return pool.design(label, num_options, POOLS[rule]).bound
+    except TooFewOptions:
+        return None
+
 
 ATTRIBUTE = "attribute"
 RULES = (*DISTRACTORS, ATTRIBUTE)
@@ -238,3 +320,118 @@ def _turned(question: Question, place: int) -> Question:
         option_labels=None if labels is None else labels[by:] + labels[:by],
         answer=place,
     )
+
+
+def redrawn(
+    questions: Sequence[Question],
+    clips: Sequence[Clip],
+    classes: Mapping[int, ElementClass],
+    *,
+    rule: str,
+    seed: int,
+) -> Callable[[int], list[Question]]:
+    """A function from the epoch to the same questions, in their order, with options of its own.
+
+    An epoch's options are a function of (seed, epoch, clip), and of which clips are asked about.
+
+    Args:
+        questions: one a clip, about which move it is, all with as many options.
+        clips: of the manifest; those asked about need a class.
+        classes: the class list that their labels count in.
+        rule: of the wrong options, one of generate.RULES or of OTHER_NAMES.
+        seed: of all draws.
+
+    Raises:
+        QuestionError: two questions are about one clip, a clip is missing or has no class, the
+            numbers of options differ, or the right option is not the text of the clip's class.
+        TooFewOptions: the rule finds too few wrong options.
+    """
+    size = _only_size(questions)
+    wanted = {question.video for question in questions}
+    asked = [clip for clip in clips if clip.id in wanted]
+    if lost := sorted(wanted - {clip.id for clip in asked}):
+        raise QuestionError(
+            f"{len(lost)} of {len(wanted)} clips are not in the manifest, the first is {lost[0]}; "
+            f"take questions and manifest of one set"
+        )
+
+    def draw(epoch: int) -> list[Question]:
+        epoch_seed = random.Random(f"{seed}/{epoch}/redraw").getrandbits(48)
+        built = build_questions(
+            asked,
+            classes,
+            rule=OTHER_NAMES.get(rule, rule),
+            seed=epoch_seed,
+            num_options=size,
+            common="keep",
+        )
+        of_clip = {one.video: one for one in built.questions}
+        return [_with_options(question, of_clip.get(question.video)) for question in questions]
+
+    return draw
+
+
+def _only_size(questions: Sequence[Question]) -> int:
+    clip, count = Counter(question.video for question in questions).most_common(1)[0]
+    if count > 1:
+        raise QuestionError(
+            f"{count} questions are about {clip}, and options are redrawn for one question a clip; "
+            f"give one question file, or leave out --redraw"
+        )
+    sizes = sorted({len(question.options) for question in questions})
+    if len(sizes) > 1:
+        raise QuestionError(
+            f"the questions have {', '.join(map(str, sizes))} options, and options are redrawn for "
+            f"questions of one size; leave out --redraw"
+        )
+    return sizes[0]
+
+
+def _with_options(question: Question, other: Question | None) -> Question:
+    if other is None:
+        raise QuestionError(
+            f"question {question.question_id}: its clip {question.video} shows too few different "
+            f"texts on its apparatus for this rule; redraw by another, or leave out --redraw"
+        )
+    right = question.options[question.answer]
+    if (found := other.options[other.answer]) != right:
+        raise QuestionError(
+            f"question {question.question_id}: the right option is {right!r}, but the clip's class "
+            f"is {found!r}; options can be redrawn for questions about which move it is alone"
+        )
+    return replace(
+        question, options=other.options, answer=other.answer, option_labels=other.option_labels,
+        label=other.label,
+    )  # fmt: skip
+
+
+WORDINGS = (
+    STEM,
+    "Which gymnastics element is shown in this clip?",
+    "What is the name of the skill that the gymnast performs here?",
+    "Which of these descriptions fits the movement in the video?",
+    "Which element does the athlete show?",
+    "How would a judge describe the movement in this video?",
+    "Which of the following skills can be seen in the clip?",
+)
+
+
+def reworded(questions: Sequence[Question], wordings: int, seed: int) -> list[Question]:
+    """The questions, each in one of the first `wordings` of WORDINGS, all equally likely.
+
+    The wording depends on the seed and the clip, so that it says nothing about the answer.
+
+    Raises:
+        QuestionError: there are not as many wordings.
+    """
+    if not 1 <= wordings <= len(WORDINGS):
+        raise QuestionError(
+            f"{wordings} wordings are asked for; there are {len(WORDINGS)}, of which 1 takes the "
+            f"public one alone"
+        )
+    if wordings == 1:
+        return list(questions)
+    return [
+        replace(one, stem=random.Random(f"{seed}/{one.video}/wording").choice(WORDINGS[:wordings]))
+        for one in questions
+    ]

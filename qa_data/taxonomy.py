@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_data.text_file import TextFileError, read_text
+from qa_data.files import TextFileError, read_text
 
 EVENTS = {1: "VT", 2: "FX", 3: "BB", 4: "UB"}
 

@@ -26,10 +26,9 @@ from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
-from qa_data.annotations import read_elements, to_clips
 from qa_data.attributes import read_question_tree
 from qa_data.blind import audit_table
-from qa_data.gym_qa import (
+from qa_data.build import (
     Asked,
     QuestionPlan,
     audit_sets,
@@ -38,9 +37,10 @@ from qa_data.gym_qa import (
     classes_of,
     write_sets,
 )
+from qa_data.finegym import read_elements, to_clips
+from qa_data.generate import Common, PoolReport
 from qa_data.manifest import Clip, read_manifest
-from qa_data.pool_report import Common, PoolReport
-from qa_data.question import STEM, QuestionError
+from qa_data.questions import STEM, QuestionError
 from qa_data.taxonomy import ElementClass, read_categories
 from qa_data.terminal import console
 from sefar_core.data.splits import SplitConfig, draw_labeled

@@ -79,8 +79,7 @@ def main(settings: Talk) -> None:
 
 def chat(settings: Talk) -> bool:
     """Talk; True if a question of the command line was refused."""
-    from sefar_mllm.chat.replies import Chat
-    from sefar_mllm.chat.terminal import talk
+    from sefar_mllm.chat.cli import Chat, talk
 
     conversation = Chat(load(settings))
     if settings.video is not None:
@@ -91,10 +90,9 @@ def chat(settings: Talk) -> bool:
 
 def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
     """Answer the questions of a file; True if some were left without an answer."""
-    from sefar_mllm.chat.batch import answer_all, made_with
-    from sefar_mllm.chat.batch_files import open_answers, read_inquiries
-    from sefar_mllm.chat.conversation import printable
-    from sefar_mllm.folders.checkpoint import read_config
+    from sefar_mllm.chat.assistant import printable
+    from sefar_mllm.chat.batch import answer_all, made_with, open_answers, read_inquiries
+    from sefar_mllm.checkpoint import read_config
 
     inquiries = read_inquiries(questions, settings.limits)
     read_config(settings.model)  # says what is wrong with the folder

@@ -57,14 +57,14 @@ class CheckVideos:
 
 
 def main(settings: CheckVideos) -> None:
-    from qa_data.atomic import write_text
+    from qa_data.files import write_text
     from qa_data.manifest import read_manifest, write_manifest
 
     refuse_unwritable(files=[settings.table, settings.write_clean])
     clips = read_manifest(settings.manifest)
 
-    from sefar_core.data import health_report
-    from sefar_core.data.health import check_clips
+    from sefar_core.data import check_videos
+    from sefar_core.data.check_videos import check_clips
     from sefar_core.data.leaks import manifest_lines
 
     check = check_clips(
@@ -76,15 +76,15 @@ def main(settings: CheckVideos) -> None:
     )
     found = gathered(check, len(clips))
     report = [found[clip.id] for clip in clips if clip.id in found]
-    report = health_report.with_odd_sizes(report)
-    lines = [*health_report.fault_lines(report), *manifest_lines(clips, settings.video_root)]
-    print("\n".join([*lines, health_report.summary(report)]))
+    report = check_videos.with_odd_sizes(report)
+    lines = [*check_videos.fault_lines(report), *manifest_lines(clips, settings.video_root)]
+    print("\n".join([*lines, check_videos.summary(report)]))
     if len(report) < len(clips):
         print(f"check_videos: stopped after {len(report)} of {len(clips)} clips", file=sys.stderr)
         sys.exit(130)
-    sound = [health_report.with_probe(health) for health in report if not health.faults]
+    sound = [check_videos.with_probe(health) for health in report if not health.faults]
     if settings.table is not None:
-        write_text(settings.table, health_report.report_table(report))
+        write_text(settings.table, check_videos.report_table(report))
     if settings.write_clean is not None and sound:
         write_manifest(sound, settings.write_clean)
     elif settings.write_clean is not None:

@@ -41,7 +41,7 @@ class ToPublic:
 
 def main(settings: FromPublic | ToPublic) -> None:
     from sefar_core.checkpoint import load_encoder, save_encoder
-    from sefar_core.public_checkpoint import export_released_checkpoint, read_released_checkpoint
+    from sefar_core.pretrained import export_released_checkpoint, read_released_checkpoint
 
     made = settings.encoder if isinstance(settings, FromPublic) else settings.checkpoint
     if made.exists():

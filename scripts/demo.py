@@ -27,7 +27,7 @@ from sefar_core.cli import refuse_unwritable, start
 import tyro
 
 from qa_data.manifest import by_split, read_manifest
-from qa_data.synthetic.settings import SyntheticSettings
+from qa_data.synthetic.plan import SyntheticSettings
 from qa_data.taxonomy import read_categories
 from sefar_core.config import check_seed
 

@@ -31,12 +31,11 @@ def main(settings: EvaluateConfig) -> None:
 
     from qa_data.manifest import read_manifest
     from qa_data.terminal import console
-    from sefar_mllm.data import load_questions, name_sets
+    from sefar_mllm.checkpoint import load_trained
+    from sefar_mllm.dataset import load_questions, name_sets
     from sefar_mllm.evaluation.evaluate import control, diagnose_file, score_file, write_metrics
-    from sefar_mllm.evaluation.parts import named_parts
-    from sefar_mllm.evaluation.plots import plot_set
-    from sefar_mllm.evaluation.tables import diagnosis_table, part_table, score_table
-    from sefar_mllm.folders.checkpoint import load_trained
+    from sefar_mllm.evaluation.metrics import named_parts
+    from sefar_mllm.evaluation.report import diagnosis_table, part_table, plot_set, score_table
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest, learned = settings.manifest, settings.train_questions

@@ -65,8 +65,7 @@ def main(settings: EvaluateSsl) -> None:
     from qa_data.manifest import by_split, read_manifest
     from sefar_core.data.class_names import class_names, refuse_several_names
     from sefar_core.data.leaks import compare, shared_lines
-    from sefar_core.runs.folder import surroundings, write_json
-    from sefar_core.runs.record import read_record
+    from sefar_core.run_dir import read_record, surroundings, write_json
 
     record = read_record(settings.run_dir)
     listed = read_manifest(settings.manifest)
@@ -128,7 +127,7 @@ def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
 
 def note_on_classes(settings: EvaluateSsl, match) -> str | None:
     """What has to be known of the classes beside the scores; none if their names are the same."""
-    from sefar_core.runs.record import same_manifest
+    from sefar_core.run_dir import same_manifest
 
     if match.state == "same":
         rest = f"the names of {match.unnamed} classes could not be compared"
@@ -150,9 +149,8 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
     """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
     import torch
 
-    from sefar_core.data.sources import unit_of
-    from sefar_core.evaluate import score, score_direction
-    from sefar_core.trust import score_trust
+    from sefar_core.data.group_split import unit_of
+    from sefar_core.evaluate import score, score_direction, score_trust
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sources = [unit_of(clip) for clip in clips]
@@ -187,7 +185,7 @@ def classes_of(settings: EvaluateSsl, clips: Sequence) -> tuple[list[str], list[
 
 def refuse_other_categories(settings: EvaluateSsl, clips: Sequence, classes: Mapping) -> None:
     """Raise ValueError if the class list calls a class otherwise than the manifest does."""
-    from qa_data.text_file import composed
+    from qa_data.files import composed
     from sefar_core.data.class_names import class_names
 
     told = class_names([replace(clip, event=None) for clip in clips])
@@ -203,9 +201,8 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
     """(control or none, probabilities, labels): the plain look first, then the controls."""
     import torch
 
+    from sefar_core.data.dataloaders import Feed, evaluation_views, released_views
     from sefar_core.data.dataset import read_from_folder, view_moments
-    from sefar_core.data.feeds import evaluation_views, released_views
-    from sefar_core.data.loader import Feed
     from sefar_core.evaluate import middle_moments, predict, shuffle_frames
 
     feed = Feed(settings.workers)
@@ -234,11 +231,10 @@ def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
     """Trust in the teacher's pseudo-labels as its run weighed them, and which of them are right."""
     import torch
 
+    from sefar_core.data.dataloaders import Feed, evaluation_views
     from sefar_core.data.dataset import read_from_folder, view_moments
-    from sefar_core.data.feeds import evaluation_views
-    from sefar_core.data.loader import Feed
+    from sefar_core.evaluate import weigh_pseudo_labels
     from sefar_core.teacher import EmaTeacher
-    from sefar_core.trust import weigh_pseudo_labels
 
     teacher = EmaTeacher(network, decay=0.0, dropout_passes=record.dropout_passes)
     views = evaluation_views(
@@ -257,7 +253,7 @@ def draw(out: Path, names: Sequence[str], plain: dict, trust, record) -> None:
     """The pictures: what is confused, what is trusted, and how training went."""
     from sefar_core.evaluate import confusion
     from sefar_core.plots import plot_confusion, plot_curves, plot_trust
-    from sefar_core.runs.record import curves
+    from sefar_core.run_dir import curves
 
     for role, (probs, labels) in plain.items():
         plot_confusion(confusion(probs, labels).numpy(), names, out / f"{role}_confusion.png")

@@ -32,9 +32,8 @@ from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
-from qa_data.export.folder import check_ours, write_folder
-from qa_data.export.formats import Format, export, left_out
-from qa_data.export.source import read_source
+from qa_data.export.export import Format, check_ours, export, left_out, write_folder
+from qa_data.export.writers import read_source
 from qa_data.manifest import read_manifest
 
 

@@ -29,7 +29,7 @@ def main(settings: ExtractConfig) -> None:
 
     from qa_data.manifest import by_split, read_manifest
     from sefar_mllm.encoders import ENCODERS, recognizer_moments, shown_at
-    from sefar_mllm.tokens.features import extract
+    from sefar_mllm.features import extract
 
     accelerator = Accelerator()
     try:

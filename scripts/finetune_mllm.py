@@ -27,10 +27,10 @@ from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
-from qa_data.gym_qa import classes_of
+from qa_data.build import classes_of
+from qa_data.generate import redrawn
 from qa_data.manifest import read_manifest
-from qa_data.question import Question, QuestionError
-from qa_data.redraw import redrawn
+from qa_data.questions import Question, QuestionError
 from qa_data.taxonomy import read_categories
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.presets import PRESETS
@@ -60,9 +60,9 @@ def main(settings: FinetuneMllm) -> None:
     import torch
     from accelerate import PartialState
 
-    from sefar_mllm.data import load_questions
-    from sefar_mllm.folders.merge import merge, refuse_foreign
-    from sefar_mllm.training.train import finetune
+    from sefar_mllm.checkpoint import merge, refuse_foreign
+    from sefar_mllm.dataset import load_questions
+    from sefar_mllm.train import finetune
 
     try:
         if settings.merge is not None:

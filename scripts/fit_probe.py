@@ -20,8 +20,8 @@ from sefar_mllm.config import ProbeConfig
 def main(settings: ProbeConfig) -> None:
     """Fit, say how well it knows the classes, and map the tokens if asked to."""
     from qa_data.manifest import read_manifest
-    from sefar_mllm.encoders.probe_fit import fit_probe, map_cache, save_probe
-    from sefar_mllm.tokens.cache import TokenCache, read_index, read_places
+    from sefar_mllm.feature_cache import TokenCache, read_index, read_places
+    from sefar_mllm.linear_probe import fit_probe, map_cache, save_probe
 
     refuse_unwritable(folders=[settings.out, settings.tokens_out])
     clips = read_manifest(settings.manifest)

@@ -23,25 +23,22 @@ import tyro
 from rich.table import Table
 from tyro.conf import subcommand
 
-from qa_data.atomic import write_text
+from qa_data.files import write_text
 from qa_data.manifest import Clip, by_split, write_manifest
 from qa_data.terminal import console
-from sefar_core.data.division import divide
+from sefar_core.data.datasets.diving48 import read_diving48
+from sefar_core.data.datasets.find_files import find, place, read_folders
+from sefar_core.data.datasets.finediving import read_finediving, read_finediving_json
+from sefar_core.data.datasets.finegym import read_finegym
+from sefar_core.data.datasets.hmdb51 import read_hmdb51
+from sefar_core.data.datasets.kinetics import read_kinetics
+from sefar_core.data.datasets.records import ListError, Listing, with_sources
+from sefar_core.data.datasets.sefar_lists import read_public
+from sefar_core.data.datasets.ssv2 import read_something
+from sefar_core.data.datasets.ucf101 import read_ucf101
+from sefar_core.data.group_split import refuse_shared
 from sefar_core.data.leaks import conflict_lines, leak_tables
-from sefar_core.data.lists.diving48 import read_diving48
-from sefar_core.data.lists.finediving import read_finediving, read_finediving_json
-from sefar_core.data.lists.finegym import read_finegym
-from sefar_core.data.lists.folders import read_folders
-from sefar_core.data.lists.hmdb51 import read_hmdb51
-from sefar_core.data.lists.kinetics import read_kinetics
-from sefar_core.data.lists.listing import ListError, Listing
-from sefar_core.data.lists.places import find, place
-from sefar_core.data.lists.public import read_public
-from sefar_core.data.lists.something import read_something
-from sefar_core.data.lists.source_pattern import with_sources
-from sefar_core.data.lists.ucf101 import read_ucf101
-from sefar_core.data.separation import refuse_shared
-from sefar_core.data.splits import SplitConfig, summary
+from sefar_core.data.splits import SplitConfig, divide, summary
 
 DataSet: TypeAlias = (
     Annotated[Listing, subcommand("finegym", constructor=read_finegym)]

@@ -21,7 +21,7 @@ from sefar_core.cli import refuse_unwritable, start
 import tyro
 
 from qa_data.synthetic.dataset import make_set
-from qa_data.synthetic.settings import SyntheticSettings
+from qa_data.synthetic.plan import SyntheticSettings
 
 
 @dataclass(frozen=True, kw_only=True)

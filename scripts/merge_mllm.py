@@ -39,7 +39,7 @@ def main(settings: MergeMllm) -> None:
 
     import torch
 
-    from sefar_mllm.folders.merge import merge
+    from sefar_mllm.checkpoint import merge
 
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
     merge(

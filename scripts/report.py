@@ -42,7 +42,7 @@ class Report:
 
 
 def main(settings: Report) -> None:
-    from sefar_core.runs.folder import surroundings, write_text
+    from sefar_core.run_dir import surroundings, write_text
 
     out = settings.out
     refuse_unwritable(files=[out / "report.html"])
@@ -162,7 +162,7 @@ def difference(out: Path) -> str:
     import numpy as np
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_core.data.sources import unit_of
+    from sefar_core.data.group_split import unit_of
     from sefar_core.intervals import clustered_interval, in_percent
 
     clips = by_split(read_manifest(out / "splits/manifest.csv"), "test")
@@ -217,7 +217,7 @@ def paired(out: Path) -> list[tuple[str, str]]:
 
     from sefar_core.intervals import in_percent
     from sefar_mllm.evaluation.evaluate import compare
-    from sefar_mllm.scoring.predict import read_predictions
+    from sefar_mllm.scoring import read_predictions
 
     def predictions(name: str, folder: str = "test"):
         files = sorted((out / "mllm" / name / folder).glob("predictions-*hard*.jsonl"))
@@ -253,8 +253,8 @@ def audits(out: Path) -> str:
 
 def samples(out: Path, number: int) -> str:
     """Clips as strips of eight frames, with question, options, answer and probabilities."""
-    from qa_data.schema import read_questions
-    from sefar_mllm.scoring.predict import read_predictions
+    from qa_data.questions import read_questions
+    from sefar_mllm.scoring import read_predictions
 
     questions = {q.question_id: q for q in read_questions(out / "qa-hard/test.jsonl")}
     file = sorted((out / "mllm/sefar/test").glob("predictions-*hard*.jsonl"))[0]

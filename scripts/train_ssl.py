@@ -24,9 +24,9 @@ from sefar_core.cli import start
 
 import tyro
 
+from sefar_core.ablations import Word
 from sefar_core.config import TrainConfig
 from sefar_core.presets import GROUPS, preset
-from sefar_core.variants import Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class TrainSsl:
 
 
 def main(settings: TrainSsl) -> None:
-    from sefar_core.fit import fit
+    from sefar_core.train import fit
 
     fit(
         settings.config,

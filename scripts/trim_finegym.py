@@ -47,7 +47,7 @@ def main(settings: TrimFineGym) -> None:
     """Cut the clips of element lists."""
     from tqdm import tqdm
 
-    from sefar_core.data.trimming import find_ffmpeg, plan_cuts, trim
+    from sefar_core.data.trim import find_ffmpeg, plan_cuts, trim
 
     refuse_unwritable(folders=[settings.out])
     program = find_ffmpeg()

@@ -12,7 +12,7 @@ def __getattr__(name: str) -> Any:
 
         return load_encoder
     if name == "load_released_checkpoint":
-        from sefar_core.public_checkpoint import load_released_checkpoint
+        from sefar_core.pretrained import load_released_checkpoint
 
         return load_released_checkpoint
     raise AttributeError(f"module 'sefar_core' has no attribute {name!r}")

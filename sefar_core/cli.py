@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from sefar_core.runs.interruption import Interrupted, StoppedByAnother
+from sefar_core.signals import Interrupted, StoppedByAnother
 
 Settings = TypeVar("Settings")
 

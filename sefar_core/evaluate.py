@@ -2,18 +2,23 @@
 
 The public code tests on one random view with a random flip; here every clip is seen at fixed
 moments and crops, and the probabilities of its views are averaged. docs/paper_map.md, row 8.
+
+Whether adaptive regulation trusts the right pseudo-labels, seen on clips whose class is known.
+
+docs/paper_map.md, row 6.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sefar_core.intervals import Limits, clustered_interval
 from sefar_core.perturbation import permute_frames
-from sefar_core.shapes import FRAME_AXIS, Labels, Probs
+from sefar_core.shapes import FRAME_AXIS, Labels, PerClip, Probs
+from sefar_core.teacher import PseudoLabel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +183,46 @@ def shuffle_frames(elements: Sequence[Tensor], generator: torch.Generator) -> li
     frames = torch.cat(list(elements), dim=FRAME_AXIS)
     shuffled = permute_frames(frames, generator)
     return list(shuffled.split([clip.shape[FRAME_AXIS] for clip in elements], dim=FRAME_AXIS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustScores:
+    """Whether the trust in pseudo-labels goes to the right ones."""
+
+    pseudo_labels_right: float
+    """Share of the pseudo-labels that are the true class."""
+    trust_of_right: float | None
+    """Mean trust in these; none if there are none."""
+    trust_of_wrong: float | None
+    """Mean trust in the others; none if there are none."""
+
+
+def weigh_pseudo_labels(
+    pseudo_label: Callable[[list[Tensor]], PseudoLabel],
+    regulate: Callable[[PerClip, PerClip], PerClip],
+    views: Iterable,
+    device: torch.device,
+) -> tuple[PerClip, Bool[Tensor, "batch"]]:
+    """Trust in the pseudo-label of every view, and whether it is the true class.
+
+    Args:
+        pseudo_label: elements to what they are taken for.
+        regulate: (confidence, spread) to trust.
+        views: batches (elements, labels, clip positions).
+        device: where the elements are wanted.
+    """
+    trust, right = [], []
+    for elements, labels, _ in views:
+        pseudo = pseudo_label([clip.to(device) for clip in elements])
+        trust.append(regulate(pseudo.confidence, pseudo.spread).cpu())
+        right.append(pseudo.label.cpu() == labels)
+    return torch.cat(trust), torch.cat(right)
+
+
+def score_trust(trust: PerClip, right: Bool[Tensor, "batch"]) -> TrustScores:
+    """Mean trust in right and in wrong pseudo-labels, of at least one."""
+    return TrustScores(
+        pseudo_labels_right=right.double().mean().item(),
+        trust_of_right=trust[right].mean().item() if right.any() else None,
+        trust_of_wrong=trust[~right].mean().item() if not right.all() else None,
+    )

@@ -11,8 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from sefar_core.config import DataConfig, ModelConfig, OptimConfig, TeacherConfig, TrainConfig
-from sefar_core.variants import (
+from sefar_core.ablations import (
     COMPONENTS,
     DECISIONS,
     ELEMENTS,
@@ -22,6 +21,7 @@ from sefar_core.variants import (
     Word,
     local_window,
 )
+from sefar_core.config import DataConfig, ModelConfig, OptimConfig, TeacherConfig, TrainConfig
 
 
 def paper(config: TrainConfig) -> TrainConfig:

@@ -2,25 +2,363 @@
 
 Every random draw is a function of (seed, step, rank) here and of (seed, epoch, clip, view) in the
 loader, so a resumed run equals an uninterrupted one. docs/paper_map.md, row 9.
+
+The whole of a training run: settings and a manifest in, a run folder out.
+
+The state of a run: networks, optimizer, step; saved and gone on with, exact to the bit.
+
+What looks at a run, and does not change where it goes.
 """
 
 import contextlib
+import copy
+import hashlib
 import math
+import os
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import Tensor, nn
 
-from sefar_core.data.draws import seeded
-from sefar_core.loop import Loop
+from sefar_core.checkpoint import (
+    Best,
+    Origin,
+    TrainState,
+    build_model,
+    complete_states,
+    latest_whole,
+    load_exactly,
+    optimizer_tensors,
+    read_state,
+    restore_optimizer,
+    save_encoder,
+    save_state,
+    state_folder,
+    sweep,
+)
+from sefar_core.config import OptimConfig, TrainConfig
+from sefar_core.data.dataloaders import (
+    ClipStream,
+    Feed,
+    HeldOut,
+    Look,
+    Pace,
+    Share,
+    TrainClips,
+    choose_reader,
+    classes_without_labels,
+    files_needed,
+    read_held_out,
+    read_train_clips,
+    refuse_missing,
+    to_device,
+    training_batches,
+    validation_views,
+    warn_of_bare_classes,
+)
+from sefar_core.data.dataset import MOMENTS, Reader, TwoViews
+from sefar_core.data.frame_cache import Storage
+from sefar_core.data.rng import seeded
+from sefar_core.data.transforms import SHARES, Augmentation, Pixels
+from sefar_core.distributed import (
+    highest,
+    joined,
+    means,
+    on_main,
+    refuse_separate_runs,
+    stop_all,
+    told_by_main,
+)
+from sefar_core.evaluate import predict
+from sefar_core.model import SefarModel
+from sefar_core.pretrained import load_vit
 from sefar_core.recipe import Draws, micro_step
-from sefar_core.runs.interruption import Interrupted
-from sefar_core.runs.progress import Clocked, Tick
-from sefar_core.runs.ranks import highest, joined, means, on_main, stop_all
-from sefar_core.runs.resume import complete_states
-from sefar_core.runs.watch import Watch
+from sefar_core.run_dir import (
+    Clocked,
+    Progress,
+    Tick,
+    add_to_run,
+    forget_metrics_after,
+    locked,
+    open_run,
+    sync,
+    write_json,
+    writing,
+)
+from sefar_core.sampling import SAMPLINGS
+from sefar_core.schedule import Schedule, learning_rate, rising_share
+from sefar_core.signals import Interrupted, Interruption
+from sefar_core.step import SslBatch
+from sefar_core.teacher import EmaTeacher
+
+Judge = Callable[[nn.Module], float]  # accuracy on the validation clips, in [0, 1]
+
+
+def build_optimizer(
+    config: OptimConfig, student: nn.Module, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    if config.kind == "adamw":
+        return torch.optim.AdamW(
+            student.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused
+        )
+    return torch.optim.SGD(
+        student.parameters(),
+        lr=config.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+
+
+class Loop:
+    """The state of a run: networks, optimizer, and the step they have reached.
+
+    Args:
+        student: fresh or pretrained; moved to the device of the process.
+        config: of the run.
+        schedule: its plan.
+        accelerator: of the process.
+        run_dir: gets the states.
+    """
+
+    def __init__(
+        self,
+        student: SefarModel,
+        config: TrainConfig,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        run_dir: Path,
+    ):
+        self.config, self.schedule, self.accelerator = config, schedule, accelerator
+        self.run_dir, self.states = run_dir, run_dir / "states"
+        student.to(accelerator.device)
+        if config.compile:
+            student.compile(dynamic=False)  # sizes of a batch are few, and fixed ones run faster
+        fused = accelerator.device.type == "cuda"
+        optimizer = build_optimizer(config.optim, student, fused=fused)
+        self.student, self.optimizer = accelerator.prepare(student, optimizer)
+        self.teacher: EmaTeacher | None = None
+        self.step = 0
+        self.best: Best | None = None
+
+    @property
+    def network(self) -> SefarModel:
+        """The student without the wrapper of distributed training."""
+        return self.accelerator.unwrap_model(self.student)
+
+    @property
+    def origin(self) -> Origin:
+        accelerator = self.accelerator
+        return Origin(self.config.seed, accelerator.num_processes, accelerator.mixed_precision)
+
+    @property
+    def num_micro(self) -> int:
+        """Micro-batches of one step on one process."""
+        at_once = self.config.micro_batch_size * self.accelerator.num_processes
+        return self.config.batch_size // at_once
+
+    @property
+    def updates_per_step(self) -> int:
+        """How often the teacher moves."""
+        return self.num_micro if self.config.teacher.ema_every == "micro_batch" else 1
+
+    @property
+    def warmup_left(self) -> float:
+        """Share of the warm-up model in the teacher at the end of the run; 0 without a teacher."""
+        if self.schedule.warmup_steps == self.schedule.num_steps:
+            return 0.0
+        return self.schedule.warmup_left(self.config.ema_decay, self.updates_per_step)
+
+    @property
+    def clips_per_step(self) -> int:
+        """Labeled and unlabeled clips of one step on all processes."""
+        unlabeled = self.config.unlabeled_per_labeled if self.teacher else 0
+        return self.config.batch_size * (1 + unlabeled)
+
+    def make_teacher(self) -> EmaTeacher:
+        settings = self.config.teacher
+        return EmaTeacher(
+            self.network, decay=self.config.ema_decay, dropout_passes=settings.dropout_passes
+        )
+
+    def resume(self) -> None:
+        """Go on from the newest whole state of the run folder, if there is one."""
+        folder = told_by_main(self.accelerator, partial(latest_whole, self.states))
+        if folder is None:
+            return
+        state = read_state(folder, self.origin)
+        load_exactly(self.network, state.student, folder)
+        restore_optimizer(self.optimizer, state.optimizer)
+        if state.teacher:
+            self.teacher = self.make_teacher()
+            load_exactly(self.teacher.network, state.teacher, folder)
+        self.step, self.best = state.step, state.best
+
+    def save(self) -> None:
+        """Write a state from which the run goes on exactly."""
+        state = TrainState(
+            step=self.step,
+            origin=self.origin,
+            student=self.network.state_dict(),
+            teacher=self.teacher.network.state_dict() if self.teacher else {},
+            optimizer=optimizer_tensors(self.optimizer),
+            best=self.best,
+        )
+        sync(self.run_dir / "metrics.jsonl")
+        save_state(self.states, state, keep_last=self.config.keep_last)
+        if self.best is not None:
+            named = {"state": state_folder(self.states, self.best.step).name}
+            write_json(self.run_dir / "best.json", named | self.best._asdict())
+
+    def set_rate(self) -> float:
+        """Give the optimizer the learning rate of the step."""
+        optim = self.config.optim
+        progress = self.step / self.schedule.num_steps
+        rate = learning_rate(optim.lr, optim.schedule, progress)
+        rate *= rising_share(self.step, optim.rate_warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def ramp(self) -> float:
+        """Weight of the unsupervised losses of the step."""
+        if self.teacher is None:
+            return 0.0
+        return 1.0 if self.config.loss.ramp == "none" else self.schedule.ramp(self.step)
+
+    def judge(self, judge: Judge) -> dict[str, float]:
+        """Accuracies of student and teacher on the validation clips; the best is remembered."""
+        found = {"student": judge(self.network)}
+        if self.teacher is not None:
+            found["teacher"] = judge(self.teacher.network)
+        for name, top1 in found.items():
+            if self.best is None or top1 > self.best.top1:
+                self.best = Best(self.step, name, top1)
+        return {f"val_{name}": top1 for name, top1 in found.items()}
+
+    def saved_network(self, best: Best) -> SefarModel:
+        """The network that scored highest on the validation clips."""
+        folder = state_folder(self.states, best.step)
+        network = copy.deepcopy(self.network)
+        weights = getattr(read_state(folder, self.origin), best.network)
+        load_exactly(network, weights, folder)
+        return network
+
+
+IDLE = 0.5  # of the warm-up model left in a teacher that hardly learns
+IDLE_MEND = "Lower teacher.ema_decay, or train longer."
+
+
+class LoaderDied(Exception):
+    """A loader process was killed or gave nothing. The message says what to lower."""
+
+
+class Watch(NamedTuple):
+    """What looks at a run, and does not change where it goes."""
+
+    wish: Interruption
+    """Whether the run shall end early."""
+    progress: Progress | None
+    """Is told of each step; none on all but the main process."""
+    judge: Judge | None
+    """Looks at the networks that are saved; none without validation clips."""
+    name_clips: Callable[[int], list[list[str]]]
+    """Step -> the clips of each micro-batch of this process, for error messages."""
+
+
+@contextmanager
+def open_progress(loop: Loop) -> Iterator[Progress]:
+    """The bar and the files of lines, without those of steps that are done again.
+
+    Says so at once if the teacher will hardly learn.
+    """
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        forget_metrics_after(loop.run_dir, loop.step, name=name)
+    if loop.warmup_left > IDLE:
+        print(
+            f"warning: at the end, {loop.warmup_left:.0%} of the teacher will still be the warm-up "
+            f"model. {IDLE_MEND}"
+        )
+    total = loop.schedule.num_steps
+    with closing(
+        Progress(loop.run_dir, total=total, initial=loop.step, log=loop.config.log)
+    ) as progress:
+        yield progress
+
+
+@contextmanager
+def loader_deaths_explained(wish: Interruption) -> Iterator[None]:
+    """Say in one line why a loader process may have gone.
+
+    Raises:
+        Interrupted: a signal to end the run reached the loader processes as well, which left no
+            batch to finish the step with.
+        LoaderDied: one was killed, or gave nothing for too long.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as cause:
+        # The last two: it died while it handed a batch over.
+        if isinstance(cause, RuntimeError) and not str(cause).startswith("DataLoader "):
+            raise
+        if wish.number:
+            raise Interrupted(
+                wish.number,
+                "stopped; the steps after the last saved state, if there is one, are lost with the "
+                "loader processes, which the signal reached as well",
+            ) from cause
+        raise LoaderDied(
+            f"a loader process is gone ({str(cause).strip()}). Killed, it is most often one too "
+            f"many for the memory: lower data.workers, and run the same command again: it goes on "
+            f"from the last saved state, if there is one"
+        ) from cause
+
+
+def top1(loop: Loop, held_out: HeldOut, network: nn.Module) -> float:
+    """Accuracy on the validation clips, one view of each, in [0, 1]."""
+    views = validation_views(loop.network, held_out, workers=loop.config.data.workers)
+    with loop.accelerator.autocast():
+        probs, labels = predict(network, views, loop.accelerator.device)
+    return (probs.argmax(dim=-1) == labels).float().mean().item()
+
+
+def clips_of_step(loop: Loop, clips: TrainClips, step: int) -> list[list[str]]:
+    """Names of the clips of each micro-batch of this process: a function of seed and step."""
+    config, schedule = loop.config, loop.schedule
+    share = Share(loop.accelerator.process_index, loop.accelerator.num_processes)
+
+    def names(
+        listed: Sequence, stream: str, first: int, per_micro: int, per_pass: int
+    ) -> list[list[str]]:
+        taken = ClipStream(
+            len(listed), seed=config.seed, name=stream, start=first, share=share, per_pass=per_pass
+        )
+        ids = (listed[position].id for _, position in taken)
+        return [list(islice(ids, per_micro)) for _ in range(loop.num_micro)]
+
+    micro = config.micro_batch_size
+    first = step * config.batch_size
+    labeled = names(clips.labeled, "LabeledClips", first, micro, schedule.per_pass)
+    if step < schedule.warmup_steps:
+        return labeled
+    ratio = config.unlabeled_per_labeled
+    first = (step - schedule.warmup_steps) * config.batch_size * ratio
+    every = len(clips.unlabeled)
+    unlabeled = names(clips.unlabeled, "UnlabeledClips", first, micro * ratio, every)
+    return [a + b for a, b in zip(labeled, unlabeled, strict=True)]
+
 
 NAMED = 64  # clips that an error message lists
 
@@ -153,3 +491,220 @@ def refuse_infinite(
         f"or look at the clips: {', '.join(clips[:NAMED])}{more}"
     )
     stop_all(loop.accelerator, error)
+
+
+# Settings that change how a run is carried out and not where it goes.
+FREE = ("data.workers", "save_every_epochs", "keep_last", "log")
+
+
+def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path) -> None:
+    """Train a recognizer; a run folder that holds states is gone on with.
+
+    Args:
+        config: all settings.
+        manifest: CSV of clips with a labeled and, unless supervised only, an unlabeled split. If it
+            has a val split, the network that is best on it becomes the encoder `best`.
+        video_root: folder that the manifest's paths start from.
+        run_dir: gets settings, metrics, states, and the encoders `student` and `teacher`.
+
+    Raises:
+        ValueError: a split is empty, the run folder belongs to other settings, or the processes
+            cannot share the batch.
+        VideoReadError: a clip has no file, or cannot be read.
+        RunFolderBusy: another process trains in the run folder.
+        LoaderDied: a loader process was killed, or gave nothing for too long.
+        WriteError: the disk is full.
+        FloatingPointError: a loss or a gradient is no longer a finite number.
+        Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    began_s = time.monotonic()
+    accelerator = start_accelerator(config)
+    clips = read_train_clips(manifest, need_unlabeled=config.warmup_epochs < config.epochs)
+    refuse_other_data(config, clips)
+    held_out = read_held_out(manifest, video_root, reader=config.data.reader)
+    schedule = plan(config, len(clips.labeled))
+    bare = classes_without_labels(clips)
+    student = fresh_student(config, clips.num_classes)
+    data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    with ExitStack() as until_the_end:
+
+        def occupy() -> None:
+            until_the_end.enter_context(locked(run_dir))
+            open_run(run_dir, config, seed=config.seed, data=data, free=FREE)
+            sweep(run_dir / "states")
+
+        on_main(accelerator, occupy)
+        loop = Loop(student, config, schedule, accelerator, run_dir)
+        loop.resume()
+        session = {
+            "first_step": loop.step,
+            "class_names": clips.class_names,
+            "classes_without_labels": bare,
+        }
+        on_main(accelerator, partial(add_to_run, run_dir, session))
+        if loop.step < schedule.num_steps:
+            needed = files_needed(clips, held_out, config)
+            on_main(accelerator, partial(refuse_missing, needed, video_root))
+            on_main(accelerator, partial(warn_of_bare_classes, bare, clips.num_classes))
+        read = open_reader(loop, clips, video_root)
+        bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
+        with Interruption() as wish, loader_deaths_explained(wish), bar as progress:
+            watch = Watch(
+                wish=wish,
+                progress=progress,
+                judge=partial(top1, loop, held_out) if held_out else None,
+                name_clips=partial(clips_of_step, loop, clips),
+            )
+            run_steps(loop, Clocked(batches(loop, schedule, clips, read)), watch)
+        on_main(accelerator, partial(finish, loop, clips, began_s))
+    accelerator.end_training()
+
+
+def start_accelerator(config: TrainConfig) -> Accelerator:
+    """The device or devices of this process, and its number format.
+
+    Raises:
+        ValueError: the processes do not know of one another or cannot share the batch, or a
+            package is missing.
+    """
+    if config.log == "tensorboard" and find_spec("tensorboard") is None:
+        raise ValueError(
+            "log = tensorboard needs the package tensorboard; pip install 'sefar[log]', or set "
+            "log = none"
+        )
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(config.deterministic)
+    # The main process alone judges networks on validation clips, which may take a while.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(mixed_precision=choose_precision(config), kwargs_handlers=[patience])
+    refuse_separate_runs(accelerator)
+    if config.batch_size % (config.micro_batch_size * accelerator.num_processes):
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} "
+            f"processes in micro-batches of {config.micro_batch_size}; choose a multiple of "
+            f"{config.micro_batch_size * accelerator.num_processes}"
+        )
+    return accelerator
+
+
+def choose_precision(config: TrainConfig) -> Literal["no", "bf16"]:
+    """The number format of matrix products: by default bf16 on a GPU, fp32 elsewhere."""
+    if config.mixed_precision != "auto":
+        return config.mixed_precision
+    on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    return "bf16" if on_gpu else "no"
+
+
+def refuse_other_data(config: TrainConfig, clips: TrainClips) -> None:
+    """Raise ValueError if the manifest is not of the data set and share that a preset names."""
+    asked, rate = config.expected_classes, config.expected_rate
+    if asked is not None and clips.num_classes != asked:
+        raise ValueError(
+            f"the manifest has {clips.num_classes} classes, but {asked} are expected; give the "
+            f"manifest of that data set, take its own preset, or set expected_classes to None"
+        )
+    found = len(clips.labeled) / (len(clips.labeled) + len(clips.unlabeled))
+    if rate is not None and not 0.8 * rate <= found <= 1.2 * rate:
+        raise ValueError(
+            f"{found:.1%} of the training clips are labeled, but {rate:.0%} are expected; cut the "
+            f"manifest with make_splits.py --rate {rate}, or set expected_rate to None"
+        )
+
+
+def plan(config: TrainConfig, num_labeled: int) -> Schedule:
+    """The run in optimizer steps.
+
+    Raises:
+        ValueError: the rate would still rise when the run ends, or no whole batch is left.
+    """
+    schedule = Schedule(
+        num_labeled=num_labeled,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        steps=config.steps,
+        leftovers=config.leftovers,
+    )
+    if config.optim.rate_warmup_steps >= schedule.num_steps:
+        raise ValueError(
+            f"optim.rate_warmup_steps must be below the run's {schedule.num_steps} steps, got "
+            f"{config.optim.rate_warmup_steps}"
+        )
+    return schedule
+
+
+def fresh_student(config: TrainConfig, num_classes: int) -> SefarModel:
+    """The network at the start of the run, the same on every process."""
+    torch.manual_seed(config.seed)
+    student = build_model(config.model, num_classes)
+    if config.model.pretrained is not None:
+        load_vit(student.backbone, config.model.pretrained, sampling=student.sampling)
+    student.backbone.recompute = config.recompute
+    return student
+
+
+def finish(loop: Loop, clips: TrainClips, began_s: float) -> None:
+    """Write student, teacher and the best as encoders, and how the run ended."""
+    encoders = {"student": loop.network}
+    if loop.teacher is not None:
+        encoders["teacher"] = loop.teacher.network
+        print(f"share of the warm-up model left in the teacher: {loop.warmup_left:.1%}")
+        if loop.warmup_left > IDLE:
+            print(f"more than half: the teacher hardly learned. {IDLE_MEND}")
+    if loop.best is not None:
+        encoders["best"] = loop.saved_network(loop.best)
+        print(f"best on validation clips: {loop.best.network} after step {loop.best.step}")
+    for name, network in encoders.items():
+        with writing(loop.run_dir / name, sum(t.nbytes for t in network.state_dict().values())):
+            save_encoder(
+                network, loop.config.model, loop.run_dir / name, class_names=clips.class_names
+            )
+    add_to_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
+
+
+def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:
+    """Where frames come from; a store that is asked for is filled first, which may take long."""
+    data, store = loop.config.data, None
+    if data.store != "none":
+        store = Storage(loop.run_dir.parent / "frames", data.store, data.store_short_side)
+    return choose_reader(clips, video_root, store, workers=data.workers, reader=data.reader)
+
+
+def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
+    """Micro-batches of this process from the loop's step on, on its device."""
+    config, accelerator = loop.config, loop.accelerator
+    model, data = config.model, config.data
+    augment = partial(Augmentation, data.short_side, share=SHARES[data.placement])
+    look = Look(
+        views=TwoViews(
+            sample=partial(SAMPLINGS[model.sampling].draw, model.sizes),
+            moments=MOMENTS[data.moments],
+            weak=augment(flip=data.flip and data.weak_flip),
+            strong=augment(flip=data.flip),
+        ),
+        crop_size=model.image_size,
+        seed=config.seed,
+    )
+    pace = Pace(
+        batch_size=config.batch_size,
+        micro_batch_size=config.micro_batch_size,
+        unlabeled_per_labeled=config.unlabeled_per_labeled,
+        first_step=loop.step,
+        warmup_steps=schedule.warmup_steps,
+        share=Share(accelerator.process_index, accelerator.num_processes),
+        labeled_per_pass=schedule.per_pass,
+    )
+    feed = Feed(workers=data.workers, pin_memory=accelerator.device.type == "cuda")
+    to_network = partial(
+        to_device,
+        device=accelerator.device,
+        pixels=Pixels(model.image_size, model.mean, model.std),
+    )
+    for labeled, labels, weak, strong in training_batches(clips, read, look, pace, feed):
+        yield SslBatch(
+            labeled=to_network(labeled),
+            labels=labels.to(accelerator.device, non_blocking=True),
+            weak=to_network(weak),
+            strong=to_network(strong),
+        )

@@ -1,6 +1,14 @@
-"""What the composite model is made of, in transformers' form."""
+"""What the composite model is made of, in transformers' form.
 
+Where a model folder says that its language model and its encoder lie.
+
+A folder is recorded by its absolute path, so that it is found from any working directory and is
+never mistaken for a name of the hub. Older files hold paths as they were typed.
+"""
+
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -57,3 +65,21 @@ class SefarVlmConfig(PreTrainedConfig):
         """Placeholders that stand for one clip."""
         frames, rows, columns = self.token_shape
         return frames * rows * columns
+
+
+def lasting_place(name: str | Path) -> str:
+    """What to record of a model: an existing folder's absolute path, or the name as it is."""
+    return os.path.abspath(name) if os.path.isdir(name) else str(name)
+
+
+def recorded_folder(recorded: str, model_folder: Path) -> Path | None:
+    """The folder that was recorded; None if it is not there.
+
+    Args:
+        recorded: absolute path, or one relative to the working directory or the model folder.
+        model_folder: holds the record.
+    """
+    if not recorded:
+        return None
+    places = (Path(recorded), model_folder / recorded)
+    return next((place for place in places if place.is_dir()), None)

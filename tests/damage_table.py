@@ -16,7 +16,7 @@ import av
 import tyro
 
 from qa_data.manifest import Clip
-from sefar_core.data.health import Health, check_clips
+from sefar_core.data.check_videos import Health, check_clips
 from sefar_core.data.video import VideoReadError, read_clip
 from tests.oracles import damage, damage_cases
 

@@ -43,19 +43,18 @@ MAY_IMPORT = {
     "sefar_core/data/": (
         "qa_data.manifest",
         "qa_data.taxonomy",
-        "qa_data.annotations",
-        "qa_data.children",
-        "qa_data.text_file",
+        "qa_data.finegym",
+        "qa_data.files",
+        "qa_data.terminal",
     ),
-    "sefar_core/": ("qa_data.atomic",),
+    "sefar_core/": ("qa_data.files",),
     "sefar_mllm/": (
         "sefar_core",
-        "qa_data.atomic",
-        "qa_data.schema",
+        "qa_data.questions",
         "qa_data.blind",
-        "qa_data.children",
         "qa_data.manifest",
-        "qa_data.text_file",
+        "qa_data.files",
+        "qa_data.terminal",
     ),
 }
 
@@ -162,6 +161,49 @@ def test_the_question_builder_runs_without_torch():
 def test_a_command_line_is_parsed_before_anything_slow_is_imported(path):
     slow = {name: by for name, by in reached_by(path).items() if name in SLOW_TO_IMPORT}
     assert slow == {}
+
+
+def importers() -> dict[str, set[str]]:
+    """The files of ours that each file of ours imports, at once or later."""
+    places = sources(*PACKAGES, "scripts", "benchmarks", "demo")
+    return {
+        path: {module_file(name) for name in imports(read(path))} & set(places) - {path}
+        for path in places
+    }
+
+
+def on_circles(graph: dict[str, set[str]]) -> list[str]:
+    """What reaches itself, sorted."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        queue = [start]
+        while queue:
+            found = graph.get(queue.pop(), set()) - seen
+            seen |= found
+            queue += found
+        return seen
+
+    return sorted(one for one in graph if one in reached(one))
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    assert on_circles(importers()) == []
+
+
+def test_no_folders_of_a_package_import_one_another_in_a_circle():
+    """A package's own files are its top: they may use every folder, and every folder them."""
+    folders: dict[str, set[str]] = {}
+    for path, others in importers().items():
+        here = path.rpartition("/")[0]
+        there = {other.rpartition("/")[0] for other in others} - {here}
+        folders.setdefault(here, set()).update(name for name in there if "/" in name)
+    assert on_circles({name: found for name, found in folders.items() if "/" in name}) == []
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert on_circles(graph) == ["b", "c"]
 
 
 def test_imports_are_found_wherever_they_hide():

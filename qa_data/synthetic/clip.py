@@ -1,21 +1,70 @@
 """One clip: how a performance is filmed, drawn at random, and its frames.
 
 Nothing that is drawn here looks at the class, so camera, speed and look tell nothing about it.
+
+A source video: one athlete in one arena, with apparatus in colors of their own.
+
+Frames -> a real H.264 file.
 """
 
+import os
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
-from qa_data.synthetic import figure, pixels, scene
-from qa_data.synthetic.camera import FIGURE_HEIGHT, follow, project, random_view, to_pixels
-from qa_data.synthetic.drawing import Strokes, figure_strokes, paint_figure
-from qa_data.synthetic.elements import Element, motion_of, random_style
+from qa_data.synthetic import drawing, figure, scene
+from qa_data.synthetic.drawing import (
+    Appearance,
+    Picture,
+    Strokes,
+    figure_strokes,
+    paint_figure,
+    random_appearance,
+)
+from qa_data.synthetic.elements import Element, Style, motion_of, random_style
 from qa_data.synthetic.figure import Array, local_joints, place, rotation, swap_sides
-from qa_data.synthetic.motions import Style
-from qa_data.synthetic.source import Source
+from qa_data.synthetic.scene import (
+    EVENTS,
+    FIGURE_HEIGHT,
+    Event,
+    Face,
+    apparatus_faces,
+    draw_arena,
+    follow,
+    project,
+    random_view,
+    to_pixels,
+)
+
+ARENA_WIDTH = 2
+"""Side of the drawn arena in frames, so that the camera can pan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What all clips of a source share."""
+
+    look: Appearance
+    arena: Picture
+    apparatus: dict[Event, list[Face]]
+
+
+@lru_cache(maxsize=256)
+def make_source(seed: int, index: int, size: int) -> Source:
+    """The source number `index` of a set, for frames of `size` pixels: a function of both seeds."""
+    rng = np.random.default_rng([seed, 0, index])
+    return Source(
+        look=random_appearance(rng),
+        arena=draw_arena(rng, ARENA_WIDTH * size),
+        apparatus={event: apparatus_faces(event, rng) for event in EVENTS},
+    )
+
 
 Without = Literal["figure", "figure_and_apparatus"]
 """What a control leaves out of the picture."""
@@ -50,7 +99,7 @@ class Filming:
     """Offset of the camera from the figure, (frame, 2), in body heights."""
     pan: Array
     """Upper left corner of the window of the arena, (frame, 2), in pixels."""
-    exposure: pixels.Exposure
+    exposure: drawing.Exposure
 
 
 def _drift(rng: np.random.Generator, time: Array, extent: float) -> Array:
@@ -88,7 +137,7 @@ def film(rng: np.random.Generator, *, num_frames: int, size: int, faces_left: bo
         slackness=float(np.exp(rng.uniform(np.log(2), np.log(40)))),
         wander=_drift(rng, time, 0.05) + jitter,
         pan=size * rng.uniform(0.2, 0.8, size=2) + _drift(rng, time, 0.15 * size) + size * jitter,
-        exposure=pixels.random_exposure(rng, num_frames, size),
+        exposure=drawing.random_exposure(rng, num_frames, size),
     )
 
 
@@ -146,7 +195,7 @@ def render_clip(
     shot = shoot(element, filming, source)
     faces = source.apparatus[element.event]
     corners = scene.project_faces(faces, yaw=filming.yaw, elevation=filming.elevation)
-    side, fine = pixels.SUPERSAMPLING * filming.size, pixels.SUPERSAMPLING * shot.scale
+    side, fine = drawing.SUPERSAMPLING * filming.size, drawing.SUPERSAMPLING * shot.scale
     figure_at = to_pixels(shot.flat, shot.center, fine, side)
     apparatus_at = to_pixels(corners[None], shot.center, fine, side)
 
@@ -156,10 +205,35 @@ def render_clip(
         background = scene.view_arena(
             source.arena, left=left, top=top, zoom=filming.zoom[i], size=filming.size
         )
-        canvas = pixels.enlarge(background)
+        canvas = drawing.enlarge(background)
         if without != "figure_and_apparatus":
             scene.paint_apparatus(canvas, faces, apparatus_at[i], fine[i])
         if without is None:
             paint_figure(canvas, shot.strokes.parts, figure_at[i], shot.flat[i, :, 2], fine[i])
-        frames[i] = pixels.expose(pixels.reduce(canvas), filming.exposure, i)
+        frames[i] = drawing.expose(drawing.reduce(canvas), filming.exposure, i)
     return frames
+
+
+CODEC: Final = "libx264"
+CODEC_OPTIONS = {
+    "preset": "veryfast",
+    "crf": "20",
+    "threads": "1",
+    "x264-params": "rc-lookahead=4:mbtree=0",  # a quarter faster; a clip is one group of pictures
+}
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
+    """Write RGB frames (frame, height, width, 3) as mp4; the file appears complete or not at all.
+
+    One encoder thread, so that the same frames give the same bytes on one machine.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    height, width = frames.shape[1:3]
+    with av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream(CODEC, rate=Fraction(fps), options=CODEC_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(partial, path)

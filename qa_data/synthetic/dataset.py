@@ -1,9 +1,15 @@
-"""A set on disk: rendered in parallel, written whole or not at all."""
+"""A set on disk: rendered in parallel, written whole or not at all.
+
+The set in FineGym's own file formats: categories, sets, element lists, annotations.
+
+One picture of all classes: name and eight frames in time, all facing right.
+"""
 
 import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -15,15 +21,85 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from qa_data.atomic import write_text
-from qa_data.children import without_interrupts
-from qa_data.synthetic.clip import film, render_clip
-from qa_data.synthetic.contact_sheet import contact_sheet, png_bytes
-from qa_data.synthetic.lists import annotation_info, categories_text, element_list_text, sets_text
-from qa_data.synthetic.plan import PlannedClip, plan_clips
-from qa_data.synthetic.settings import SyntheticSettings
-from qa_data.synthetic.source import make_source
-from qa_data.synthetic.video_file import CODEC, CODEC_OPTIONS, write_video
+from qa_data.files import write_text
+from qa_data.synthetic.clip import CODEC, CODEC_OPTIONS, film, make_source, render_clip, write_video
+from qa_data.synthetic.drawing import Picture
+from qa_data.synthetic.elements import ALL_CLASSES, SETS, Element
+from qa_data.synthetic.plan import PlannedClip, Split, SyntheticSettings, plan_clips
+from qa_data.synthetic.scene import EVENTS
+from qa_data.terminal import without_interrupts
+
+
+def categories_text(elements: Sequence[Element]) -> str:
+    """`categories.txt`: label, set, number among all elements of the package, and text."""
+    return "".join(
+        f"Clabel: {label:>3}; set: {element.set_id:>2}; "
+        f"Glabel: {ALL_CLASSES.index(element):>3}; {element.name}\n"
+        for label, element in enumerate(elements)
+    )
+
+
+def sets_text(elements: Sequence[Element]) -> str:
+    """`set_categories.txt`: the sets that the elements belong to."""
+    used = sorted({element.set_id for element in elements})
+    return "".join(f"set: {set_id:>2}; {SETS[set_id]}\n" for set_id in used)
+
+
+def element_list_text(clips: Sequence[PlannedClip], split: Split) -> str:
+    """`train_element.txt` or `val_element.txt`: clip id and label."""
+    return "".join(f"{clip.id} {clip.draft.label}\n" for clip in clips if clip.draft.split == split)
+
+
+def annotation_info(clips: Sequence[PlannedClip]) -> str:
+    """`annotation_info.json`: events and sub-actions of each source with their times."""
+    sources: dict[str, dict] = {}
+    for clip in clips:
+        events = sources.setdefault(clip.source_id, {})
+        event = events.setdefault(
+            clip.event_key,
+            {
+                "event": EVENTS.index(clip.draft.event) + 1,
+                "timestamps": [list(clip.event_span_s)],
+                "segments": {},
+            },
+        )
+        stages = clip.stages_s
+        event["segments"][clip.segment_key] = {"stages": len(stages), "timestamps": stages}
+    return json.dumps(sources, indent=1) + "\n"
+
+
+NUM_MOMENTS = 8
+ENLARGEMENT = 2
+CAPTION_HEIGHT = 16
+
+
+def _row(element: Element, label: int, settings: SyntheticSettings) -> Picture:
+    rng = np.random.default_rng([settings.seed, 3, label])
+    filming = film(rng, num_frames=4 * NUM_MOMENTS, size=settings.size, faces_left=False)
+    source = make_source(settings.seed, label % settings.num_train_sources, settings.size)
+    frames = render_clip(element, filming, source, without=settings.without)[2::4]
+    strip = np.hstack(list(frames))
+    strip = np.repeat(np.repeat(strip, ENLARGEMENT, axis=0), ENLARGEMENT, axis=1)
+    caption = np.full((CAPTION_HEIGHT, strip.shape[1], 3), 255, np.uint8)
+    text = f"{label} {element.name}"
+    cv2.putText(caption, text, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([caption, strip])
+
+
+def contact_sheet(elements: Sequence[Element], settings: SyntheticSettings) -> Picture:
+    """RGB picture with one row for each class."""
+    return np.vstack([_row(element, label, settings) for label, element in enumerate(elements)])
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """The picture as a PNG file."""
+    encoded, data = cv2.imencode(".png", picture[..., ::-1])
+    if not encoded:
+        raise OSError(
+            "OpenCV could not encode the contact sheet as PNG; is its PNG codec built in?"
+        )
+    return data.tobytes()
+
 
 RECORD_NAME = "synthetic.json"
 RENDERER = 1

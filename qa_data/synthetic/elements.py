@@ -3,6 +3,12 @@
 Apparatus, direction, body shape, twists and turns, circles, turns on one leg, jumps. An element
 and its opposite share one motion: the backward one is the forward one played in reverse, so that
 the rotation and the travel relative to where the figure faces change sign, and nothing else does.
+
+How elements are performed: joint angles, rotation and path of the body over the phase 0..1.
+
+Every motion is written forward and is the same seen from its middle toward both ends, apart from
+its turns; the backward partner is this motion played in reverse (`elements.py`). Lengths are in
+body heights, angles in degrees.
 """
 
 from collections.abc import Callable
@@ -11,19 +17,166 @@ from functools import partial
 
 import numpy as np
 
-from qa_data.synthetic import shapes
-from qa_data.synthetic.figure import Array
-from qa_data.synthetic.motions import (
-    Motion,
-    Style,
-    circle,
-    handspring_over,
-    jump,
-    salto,
-    turn_on_leg,
-    walkover,
-)
-from qa_data.synthetic.scene import Event
+from qa_data.synthetic import figure
+from qa_data.synthetic.figure import HANDSTAND, LOOSE, PASSE, STANDING, Anchor, Array
+from qa_data.synthetic.scene import TABLE_HEIGHT, Event
+
+STANDING_HEIGHT = 0.56
+"""Height of the center of mass over the soles, arms up."""
+HANDSTAND_HEIGHT = 0.74
+"""Height of the center of mass over the hands in a handstand."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """The body at each phase: angles (frame, NUM_ANGLES), the others (frame,) or (frame, 3)."""
+
+    angles: Array
+    pitch: Array
+    """Rotation about the lateral axis; grows when the body rotates forward."""
+    twist: Array
+    """Rotation about the long axis of the body."""
+    turn: Array
+    """Rotation about the vertical."""
+    position: Array
+    """Where the anchor is: x forward, y left, z up."""
+    anchor: Anchor = "mass"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How large this athlete performs this time; 1 is the ordinary size."""
+
+    height: float = 1.0
+    travel: float = 1.0
+
+
+def ramp(phase: Array, span: Span) -> Array:
+    """0 before the span, 1 after it, straight between."""
+    start, end = span
+    return np.clip((phase - start) / (end - start), 0, 1)
+
+
+def through(phase: Array, *keys: tuple[float, Array]) -> Array:
+    """Joint angles that pass through poses at given phases, at rest in each of them."""
+    at, poses = [key[0] for key in keys], np.stack([key[1] for key in keys])
+    index = np.clip(np.searchsorted(at, phase, side="right") - 1, 0, len(at) - 2)
+    start, end = np.array(at)[index], np.array(at)[index + 1]
+    share = np.clip((phase - start) / (end - start), 0, 1)[:, None]
+    share = share * share * (3 - 2 * share)
+    return (1 - share) * poses[index] + share * poses[index + 1]
+
+
+def _path(phase: Array, x: Array | float, z: Array | float) -> Array:
+    path = np.zeros((len(phase), 3))
+    path[:, 0], path[:, 2] = x, z
+    return path
+
+
+def _flight(phase: Array, span: Span) -> Array:
+    """Height of a thrown body between take-off and landing, 1 at the top."""
+    share = ramp(phase, span)
+    return 4 * share * (1 - share)
+
+
+def salto(phase: Array, style: Style, *, shape: Array, twists: float = 0) -> Motion:
+    """Stand, one rotation forward in the air in the given shape, stand."""
+    return Motion(
+        angles=through(phase, (0, STANDING), (0.22, shape), (0.78, shape), (1, STANDING)),
+        pitch=360 * ramp(phase, (0.06, 0.94)),
+        twist=360 * twists * ramp(phase, (0.15, 0.85)),
+        turn=np.zeros_like(phase),
+        position=_path(
+            phase,
+            1.5 * style.travel * (ramp(phase, (0.03, 0.97)) - 0.5),
+            STANDING_HEIGHT + 0.5 * style.height * _flight(phase, (0.03, 0.97)),
+        ),
+    )
+
+
+def walkover(phase: Array, style: Style, *, shape: Array) -> Motion:
+    """Low rotation forward with the legs apart, one foot after the other."""
+    return Motion(
+        angles=through(phase, (0, STANDING), (0.25, shape), (0.75, shape), (1, STANDING)),
+        pitch=360 * ramp(phase, (0.04, 0.96)),
+        twist=np.zeros_like(phase),
+        turn=np.zeros_like(phase),
+        position=_path(
+            phase,
+            1.2 * style.travel * (phase - 0.5),
+            STANDING_HEIGHT + 0.12 * style.height * _flight(phase, (0.03, 0.97)),
+        ),
+    )
+
+
+def handspring_over(
+    phase: Array, style: Style, *, shape: Array, twist_span: Span | None = None
+) -> Motion:
+    """Flight on, handstand on the table, flight off, in the given shape; one rotation in all."""
+    flights = [(0.2, shape), (0.36, shape), (0.46, HANDSTAND), (0.54, HANDSTAND)]
+    flights += [(0.64, shape), (0.8, shape)]
+    top = TABLE_HEIGHT + HANDSTAND_HEIGHT - STANDING_HEIGHT
+    twist = np.zeros_like(phase) if twist_span is None else 360 * ramp(phase, twist_span)
+    return Motion(
+        angles=through(phase, (0, STANDING), *flights, (1, STANDING)),
+        pitch=360 * ramp(phase, (0.05, 0.95)),
+        twist=twist,
+        turn=np.zeros_like(phase),
+        position=_path(
+            phase,
+            2.2 * style.travel * (phase - 0.5),
+            STANDING_HEIGHT + top * np.sin(np.pi * ramp(phase, (0.03, 0.97))),
+        ),
+    )
+
+
+def circle(
+    phase: Array, style: Style, *, shape: Array, turns: float = 0, turn_span: Span = (0, 0.4)
+) -> Motion:
+    """From handstand on the bar once around it in the given shape, to handstand.
+
+    The hands hold the bar, at height 0. `style` has no part in it: the bar sets the size.
+    """
+    del style
+    return Motion(
+        angles=through(phase, (0, HANDSTAND), (0.2, shape), (0.8, shape), (1, HANDSTAND)),
+        pitch=200 + 320 * ramp(phase, (0.02, 0.98)),
+        twist=360 * turns * ramp(phase, turn_span),
+        turn=np.zeros_like(phase),
+        position=_path(phase, 0, 0),
+        anchor="hands",
+    )
+
+
+def jump(phase: Array, style: Style, *, shape: Array) -> Motion:
+    """Up, the shape shown at the top, and down."""
+    rest = np.zeros_like(phase)
+    return Motion(
+        angles=through(phase, (0.1, LOOSE), (0.38, shape), (0.62, shape), (0.9, LOOSE)),
+        pitch=rest,
+        twist=rest,
+        turn=rest,
+        position=_path(
+            phase,
+            0.5 * style.travel * (phase - 0.5),
+            STANDING_HEIGHT + 0.4 * style.height * _flight(phase, (0.1, 0.9)),
+        ),
+    )
+
+
+def turn_on_leg(phase: Array, style: Style, *, turns: float, shape: Array = PASSE) -> Motion:
+    """Turns about the vertical on one leg, the free leg held in a shape."""
+    rest = np.zeros_like(phase)
+    return Motion(
+        angles=through(phase, (0, LOOSE), (0.15, shape), (0.85, shape), (1, LOOSE)),
+        pitch=rest,
+        twist=rest,
+        turn=360 * turns * ramp(phase, (0.06, 0.94)),
+        position=_path(phase, 0.1 * style.travel * (phase - 0.5), STANDING_HEIGHT),
+    )
+
 
 SETS = {
     1: "vault",
@@ -78,26 +231,26 @@ def _pair(event: Event, set_id: int, text: str, perform: Callable) -> list[Eleme
 
 
 _TUCKED, _PIKED, _STRETCHED = (
-    partial(salto, shape=shape) for shape in (shapes.TUCKED, shapes.PIKED, shapes.STRETCHED)
+    partial(salto, shape=shape) for shape in (figure.TUCKED, figure.PIKED, figure.STRETCHED)
 )
 
 _VAULT = [
-    *_pair("VT", 1, "handspring {} on, tucked off", partial(handspring_over, shape=shapes.TUCKED)),
-    *_pair("VT", 1, "handspring {} on, piked off", partial(handspring_over, shape=shapes.PIKED)),
+    *_pair("VT", 1, "handspring {} on, tucked off", partial(handspring_over, shape=figure.TUCKED)),
+    *_pair("VT", 1, "handspring {} on, piked off", partial(handspring_over, shape=figure.PIKED)),
     *_pair(
-        "VT", 1, "handspring {} on, stretched off", partial(handspring_over, shape=shapes.STRETCHED)
+        "VT", 1, "handspring {} on, stretched off", partial(handspring_over, shape=figure.STRETCHED)
     ),
     Element(
         event="VT",
         set_id=1,
         text="handspring forward on, stretched with 1 turn off",
-        perform=partial(handspring_over, shape=shapes.STRETCHED, twist_span=(0.56, 0.93)),
+        perform=partial(handspring_over, shape=figure.STRETCHED, twist_span=(0.56, 0.93)),
     ),
     Element(
         event="VT",
         set_id=1,
         text="round-off, flic-flac on, stretched with 1 turn off",
-        perform=partial(handspring_over, shape=shapes.STRETCHED, twist_span=(0.07, 0.44)),
+        perform=partial(handspring_over, shape=figure.STRETCHED, twist_span=(0.07, 0.44)),
         backward=True,
     ),
 ]
@@ -114,19 +267,19 @@ _FLOOR = [
         "FX",
         24,
         "salto {} stretched with 1 twist",
-        partial(salto, shape=shapes.STRETCHED, twists=1),
+        partial(salto, shape=figure.STRETCHED, twists=1),
     ),
     Element(
         event="FX",
         set_id=21,
         text="split jump",
-        perform=partial(jump, shape=shapes.SPLIT),
+        perform=partial(jump, shape=figure.SPLIT),
     ),
     Element(
         event="FX",
         set_id=21,
         text="straddle pike jump",
-        perform=partial(jump, shape=shapes.STRADDLE),
+        perform=partial(jump, shape=figure.STRADDLE),
     ),
     Element(
         event="FX",
@@ -139,18 +292,18 @@ _FLOOR = [
 _BEAM = [
     *_pair("BB", 33, "salto {} tucked", _TUCKED),
     *_pair("BB", 33, "salto {} piked", _PIKED),
-    *_pair("BB", 34, "walkover {} with step-out", partial(walkover, shape=shapes.STRIDE)),
+    *_pair("BB", 34, "walkover {} with step-out", partial(walkover, shape=figure.STRIDE)),
     Element(
         event="BB",
         set_id=31,
         text="split jump",
-        perform=partial(jump, shape=shapes.SPLIT),
+        perform=partial(jump, shape=figure.SPLIT),
     ),
     Element(
         event="BB",
         set_id=31,
         text="wolf jump",
-        perform=partial(jump, shape=shapes.WOLF),
+        perform=partial(jump, shape=figure.WOLF),
     ),
     Element(
         event="BB",
@@ -161,19 +314,19 @@ _BEAM = [
 ]
 
 _CIRCLES = [
-    *_pair("UB", 41, "giant circle {}", partial(circle, shape=shapes.HANDSTAND)),
-    *_pair("UB", 41, "clear hip circle {} to handstand", partial(circle, shape=shapes.CLEAR_HIP)),
-    *_pair("UB", 41, "stalder {} to handstand", partial(circle, shape=shapes.STALDER)),
+    *_pair("UB", 41, "giant circle {}", partial(circle, shape=figure.HANDSTAND)),
+    *_pair("UB", 41, "clear hip circle {} to handstand", partial(circle, shape=figure.CLEAR_HIP)),
+    *_pair("UB", 41, "stalder {} to handstand", partial(circle, shape=figure.STALDER)),
 ]
 
 _BARS = [
     *_CIRCLES,
-    *_pair("UB", 41, "pike sole circle {} to handstand", partial(circle, shape=shapes.SOLE)),
+    *_pair("UB", 41, "pike sole circle {} to handstand", partial(circle, shape=figure.SOLE)),
     Element(
         event="UB",
         set_id=41,
         text="giant circle backward with 1 turn to handstand",
-        perform=partial(circle, shape=shapes.HANDSTAND, turns=1),
+        perform=partial(circle, shape=figure.HANDSTAND, turns=1),
         backward=True,
     ),
 ]

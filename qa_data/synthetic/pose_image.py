@@ -1,14 +1,26 @@
-"""Single pictures of a figure in a random pose: no class, for pretraining an image backbone."""
+"""Single pictures of a figure in a random pose: no class, for pretraining an image backbone.
+
+What the renderer draws: clips of elements, and single pictures of random poses.
+
+One painter serves both, so a backbone pretrained on the pictures knows the look of the clips.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from qa_data.synthetic import figure, pixels, scene
-from qa_data.synthetic.camera import FIGURE_HEIGHT, follow, project, random_view, to_pixels
+from qa_data.synthetic import drawing, figure, scene
+from qa_data.synthetic.clip import Filming, film, render_clip
 from qa_data.synthetic.drawing import Picture, figure_strokes, paint_figure, random_appearance
-from qa_data.synthetic.figure import Array, local_joints, place, rotation
-from qa_data.synthetic.shapes import random_angles
+from qa_data.synthetic.figure import (
+    JOINT_NAMES,
+    Array,
+    local_joints,
+    place,
+    random_angles,
+    rotation,
+)
+from qa_data.synthetic.scene import FIGURE_HEIGHT, follow, project, random_view, to_pixels
 
 NUM_JOINTS = len(figure.JOINT_NAMES)
 
@@ -71,8 +83,8 @@ def random_pose_image(rng: np.random.Generator, size: int = 64) -> PoseImage:
     flat = project(strokes.points, yaw=yaw, elevation=elevation)
     center, scale = _frame_figure(rng, flat[:, :NUM_JOINTS], size)
 
-    side, fine = pixels.SUPERSAMPLING * size, pixels.SUPERSAMPLING * scale
-    canvas = pixels.enlarge(scene.draw_arena(rng, size))
+    side, fine = drawing.SUPERSAMPLING * size, drawing.SUPERSAMPLING * scale
+    canvas = drawing.enlarge(scene.draw_arena(rng, size))
     if event is not None:
         faces = scene.apparatus_faces(event, rng)
         corners = scene.project_faces(faces, yaw=yaw, elevation=elevation)[None]
@@ -81,11 +93,11 @@ def random_pose_image(rng: np.random.Generator, size: int = 64) -> PoseImage:
     paint_figure(canvas, strokes.parts, at, flat[0, :, 2], fine[0])
 
     axes = project(np.moveaxis(turned[0], -1, 0), yaw=yaw, elevation=elevation)
-    joint_pixels = at[:NUM_JOINTS] / pixels.SUPERSAMPLING
+    joint_pixels = at[:NUM_JOINTS] / drawing.SUPERSAMPLING
     across, down = joint_pixels[figure.NECK] - joint_pixels[figure.PELVIS]
     depths = flat[0, :NUM_JOINTS, 2]
     return PoseImage(
-        frame=pixels.expose(pixels.reduce(canvas), pixels.random_exposure(rng, 1, size), 0),
+        frame=drawing.expose(drawing.reduce(canvas), drawing.random_exposure(rng, 1, size), 0),
         joints=joint_pixels,
         depths=(depths - depths.mean()) * scale[0],
         facing=_unit(np.array([-axes[1, 0], -axes[1, 2]])),
@@ -117,3 +129,6 @@ def _frame_figure(rng: np.random.Generator, flat: Array, size: int) -> tuple[Arr
     scale = size * rng.uniform(*FIGURE_HEIGHT, size=1)
     wander = rng.normal(0, 0.06, size=(1, 2))
     return follow(flat, scale, size=size, slackness=1.0, wander=wander), scale
+
+
+__all__ = ["JOINT_NAMES", "Filming", "PoseImage", "film", "random_pose_image", "render_clip"]

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from qa_data.files import composed
 from qa_data.manifest import Clip
-from qa_data.text_file import composed
 
 ClassNames: TypeAlias = tuple[str | None, ...]
 """By label; None for a class whose name is not known."""

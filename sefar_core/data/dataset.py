@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from qa_data.files import on_disk
 from qa_data.manifest import Clip
-from sefar_core.data.decoding import VideoReadError
-from sefar_core.data.draws import seeded
-from sefar_core.data.on_disk import on_disk
-from sefar_core.data.picture_shape import side_ratio_problem
+from sefar_core.data.decode import VideoReadError
+from sefar_core.data.pictures import side_ratio_problem
+from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, look, squares
 from sefar_core.data.video import read_fractions
 from sefar_core.sampling import Moments, Sampling
 
 CLIP_FRAME_AXIS = 1  # of (channel, frame, height, width), a clip without its batch axis
-Sampler = Callable[[torch.Generator], Moments]
+FrameSampler = Callable[[torch.Generator], Moments]
 Reader = Callable[[Clip, Sequence[float]], Tensor]
 """The frames of a clip at fractions of its length: `read_from_folder` bound to a folder, or
 `FrameStore.read`."""
@@ -94,7 +94,7 @@ class LabeledClips(Dataset[LabeledItem]):
         clips: Sequence[Clip],
         read: Reader,
         *,
-        sample: Sampler,
+        sample: FrameSampler,
         augment: Augmentation,
         crop_size: int,
         seed: int,
@@ -118,14 +118,14 @@ class LabeledClips(Dataset[LabeledItem]):
 
 
 def independent_moments(
-    sample: Sampler, weak: torch.Generator, strong: torch.Generator
+    sample: FrameSampler, weak: torch.Generator, strong: torch.Generator
 ) -> tuple[Moments, Moments]:
     """Teacher and student sample moments of their own, as in the public code."""
     return sample(weak), sample(strong)
 
 
 def shared_moments(
-    sample: Sampler, weak: torch.Generator, strong: torch.Generator
+    sample: FrameSampler, weak: torch.Generator, strong: torch.Generator
 ) -> tuple[Moments, Moments]:
     """The student sees the moments that the teacher saw."""
     moments = sample(weak)
@@ -138,7 +138,7 @@ MOMENTS = {"independent": independent_moments, "shared": shared_moments}
 class TwoViews(NamedTuple):
     """How the weak view (the teacher's) and the strong view (the student's) of a clip are drawn."""
 
-    sample: Sampler
+    sample: FrameSampler
     moments: Callable[..., tuple[Moments, Moments]]
     weak: Augmentation
     strong: Augmentation

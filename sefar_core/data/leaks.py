@@ -3,20 +3,264 @@
 A test clip of a training video shares athlete, camera and arena with training; one of a training
 routine also shares the minute. Neither makes a test worthless, but its figure has to be read
 with the share in mind.
+
+Which clips are cut from one file, whatever the file is called, and which of them share frames.
+
+One file can have two names: two spellings of its path, a link, or a copy. Copies are found by size
+first, and by their bytes only where sizes are equal.
+
+Clips that show one moment of one video twice.
+
+FineGym's annotators cut some routines out of their broadcast twice, with the same elements in
+both: the clips have different names and all but the same frames.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import combinations
-from pathlib import Path
+import hashlib
+import math
+import os
+import posixpath
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, combinations
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
 
 from rich.table import Column, Table
 
-from qa_data.annotations import Interval
+from qa_data.files import composed, on_disk
+from qa_data.finegym import CLIP_ID, ClipId, Interval, event_of
 from qa_data.manifest import SPLITS, Clip, by_split
 from sefar_core.data.class_names import labels_of_one_name, names_of_one_label
-from sefar_core.data.near_duplicates import near_duplicates, routine_of
-from sefar_core.data.shared_files import Files, files_of, same_file_lines, sharing_frames
+from sefar_core.data.group_split import SplitError
+
+Files = Mapping[str, str]
+"""File of each clip by the clip's id; clips of one file have the same."""
+
+
+def files_of(clips: Iterable[Clip], video_root: Path | None = None) -> Files:
+    """The file of each clip, the same for all names that a file has.
+
+    Args:
+        clips: any.
+        video_root: folder of the videos. None: no file is looked at, and paths are compared by
+            their spelling alone, `a/./b.mp4` being `a/b.mp4`.
+    """
+    if video_root is None:
+        return {clip.id: composed(posixpath.normpath(clip.path)) for clip in clips}
+    root = os.path.abspath(video_root)
+    real = {path: os.path.realpath(on_disk(Path(root, path))) for path in {c.path for c in clips}}
+    first_of = _first_of_equals(sorted(set(real.values())))
+    return {clip.id: first_of.get(real[clip.path], real[clip.path]) for clip in clips}
+
+
+def sharing_frames(first: Sequence[Clip], second: Sequence[Clip], files: Files) -> list[Clip]:
+    """Clips of the second that show frames which clips of the first show, in their order.
+
+    A clip without times is its whole file. Touching clips, one of which ends where the other
+    begins, share no frame.
+
+    Args:
+        first: usually what is trained on.
+        second: usually what is tested on.
+        files: of the clips of both.
+    """
+    both = {files[clip.id] for clip in second}
+    stretches: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for clip in first:
+        if files[clip.id] in both:
+            stretches[files[clip.id]].append(_stretch(clip))
+    shown = {file: _sorted(found) for file, found in stretches.items()}
+    return [clip for clip in second if _meets(_stretch(clip), *shown.get(files[clip.id], ([], [])))]
+
+
+def same_file_lines(clips: Iterable[Clip], files: Files) -> list[str]:
+    """Each file that is several clips as a whole: its names, and the clips with their splits."""
+    whole: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.start_s is None:
+            whole[files[clip.id]].append(clip)
+    return [
+        f"the same file: {', '.join(sorted({clip.path for clip in found}))} ("
+        + ", ".join(f"clip {clip.id}, {_told(clip)}" for clip in found)
+        + ")"
+        for found in whole.values()
+        if len(found) > 1
+    ]
+
+
+def _told(clip: Clip) -> str:
+    return clip.split if clip.label is None else f"{clip.split}, class {clip.label}"
+
+
+def _stretch(clip: Clip) -> tuple[float, float]:
+    if clip.start_s is None or clip.end_s is None:
+        return 0.0, float("inf")
+    return clip.start_s, clip.end_s
+
+
+def _sorted(stretches: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """The starts, ascending, and the latest end of all stretches up to each."""
+    starts, ends = zip(*sorted(stretches), strict=True)
+    return list(starts), list(accumulate(ends, max))
+
+
+def _meets(stretch: tuple[float, float], starts: Sequence[float], latest: Sequence[float]) -> bool:
+    start, end = stretch
+    begun = bisect_left(starts, end)
+    return begun > 0 and latest[begun - 1] > start
+
+
+def _first_of_equals(paths: Iterable[str]) -> dict[str, str]:
+    """For each file that has equals before it, the first of them; empty files equal none."""
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for path in paths:
+        if os.path.isfile(path):
+            by_size[os.path.getsize(path)].append(path)
+    first_of: dict[str, str] = {}
+    for size, alike in by_size.items():
+        if size and len(alike) > 1:
+            first: dict[str, str] = {}
+            for path in alike:
+                first_of[path] = first.setdefault(_digest(path), path)
+    return first_of
+
+
+def _digest(path: str) -> str:
+    """Of the file's bytes; of an unreadable file its path, which equals no other."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError:
+        return path
+
+
+SAME_MOMENT = 0.9
+"""Intersection over union in time, above which two clips of a film are near-duplicates."""
+
+
+class Film(NamedTuple):
+    """A file or a source video, by its path or name; it has one beginning."""
+
+    kind: Literal["file", "source"]
+    name: str
+
+
+class Moment(NamedTuple):
+    """When a clip is shown in its film; `place` is its number among the clips."""
+
+    start_s: float
+    end_s: float
+    place: int
+
+
+def near_duplicates(
+    clips: Sequence[Clip],
+    *,
+    times: Mapping[str, Interval] | None = None,
+    files: Files | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Pairs of clips that show one moment of one film: IoU in time above SAME_MOMENT.
+
+    The film is what a clip's times count in: its file where the clip itself says when it begins,
+    its source video otherwise. Several files can come from one source, such as all dives of an
+    event, each with a beginning of its own.
+
+    Where neither the clips nor `times` tell when a clip begins and ends, the whole seconds in a
+    FineGym clip id stand for it; they find fewer (19 of 42 pairs in Gym99). Clips that are whole
+    files are near-duplicates if they are one file. Takes O(n log n + pairs) time.
+
+    Args:
+        clips: any.
+        times: begin and end in the source, by clip id, for clips that are files of their own.
+        files: of the clips (see `files_of`); None: by the spelling of their paths.
+
+    Yields:
+        Numbers of two clips, the one that begins first before the other.
+
+    Raises:
+        SplitError: a clip does not end after it starts.
+    """
+    if files is None:
+        files = files_of(clips)
+    yield from _whole_twice(clips, files)
+    bands: dict[tuple[Film, int], list[Moment]] = defaultdict(list)
+    for place, clip in enumerate(clips):
+        found = _interval(clip, times or {})
+        film = _film(clip, files)
+        if found and film:
+            bands[film, _band(found)].append(Moment(*found, place))
+    for (film, band), members in bands.items():
+        longer = bands.get((film, band + 1), [])
+        own = {moment.place for moment in members}
+        for one, other in _same_moments(sorted(members + longer)):
+            pair = clips[one.place], clips[other.place]
+            if (one.place in own or other.place in own) and not _one_whole_file(*pair, files):
+                yield one.place, other.place
+
+
+def routine_of(clip: Clip) -> str | None:
+    """Source video and routine (one athlete's turn on one apparatus) of a FineGym clip."""
+    return event_of(clip.id) if CLIP_ID.fullmatch(clip.id) else None
+
+
+def _whole_twice(clips: Sequence[Clip], files: Files) -> Iterator[tuple[int, int]]:
+    """Pairs of clips that are one whole file each, the same."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, clip in enumerate(clips):
+        if clip.start_s is None:
+            places[files[clip.id]].append(place)
+    for found in places.values():
+        yield from combinations(found, 2)
+
+
+def _one_whole_file(one: Clip, other: Clip, files: Files) -> bool:
+    return one.start_s is None and other.start_s is None and files[one.id] == files[other.id]
+
+
+def _film(clip: Clip, files: Files) -> Film | None:
+    """What the clip's times count in; a file named for its source is that source."""
+    if clip.start_s is not None and composed(PurePosixPath(clip.path).stem) != clip.source:
+        return Film("file", files[clip.id])
+    return Film("source", clip.source) if clip.source else None
+
+
+def _interval(clip: Clip, times: Mapping[str, Interval]) -> Interval | None:
+    """The clip's time in its film, exact if known, else in whole seconds, else none."""
+    if clip.start_s is not None and clip.end_s is not None:
+        found = Interval(clip.start_s, clip.end_s)
+    elif clip.id in times:
+        found = times[clip.id]
+    elif CLIP_ID.fullmatch(clip.id):
+        parts = ClipId.parse(clip.id)
+        found = Interval(parts.event_start + parts.start, parts.event_start + parts.end + 1)
+    else:
+        return None
+    if not 0 <= found.start_s < found.end_s < math.inf:
+        raise SplitError(
+            f"clip {clip.id} is said to run from {found.start_s} to {found.end_s} s; it must end "
+            f"after it starts: correct its times, or take it out of the list"
+        )
+    return found
+
+
+def _band(found: Interval) -> int:
+    """Lengths in one band, or in two neighboring ones, are those that near-duplicates can have."""
+    return math.floor(math.log(found.end_s - found.start_s) / -math.log(SAME_MOMENT))
+
+
+def _same_moments(moments: Sequence[Moment]) -> Iterator[tuple[Moment, Moment]]:
+    """Pairs above SAME_MOMENT, of moments in order of their start."""
+    for number, one in enumerate(moments):
+        latest = one.start_s + (1 - SAME_MOMENT) * (one.end_s - one.start_s)
+        later = number + 1
+        while later < len(moments) and moments[later].start_s <= latest:
+            other = moments[later]
+            later += 1
+            overlap = min(one.end_s, other.end_s) - other.start_s
+            union = max(one.end_s, other.end_s) - one.start_s
+            if overlap > SAME_MOMENT * union:
+                yield one, other
 
 
 def compare(

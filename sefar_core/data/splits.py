@@ -9,6 +9,8 @@ labeled at 10 % too, if validation clips come from the pool (val_from="pool") or
 Validation clips that cost labels (val_from="labeled") are cut out of the prefix, out of other
 sources at each rate, so that only labeled and validation clips together contain those of a
 smaller rate.
+
+A data set's clips with their splits: test first, then labels and validation out of the rest.
 """
 
 import random
@@ -18,11 +20,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from qa_data.annotations import Interval
-from qa_data.manifest import SPLITS, Clip, without_label
+from qa_data.finegym import Interval
+from qa_data.manifest import SPLITS, Clip, by_split, without_label
+from sefar_core.data.group_split import (
+    OneSided,
+    SplitError,
+    TestCut,
+    apart_from,
+    cut_sources,
+    separate_test,
+    unit_of,
+)
 from sefar_core.data.leaks import leak_report
-from sefar_core.data.separation import OneSided, TestCut
-from sefar_core.data.sources import SplitError, cut_sources, unit_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,3 +191,51 @@ def summary(
         "clips_per_class": {s: dict(sorted(n.items())) for s, n in per_class.items() if n},
         **leak_report(clips, classes=classes, times=times, video_root=video_root),
     }
+
+
+def divide(
+    pool: Sequence[Clip], settled: Sequence[Clip], config: SplitConfig
+) -> tuple[list[Clip], dict[str, int]]:
+    """Pool cut as the settings say, settled clips as they are.
+
+    Clips without a label are training clips: those that share a source video with validation
+    clips are left out, and with test clips too unless the official cut is asked for.
+
+    Args:
+        pool: training clips with labels; may be empty if all clips are settled.
+        settled: clips that have their split.
+        config: how the pool is cut.
+
+    Returns:
+        The clips, and how many are in no split, by reason.
+
+    Raises:
+        SplitError: the pool cannot be cut as asked, or there is none and settings for one.
+    """
+    if not pool:
+        if config != SplitConfig():
+            raise SplitError(
+                "the lists of this data set say the split of every clip, so that rates and cuts "
+                "change nothing; leave these settings out"
+            )
+        return list(settled), {}
+    unlabeled = by_split(settled, "unlabeled")
+    others = [clip for clip in settled if clip.split not in ("unlabeled", "test")]
+    listed_test = by_split(settled, "test")
+    training, test = separate_test(
+        pool,
+        listed_test,
+        how=config.test_cut,
+        rate=config.test_rate,
+        one_sided=config.one_sided,
+        seed=config.seed,
+    )
+    cut = split_pool(training, config)
+    aside = [*by_split([*cut, *others], "val"), *(test if config.test_cut != "official" else ())]
+    kept = apart_from(unlabeled, aside)
+    left_out = {
+        "to keep test apart": len(pool) + len(listed_test) - len(training) - len(test),
+        "unlabeled, of validation videos": len(training) - len(cut),
+        "never labeled, of validation or test videos": len(unlabeled) - len(kept),
+    }
+    return [*cut, *others, *kept, *test], {why: count for why, count in left_out.items() if count}

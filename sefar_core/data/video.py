@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data import timeline
-from sefar_core.data.decoding import (
+from sefar_core.data import frame_index
+from sefar_core.data.decode import (
     MEND,
     Misnamed,
     Patched,
@@ -33,13 +33,17 @@ from sefar_core.data.decoding import (
     settle,
     upright_size,
 )
-from sefar_core.data.frame_folder import FrameFolder, open_folder, probe_folder
-from sefar_core.data.jumps import jump, leads_right
-from sefar_core.data.keyframes import index_is_false, is_false_keyframe
-from sefar_core.data.marks import Mark, hides_frames, mark_of, packets_of
-from sefar_core.data.oddities import oddities
-from sefar_core.data.timeline import ROUNDING_S, Timeline
-from sefar_core.data.video_info import VideoInfo
+from sefar_core.data.frame_index import ROUNDING_S, Timeline, VideoInfo, oddities
+from sefar_core.data.image_folder import FrameFolder, open_folder, probe_folder
+from sefar_core.data.packets import (
+    Mark,
+    hides_frames,
+    index_is_false,
+    is_false_keyframe,
+    mark_of,
+    packets_of,
+)
+from sefar_core.data.seek import jump, leads_right
 
 __all__ = [
     "VideoInfo",
@@ -76,7 +80,7 @@ def probe(path: Path) -> VideoInfo:
         first = first or first_picture(path, stream, None)
         if first is None:
             raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
-        shown = timeline.outline(marks, container, stream, first=first.pts)
+        shown = frame_index.outline(marks, container, stream, first=first.pts)
         if settled := record_of(path).settled:
             shown = replace(settled, stream=stream)
         return info_of(shown, first, false_keyframes=false_keyframes)
@@ -332,7 +336,7 @@ def _in_order(
 ) -> Result:
     """As `on_frames`, decoded from the file's beginning; without a span, the whole file."""
     with opened(path) as (container, stream):
-        shown = timeline.whole(container, stream, keep=span is None)
+        shown = frame_index.whole(container, stream, keep=span is None)
         if record.settled is None and shown.begins_in_doubt:
             raise Misnamed(f"{path} announces pictures before its first keyframe")
         if record.settled is not None:

@@ -3,27 +3,261 @@
 import sefar_mllm
 assistant = sefar_mllm.from_pretrained("runs/vicuna/model")
 print(assistant.watch("clip.mp4").answer("Which move is this?"))
+
+The turns about one video: ask, hear the answer in a stream, ask on.
+
+The model reads what was said before; the video's tokens stand in the first turn. What it writes is
+cleaned of control characters before anyone sees it. A model that was tuned on letters answers in
+letters: `option_probs` asks for the probabilities of given answers instead.
 """
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.questions import Question
 from sefar_core.checkpoint import CheckpointError
-from sefar_core.data.decoding import VideoReadError
+from sefar_core.data.decode import VideoReadError
 from sefar_mllm.adapters import Trained, composite
-from sefar_mllm.chat.conversation import Conversation
-from sefar_mllm.chat.guarded_video import Footage, read_frames, read_frames_apart
+from sefar_mllm.chat.safe_video import Footage, read_frames, read_frames_apart
+from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS, Encoder, pool, shown_at
-from sefar_mllm.folders.checkpoint import load_trained
-from sefar_mllm.places import recorded_folder
-from sefar_mllm.tokens.cache import check_keys
-from sefar_mllm.tokens.features import token_key
+from sefar_mllm.feature_cache import check_keys
+from sefar_mllm.features import token_key
+from sefar_mllm.generate import lora_switched_off, stream
+from sefar_mllm.model_config import recorded_folder
+from sefar_mllm.prompt import LETTERS, STEM, Turn, encode_conversation, marker_ids, question_text
+from sefar_mllm.scoring import letter_logits, option_probs, rotated_prompts
+from sefar_mllm.shared_prefix import join
+
+MAX_JOINED = 8192
+"""Tokens of a question with its options in all their orders, which are scored in one row. Memory
+grows with the square: a gigabyte or so at this length."""
+
+
+class ChatError(ValueError):
+    """Something that cannot be asked or answered; the message says why and what to do."""
+
+
+class Conversation:
+    """The turns about one video.
+
+    Args:
+        model: fine-tuned, in evaluation mode.
+        tokenizer: its tokenizer.
+        tokens: the video's.
+        limits: of questions and answers.
+        compiled: see `Assistant`.
+
+    Attributes:
+        turns: what was said. An answer that was broken off is not remembered.
+    """
+
+    def __init__(
+        self,
+        model: Trained,
+        tokenizer: PreTrainedTokenizerBase,
+        tokens: Float[Tensor, "frame row column dim"],
+        *,
+        limits: ChatLimits | None = None,
+        compiled: bool = False,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.limits = limits or ChatLimits()
+        self.compiled = compiled
+        self.turns: list[Turn] = []
+        self._adapted = True
+
+    def reset(self) -> None:
+        """Forget what was said; the video stays."""
+        self.turns = []
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the fine-tuned model answers, or else the base one behind the same projector.
+
+        Setting it raises ChatError where there is no adapter to switch off.
+        """
+        return self._adapted
+
+    @adapted.setter
+    def adapted(self, wanted: bool) -> None:
+        if not wanted and not isinstance(self.model, PeftModel):
+            raise ChatError(
+                "this model is merged: it has no adapter to switch off; give the folder of the run "
+                "that it was merged from"
+            )
+        self._adapted = wanted
+
+    def answer(self, text: str) -> str:
+        """The whole answer to a question. See `ask`."""
+        return "".join(self.ask(text)).strip()
+
+    def ask(self, text: str) -> Generator[str, None, None]:
+        """The answer, piece by piece; once it is complete it is remembered.
+
+        Raises:
+            ChatError: nothing was asked, or more than the limits or the model allow.
+        """
+        ids = self.prompt(text)
+        answer = ""
+        pieces = stream(
+            self.model,
+            self.tokenizer,
+            ids,
+            self.tokens,
+            max_new_tokens=self.limits.max_new_tokens,
+            static_cache=self.compiled,
+        )
+        with self._adapter(), closing(pieces):
+            for piece in map(printable, pieces):
+                answer += piece
+                yield piece
+        # An empty answer cannot stand in a prompt: what was asked is then forgotten with it.
+        if answer.strip():
+            self.turns = [*self.turns, Turn(text, answer.strip())]
+
+    def option_probs(self, options: Sequence[str], stem: str = STEM) -> list[float]:
+        """Probability of each option as the answer to `stem`, averaged over their rotations.
+
+        Raises:
+            ChatError: fewer than two options, an empty or repeated one, or more than the limits,
+                the model or its tokenizer's letters allow.
+        """
+        question = self.choice(options, stem)
+        with self._adapter():
+            logits = letter_logits(self.model, self.tokenizer, [question], [self.tokens])
+        return option_probs(logits)[0].tolist()
+
+    def choice(self, options: Sequence[str], stem: str = STEM) -> Question:
+        """A question about the video with these options.
+
+        Raises:
+            ChatError: as `option_probs`.
+        """
+        question = choice_of(options, stem, self.limits)
+        refuse_unmarked(self.tokenizer, len(options))
+        # Each rotation may be a token or so longer at every seam between two options.
+        self._ids([Turn(question_text(stem, options))], spare=len(options))
+        length = joined_length(self.model, self.tokenizer, question)
+        if length > MAX_JOINED:
+            raise ChatError(
+                f"the {len(options)} options have {length:,} tokens in all their orders, up to "
+                f"{MAX_JOINED:,} are scored at a time; give fewer options, or shorter ones"
+            )
+        return question
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of what was said and of this question, ending where its answer begins.
+
+        Raises:
+            ChatError: nothing was asked, or more than the limits or the model allow.
+        """
+        refuse_text(text, "question", self.limits)
+        if len(self.turns) >= self.limits.max_turns:
+            raise ChatError(
+                f"the conversation has {len(self.turns)} questions, the limit; "
+                f"start again with /reset"
+            )
+        return self._ids([*self.turns, Turn(text)], spare=self.limits.max_new_tokens)
+
+    def _ids(self, turns: Sequence[Turn], *, spare: int) -> list[int]:
+        """The turns' ids, unless the model reads fewer than these and `spare` more."""
+        config = composite(self.model).config
+        ids = encode_conversation(
+            self.tokenizer,
+            turns,
+            num_video_tokens=config.num_video_tokens,
+            video_id=config.video_token_id,
+        ).ids
+        room = config.text_config.max_position_embeddings - spare
+        if len(ids) > room:
+            raise ChatError(
+                f"video and text have {len(ids)} tokens and the model reads {room} before an "
+                f"answer; start again with /reset, or say it in fewer words"
+            )
+        return ids
+
+    def _adapter(self) -> AbstractContextManager[None]:
+        if isinstance(self.model, PeftModel) and not self.adapted:
+            return lora_switched_off(self.model)
+        return nullcontext()
+
+
+def choice_of(options: Sequence[str], stem: str, limits: ChatLimits) -> Question:
+    """A question about the conversation's video with these options.
+
+    Raises:
+        ChatError: fewer than two options, too many, an empty, repeated or too long one.
+    """
+    if not 2 <= len(options) <= len(LETTERS) or len(set(options)) < len(options):
+        raise ChatError(
+            f"give 2 to {len(LETTERS)} different options, A|B, got {len(options)}: "
+            f"{' | '.join(options):.200}"
+        )
+    refuse_text(stem, "question", limits)
+    for option in options:
+        refuse_text(option, "option", limits)
+    return Question(question_id="0", video="video", stem=stem, options=tuple(options), answer=0)
+
+
+def refuse_unmarked(tokenizer: PreTrainedTokenizerBase, count: int) -> None:
+    """Raise ChatError for more options than there are letters that are one token each."""
+    for number in range(2, count + 1):
+        try:
+            marker_ids(tokenizer, LETTERS[:number])
+        except ValueError as cause:
+            if number == 2:
+                raise ChatError(
+                    f"this model's tokenizer has no letters of one token to score {count} options "
+                    f"by; ask without options"
+                ) from cause
+            raise ChatError(
+                f"got {count} options, but the letter {LETTERS[number - 1]} is no single token of "
+                f"this model's tokenizer and cannot be scored; give up to {number - 1} options"
+            ) from cause
+
+
+def joined_length(model: Trained, tokenizer: PreTrainedTokenizerBase, question: Question) -> int:
+    """Tokens of the row in which all orders of a question's options are scored."""
+    config = composite(model).config
+    return len(join(rotated_prompts(tokenizer, question, config, LETTERS)).ids)
+
+
+def refuse_text(text: str, kind: str, limits: ChatLimits) -> None:
+    """Raise ChatError for a text that is empty, too long, or no text."""
+    if not text.strip():
+        raise ChatError(f"the {kind} is empty; write at least a word")
+    if len(text) > limits.max_question_chars:
+        raise ChatError(
+            f"the {kind} has {len(text)} characters, up to {limits.max_question_chars} are "
+            f"taken; say it in fewer words"
+        )
+    refuse_halves(text, kind)
+
+
+def refuse_halves(text: str, kind: str) -> None:
+    """Raise ChatError for a text that cannot be written down or name a file."""
+    if any(unicodedata.category(c) == "Cs" for c in text):
+        raise ChatError(f"the {kind} holds halves of characters, which are no text; type it again")
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could rewrite a terminal; newlines stay."""
+    return "".join(
+        c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+    )
+
 
 DECODERS = 2
 """Processes that decode at a time where there are several videos."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sefar_core.config import check_seed
-from sefar_core.runs.folder import run_of
+from sefar_core.run_dir import run_of
 from sefar_mllm.config import FinetuneConfig
 
 

@@ -1,51 +1,147 @@
-"""The comparison from end to end: tokens, trainings, rows without fine-tuning, numbers, pages."""
+"""The comparison from end to end: tokens, trainings, rows without fine-tuning, numbers, pages.
 
-from collections.abc import Sequence
+C8: what all matched rows share, checked before anything is trained.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from qa_data.manifest import Clip, read_manifest
 from sefar_core.data.class_names import refuse_several_names
-from sefar_core.runs.folder import surroundings, write_json, write_text
-from sefar_mllm.assemble import load_tokenizer
-from sefar_mllm.comparison.budget import shared_budget, shared_steps
-from sefar_mllm.comparison.cells import (
-    PREDICTIONS,
-    Cell,
-    cell_folder,
-    diagnosed,
-    name_of,
-    refuse_stale,
-    run_cell,
-)
+from sefar_core.run_dir import read_metrics, surroundings, write_json, write_text
+from sefar_mllm.answer_text import OtherAnswers, read_answers
+from sefar_mllm.build import load_tokenizer
+from sefar_mllm.comparison.baselines import answer_alone, seeds_alone
 from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
-from sefar_mllm.comparison.markers import option_markers
-from sefar_mllm.comparison.page import page
-from sefar_mllm.comparison.plan import (
-    LETTERS,
+from sefar_mllm.comparison.experiment import (
+    PREDICTIONS,
+    UNMATCHED,
+    Cell,
+    authenticity,
+    cell_folder,
+    choose_rates,
+    diagnosed,
+    fill,
+    model_hash,
+    name_of_cell,
+    refuse_stale,
+    run_all,
+    run_cell,
+    scaled,
+    token_jobs,
+)
+from sefar_mllm.comparison.report import TABLE_5, page, plot_all
+from sefar_mllm.comparison.rows import (
+    LETTER_ROWS,
     ROWS,
     SHOWINGS,
     TRAININGS,
+    QuestionSet,
     Row,
     Standalone,
+    available,
     encoder_of,
+    num_recognizers,
+    option_markers,
+    own_for_each_seed,
+    read_sets,
 )
-from sefar_mllm.comparison.plots import plot_all
-from sefar_mllm.comparison.published import TABLE_5
-from sefar_mllm.comparison.question_sets import QuestionSet, read_sets
-from sefar_mllm.comparison.records import model_hash
-from sefar_mllm.comparison.side_by_side import run_all
-from sefar_mllm.comparison.standalone import answer_alone, seeds_alone
-from sefar_mllm.comparison.table import numbers, verdicts
-from sefar_mllm.comparison.tokens import authenticity, fill, token_jobs
-from sefar_mllm.comparison.told import told_of
-from sefar_mllm.comparison.tuning import choose_rates, scaled
-from sefar_mllm.comparison.weights import available, num_recognizers, own_for_each_seed
-from sefar_mllm.evaluation.seeds import Runs
-from sefar_mllm.scoring.other_answers import OtherAnswers, read_answers
-from sefar_mllm.scoring.predict import read_predictions
+from sefar_mllm.comparison.statistics import numbers, told_of, verdicts
+from sefar_mllm.encoders import refuse_unequal_moments
+from sefar_mllm.evaluation.significance import Runs
+from sefar_mllm.scoring import read_predictions
+
+
+class BudgetError(ValueError):
+    """Encoders that would not be compared under one budget; the message names them."""
+
+
+def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The budget of all matched rows: moments, tokens, settings, seeds.
+
+    Questions, steps and settings are shared because there is one of each; moments and number of
+    tokens are properties of the caches.
+
+    Args:
+        config: all settings.
+        keys: of every token cache, by its folder.
+
+    Raises:
+        ValueError: caches were made at different moments.
+        BudgetError: caches have different numbers of tokens, or networks that stand for seeds of
+            one row are of unlike width or the same.
+    """
+    refuse_unequal_moments(keys)
+    refuse_unlike_seeds(keys)
+    matched = {name: key for name, key in keys.items() if key["encoder"] not in UNMATCHED}
+    grids = {name: key["grid"] for name, key in matched.items()}
+    if len(set(grids.values())) > 1:
+        raise BudgetError(
+            f"encoders that give different numbers of tokens cannot be compared: grid {grids}; "
+            f"extract the tokens of all with one --grid"
+        )
+    some = next(iter(matched.values()))
+    finetune = asdict(config.finetune)
+    finetune.pop("seed")
+    return {
+        "moments": some["moments"],
+        "tokens": len(some["moments"]) * some["grid"] ** 2,
+        "seeds": list(config.seeds),
+        "recognizers": num_recognizers(config),
+        "lr_grid": list(config.lr_grid),
+        "dev_rate": config.dev_rate,
+        "finetune": finetune,
+    }
+
+
+def refuse_unlike_seeds(keys: Mapping[str, Mapping[str, Any]]) -> None:
+    """Caches of one encoder and frame order are of its seeds: as wide, and each of its own weights.
+
+    Raises:
+        BudgetError: says which are not.
+    """
+    rows: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, key in keys.items():
+        rows.setdefault((key["encoder"], key.get("frame_order", "")), []).append((name, key))
+    for (encoder, _), found in rows.items():
+        names = ", ".join(name for name, _ in found)
+        if len({key["dim"] for _, key in found}) > 1:
+            raise BudgetError(
+                f"the networks of {encoder} have tokens of different widths ({names}); seeds of "
+                f"one row are trainings of one architecture"
+            )
+        if len({key["digest"] for _, key in found}) < len(found):
+            raise BudgetError(
+                f"two networks of {encoder} have the same weights ({names}); give trainings of "
+                f"other seeds, or one folder that serves all seeds"
+            )
+
+
+def shared_steps(folders: Mapping[str, Path]) -> int:
+    """The optimizer steps that every training of a question set took, read off their metrics.
+
+    Args:
+        folders: of the trainings, by name.
+
+    Raises:
+        BudgetError: they did not take the same number.
+    """
+    steps = {name: last_step(folder / "metrics.jsonl") for name, folder in folders.items()}
+    if len(set(steps.values())) != 1:
+        raise BudgetError(
+            f"trainings of one comparison took different numbers of steps: {steps}; delete the "
+            f"folders that differ and run the comparison again"
+        )
+    return next(iter(steps.values()))
+
+
+def last_step(metrics: Path) -> int:
+    """The highest step that a training reported."""
+    return max(int(line["step"]) for line in read_metrics(metrics))
 
 
 def compare_encoders(config: CompareConfig) -> dict[str, Any]:
@@ -85,9 +181,9 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
         for row in present(config):
             if isinstance(row, Standalone):
                 answer_alone(row, questions, clips, config, device=device)
-    run_all(run_cell, todo, jobs=config.jobs, label=name_of)
+    run_all(run_cell, todo, jobs=config.jobs, label=name_of_cell)
     steps = {
-        one.name: shared_steps({name_of(c): c.folder for c in cells if c.questions == one})
+        one.name: shared_steps({name_of_cell(c): c.folder for c in cells if c.questions == one})
         for one in sets
     }
     told = {f"{name}, {row}": factor for (name, row), factor in rates.items()}
@@ -132,7 +228,7 @@ def plan_cells(config: CompareConfig, sets: Sequence[QuestionSet]) -> list[Cell]
             showings=[
                 one
                 for one in SHOWINGS
-                if one.of == row.name and (one not in LETTERS or one.shown in markers[seed])
+                if one.of == row.name and (one not in LETTER_ROWS or one.shown in markers[seed])
             ],
             seed=seed,
             own_encoder=own_for_each_seed(row.encoder, config),
@@ -154,7 +250,7 @@ def read_runs(config: CompareConfig, questions: QuestionSet) -> dict[str, Runs]:
     for row in present(config):
         seeds = seeds_alone(row, config) if isinstance(row, Standalone) else config.seeds
         files = [cell_folder(config.out, questions, row.name, s) / PREDICTIONS for s in seeds]
-        if row not in LETTERS or all(file.is_file() for file in files):
+        if row not in LETTER_ROWS or all(file.is_file() for file in files):
             runs[row.name] = [read_predictions(file) for file in files]
     return runs
 

@@ -10,7 +10,7 @@ learned from the same labels as SeFAR.
 
 from collections.abc import Callable, Mapping
 
-from sefar_mllm.encoders.contract import Encoder, pool, refuse_unequal_moments, shown_at
+from sefar_mllm.encoders.base import Encoder, pool, refuse_unequal_moments, shown_at
 from sefar_mllm.encoders.image_models import clip, eva
 from sefar_mllm.encoders.probe import clip_probe, eva_probe
 from sefar_mllm.encoders.recognizer import (

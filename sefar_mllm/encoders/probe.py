@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sefar_core.checkpoint import CheckpointError, read_weights, refuse_misfits
 from sefar_core.shapes import FrameTokens
-from sefar_mllm.encoders.contract import Encoder, digest_of, origin_of
+from sefar_mllm.encoders.base import Encoder, digest_of, origin_of
 from sefar_mllm.encoders.image_models import clip, eva
-from sefar_mllm.places import recorded_folder
+from sefar_mllm.model_config import recorded_folder
 
 SETTINGS = "config.json"
 WEIGHTS = "probe.safetensors"

@@ -24,10 +24,10 @@ from sefar_core.checkpoint import CheckpointError, build_model, encoder_in, read
 from sefar_core.config import ModelConfig
 from sefar_core.data.transforms import Pixels, fixed_placements, look
 from sefar_core.model import SefarModel
-from sefar_core.runs.folder import run_of
+from sefar_core.run_dir import run_of
 from sefar_core.sampling import places_in_time
 from sefar_core.shapes import FrameTokens
-from sefar_mllm.encoders.contract import Encoder, digest_of, origin_of
+from sefar_mllm.encoders.base import Encoder, digest_of, origin_of
 
 Seen: TypeAlias = Float[Tensor, "batch seen row column dim"]
 See = Callable[[SefarModel, Sequence[Tensor]], Seen]

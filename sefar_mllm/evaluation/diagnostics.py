@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from qa_data.schema import Question
+from qa_data.questions import Question
 from sefar_core.intervals import Interval, draw_sources, mean
-from sefar_mllm.evaluation.summary import answered_right
-from sefar_mllm.scoring.other_answers import OtherAnswers
-from sefar_mllm.scoring.predict import Prediction, PredictionError
-from sefar_mllm.scoring.spoken import failure_rate
+from sefar_mllm.answer_text import OtherAnswers, failure_rate
+from sefar_mllm.evaluation.metrics import answered_right
+from sefar_mllm.scoring import Prediction, PredictionError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,10 @@
-"""Score a trained model on question files: predict, credit by text, write down, sum up."""
+"""Score a trained model on question files: predict, credit by text, write down, sum up.
+
+What a guesser who sees no video answers, as predictions: the rows `prior` and `longest`.
+
+They stand in the same tables as the models, with the same intervals. qa_data.blind knows more such
+rules, and gives ties their mean; here a tie is drawn, since a prediction has one answer.
+"""
 
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -6,28 +12,30 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
-from qa_data.schema import Question
+from qa_data.blind import ROUNDING, blind_scores, option_tables
+from qa_data.questions import Question
 from sefar_core.intervals import Interval
-from sefar_core.runs.folder import surroundings, write_json
+from sefar_core.run_dir import surroundings, write_json
 from sefar_mllm.adapters import composite
-from sefar_mllm.chat.generation import Trained
+from sefar_mllm.answer_text import ask_otherwise, write_answers
 from sefar_mllm.config import EvaluateConfig
 from sefar_mllm.evaluation.diagnostics import Diagnosis, diagnose
-from sefar_mllm.evaluation.paired import Comparison, compare
-from sefar_mllm.evaluation.summary import Summary, summarize
+from sefar_mllm.evaluation.metrics import Summary, summarize
+from sefar_mllm.evaluation.significance import Comparison, compare
+from sefar_mllm.feature_cache import CacheError, TokenCache, check_keys
+from sefar_mllm.generate import Trained
+from sefar_mllm.mismatched_videos import wrong_videos
 from sefar_mllm.prompt import LETTERS
-from sefar_mllm.scoring.other_answers import ask_otherwise, write_answers
-from sefar_mllm.scoring.predict import (
+from sefar_mllm.scoring import (
     Prediction,
     PredictionError,
     predict,
     read_predictions,
     write_predictions,
 )
-from sefar_mllm.scoring.wrong_videos import wrong_videos
-from sefar_mllm.tokens.cache import CacheError, TokenCache, check_keys
 
 __all__ = [
     "Comparison",
@@ -208,3 +216,63 @@ def text_scored(
 def as_json(numbers: Any) -> dict:
     """The numbers of a dataclass as plain lists and dictionaries."""
     return asdict(numbers)
+
+
+RULES: Mapping[str, str] = {"prior": "commonest answer", "longest": "longest option"}
+
+
+def blind_predictions(
+    questions: Sequence[Question], train: Sequence[Question], *, rng: np.random.Generator
+) -> dict[str, list[Prediction]]:
+    """Answers of two rules that never look at a video.
+
+    `prior` takes the option that was the right answer most often in the training questions,
+    `longest` the one of the most characters. A rule is as sure of its answer as can be, and gives
+    it in every rotation.
+
+    Args:
+        questions: what to answer.
+        train: where answers are counted.
+        rng: draws among options that a rule likes alike.
+
+    Returns:
+        Predictions by the name of the rule.
+
+    Raises:
+        PredictionError: there are no questions, or no training questions.
+    """
+    if not questions or not train:
+        raise PredictionError(
+            f"blind rules need questions and training questions, got {len(questions)} and "
+            f"{len(train)}; check the question files"
+        )
+    learned, asked = option_tables(train, questions)
+    scores = blind_scores(learned, asked)
+    return {
+        name: [
+            _as_prediction(question, row[: len(question.options)], rng)
+            for question, row in zip(questions, scores[rule].astype(float), strict=True)
+        ]
+        for name, rule in RULES.items()
+    }
+
+
+def _as_prediction(
+    question: Question, scores: Float[np.ndarray, "option"], rng: np.random.Generator
+) -> Prediction:
+    rounded = np.round(scores, ROUNDING)
+    choice = int(rng.choice(np.flatnonzero(rounded == rounded.max())))
+    right = question.options[choice] == question.options[question.answer]
+    answer = choice if right else question.answer
+    return Prediction(
+        question_id=question.question_id,
+        video=question.video,
+        shown=question.video,
+        source=question.source or question.video,
+        event=question.event,
+        label=question.label,
+        answer=answer,
+        probs=tuple(float(place == choice) for place in range(len(question.options))),
+        first_letter=choice,
+        strict=right,
+    )

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from qa_data.manifest import by_split, read_manifest
-from qa_data.schema import attach_classes, read_public_json, read_questions
-from tests.scripts import run_script
+from qa_data.questions import attach_classes, read_public_json, read_questions
+from tests.script_process import run_script
 
 
 @pytest.fixture(scope="module")

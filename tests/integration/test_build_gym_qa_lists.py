@@ -5,9 +5,9 @@ import json
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
-from qa_data.schema import read_public_json, read_questions
+from qa_data.questions import read_public_json, read_questions
 from tests.finegym import finegym_folder
-from tests.scripts import run_script
+from tests.script_process import run_script
 
 MOVES = [
     ("FX", 24, "salto forward tucked"),

@@ -17,20 +17,18 @@ from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.adapters import add_adapters
-from sefar_mllm.chat import guarded_video
-from sefar_mllm.chat.guarded_video import Footage, read_frames_apart
-from sefar_mllm.chat.replies import Chat
-from sefar_mllm.chat.terminal import talk
+from sefar_mllm.chat import safe_video
+from sefar_mllm.chat.cli import Chat, talk
+from sefar_mllm.chat.safe_video import Footage, read_frames_apart
+from sefar_mllm.checkpoint import assemble, load_tokenizer, merge, save_trained
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS
-from sefar_mllm.folders.checkpoint import assemble, load_tokenizer, save_trained
-from sefar_mllm.folders.merge import merge
-from sefar_mllm.tokens.cache import CacheError, TokenCache
-from sefar_mllm.tokens.features import extract, token_key
+from sefar_mllm.feature_cache import CacheError, TokenCache
+from sefar_mllm.features import extract, token_key
 from tests.oracles import toy_llm, videos
 from tests.oracles.poison import passing_hours
 from tests.oracles.poisoned_footage import poisoned_frames
-from tests.scripts import LIMIT_S, run_script
+from tests.script_process import LIMIT_S, run_script
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 FILES = [path for path in sorted(REAL.rglob("*.*")) if path.is_file() and REAL != Path(".")]
@@ -147,7 +145,7 @@ def test_a_conversation_through_a_pipe(root, assistant, capsys, monkeypatch):
 
 def test_a_file_that_kills_or_hangs_its_process_harms_no_other(monkeypatch):
     names = ("exit", "sound", "abort", "hang", "well")
-    monkeypatch.setattr(guarded_video, "_confined", poisoned_frames)
+    monkeypatch.setattr(safe_video, "_confined", poisoned_frames)
     let_a_day_pass, found = passing_hours(monkeypatch), {}
     footages = [Footage(path=Path(f"{name}.mp4")) for name in names]
     for footage, frames in read_frames_apart(footages, MOMENTS, workers=2, patience_s=3600.0):
@@ -162,7 +160,7 @@ def test_a_file_that_kills_or_hangs_its_process_harms_no_other(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is taken")
 def test_a_decoder_gets_no_more_memory_than_it_may_take():
     code = (
-        "from sefar_mllm.chat.guarded_video import limit_memory\n"
+        "from sefar_mllm.chat.safe_video import limit_memory\n"
         "import numpy as np\n"
         "limit_memory()\nlimit_memory()\n"
         "np.zeros(2**30, np.uint8)\n"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from qa_data.manifest import Clip, read_manifest, write_manifest
-from sefar_core.data import health
-from sefar_core.data.health import check_clips
-from sefar_core.data.watched import Lost, watched
+from sefar_core.data import check_videos
+from sefar_core.data.check_videos import check_clips
+from sefar_core.data.worker_pool import Lost, watched
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_check, poisoned_square
-from tests.scripts import interrupted_script, run_script
+from tests.script_process import interrupted_script, run_script
 
 POISON = "tests.oracles.poison"
 
@@ -110,7 +110,7 @@ def test_what_dies_or_hangs_is_told_and_the_others_go_on(monkeypatch):
 
 
 def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(health, "check_file", poisoned_check)
+    monkeypatch.setattr(check_videos, "check_file", poisoned_check)
     oracle.write_video(tmp_path / "sound.mp4", oracle.numbered_frames(3))
     clips = [
         Clip(id=n, path=n, split="unlabeled")

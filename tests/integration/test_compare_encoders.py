@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from qa_data.manifest import Clip, write_manifest
-from qa_data.schema import write_questions
+from qa_data.questions import write_questions
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
-from sefar_mllm.comparison import cells
+from sefar_mllm.comparison import experiment
 from sefar_mllm.comparison.config import CompareConfig
-from sefar_mllm.comparison.plan import RIVALS
-from sefar_mllm.comparison.records import StaleError
+from sefar_mllm.comparison.experiment import StaleError
+from sefar_mllm.comparison.rows import RIVALS
 from sefar_mllm.comparison.run import compare_encoders
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.scoring.predict import read_predictions
+from sefar_mllm.scoring import read_predictions
 from tests.integration.test_mllm_road import moving_bar
 from tests.oracles import image_folders, toy_llm
 from tests.oracles.videos import write_video
@@ -160,9 +160,9 @@ def test_a_second_run_trains_and_scores_nothing(world, found, monkeypatch):
     def never(*_, **__):
         raise AssertionError("done before, but done again")
 
-    monkeypatch.setattr(cells, "finetune", never)
-    monkeypatch.setattr(cells, "predict", never)
-    monkeypatch.setattr(cells, "ask_otherwise", never)
+    monkeypatch.setattr(experiment, "finetune", never)
+    monkeypatch.setattr(experiment, "predict", never)
+    monkeypatch.setattr(experiment, "ask_otherwise", never)
     again = compare_encoders(world)
     assert again["sets"] == found["sets"]
     assert again["verdicts"] == found["verdicts"]
@@ -173,20 +173,20 @@ def test_lost_predictions_are_made_again_without_training(world, found, monkeypa
     before = (folder / "predictions.jsonl").read_bytes()
     for path in folder.iterdir():
         path.unlink()
-    monkeypatch.setattr(cells, "finetune", None)
+    monkeypatch.setattr(experiment, "finetune", None)
     compare_encoders(world)
     assert (folder / "predictions.jsonl").read_bytes() == before
 
 
 def test_another_setting_is_refused_before_anything_is_trained(world, found, monkeypatch):
-    monkeypatch.setattr(cells, "finetune", None)
+    monkeypatch.setattr(experiment, "finetune", None)
     longer = replace(world, finetune=replace(world.finetune, epochs=2))
     with pytest.raises(StaleError, match=r"finetune\.epochs = 1, but 2 is asked for"):
         compare_encoders(longer)
 
 
 def test_other_questions_are_refused(world, found, monkeypatch):
-    monkeypatch.setattr(cells, "finetune", None)
+    monkeypatch.setattr(experiment, "finetune", None)
     path = world.questions[0] / "test.jsonl"
     kept = path.read_text()
     path.write_text(kept.replace("salto forward tucked", "salto forward piked"))

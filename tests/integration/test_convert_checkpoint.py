@@ -9,7 +9,7 @@ import sefar_core
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
 from tests.oracles.public_model import save_toy
-from tests.scripts import run_script
+from tests.script_process import run_script
 
 convert = partial(run_script, "convert_checkpoint.py")
 

@@ -9,12 +9,12 @@ import torch
 
 from qa_data.manifest import Clip, write_manifest
 from qa_data.synthetic.dataset import make_set
-from qa_data.synthetic.settings import SyntheticSettings
+from qa_data.synthetic.plan import SyntheticSettings
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import LossConfig, ModelConfig, TeacherConfig, TrainConfig
-from sefar_core.runs.folder import append_metrics, open_run
+from sefar_core.run_dir import append_metrics, open_run
 from tests.oracles.public_model import save_toy
-from tests.scripts import run_script
+from tests.script_process import run_script
 
 CLASSES = ("(FX) salto forward tucked", "(FX) salto backward tucked")
 ROLES = ("student", "teacher")

@@ -7,8 +7,8 @@ import datasets
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
-from qa_data.schema import read_questions
-from tests.scripts import ROOT, run_script
+from qa_data.questions import read_questions
+from tests.script_process import ROOT, run_script
 
 LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 

@@ -31,14 +31,17 @@ from scripts.extract_features import main as extract_script  # noqa: E402
 from sefar_core.checkpoint import CheckpointError, build_model, save_encoder  # noqa: E402
 from sefar_core.config import ModelConfig  # noqa: E402
 from sefar_core.presets import preset  # noqa: E402
-from sefar_core.runs.folder import write_json  # noqa: E402
+from sefar_core.run_dir import write_json  # noqa: E402
+from sefar_mllm import features  # noqa: E402
 from sefar_mllm.config import ExtractConfig  # noqa: E402
-from sefar_mllm.tokens import features  # noqa: E402
-from sefar_mllm.tokens.cache import CacheError, TokenCache  # noqa: E402
-from sefar_mllm.tokens.shards import read_head  # noqa: E402
+from sefar_mllm.feature_cache import (  # noqa: E402
+    CacheError,
+    TokenCache,
+    read_head,  # noqa: E402
+)
 from tests.oracles import image_folders  # noqa: E402
 from tests.oracles.videos import write_video  # noqa: E402
-from tests.scripts import LIMIT_S, run_script, started  # noqa: E402
+from tests.script_process import LIMIT_S, run_script, started  # noqa: E402
 
 NUM_CLIPS = 22
 KILLS = 6

@@ -12,15 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sefar_core.runs.interruption import Interrupted
-from sefar_core.runs.lock import RunFolderBusy
-from sefar_mllm.data import load_questions
-from sefar_mllm.folders.checkpoint import FolderError
-from sefar_mllm.training.diary import Diary
-from sefar_mllm.training.stage import LessonTrainer
-from sefar_mllm.training.train import finetune
+from sefar_core.run_dir import RunFolderBusy
+from sefar_core.signals import Interrupted
+from sefar_mllm.checkpoint import FolderError
+from sefar_mllm.dataset import load_questions
+from sefar_mllm.stages import Diary, LessonTrainer
+from sefar_mllm.train import finetune
 from tests.integration.tiny_finetune import make_world, run, run_here, settled, start
-from tests.scripts import LIMIT_S
+from tests.script_process import LIMIT_S
 
 ADAPTER = "model/adapter_model.safetensors"
 

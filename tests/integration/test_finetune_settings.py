@@ -8,16 +8,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from qa_data.generate import build_questions
+from qa_data.generate import build_questions, redrawn
 from qa_data.manifest import Clip
-from qa_data.redraw import redrawn
 from qa_data.taxonomy import ElementClass
 from sefar_mllm.adapters import lora_parameters, projector_parameters
+from sefar_mllm.checkpoint import load_tokenizer
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.data import LessonError
-from sefar_mllm.folders.checkpoint import load_tokenizer
-from sefar_mllm.training.stage import LessonTrainer
-from sefar_mllm.training.train import build, finetune
+from sefar_mllm.dataset import LessonError
+from sefar_mllm.stages import LessonTrainer
+from sefar_mllm.train import build, finetune
 from tests.oracles import toy_llm
 
 ADAPTER = "adapter_model.safetensors"

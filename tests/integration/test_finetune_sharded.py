@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sefar_mllm.folders.checkpoint import load_trained
-from sefar_mllm.training.train import LaunchError, refuse_rounding_shards
+from sefar_mllm.checkpoint import load_trained
+from sefar_mllm.train import LaunchError, refuse_rounding_shards
 from tests.integration.tiny_finetune import make_world, run, shipped_fsdp
 
 ADAPTER = "model/adapter_model.safetensors"

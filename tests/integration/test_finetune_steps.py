@@ -13,22 +13,20 @@ from accelerate.commands.launch import launch_command_parser
 from torch.nn import functional
 from transformers import TrainerCallback
 
+from sefar_mllm import train
 from sefar_mllm.adapters import composite
+from sefar_mllm.checkpoint import load_tokenizer, load_trained
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.data import LessonError
-from sefar_mllm.folders.checkpoint import load_tokenizer, load_trained
-from sefar_mllm.prompt import (
+from sefar_mllm.dataset import BatchError, LessonError, Lessons
+from sefar_mllm.prompt import (  # fmt: skip
     IGNORE,
     TEXT_REQUEST,
     Turn,
     encode_conversation,
     question_text,
-)  # fmt: skip
-from sefar_mllm.training import train
-from sefar_mllm.training.batching import BatchError
-from sefar_mllm.training.lessons import Lessons
-from sefar_mllm.training.stage import LessonTrainer
-from sefar_mllm.training.train import LaunchError, build, finetune
+)
+from sefar_mllm.stages import LessonTrainer
+from sefar_mllm.train import LaunchError, build, finetune
 from tests.oracles import toy_llm
 from tests.oracles.permissions import unlike_opened
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.oracles.data_sets import BY_COMMAND, Laid
-from tests.scripts import ROOT, run_script
+from tests.script_process import ROOT, run_script
 
 SCRIPT = "make_splits.py"
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from qa_data.synthetic.dataset import SyntheticSetError, clip_frames, make_set
-from qa_data.synthetic.plan import plan_clips
-from qa_data.synthetic.settings import SyntheticSettings
+from qa_data.synthetic.plan import SyntheticSettings, plan_clips
 
 SETTINGS = SyntheticSettings(num_train=26, num_test=24, size=48, num_train_sources=3, seed=2)
 ROOT = Path(__file__).parents[2]

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from qa_data.manifest import Clip, write_manifest
-from qa_data.schema import write_questions
+from qa_data.questions import write_questions
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
+from sefar_mllm.checkpoint import FolderError, load_trained
 from sefar_mllm.config import EvaluateConfig, FinetuneConfig, LoraSettings
-from sefar_mllm.data import load_questions
+from sefar_mllm.dataset import load_questions
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.evaluation.evaluate import compare, score_file
-from sefar_mllm.folders.checkpoint import FolderError, load_trained
-from sefar_mllm.scoring.predict import read_predictions
-from sefar_mllm.tokens.features import extract
-from sefar_mllm.training.train import LaunchError, finetune
+from sefar_mllm.features import extract
+from sefar_mllm.scoring import read_predictions
+from sefar_mllm.train import LaunchError, finetune
 from tests.oracles import toy_llm
 from tests.oracles.videos import write_video
 

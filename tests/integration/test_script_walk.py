@@ -13,9 +13,10 @@ import pytest
 from qa_data.manifest import Clip, write_manifest
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
-from tests.scripts import LIMIT_S, ROOT, environment, interrupted_script, run_script, script
+from tests.script_process import LIMIT_S, ROOT, environment, interrupted_script, run_script, script
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+SCRIPTS += sorted(f"../demo/{path.name}" for path in (ROOT / "demo").glob("*.py"))
 
 # Arguments with an input {in}, which is wrong, and an output {out}, which nothing reaches.
 READING = {
@@ -38,7 +39,7 @@ READING = {
     "train_ssl.py": "demo --manifest {in} --video-root {folder} --run-dir {out}",
     "trim_finegym.py": "--video-root {folder} --out {out} --lists {in} --annotations {in}",
 }
-MAKING = {"demo.py", "make_demo_backbone.py", "make_demo_llm.py", "make_synthetic_gym.py"}
+MAKING = {"demo.py", "../demo/backbone.py", "../demo/llm.py", "make_synthetic_gym.py"}
 
 # Arguments with an output {bad} that cannot be written; inputs are missing where the output is
 # looked at first.
@@ -57,8 +58,8 @@ WRITING = {
     "--encoder-dir {encoder} --out {bad}",
     "finetune_mllm.py": "demo --encoder-features {none} --questions {none} --run-dir {bad}",
     "fit_probe.py": "--features {none} --manifest {none} --out {bad}",
-    "make_demo_backbone.py": "--out {bad}",
-    "make_demo_llm.py": "--out {bad}",
+    "../demo/backbone.py": "--out {bad}",
+    "../demo/llm.py": "--out {bad}",
     "make_splits.py": "folders --root {classes} --video-root {classes} --out {bad}",
     "make_synthetic_gym.py": "--out {bad}",
     "merge_mllm.py": "{none} --out {bad}",
@@ -95,8 +96,8 @@ OUT_OF_RANGE = [
     ("finetune_mllm.py", READING["finetune_mllm.py"] + " --projector-lr nan"),
     ("finetune_mllm.py", READING["finetune_mllm.py"] + f" --seed {HUGE}"),
     ("fit_probe.py", READING["fit_probe.py"] + " --max-steps 7"),
-    ("make_demo_backbone.py", "--out {out} --workers 0"),
-    ("make_demo_llm.py", "--out {out} --lr 0"),
+    ("../demo/backbone.py", "--out {out} --workers 0"),
+    ("../demo/llm.py", "--out {out} --lr 0"),
     ("make_splits.py", "folders --root {classes} --video-root {classes} --out {out} --rate 2"),
     ("make_synthetic_gym.py", "--out {out} --workers -1"),
     ("make_synthetic_gym.py", "--out {out} --seed -1"),

@@ -18,15 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import sefar_core
-from sefar_core import train
+from sefar_core import checkpoint, train
+from sefar_core.checkpoint import complete_states, first_fault
 from sefar_core.config import OptimConfig
 from sefar_core.data.video import VideoReadError
-from sefar_core.fit import fit
-from sefar_core.runs import resume
-from sefar_core.runs.folder import WriteError
-from sefar_core.runs.interruption import Interrupted
-from sefar_core.runs.lock import RunFolderBusy
-from sefar_core.runs.resume import complete_states, first_fault
+from sefar_core.run_dir import RunFolderBusy, WriteError
+from sefar_core.signals import Interrupted
+from sefar_core.train import fit
 from tests.integration.tiny_run import CLIP_NORM, CONFIG, make_world, order, run, start
 from tests.oracles.holder import held
 
@@ -163,7 +161,7 @@ def test_a_loss_that_is_no_number_changes_nothing_and_names_the_clips(world, str
     here, kept, whole_micro, seen = places(world, "infinite"), {}, train.micro_step, []
 
     def tensors(loop) -> dict:
-        optimizer = resume.optimizer_tensors(loop.optimizer)
+        optimizer = checkpoint.optimizer_tensors(loop.optimizer)
         parts = {**loop.network.state_dict(), **optimizer}
         teacher = {f"t.{k}": v for k, v in loop.teacher.network.state_dict().items()}
         return {name: tensor.clone() for name, tensor in (parts | teacher).items()}
@@ -225,7 +223,7 @@ def stream_of(name: str, world: Path, split: str, first: int, last: int) -> list
 @pytest.mark.parametrize("full", [SafetensorError("No space left"), OSError(28, "No space left")])
 def test_a_full_disk_leaves_the_state_before(world, straight, full, monkeypatch):
     here = places(world, type(full).__name__)
-    save_file = resume.save_file
+    save_file = checkpoint.save_file
 
     def refused(tensors, path):
         if "step-00000006" in str(path):
@@ -233,7 +231,7 @@ def test_a_full_disk_leaves_the_state_before(world, straight, full, monkeypatch)
             raise full
         save_file(tensors, path)
 
-    monkeypatch.setattr(resume, "save_file", refused)
+    monkeypatch.setattr(checkpoint, "save_file", refused)
     with pytest.raises(WriteError, match="cannot write .*step-00000006.*needs .* are free"):
         fit(CONFIG, **here)
     left = sorted(path.name for path in (here["run_dir"] / "states").iterdir())
@@ -266,7 +264,7 @@ def test_the_best_network_on_validation_clips_is_kept_also_over_a_stop(world, mo
         assert len(held_out.clips) == 24 and {c.split for c in held_out.clips} == {"val"}
         return next(scores)
 
-    monkeypatch.setattr("sefar_core.fit.top1", judged)
+    monkeypatch.setattr("sefar_core.train.top1", judged)
     here = places(world, "best", "with_val.csv")
     before_step(monkeypatch, 6, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sefar_core.fit import fit, start_accelerator
+from sefar_core.train import fit, start_accelerator
 from tests.integration.tiny_run import (
     CLIP_NORM,
     CONFIG,

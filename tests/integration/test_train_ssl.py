@@ -11,13 +11,13 @@ import pytest
 import sefar_core
 from qa_data.manifest import by_split, read_manifest, write_manifest
 from qa_data.synthetic.dataset import make_set
-from qa_data.synthetic.settings import SyntheticSettings
+from qa_data.synthetic.plan import SyntheticSettings
 from sefar_core import train
 from sefar_core.checkpoint import read_class_names
 from sefar_core.data.video import VideoReadError
-from sefar_core.fit import fit
+from sefar_core.train import fit
 from tests.integration import tiny_run
-from tests.scripts import run_script
+from tests.script_process import run_script
 
 CONFIG = replace(
     tiny_run.CONFIG,

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sefar_core.data.trim_ledger import LEDGER, TrimError, read_ledger
-from sefar_core.data.trimming import (
+from sefar_core.data.trim import (
+    LEDGER,
     Cut,
+    TrimError,
     ffmpeg_command,
     find_ffmpeg,
     full_videos,
     plan_cuts,
+    read_ledger,
     trim,
 )
 from tests.oracles import finegym_lists as lists
@@ -325,7 +327,7 @@ def test_a_program_that_hangs_is_stopped(tmp_path, full, monkeypatch):
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\nexec sleep 3600\n")
     program.chmod(0o755)
-    monkeypatch.setattr("sefar_core.data.trimming.CUT_LIMIT_S", 0.2)
+    monkeypatch.setattr("sefar_core.data.trim.CUT_LIMIT_S", 0.2)
     cuts = planned(tmp_path, ROUTINES[1:2], full)
     (outcome,) = trim(cuts, tmp_path / "out", program=str(program), workers=1)
     assert outcome.problem == "ffmpeg: not done after 0.2 s"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from sefar_core.cli import one_line  # noqa: E402
 
 from sefar_mllm.config import FinetuneConfig, LoraSettings  # noqa: E402
-from tests.scripts import LIMIT_S, started  # noqa: E402
+from tests.script_process import LIMIT_S, started  # noqa: E402
 
 NUM_QUESTIONS = 22  # no multiple of a step's 4: the last step of an epoch is filled up
 CONFIG = FinetuneConfig(
@@ -44,7 +44,7 @@ CONFIG = FinetuneConfig(
 
 def make_world(root: Path) -> Path:
     """A language model, questions and the tokens of their clips."""
-    from qa_data.schema import write_questions
+    from qa_data.questions import write_questions
     from tests.oracles import toy_llm
 
     asked = toy_llm.questions(NUM_QUESTIONS)
@@ -123,10 +123,10 @@ def disturb(wishes: dict) -> None:
     if wishes.get("sharded"):
         shard_on_cpus()
 
-    from sefar_mllm.training import stage
+    from sefar_mllm import stages
 
     rank, seen = int(os.environ.get("RANK", "0")), []
-    whole = stage.LessonTrainer.compute_loss
+    whole = stages.LessonTrainer.compute_loss
 
     def loss(trainer, *parts, **named):
         seen.append(1)
@@ -136,7 +136,7 @@ def disturb(wishes: dict) -> None:
         found = whole(trainer, *parts, **named)
         return found * torch.nan if wishes.get("nan_at") == [len(seen), rank] else found
 
-    stage.LessonTrainer.compute_loss = loss
+    stages.LessonTrainer.compute_loss = loss
     if wishes.get("sgd"):
         torch.optim.AdamW = lambda groups, weight_decay: torch.optim.SGD(groups)
 

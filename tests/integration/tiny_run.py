@@ -25,7 +25,7 @@ from sefar_core.cli import start as start_script  # noqa: E402
 
 from qa_data.manifest import Clip, write_manifest  # noqa: E402
 from qa_data.synthetic.dataset import make_set  # noqa: E402
-from qa_data.synthetic.settings import SyntheticSettings  # noqa: E402
+from qa_data.synthetic.plan import SyntheticSettings  # noqa: E402
 from sefar_core.config import (  # noqa: E402
     DataConfig,
     LossConfig,
@@ -34,7 +34,7 @@ from sefar_core.config import (  # noqa: E402
     TeacherConfig,
     TrainConfig,
 )
-from tests.scripts import LIMIT_S, started  # noqa: E402
+from tests.script_process import LIMIT_S, started  # noqa: E402
 
 CLIP_NORM = 2.0  # below the norm of most steps, see test_train_faults
 SGD = OptimConfig(kind="sgd", lr=0.05, clip_norm=CLIP_NORM, rate_warmup_steps=3)

@@ -11,7 +11,7 @@ import torch
 from transformers import StaticCache
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.chat.generation import lora_switched_off
+from sefar_mllm.generate import lora_switched_off
 from tests.oracles import toy_chat
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.scripts import ROOT, read_until, started
+from tests.script_process import ROOT, read_until, started
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from sefar_core.runs.lock import locked
+from sefar_core.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(3600)

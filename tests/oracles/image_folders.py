@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
 from sefar_mllm.encoders import image_models
-from sefar_mllm.encoders.published import ImageModel
+from sefar_mllm.encoders.image_models import ImageModel
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

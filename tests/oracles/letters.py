@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefar_mllm.adapters import add_adapters
-from sefar_mllm.data import pad_batch
-from sefar_mllm.folders.checkpoint import assemble
+from sefar_mllm.checkpoint import assemble
+from sefar_mllm.dataset import pad_batch
 from sefar_mllm.prompt import (
     LETTERS,
     TEXT_REQUEST,

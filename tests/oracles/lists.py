@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from qa_data.manifest import SPLITS, read_manifest, write_manifest
-from sefar_core.data.lists.listing import ListError
+from sefar_core.data.datasets.records import ListError
 
 
 def read_or_refused(read, folder):

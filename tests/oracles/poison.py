@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from sefar_core.data import watched
-from sefar_core.data.health import check_file
+from sefar_core.data import worker_pool
+from sefar_core.data.check_videos import check_file
 
 
 def passing_hours(monkeypatch) -> Callable[[], None]:
@@ -18,7 +18,7 @@ def passing_hours(monkeypatch) -> Callable[[], None]:
     """
     passed_s = [0.0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(passed_s))
-    monkeypatch.setattr(watched, "time", clock)
+    monkeypatch.setattr(worker_pool, "time", clock)
     return lambda: passed_s.append(86400.0)
 
 

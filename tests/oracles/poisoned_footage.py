@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sefar_mllm.chat.guarded_video import Footage
+from sefar_mllm.chat.safe_video import Footage
 from tests.oracles.poison import swallow
 
 

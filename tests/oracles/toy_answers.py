@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
-from sefar_mllm.scoring.predict import Prediction
+from sefar_mllm.scoring import Prediction
 
 
 def predictions(

@@ -10,10 +10,10 @@ from einops import reduce
 
 from sefar_mllm.adapters import add_adapters, composite
 from sefar_mllm.chat.assistant import Assistant
+from sefar_mllm.checkpoint import assemble, load_tokenizer
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import Encoder
-from sefar_mllm.folders.checkpoint import assemble, load_tokenizer
-from sefar_mllm.tokens.features import token_key
+from sefar_mllm.features import token_key
 from tests.oracles import toy_llm
 
 FRAMES = toy_llm.SHAPE[0]

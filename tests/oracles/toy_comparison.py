@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from qa_data.question import Question
-from qa_data.schema import write_questions
-from sefar_mllm.comparison.question_sets import QuestionSet
-from sefar_mllm.scoring.predict import Prediction
+from qa_data.questions import Question, write_questions
+from sefar_mllm.comparison.rows import QuestionSet
+from sefar_mllm.scoring import Prediction
 from tests.oracles import toy_llm
 
 TRAIN, TEST = toy_llm.questions(24)[:12], toy_llm.questions(24)[12:]

@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qa_data.schema import Question
-from sefar_mllm.demo.tokenizer import make_tokenizer
-from sefar_mllm.folders.checkpoint import load_tokenizer
-from sefar_mllm.tokens.cache import FORMAT, TokenCache
-from sefar_mllm.tokens.writer import write_tokens
+from demo.llm import make_tokenizer
+from qa_data.questions import Question
+from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
 
 TEXTS = ("salto forward tucked", "salto backward tucked", "stalder forward", "giant circle forward")
 SHAPE = (8, 2, 2)

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sefar_mllm.adapters import add_adapters, lora_parameters, projector_parameters
-from sefar_mllm.folders.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
 from tests.oracles import toy_llm
 
 ENCODER = {"key": toy_llm.KEY, "origin": {"folder": "", "seed": 0}}

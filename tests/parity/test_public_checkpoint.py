@@ -11,11 +11,7 @@ import yaml
 import sefar_core
 from sefar_core.checkpoint import CheckpointError, build_model
 from sefar_core.config import ModelConfig
-from sefar_core.public_checkpoint import (
-    export_released_checkpoint,
-    released_name,
-    released_state,
-)
+from sefar_core.pretrained import export_released_checkpoint, released_name, released_state
 from tests.oracles.public_model import PublicModel
 
 TOY = {"width": 128, "depth": 2, "grid": 2, "classes": 5}

@@ -1,0 +1,376 @@
+"""FineGym's clip ids: source video, routine and sub-action, with their times in whole seconds.
+
+The id is a name, not a measurement: the annotations have the same times to the millisecond.
+
+When FineGym's clips begin and end in their source videos, to the millisecond.
+
+Read from the official annotation file, whose sub-actions count from the start of their routine, or
+from a CSV of exact times in the manner of ImtiazUlHassan/FinegymVideoextractions.
+
+FineGym's element lists, read into clips.
+
+An element list says which clip shows which class (`<clip id> <label>`); when each begins and ends
+in its source video is a matter of clip_times.py. What reads FineGym's files is imported from here.
+
+Format: SDOlivia/FineGym, gh-pages, index.html.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from qa_data.files import TextFileError, parse_json, read_text
+from qa_data.manifest import Clip
+from qa_data.taxonomy import ElementClass
+
+# YouTube ids may hold "_" and "-" themselves, so that the id is cut by length.
+SOURCE_LENGTH = 11
+SOURCE = re.compile(rf"[A-Za-z0-9_-]{{{SOURCE_LENGTH}}}")
+EVENT_KEY = re.compile(r"E_([0-9]{6,9})_([0-9]{6,9})")
+SEGMENT_KEY = re.compile(r"A_([0-9]{4,9})_([0-9]{4,9})")
+CLIP_ID = re.compile(f"({SOURCE.pattern})_{EVENT_KEY.pattern}_{SEGMENT_KEY.pattern}")
+
+# A time lies up to 2 s above the two floors that name it; 1 s more is left to either side.
+NAME_SLACK_S = (-1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class ClipId:
+    """What a clip's name says, in whole seconds; `start` and `end` count from `event_start`."""
+
+    source: str
+    event_start: int
+    event_end: int
+    start: int
+    end: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ClipId":
+        """Read `<source>_E_<6 digits>_<6 digits>_A_<4 digits>_<4 digits>`.
+
+        Raises:
+            ValueError: the text is not of that form.
+        """
+        match = CLIP_ID.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r:.90} is no FineGym clip id; expected one such as "
+                f"'A0xAXXysHUo_E_002184_002237_A_0035_0036'"
+            )
+        return cls(match[1], *map(int, match.groups()[1:]))
+
+    def fits(self, start_s: float, end_s: float) -> bool:
+        """Whether a clip of these times, seconds in the source video, can have this name."""
+        low, high = NAME_SLACK_S
+        return (
+            low <= start_s - self.event_start - self.start < high
+            and low <= end_s - self.event_start - self.end < high
+        )
+
+    def __str__(self) -> str:
+        event = f"E_{self.event_start:06d}_{self.event_end:06d}"
+        return f"{self.source}_{event}_A_{self.start:04d}_{self.end:04d}"
+
+
+def source_of(clip_id: str) -> str:
+    """The source video in a FineGym clip id."""
+    return clip_id[:SOURCE_LENGTH]
+
+
+def event_of(clip_id: str) -> str:
+    """Source video and routine (one athlete's turn on one apparatus) in a FineGym clip id."""
+    return clip_id.rsplit("_A_", 1)[0]
+
+
+TIMESTAMP_COLUMNS = ("full_id", "Subaction_start", "Subaction_end")
+LONGEST_S = 1e9  # what is longer is no time, nor are NaN and infinity
+
+
+class AnnotationError(ValueError):
+    """A list or annotation that cannot be used. The message names file, place, found, mend."""
+
+
+class Interval(NamedTuple):
+    """When a clip begins and ends in its source video."""
+
+    start_s: float
+    end_s: float
+
+
+def read_times(path: Path) -> dict[str, Interval]:
+    """Exact times by clip id, from the annotation file (.json) or a table (.csv)."""
+    return read_timestamps(path) if path.suffix.lower() == ".csv" else read_annotations(path)
+
+
+def times_of(annotations: Iterable[Path]) -> dict[str, Interval]:
+    """Exact times by clip id from one annotation file or several.
+
+    Raises:
+        AnnotationError: a file cannot be read, or two give a clip different times.
+    """
+    times: dict[str, Interval] = {}
+    for path in annotations:
+        for clip_id, interval in read_times(path).items():
+            before = times.setdefault(clip_id, interval)
+            if before != interval:
+                raise AnnotationError(
+                    f"{path}: clip {clip_id} lasts from {interval.start_s} to {interval.end_s} s, "
+                    f"but from {before.start_s} to {before.end_s} s in the file before; take all "
+                    f"files of one version"
+                )
+    return times
+
+
+def read_annotations(path: Path) -> dict[str, Interval]:
+    """Exact times of every sub-action in FineGym's annotation file, by clip id.
+
+    A vault is annotated in three stages: its clip runs from the start of the first to the end of
+    the last. Events without sub-actions (`"segments": null`) give no clip.
+
+    Raises:
+        AnnotationError: the file is missing or no JSON object, a key stands twice, or an entry
+            lacks times.
+    """
+    text = text_of(path)
+    try:
+        videos = parse_json(text)
+    except ValueError as cause:
+        raise AnnotationError(f"{path} is not JSON: {cause}; fetch it again") from cause
+    if not isinstance(videos, dict) or not videos:
+        raise AnnotationError(f"{path} holds no videos; expected {{video: {{event: ...}}}}")
+    times: dict[str, Interval] = {}
+    for source, events in _entries(str(path), videos, SOURCE):
+        times.update(_video_times(f"{path}, video {source}", source, events))
+    return times
+
+
+def read_timestamps(path: Path) -> dict[str, Interval]:
+    """Exact times by clip id from a CSV with the columns of TIMESTAMP_COLUMNS, in seconds.
+
+    Raises:
+        AnnotationError: the file is missing or not UTF-8, a column is missing, a line has more or
+            fewer cells than the header, names no clip or one that was named before, or a time is
+            not a number.
+    """
+    times: dict[str, Interval] = {}
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    try:
+        if missing := [name for name in TIMESTAMP_COLUMNS if name not in (reader.fieldnames or ())]:
+            raise AnnotationError(
+                f"{path}, line 1: no column {missing[0]!r}; the times are read from the columns "
+                f"{', '.join(TIMESTAMP_COLUMNS)}"
+            )
+        for row in reader:
+            clip_id, interval = _timestamp_row(f"{path}, line {reader.line_num}", row)
+            if clip_id in times:
+                raise AnnotationError(
+                    f"{path}, line {reader.line_num}: {clip_id} is listed twice; keep one"
+                )
+            times[clip_id] = interval
+    except csv.Error as cause:
+        raise AnnotationError(
+            f"{path}, line {reader.line_num}: {cause}; expected comma-separated cells"
+        ) from cause
+    return times
+
+
+def intervals_of(clip_ids: Sequence[str], times: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The times of these clips alone, checked: damaged ones of clips nobody asks for are no error.
+
+    Raises:
+        AnnotationError: a clip has no times, ends before it starts, or begins or ends seconds
+            away from what its name says.
+    """
+    if untimed := [clip_id for clip_id in clip_ids if clip_id not in times]:
+        raise AnnotationError(
+            f"{len(untimed)} of {len(clip_ids)} clips have no times in the annotations, first "
+            f"{untimed[0]}; take both of the same version"
+        )
+    intervals = {clip_id: times[clip_id] for clip_id in clip_ids}
+    for clip_id, interval in intervals.items():
+        where = f"clip {clip_id} is annotated from {interval.start_s} to {interval.end_s} s"
+        if not 0 <= interval.start_s < interval.end_s < math.inf:
+            raise AnnotationError(
+                f"{where}; it must end after it starts: correct the annotation, or take the clip "
+                f"out of the list"
+            )
+        name = ClipId.parse(clip_id)
+        if not name.fits(*interval):
+            raise AnnotationError(
+                f"{where}, but its name says {name.event_start + name.start} to "
+                f"{name.event_start + name.end} s; times count from the start of the source "
+                f"video: correct the annotation"
+            )
+    return intervals
+
+
+def text_of(path: Path) -> str:
+    """The text of a list.
+
+    Raises:
+        AnnotationError: the file is missing or not UTF-8.
+    """
+    if not path.is_file():
+        raise AnnotationError(f"there is no file {path}; FineGym's are on its dataset page")
+    try:
+        return read_text(path)
+    except TextFileError as cause:
+        raise AnnotationError(f"{cause}; fetch it again") from cause
+
+
+def _video_times(where: str, source: str, events: object) -> Iterator[tuple[str, Interval]]:
+    for event_key, event in _entries(where, events, EVENT_KEY):
+        place = f"{where}, {event_key}"
+        event_start = _timestamps(place, event)[0][0]
+        segments = event.get("segments")
+        for key, segment in _entries(place, {} if segments is None else segments, SEGMENT_KEY):
+            stages = _timestamps(f"{place}, {key}", segment)
+            bounds = [event_start + stages[0][0], event_start + stages[-1][1]]
+            yield f"{source}_{event_key}_{key}", _interval(f"{place}, {key}", bounds)
+
+
+def _entries(where: str, found: object, key: re.Pattern[str]) -> list[tuple[str, dict]]:
+    if not isinstance(found, dict):
+        raise AnnotationError(f"{where}: found {found!r:.60}; expected an object of entries")
+    for name, entry in found.items():
+        if key.fullmatch(name) is None or not isinstance(entry, dict):
+            raise AnnotationError(
+                f"{where}: found {name!r:.60}: {entry!r:.60}; expected {key.pattern}: an object"
+            )
+    return list(found.items())
+
+
+def _timestamps(where: str, entry: dict) -> list[list[float]]:
+    found = entry.get("timestamps")
+    if not found or not isinstance(found, list) or not all(_is_pair(stage) for stage in found):
+        raise AnnotationError(
+            f"{where}: timestamps are {found!r:.60}; expected pairs of seconds [[start, end], ...]"
+        )
+    return found
+
+
+def _is_pair(stage: object) -> bool:
+    return isinstance(stage, list) and [_is_seconds(one) for one in stage] == [True] * 2
+
+
+def _is_seconds(found: object) -> bool:
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return False
+    return -LONGEST_S < found < LONGEST_S
+
+
+def _timestamp_row(where: str, row: dict) -> tuple[str, Interval]:
+    if None in row or None in row.values():
+        raise AnnotationError(
+            f"{where}: more or fewer cells than the header has columns; "
+            f"put a cell with a comma in double quotes"
+        )
+    clip_id, *bounds = (row[name] for name in TIMESTAMP_COLUMNS)
+    interval = _interval(where, bounds)
+    if CLIP_ID.fullmatch(clip_id) is None:
+        raise AnnotationError(
+            f"{where}: found {clip_id!r:.90}; expected a clip id such as "
+            f"'A0xAXXysHUo_E_002184_002237_A_0035_0036'"
+        )
+    return clip_id, interval
+
+
+def _interval(where: str, bounds: Iterable[str | float]) -> Interval:
+    """Start and end, rounded to the milliseconds that FineGym annotates."""
+    try:
+        interval = Interval(*(round(float(bound), 3) for bound in bounds))
+    except ValueError as cause:
+        raise AnnotationError(f"{where}: {cause!s:.90}; expected seconds") from cause
+    if not all(map(_is_seconds, interval)):
+        raise AnnotationError(f"{where}: found {tuple(interval)}; expected seconds")
+    return interval
+
+
+__all__ = [
+    "AnnotationError",
+    "ClipId",
+    "Interval",
+    "event_of",
+    "intervals_of",
+    "read_annotations",
+    "read_elements",
+    "read_times",
+    "read_timestamps",
+    "source_of",
+    "to_clips",
+]
+
+LABEL = re.compile(r"[0-9]{1,6}")
+
+
+def read_elements(path: Path) -> list[tuple[str, int]]:
+    """Clip ids and labels of an element list, in its order.
+
+    Raises:
+        AnnotationError: the file is missing, empty or not UTF-8, a line is not
+            `<clip id> <label>`, or a clip id repeats.
+    """
+    elements: dict[str, int] = {}
+    for number, line in enumerate(text_of(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        clip_id, _, label = line.strip().partition(" ")
+        if CLIP_ID.fullmatch(clip_id) is None or LABEL.fullmatch(label) is None:
+            raise AnnotationError(
+                f"{path}, line {number}: found {line!r:.90}; expected a clip id, one blank and a "
+                f"label, such as 'A0xAXXysHUo_E_002184_002237_A_0035_0036 93'"
+            )
+        if clip_id in elements:
+            raise AnnotationError(f"{path}, line {number}: {clip_id} is listed twice; keep one")
+        elements[clip_id] = int(label)
+    if not elements:
+        raise AnnotationError(f"{path} is empty; fetch it again")
+    return list(elements.items())
+
+
+def to_clips(
+    elements: Sequence[tuple[str, int]],
+    classes: Mapping[int, ElementClass],
+    *,
+    split: str,
+    times: Mapping[str, Interval] | None = None,
+) -> list[Clip]:
+    """Clips of an element list, with class text and apparatus.
+
+    With `times`, a clip is a part of its full source video `<source>.mp4`; without, it is a file
+    of its own, `<clip id>.mp4`.
+
+    Raises:
+        AnnotationError: a label has no class, or a clip's times are refused by intervals_of.
+    """
+    if unknown := sorted({label for _, label in elements} - classes.keys()):
+        raise AnnotationError(
+            f"the element list has label {unknown[0]}, but the class list ends at "
+            f"{max(classes)}; is it the list of another benchmark?"
+        )
+    ids = [clip_id for clip_id, _ in elements]
+    intervals = None if times is None else intervals_of(ids, times)
+    return [_clip(clip_id, classes[label], split, intervals) for clip_id, label in elements]
+
+
+def _clip(
+    clip_id: str, found: ElementClass, split: str, intervals: Mapping[str, Interval] | None
+) -> Clip:
+    source = source_of(clip_id)
+    start_s, end_s = intervals[clip_id] if intervals else (None, None)
+    return Clip(
+        id=clip_id,
+        path=f"{source if intervals else clip_id}.mp4",
+        start_s=start_s,
+        end_s=end_s,
+        label=found.label,
+        text=found.text,
+        event=found.event,
+        source=source,
+        split=split,
+    )

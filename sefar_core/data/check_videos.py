@@ -1,0 +1,402 @@
+"""What is wrong with the videos of a manifest, all of it at once.
+
+A fault is what stops training or shows it other pictures than the list means; an oddity (rotated,
+uneven, cut without re-encoding, of an uncommon rate or size) is read right and only told.
+
+What only decoding tells of a video: where it stops, which frames are missing, which are patched.
+
+Nothing is converted to RGB: decoding in order costs what the decoder costs, and a stretch that
+several clips share is decoded once.
+
+The health of a manifest's videos, told: in a table, in a summary, and in the manifest itself.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from av.video.frame import VideoFrame
+
+from qa_data.files import on_disk
+from qa_data.manifest import Clip
+from sefar_core.data.decode import MEND as ANY_MEND
+from sefar_core.data.decode import VideoReadError, upright_size, verified
+from sefar_core.data.frame_index import ROUNDING_S, Timeline
+from sefar_core.data.image_folder import FrameFolder
+from sefar_core.data.packets import is_false_keyframe
+from sefar_core.data.pictures import side_ratio_problem
+from sefar_core.data.video import Frames, VideoInfo, info_of, on_frames, probe
+from sefar_core.data.worker_pool import Beat, Lost, watched
+
+MEND = "Fetch or cut the file again."
+
+Span = tuple[float | None, float | None]
+"""Where a clip starts and ends in its file, seconds; twice None for the whole file."""
+WHOLE: Span = (None, None)
+
+# Words of a VideoReadError, in the order in which they are looked for.
+KINDS = {
+    "does not come out": "frames missing",
+    "does not exist": "missing",
+    "is empty": "empty",
+    "no video stream": "no video stream",
+    "cannot decode": "undecodable",
+    "no frame": "undecodable",
+    "": "unreadable",
+}
+
+
+class Fault(NamedTuple):
+    """What makes a clip unfit.
+
+    Attributes:
+        kind: in a word or two, to count by.
+        words: which file, what was found and, where there is one, the mend.
+    """
+
+    kind: str
+    words: str
+
+
+def named(path: Path, error: VideoReadError) -> Fault:
+    """The fault that an error tells of."""
+    words = str(error).replace(ANY_MEND, MEND)
+    without_path = words.replace(str(path), "")
+    return Fault(next(kind for sign, kind in KINDS.items() if sign in without_path), words)
+
+
+def examined(
+    path: Path, spans: Iterable[Span], beat: Callable[[], None]
+) -> tuple[VideoInfo, dict[Span, Fault | None]]:
+    """A file's probe, and what decoding finds in each stretch of it.
+
+    What stretches have in common is decoded once; where that is damaged, each by itself.
+
+    Args:
+        path: a file, or a folder of pictures.
+        spans: the stretches.
+        beat: called for every frame or picture.
+
+    Raises:
+        VideoReadError: no frame comes out of it.
+    """
+    found: dict[Span, Fault | None] = {}
+    info: VideoInfo | None = None
+    for joint, members in _joined(set(spans)):
+        told, fault = _fault(path, joint, beat)
+        info = told or info
+        for span in members:
+            alone = fault is not None and len(members) > 1
+            found[span] = _fault(path, span, beat)[1] if alone else fault
+    return info or probe(path), found
+
+
+def _joined(spans: set[Span]) -> list[tuple[Span, list[Span]]]:
+    """Stretches that cover the spans, one for those that overlap, each with its spans."""
+    if WHOLE in spans:
+        return [(WHOLE, list(spans))]
+    joined: list[tuple[Span, list[Span]]] = []
+    for span in sorted(spans, key=_bounds):
+        start, end = _bounds(span)
+        if joined and start < (joined[-1][0][1] or inf):
+            (first, last), members = joined[-1]
+            joined[-1] = ((first, max(last or inf, end)), [*members, span])
+        else:
+            joined.append(((start, end), [span]))
+    return joined
+
+
+def _bounds(span: Span) -> tuple[float, float]:
+    start, end = span
+    return start or 0.0, inf if end is None else end
+
+
+def _fault(
+    path: Path, span: Span, beat: Callable[[], None]
+) -> tuple[VideoInfo | None, Fault | None]:
+    """What a whole file tells of itself, and what is wrong with a stretch."""
+    start_s, end_s = span
+    end_s = None if end_s == inf else end_s
+
+    def decode(shown: Frames, start: float, end: float) -> tuple[VideoInfo | None, Fault | None]:
+        if isinstance(shown, FrameFolder):
+            for _ in shown.decode():
+                beat()
+            return None, None
+        first, fault = _decoded(path, shown, beat)
+        if first is None or span != WHOLE:
+            return None, fault
+        false = any(map(is_false_keyframe, shown.packets))
+        return info_of(shown, first, false_keyframes=false), fault
+
+    try:
+        return on_frames(path, start_s, end_s, decode, beat)
+    except VideoReadError as error:
+        return None, named(path, error)
+
+
+def _decoded(
+    path: Path, shown: Timeline, beat: Callable[[], None]
+) -> tuple[VideoFrame | None, Fault | None]:
+    """The first frame, and which frames the decoder patches, or where the picture changes its size.
+
+    Raises:
+        Misnamed: others come out than the packets announced.
+        VideoReadError: the decoder stops.
+    """
+    first: VideoFrame | None = None
+    size = (0, 0)
+    patched: list[int] = []
+    for number, frame in enumerate(verified(path, shown)):
+        other = upright_size(frame)
+        if first is None:
+            first, size = frame, other
+        if size != other or first.width != frame.width:
+            words = f"{path} changes from {size[0]} x {size[1]} to {other[0]} x {other[1]} pixels"
+            return first, Fault("changing size", f"{words} at {_place(shown, number)}. {MEND}")
+        if frame.is_corrupt:
+            patched.append(number)
+        beat()
+    if patched:
+        count, place = len(patched), _place(shown, patched[0])
+        words = f"{path} is damaged: the decoder patches {count} frames, first {place}. {MEND}"
+        return first, Fault("patched", words)
+    return first, None
+
+
+def _place(shown: Timeline, number: int) -> str:
+    at_s = shown.times_s[min(number, len(shown.times_s) - 1)]
+    return f"frame {number} of {len(shown.times_s)} ({at_s:.3f} s)"
+
+
+COMMON_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 100, 120)
+"""Frames a second that cameras and encoders write; half a hundredth off still counts as one."""
+SMALL_SIDE = 64
+"""Pixels. Less than this is enlarged several times over before a network sees it."""
+
+Test = Callable[[Clip, Path, VideoInfo], Fault | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """One clip and what was found about it.
+
+    Attributes:
+        clip: as listed.
+        info: what its file's packets tell; None if they cannot be read.
+        faults: empty for a sound clip.
+        oddities: by name: those of `timeline.oddities`, of `oddities_of` and of
+            `health_report.with_odd_sizes`.
+    """
+
+    clip: Clip
+    info: VideoInfo | None
+    faults: tuple[Fault, ...]
+    oddities: tuple[str, ...] = ()
+
+
+def check_clips(
+    clips: Sequence[Clip],
+    video_root: Path,
+    *,
+    quick: bool,
+    workers: int,
+    patience_s: float = 120.0,
+) -> Generator[list[Health]]:
+    """The health of every clip, file after file, as the files are done; each file is opened once.
+
+    Args:
+        clips: of a manifest.
+        video_root: folder that their paths start from.
+        quick: read packets only. Damaged pictures inside an intact container go unseen.
+        workers: processes; 0 works in this one, which a file can then crash or hang.
+        patience_s: a file that gives no frame for so many seconds counts as hung.
+    """
+    by_path = sorted(clips, key=lambda clip: clip.path)
+    files = [list(group) for _, group in groupby(by_path, key=lambda clip: clip.path)]
+    check = partial(check_file, video_root=video_root, quick=quick)
+    if workers == 0:
+        yield from (check(file, lambda: None) for file in files)
+        return
+    report = watched(check, files, workers=workers, patience_s=patience_s, preload=__name__)
+    for file, found in report:
+        if isinstance(found, Lost):
+            words = f"{video_root / file[0].path}: {found.words}. {MEND}"
+            yield _unfit(file, Fault(found.kind, words))
+        else:
+            yield found
+
+
+def check_file(clips: Sequence[Clip], beat: Beat, *, video_root: Path, quick: bool) -> list[Health]:
+    """The health of the clips that lie in one file.
+
+    Args:
+        clips: with the same path.
+        beat: called for every frame.
+        video_root: folder that the path starts from.
+        quick: read packets only.
+    """
+    path = on_disk(video_root / clips[0].path)
+    spans = [(clip.start_s, clip.end_s) for clip in clips]
+    try:
+        info, by_span = (probe(path), {}) if quick else examined(path, spans, beat)
+    except VideoReadError as error:
+        return _unfit(clips, named(path, error))
+    tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length, _is_too_elongated]
+    report = []
+    for clip in clips:
+        found = [test(clip, path, info) for test in tests]
+        found.append(by_span.get((clip.start_s, clip.end_s)))
+        faults = tuple(fault for fault in found if fault)
+        report.append(Health(clip=clip, info=info, faults=faults, oddities=oddities_of(info)))
+    return report
+
+
+def oddities_of(info: VideoInfo) -> tuple[str, ...]:
+    """What is uncommon about a file, by name: the flags of its probe, and
+
+    - `odd_rate`: even, but at a rate that no camera or encoder writes unasked;
+    - `odd_side`: a width or height that is no multiple of 2;
+    - `small`: a side of fewer pixels than SMALL_SIDE;
+    - `one_frame`: a still picture.
+    """
+    uneven = "variable_rate" in info.flags
+    tests = {
+        "odd_rate": not uneven and all(abs(info.fps / rate - 1) > 0.005 for rate in COMMON_RATES),
+        "odd_side": info.width % 2 == 1 or info.height % 2 == 1,
+        "small": min(info.width, info.height) < SMALL_SIDE,
+        "one_frame": info.num_frames == 1,
+    }
+    return info.flags + tuple(name for name, holds in tests.items() if holds)
+
+
+def _unfit(clips: Sequence[Clip], fault: Fault) -> list[Health]:
+    return [Health(clip=clip, info=None, faults=(fault,)) for clip in clips]
+
+
+def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+    if "truncated" not in info.flags:
+        return None
+    words = f"{path} is cut off: its header counts more frames than the {info.num_frames} it holds"
+    return Fault("cut off", words)
+
+
+def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+    # Lists round times of videos by up to a frame; pictures are counted.
+    last_s = info.end_s - info.times_s[-1]
+    forgiven_s = 0.5 * last_s if path.is_dir() else last_s
+    early = clip.end_s is not None and clip.end_s > info.end_s + forgiven_s
+    if not early and (clip.start_s is None or clip.start_s < info.end_s - ROUNDING_S):
+        return None
+    listed = f"from {clip.start_s} s" if clip.end_s is None else f"to {clip.end_s} s"
+    words = f"{path} ends after {info.end_s:.3f} s, but the clip is listed {listed}"
+    return Fault("too short", words)
+
+
+def _has_other_length(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+    listed = clip.num_frames
+    if clip.start_s is not None or listed is None or listed == info.num_frames:
+        return None
+    words = f"{path} holds {info.num_frames} frames, but {listed} are listed"
+    return Fault("too short" if info.num_frames < listed else "too long", words)
+
+
+def _is_too_elongated(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+    problem = side_ratio_problem(info.width, info.height)
+    return Fault("too elongated", f"{path} {problem}") if problem else None
+
+
+COLUMNS = (
+    "id",
+    "path",
+    "state",
+    "num_frames",
+    "fps",
+    "width",
+    "height",
+    "rotation",
+    "codec",
+    "oddities",
+    "faults",
+)
+MOST = 0.9
+"""Share of the clips that have to be of one size for the others to be odd."""
+
+
+def with_odd_sizes(report: Sequence[Health]) -> list[Health]:
+    """The report with the oddity `other_size` for the few clips that are not as large as the rest.
+
+    Where clips come in many sizes, none is odd.
+    """
+    sizes = Counter((h.info.width, h.info.height) for h in report if h.info)
+    usual = [size for size, count in sizes.items() if count >= MOST * sizes.total()]
+    return [
+        replace(health, oddities=(*health.oddities, "other_size"))
+        if usual and health.info and (health.info.width, health.info.height) not in usual
+        else health
+        for health in report
+    ]
+
+
+def with_probe(health: Health) -> Clip:
+    """The clip with its probe columns filled in."""
+    if health.info is None:
+        return health.clip
+    return replace(
+        health.clip,
+        num_frames=health.info.num_frames if health.clip.start_s is None else None,
+        fps=round(health.info.fps, 4),
+        rotation=health.info.rotation,
+        flags=" ".join(health.oddities),
+    )
+
+
+def fault_lines(report: Iterable[Health]) -> list[str]:
+    """Each fault with the clips that have it, in the order of the report."""
+    clips: dict[str, list[str]] = {}
+    for health in report:
+        for fault in health.faults:
+            clips.setdefault(fault.words, []).append(health.clip.id)
+    return [f"{', '.join(ids)}: {words}" for words, ids in clips.items()]
+
+
+def summary(report: Sequence[Health]) -> str:
+    """How many clips have which fault and which oddity, as a table, and how many are sound."""
+    faults = Counter(kind for h in report for kind in {fault.kind for fault in h.faults})
+    oddities = Counter(name for health in report for name in health.oddities)
+    lines = [f"  {count:7,}  {kind}" for kind, count in faults.most_common()]
+    lines = ["broken:", *lines] if lines else []
+    if oddities:
+        lines += ["odd, but read right:"]
+        lines += [f"  {count:7,}  {name}" for name, count in oddities.most_common()]
+    broken = sum(1 for health in report if health.faults)
+    files = len({health.clip.path for health in report})
+    lines += [
+        f"{len(report)} clips in {files} files: {len(report) - broken} sound, {broken} broken"
+    ]
+    return "\n".join(lines)
+
+
+def report_table(report: Iterable[Health]) -> str:
+    """CSV, one line a clip: what was found and every fault."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for health in report:
+        info = health.info
+        found: list[object] = [""] * 6
+        if info is not None:
+            found = [info.num_frames, round(info.fps, 4), info.width, info.height]
+            found += [info.rotation, info.codec]
+        state = "broken" if health.faults else "sound"
+        words = "; ".join(fault.words for fault in health.faults)
+        oddities = " ".join(health.oddities)
+        table.writerow([health.clip.id, health.clip.path, state, *found, oddities, words])
+    return text.getvalue()

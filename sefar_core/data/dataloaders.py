@@ -1,0 +1,552 @@
+"""A manifest -> the batches that training and evaluation iterate over.
+
+Batches in an order that is a function of the seed and the position alone.
+
+Clips come as an endless stream: one shuffled pass after another, no clip left out at the end of a
+pass. A stream is begun at any position without decoding what lies before it, which makes a resumed
+run equal to an uninterrupted one; ranks take every n-th clip of it.
+
+Clips that choose between the networks of one run: never those that it is reported on.
+
+How a clip is shown for evaluation: the same views every time, or a random one.
+
+What would end or spoil a run hours after its start, found before its first step.
+"""
+
+import math
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from qa_data.files import on_disk
+from qa_data.manifest import Clip, by_split, read_manifest
+from sefar_core.config import TrainConfig
+from sefar_core.data.class_names import ClassNames, class_names, refuse_several_names
+from sefar_core.data.dataset import (
+    FrameSampler,
+    LabeledClips,
+    LabeledItem,
+    Moments,
+    Reader,
+    TwoViews,
+    UnlabeledClips,
+    UnlabeledItem,
+    frames_of,
+    known_labels,
+    looks_at,
+    read_from_folder,
+    view_moments,
+)
+from sefar_core.data.frame_cache import Storage, open_frame_store
+from sefar_core.data.rng import seeded
+from sefar_core.data.transforms import (
+    Augmentation,
+    Pixels,
+    Placement,
+    fixed_placements,
+    one_each,
+    to_network,
+)
+from sefar_core.data.video import VideoReadError
+from sefar_core.data.video_backends import choose_file_reader
+from sefar_core.model import SefarModel
+
+
+class EvalItem(NamedTuple):
+    """All views of one clip as a network takes them, (view, channel, frame, height, width) for each
+    element; labels and clips have one number a view."""
+
+    elements: list[Tensor]
+    labels: Tensor
+    clips: Tensor
+
+
+class View(NamedTuple):
+    """A temporal view and its crops, each with one placement for every element."""
+
+    moments: Moments
+    crops: Sequence[Sequence[Placement]]
+
+
+Views = Callable[[Clip], list[View]]
+
+
+def fixed_views(
+    clip: Clip, *, moments: Sequence[Moments], placements: Sequence[Placement]
+) -> list[View]:
+    """Every temporal view under every crop, the same for each clip."""
+    return [View(view, [[place] * len(view) for place in placements]) for view in moments]
+
+
+def released_view(
+    clip: Clip, *, sample: FrameSampler, augment: Augmentation, seed: int
+) -> list[View]:
+    """One random look, as the public code tests (docs/paper_map.md, row 8); a function of the clip
+    and the seed alone.
+    """
+    generator = seeded(seed, clip.id, "released view")
+    moments = sample(generator)
+    return [View(moments, [augment.draw(len(moments), generator)])]
+
+
+class EvalClips(Dataset[EvalItem]):
+    """Clips with a label, under every one of their views; one pass over the file for all.
+
+    Args:
+        clips: each with a label.
+        read: where frames come from.
+        views: how a clip is shown; as many views for one clip as for another.
+        pixels: what the network takes.
+
+    Raises:
+        ValueError: no clip, or one without a label.
+    """
+
+    def __init__(self, clips: Sequence[Clip], read: Reader, *, views: Views, pixels: Pixels):
+        self.clips = list(clips)
+        self.labels = known_labels(self.clips)
+        self.read, self.views, self.pixels = read, views, pixels
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, position: int) -> EvalItem:
+        clip = self.clips[position]
+        views = self.views(clip)
+        frames = iter(frames_of(self.read, clip, [m for view in views for m in view.moments]))
+        seen = [
+            looks_at(elements, crop, self.pixels)
+            for view in views
+            for elements in [[next(frames) for _ in view.moments]]
+            for crop in view.crops
+        ]
+        return EvalItem(
+            [torch.stack(element) for element in zip(*seen, strict=True)],
+            self.labels[position].expand(len(seen)),
+            torch.full((len(seen),), position),
+        )
+
+
+Item = TypeVar("Item", LabeledItem, UnlabeledItem)
+
+
+class Share(NamedTuple):
+    """Which part of the work a process does."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+
+class ClipStream(Sampler[tuple[int, int]]):
+    """(pass, position of the clip) without end, from the `start`-th clip of the stream on.
+
+    Args:
+        num_clips: clips of one pass.
+        seed: of the shuffling.
+        name: streams of other names are shuffled otherwise.
+        start: clips that all ranks together have taken before.
+        share: this process takes clips start + rank, start + rank + num_ranks, ...
+        per_pass: clips that are taken of each pass, whose others are left out; none takes all.
+    """
+
+    def __init__(  # noqa: PLR0913 - where it starts, and which part of it this is
+        self,
+        num_clips: int,
+        *,
+        seed: int,
+        name: str,
+        start: int,
+        share: Share,
+        per_pass: int | None = None,
+    ):
+        self.num_clips, self.seed, self.name = num_clips, seed, name
+        self.start, self.share = start, share
+        self.per_pass = per_pass or num_clips
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        place = self.start + self.share.rank
+        epoch, order = -1, [0]
+        while True:
+            if epoch != place // self.per_pass:
+                epoch = place // self.per_pass
+                order = shuffled(self.num_clips, seed=self.seed, name=self.name, epoch=epoch)
+            yield epoch, order[place % self.per_pass]
+            place += self.share.num_ranks
+
+
+def shuffled(num_clips: int, *, seed: int, name: str, epoch: int) -> list[int]:
+    """The positions of all clips in the order of one pass."""
+    return torch.randperm(num_clips, generator=seeded(seed, name, epoch)).tolist()
+
+
+class Feed(NamedTuple):
+    """How a loader works, which changes its speed and never its batches.
+
+    Attributes:
+        workers: loader processes; 0 loads in the calling process.
+        pin_memory: for faster copies to a GPU.
+        timeout_s: a batch that takes longer is an error, not a hang; 0 waits for ever.
+    """
+
+    workers: int = 0
+    pin_memory: bool = False
+    timeout_s: int = 600
+
+
+WHOLE = Share()
+IN_PROCESS = Feed()
+
+
+def training_stream(  # noqa: PLR0913 - what, and which part of it
+    clips: LabeledClips | UnlabeledClips,
+    *,
+    batch_size: int,
+    start: int = 0,
+    share: Share = WHOLE,
+    per_pass: int | None = None,
+    feed: Feed = IN_PROCESS,
+) -> Generator:
+    """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
+
+    Args:
+        clips: what to draw from.
+        batch_size: clips of one micro-batch of one rank.
+        start: clips of this stream that all ranks together have trained on before.
+        share: the part of this rank.
+        per_pass: clips that are taken of each pass; none takes all.
+        feed: loader processes.
+    """
+    name = type(clips).__name__
+    stream = ClipStream(
+        len(clips), seed=clips.seed, name=name, start=start, share=share, per_pass=per_pass
+    )
+    # A generator: processes start and decode when the first batch is asked for, not before.
+    yield from _loader(clips, feed, batch_size=batch_size, sampler=stream, join=collate)
+
+
+def evaluation_batches(
+    clips: EvalClips, *, batch_size: int, share: Share = WHOLE, feed: Feed = IN_PROCESS
+) -> DataLoader[EvalItem]:
+    """Every clip of this rank once, all its views together; `batch_size` counts clips."""
+    mine = range(share.rank, len(clips), share.num_ranks)
+    return _loader(clips, feed, batch_size=batch_size, sampler=mine, join=collate_views)
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Items of one kind to one of them with a batch axis in front of every tensor."""
+    return type(items[0])._make(_stack(field) for field in zip(*items, strict=True))
+
+
+def collate_views(items: Sequence[EvalItem]) -> EvalItem:
+    """Clips with several views each to one batch of views."""
+    elements, labels, clips = zip(*items, strict=True)
+    joined = [torch.cat(element) for element in zip(*elements, strict=True)]
+    return EvalItem(joined, torch.cat(labels), torch.cat(clips))
+
+
+def _stack(values: Sequence) -> Tensor | list[Tensor]:
+    if isinstance(values[0], Tensor):
+        return torch.stack(list(values))
+    return [torch.stack(element) for element in zip(*values, strict=True)]
+
+
+def leave_the_group(worker: int) -> None:
+    """Be out of reach of a signal to the training's process group, which ends it in good order."""
+    os.setpgid(0, 0)
+
+
+def _loader(
+    clips: Dataset, feed: Feed, *, batch_size: int, sampler: Iterable, join: Callable
+) -> DataLoader:
+    return DataLoader(
+        clips,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=join,
+        num_workers=feed.workers,
+        pin_memory=feed.pin_memory,
+        timeout=feed.timeout_s if feed.workers else 0,
+        worker_init_fn=leave_the_group if feed.workers else None,
+        # Its own, so that starting a loader leaves the global random state alone.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+class TrainClips(NamedTuple):
+    """The clips of a manifest that training sees."""
+
+    labeled: list[Clip]
+    unlabeled: list[Clip]
+    class_names: ClassNames
+    """By label, up to the largest label of any split, as far as the manifest tells them."""
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label of any split."""
+        return len(self.class_names)
+
+
+def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
+    """The labeled and unlabeled clips of a manifest.
+
+    Raises:
+        ValueError: a split that training needs is empty, or a label has several names.
+    """
+    clips = read_manifest(manifest)
+    refuse_several_names(clips, manifest)
+    labeled, unlabeled = by_split(clips, "labeled"), by_split(clips, "unlabeled")
+    if not labeled:
+        raise ValueError(f"{manifest} has no clip of split labeled; cut it with make_splits.py")
+    if need_unlabeled and not unlabeled:
+        raise ValueError(
+            f"{manifest} has no clip of split unlabeled; add some, or train on labels alone by "
+            f"setting warmup_epochs as large as epochs"
+        )
+    return TrainClips(labeled, unlabeled, class_names(clips))
+
+
+def choose_reader(
+    clips: TrainClips,
+    video_root: Path,
+    store: Storage | None,
+    *,
+    workers: int,
+    reader: str = "auto",
+) -> Reader:
+    """Frames from the videos, or from a store of frames, decoded on first use.
+
+    Every process of a run calls this by itself: one of them fills the store, the others wait for
+    its file, which takes no barrier that could time out.
+
+    Args:
+        clips: all that training reads.
+        video_root: folder that their paths start from.
+        store: where and how frames are kept; none reads the videos each time.
+        workers: decoding processes that fill a store.
+        reader: name of what reads the videos, a key of `readers.READERS`.
+
+    Raises:
+        ValueError: the reader is not installed.
+        VideoReadError: a store is asked for and a clip cannot be decoded.
+        WriteError: the disk is too full for the store.
+    """
+    if store is None:
+        return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
+    seen = [*clips.labeled, *clips.unlabeled]
+    return open_frame_store(seen, video_root, store, workers=workers).read
+
+
+class Look(NamedTuple):
+    """How training looks at a clip."""
+
+    views: TwoViews
+    """Of unlabeled clips. The labeled ones are looked at as in the strong view."""
+    crop_size: int
+    """Side of the squares that the network sees, pixels."""
+    seed: int
+
+
+class Pace(NamedTuple):
+    """How much of the streams a step takes, and where the run stands."""
+
+    batch_size: int
+    """Labeled clips of one optimizer step, over all processes."""
+    micro_batch_size: int
+    unlabeled_per_labeled: int
+    first_step: int
+    """Optimizer steps done before."""
+    warmup_steps: int
+    """Steps from the start of the run that see labels alone."""
+    share: Share
+    labeled_per_pass: int
+    """Labeled clips that are taken of each pass over them."""
+
+
+def split_workers(workers: int, unlabeled_per_labeled: int) -> tuple[int, int]:
+    """Loader processes of the labeled and of the unlabeled stream, by the views that they load.
+
+    A labeled clip has one view and an unlabeled one two. Both together are `workers`, but where
+    that is 1: each stream then has one.
+    """
+    labeled = math.ceil(workers / (1 + 2 * unlabeled_per_labeled))
+    return labeled, max(workers - labeled, min(workers, 1))
+
+
+def training_batches(
+    clips: TrainClips, read: Reader, look: Look, pace: Pace, feed: Feed
+) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]]:
+    """(labeled elements, labels, weak elements, strong elements) of one micro-batch after another.
+
+    The last two are empty during the warm-up, when all loader processes load labeled clips.
+    """
+    labeled_feed, unlabeled_feed = (
+        feed._replace(workers=part)
+        for part in split_workers(feed.workers, pace.unlabeled_per_labeled)
+    )
+    stream = partial(
+        training_stream,
+        LabeledClips(
+            clips.labeled,
+            read,
+            sample=look.views.sample,
+            augment=look.views.strong,
+            crop_size=look.crop_size,
+            seed=look.seed,
+        ),
+        batch_size=pace.micro_batch_size,
+        share=pace.share,
+        per_pass=pace.labeled_per_pass,
+    )
+    micros = pace.batch_size // (pace.micro_batch_size * pace.share.num_ranks)
+    warmup = max(pace.warmup_steps - pace.first_step, 0) * micros
+    with closing(stream(start=pace.first_step * pace.batch_size, feed=feed)) as alone:
+        for elements, labels in islice(alone, warmup):
+            yield elements, labels, [], []
+    ssl_step = max(pace.first_step, pace.warmup_steps)
+    labeled = stream(start=ssl_step * pace.batch_size, feed=labeled_feed)
+    unlabeled = training_stream(
+        UnlabeledClips(
+            clips.unlabeled, read, views=look.views, crop_size=look.crop_size, seed=look.seed
+        ),
+        batch_size=pace.micro_batch_size * pace.unlabeled_per_labeled,
+        start=(ssl_step - pace.warmup_steps) * pace.batch_size * pace.unlabeled_per_labeled,
+        share=pace.share,
+        feed=unlabeled_feed,
+    )
+    for (elements, labels), (weak, strong) in zip(labeled, unlabeled, strict=True):
+        yield elements, labels, weak, strong
+
+
+def to_device(elements: list[Tensor], device: torch.device, pixels: Pixels) -> list[Tensor]:
+    """Elements of a training batch, whole colors, to what a network on the device takes."""
+    return [to_network(seen.to(device, non_blocking=True), pixels) for seen in elements]
+
+
+def evaluation_views(
+    model: SefarModel,
+    clips: Sequence[Clip],
+    read: Reader,
+    *,
+    moments: Sequence[Moments],
+    num_crops: int,
+    feed: Feed,
+) -> DataLoader:
+    """Deterministic views of every clip, as `evaluate.predict` takes them.
+
+    Args:
+        model: says what size and colors it takes.
+        clips: with labels.
+        read: where frames come from.
+        moments: of each temporal view; see `dataset.view_moments`.
+        num_crops: 1 or 3 places of each view.
+        feed: loader processes.
+    """
+    placements = fixed_placements(model.image_size, num_crops)
+    views = partial(fixed_views, moments=moments, placements=placements)
+    return _evaluated(model, clips, read, views, feed)
+
+
+def released_views(
+    model: SefarModel, clips: Sequence[Clip], read: Reader, *, seed: int, feed: Feed
+) -> DataLoader:
+    """One random view of every clip, as the public code tests: random moments, and for each element
+    a random place along the longer side and a flip half of the time.
+
+    Args:
+        model: says how it samples a clip, and what size and colors it takes.
+        clips: with labels.
+        read: where frames come from.
+        seed: of the draws.
+        feed: loader processes.
+    """
+    size = model.image_size
+    views = partial(
+        released_view,
+        sample=partial(model.sampling.draw, model.sizes),
+        augment=Augmentation((size, size), True, one_each),
+        seed=seed,
+    )
+    return _evaluated(model, clips, read, views, feed)
+
+
+def _evaluated(
+    model: SefarModel, clips: Sequence[Clip], read: Reader, views: Views, feed: Feed
+) -> DataLoader:
+    pixels = Pixels(model.image_size, model.mean, model.std)
+    shown = EvalClips(clips, read, views=views, pixels=pixels)
+    return evaluation_batches(shown, batch_size=8, feed=feed)
+
+
+class HeldOut(NamedTuple):
+    """The clips of split val, and where their frames come from."""
+
+    clips: list[Clip]
+    read: Reader
+
+
+def read_held_out(manifest: Path, video_root: Path, *, reader: str) -> HeldOut | None:
+    """The validation clips of a manifest, or none if it has none, as is the default."""
+    clips = by_split(read_manifest(manifest), "val")
+    read = partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
+    return HeldOut(clips, read) if clips else None
+
+
+def validation_views(model: SefarModel, held_out: HeldOut, *, workers: int) -> DataLoader:
+    """One view of every clip: the middle of each segment of time, the middle of the picture."""
+    return evaluation_views(
+        model,
+        held_out.clips,
+        held_out.read,
+        moments=view_moments(model.sampling, model.sizes, 1),
+        num_crops=1,
+        feed=Feed(workers=workers),
+    )
+
+
+NAMED = 8  # classes or files that a message lists
+
+
+def classes_without_labels(clips: TrainClips) -> list[str]:
+    """Names of the classes of a manifest of which no clip is labeled."""
+    labeled = {clip.label for clip in clips.labeled}
+    names = enumerate(clips.class_names)
+    return [name or f"class {label}" for label, name in names if label not in labeled]
+
+
+def warn_of_bare_classes(bare: list[str], num_classes: int) -> None:
+    """Say which classes cannot be learned."""
+    if bare:
+        more = f" and {len(bare) - NAMED} more" if len(bare) > NAMED else ""
+        print(
+            f"warning: {len(bare)} of {num_classes} classes have no labeled clip and will not be "
+            f"learned: {', '.join(bare[:NAMED])}{more}"
+        )
+
+
+def files_needed(clips: TrainClips, held_out: HeldOut | None, config: TrainConfig) -> list[Clip]:
+    """The clips whose files a run opens at some time; a store of frames stands for the others'."""
+    validation = held_out.clips if held_out else []
+    if config.data.store != "none":
+        return validation
+    unlabeled = clips.unlabeled if config.warmup_epochs < config.epochs else []
+    return [*clips.labeled, *unlabeled, *validation]
+
+
+def refuse_missing(clips: list[Clip], video_root: Path) -> None:
+    """Raise VideoReadError if clips have no file: at once, not when they are needed first."""
+    gone = [clip for clip in clips if not on_disk(video_root / clip.path).exists()]
+    if gone:
+        first = ", ".join(str(video_root / clip.path) for clip in gone[:NAMED])
+        more = f" and {len(gone) - NAMED} more" if len(gone) > NAMED else ""
+        raise VideoReadError(
+            f"{len(gone)} of {len(clips)} clips have no file: {first}{more}; check the video "
+            f"folder, or leave them out with check_videos.py --write-clean"
+        )

@@ -1,0 +1,322 @@
+"""Cuts that leave source videos whole: no video has clips on both sides.
+
+Two clips of one video share athlete, camera and arena; a network that has seen one of them has
+an easy time with the other. Where a clip's source is not known, the clip stands for itself.
+
+Training pool and test clips: as the data set lists them, or without a source video in common.
+
+Official lists may share most of their source videos: of Gym288's 9,646 test clips, 9,353 come from
+a training video. What is learned of that video's athletes and arena then counts as skill.
+"""
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from qa_data.manifest import Clip
+
+VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows most classes is kept
+TEST_TRIES = 40  # seeded starts of the search for the best test side
+MOST_NAMED = 40
+EFFORT = 1_000_000  # sources (or classes of sources) looked at in all tries together, about
+
+
+class SplitError(ValueError):
+    """A split that cannot be made as asked. The message says what stands against it."""
+
+
+def unit_of(clip: Clip) -> str:
+    """What no cut divides: the clip's source video, or the clip itself if that is not known."""
+    return clip.source or clip.id
+
+
+def apart_from(clips: Iterable[Clip], others: Iterable[Clip]) -> list[Clip]:
+    """The clips that share no known source video with the others, in their order."""
+    units = {unit_of(clip) for clip in others}
+    return [clip for clip in clips if unit_of(clip) not in units]
+
+
+def named(labels: Iterable[int], clips: Iterable[Clip]) -> str:
+    """Classes by number and name, for a message; of very many, the first ones."""
+    texts = {clip.label: clip.text for clip in clips}
+    names = [f"{label} {texts.get(label)!r}" for label in sorted(labels)]
+    more = [f"and {len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return ", ".join(names[:MOST_NAMED] + more)
+
+
+def one_source_classes(clips: Iterable[Clip]) -> set[int]:
+    """The classes whose clips all come from one source, so that no cut shows them twice."""
+    units = defaultdict(set)
+    for clip in clips:
+        if clip.label is not None:
+            units[clip.label].add(unit_of(clip))
+    return {label for label, found in units.items() if len(found) == 1}
+
+
+def cut_sources(
+    clips: Sequence[Clip], rate: float, rng: random.Random, *, min_per_class: int = 1
+) -> set[str]:
+    """Sources that hold about `rate` of the clips, while every class keeps clips elsewhere.
+
+    Classes need not be among those cut; of several cuts the one that shows most of them is taken.
+
+    Args:
+        clips: with labels.
+        rate: share of the clips to cut, in [0, 1).
+        rng: draws the orders.
+        min_per_class: clips that every class keeps; a class of fewer keeps them all.
+
+    Raises:
+        SplitError: less than half of what was asked for can be cut.
+    """
+    wanted = rate * len(clips)
+    if wanted <= 0.5:
+        return set()
+    counts = _counts(clips)
+    totals = Counter(clip.label for clip in clips)
+    spare = Counter({label: max(0, total - min_per_class) for label, total in totals.items()})
+    order = sorted(counts)
+    best: list[str] = []
+    best_merit = (-1, -math.inf)
+    for _ in range(_tries(VAL_TRIES, len(order))):
+        shuffled = [order[index] for index in rng.sample(range(len(order)), len(order))]
+        chosen = _fill(counts, shuffled, spare, wanted)
+        inside = sum(counts[unit].total() for unit in chosen)
+        seen = {label for unit in chosen for label in counts[unit]}
+        merit = (len(seen), -abs(inside - wanted))
+        if merit > best_merit:
+            best, best_merit = chosen, merit
+    size = sum(counts[unit].total() for unit in best)
+    if size < wanted / 2:
+        single = one_source_classes(clips)
+        raise SplitError(
+            f"{wanted:.0f} of {len(clips)} clips were to become validation clips, but only "
+            f"{size} can leave training by whole source videos such that each class keeps "
+            f"{min_per_class}. {len(single)} classes come from one source video only: "
+            f"{named(single, clips) or 'none'}. Lower val_rate or "
+            f"min_per_class, raise rate, or take val_from='pool'."
+        )
+    return set(best)
+
+
+def cut_both_sides(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
+    """Sources that hold about `rate` of the clips, and of every class, which has clips elsewhere.
+
+    Sources change sides one at a time as long as that lowers the cost: the sum of
+    (clips cut - rate * clips)^2 / clips over the classes and the whole, and a penalty, larger
+    than any such sum, for each class that one side lacks. The best of several seeded starts is
+    taken. If the sources leave no other way, it has classes on one side only; then it is rather
+    the cut that lacks a class than what remains.
+
+    Args:
+        clips: with labels.
+        rate: share of the clips to cut, in (0, 1).
+        rng: draws the starts and the orders.
+    """
+    counts = _counts(clips)
+    totals = Counter(clip.label for clip in clips)
+    for unit_counts in counts.values():
+        unit_counts[None] = unit_counts.total()  # the whole, as one more class
+    totals[None] = len(clips)
+    penalty = 2.0 * len(clips)
+    costs = {
+        label: _costs(total, rate, penalty, penalty * len(totals))
+        for label, total in totals.items()
+    }
+    order = sorted(counts)
+    best: set[str] = set()
+    best_cost = math.inf
+    num_entries = sum(map(len, counts.values()))
+    for attempt in range(_tries(TEST_TRIES, 10 * num_entries)):
+        density = rate if attempt % 2 == 0 else 0.5
+        chosen = {unit for unit in order if rng.random() < density}
+        cost = _descend(counts, costs, rng.sample(order, len(order)), chosen)
+        if cost < best_cost:
+            best, best_cost = chosen, cost
+    return best
+
+
+def _counts(clips: Iterable[Clip]) -> dict[str, Counter]:
+    """Clips of each class in each source."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for clip in clips:
+        counts[unit_of(clip)][clip.label] += 1
+    return dict(counts)
+
+
+def _tries(most: int, size: int) -> int:
+    """As many tries as the effort allows: many for videos of many clips, few for single clips."""
+    return max(1, min(most, EFFORT // size))
+
+
+def _fill(
+    counts: Mapping[str, Counter], order: Iterable[str], spare: Counter, wanted: float
+) -> list[str]:
+    """Sources in this order that bring the cut nearer to `wanted` clips, none beyond `spare`."""
+    left = Counter(spare)
+    chosen, size = [], 0
+    for unit in order:
+        if size >= wanted:
+            break
+        more = counts[unit].total()
+        nearer = abs(size + more - wanted) < abs(size - wanted)
+        if nearer and all(left[label] >= num for label, num in counts[unit].items()):
+            chosen.append(unit)
+            size += more
+            left.subtract(counts[unit])
+    return chosen
+
+
+def _costs(total: int, rate: float, none_cut: float, all_cut: float) -> list[float]:
+    """Cost of 0, 1, ..., `total` cut clips of a class that has `total`."""
+    costs = [(cut - rate * total) ** 2 / total for cut in range(total + 1)]
+    costs[0] += none_cut
+    costs[total] += all_cut
+    return costs
+
+
+def _descend(
+    counts: Mapping[str, Counter],
+    costs: Mapping[int | None, Sequence[float]],
+    order: Sequence[str],
+    chosen: set[str],
+) -> float:
+    """Let sources change sides, in place, until no single change helps; the cost reached."""
+    inside: Counter[int | None] = Counter()
+    for unit in chosen:
+        inside.update(counts[unit])
+    moved = True
+    while moved:
+        moved = False
+        for unit in order:
+            sign = -1 if unit in chosen else 1
+            gain = sum(
+                costs[label][inside[label]] - costs[label][inside[label] + sign * num]
+                for label, num in counts[unit].items()
+            )
+            if gain > 1e-9:
+                chosen ^= {unit}
+                for label, num in counts[unit].items():
+                    inside[label] += sign * num
+                moved = True
+    return sum(table[inside[label]] for label, table in costs.items())
+
+
+TestCut = Literal["by_source", "official", "official_disjoint"]
+OneSided = Literal["refuse", "keep", "leave_out"]
+Sides = tuple[list[Clip], list[Clip]]
+
+
+def separate_test(
+    pool: Sequence[Clip],
+    test: Sequence[Clip],
+    *,
+    how: TestCut = "by_source",
+    rate: float = 0.2,
+    one_sided: OneSided = "refuse",
+    seed: int = 0,
+) -> Sides:
+    """Training pool and test clips of a data set, cut as `how` says.
+
+    `official` leaves both as they are listed. `official_disjoint` keeps the test clips and leaves
+    out the training clips of their source videos. `by_source` cuts all clips anew by source
+    video, the test split as large as it was; lists that share no source video, or whose sources
+    are not known, stand as they are. A data set without test clips gets them by `by_source`: by
+    source video where it is known, clip by clip where not, of every class the same share as far
+    as the sources allow.
+
+    Args:
+        pool: the data set's training clips, with labels.
+        test: its test clips, with labels; may be empty.
+        how: the variant.
+        rate: share of the clips for test if there are no test clips, in [0, 1); 0 makes none.
+        one_sided: what becomes of classes that cannot have clips on both sides: an error names
+            them (refuse); they stay on the one side, after a new cut in training (keep); all
+            their clips are left out (leave_out).
+        seed: of a new cut.
+
+    Returns:
+        Both, in the order pool, test, with the splits `labeled` and `test`.
+
+    Raises:
+        SplitError: a clip lacks a label, or stands in both lists; a class (of `leave_out`: every
+            class) cannot be on both sides; or a variant needs test clips and there are none.
+    """
+    _refuse_unfit(pool, test)
+    if not test and how != "by_source":
+        raise SplitError(f"test_cut={how!r} needs test clips, and there are none; take 'by_source'")
+    disjoint = apart_from(pool, test)
+    if how == "official_disjoint":
+        gone = _labels(pool) - _labels(disjoint)
+        why = "lose their last training clip, since test has clips of all their source videos"
+        return _settle((disjoint, list(test)), gone, why, one_sided, [*pool, *test])
+    if how == "official" or not pool or (rate == 0 and not test):
+        return list(pool), list(test)
+    if test and len(disjoint) == len(pool):
+        return list(pool), list(test)
+    return _cut_anew([*pool, *test], len(test) / (len(pool) + len(test)) or rate, one_sided, seed)
+
+
+def _cut_anew(clips: Sequence[Clip], rate: float, one_sided: OneSided, seed: int) -> Sides:
+    """Both sides of a cut by source video."""
+    single = one_source_classes(clips)
+    if one_sided == "leave_out":
+        clips = [clip for clip in clips if clip.label not in single]
+    if not clips:
+        raise SplitError(
+            "each class has all its clips from one source video: with one_sided='leave_out' none "
+            "is left. Take test_cut='official' or test_rate=0, or give sources only where clips do "
+            "share a video."
+        )
+    cut = cut_both_sides(clips, rate, random.Random(f"{seed} test"))
+    outside = [replace(clip, split="labeled") for clip in clips if unit_of(clip) not in cut]
+    inside = [replace(clip, split="test") for clip in clips if unit_of(clip) in cut]
+    lacking = _labels(outside) ^ _labels(inside)
+    if lacking & single:  # which stand in the way of others
+        why, lacking = "have all their clips from one source video", lacking & single
+    else:
+        why = "share so few source videos that no cut was found for them"
+    return _settle((outside, inside), lacking, why, one_sided, clips)
+
+
+def _settle(
+    sides: Sides, lacking: set[int], why: str, one_sided: OneSided, clips: Sequence[Clip]
+) -> Sides:
+    """Both sides, after the classes that one of them lacks are kept, left out or refused."""
+    pool, test = sides
+    if one_sided == "keep" or not lacking:
+        return pool, test
+    if one_sided == "leave_out":
+        pool, test = ([clip for clip in side if clip.label not in lacking] for side in sides)
+        return pool, test
+    raise SplitError(
+        f"training and test cannot both have every class without sharing source videos: "
+        f"{len(lacking)} classes {why}: {named(lacking, clips)}. Take one_sided='keep' "
+        f"(they stay on one side), one_sided='leave_out' (they are in neither), or "
+        f"test_cut='official'."
+    )
+
+
+def _labels(clips: Sequence[Clip]) -> set[int]:
+    return {clip.label for clip in clips if clip.label is not None}
+
+
+def _refuse_unfit(pool: Sequence[Clip], test: Sequence[Clip]) -> None:
+    if unknown := [clip.id for clip in [*pool, *test] if clip.label is None]:
+        raise SplitError(
+            f"{len(unknown)} training or test clips have no label, first {unknown[0]}; clips "
+            f"without a label can only be unlabeled ones: is it the right list?"
+        )
+    refuse_shared(pool, test)
+
+
+def refuse_shared(pool: Sequence[Clip], settled: Sequence[Clip]) -> None:
+    """Raise SplitError if a clip stands in the training list and in another."""
+    if shared := sorted({clip.id for clip in pool} & {clip.id for clip in settled}):
+        raise SplitError(
+            f"{len(shared)} clips stand in the training list and in another list, first "
+            f"{shared[0]}; take both lists of one benchmark, or delete them from one"
+        )

@@ -1,0 +1,98 @@
+"""Several processes that act as one: what they agree on, and what one of them does for all.
+
+Each function is called by every process at the same place of its program. With one process none
+of them communicates.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
+
+from sefar_core.signals import StoppedByAnother
+
+Value = TypeVar("Value")
+
+
+def refuse_separate_runs(accelerator: Accelerator) -> None:
+    """Refuse processes that were launched together but do not know of one another.
+
+    Each would take itself for the main one and write over the others' files.
+
+    Raises:
+        ValueError: the launcher started more or fewer processes than `accelerate` found.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"the launcher started {launched} processes, but each of them runs as one of "
+            f"{accelerator.num_processes}; on CPUs, set ACCELERATE_USE_CPU=true and launch with "
+            f"accelerate launch --multi_gpu --num_processes {launched} --num_machines 1"
+        )
+
+
+def highest(accelerator: Accelerator, value: int) -> int:
+    """The largest of the processes' values."""
+    if accelerator.num_processes == 1:
+        return value
+    values = accelerator.gather(torch.tensor([int(value)], device=accelerator.device))
+    return int(values.max())
+
+
+def means(accelerator: Accelerator, numbers: dict[str, float]) -> dict[str, float]:
+    """The mean of each number over the processes; not finite if one process's is not."""
+    if accelerator.num_processes == 1:
+        return numbers
+    mine = torch.tensor(list(numbers.values()), dtype=torch.float64, device=accelerator.device)
+    summed: Tensor = accelerator.reduce(mine, "mean")
+    return dict(zip(numbers, summed.tolist(), strict=True))
+
+
+def joined(accelerator: Accelerator, mine: list[Value]) -> list[Value]:
+    """The lists of all processes, one behind the other."""
+    return mine if accelerator.num_processes == 1 else gather_object(mine)
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
+    """Let the main process do something while the others wait; all go on, or all stop.
+
+    Raises:
+        Exception: whatever the action raised, on the main process.
+        StoppedByAnother: on the others.
+    """
+    failure = None
+    if accelerator.is_main_process:
+        try:
+            action()
+        except Exception as cause:
+            failure = cause
+    failed = highest(accelerator, failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise StoppedByAnother("the main process failed; its message says why")
+
+
+def told_by_main(accelerator: Accelerator, ask: Callable[[], Value]) -> Value:
+    """What the main process finds out, on every process. Stops all of them as `on_main` does."""
+    answers: list[Any] = []
+    on_main(accelerator, lambda: answers.append(ask()))
+    if accelerator.num_processes > 1:
+        answers = broadcast_object_list(answers or [None])
+    return answers[0]
+
+
+def stop_all(accelerator: Accelerator, error: Exception) -> NoReturn:
+    """Raise an error that all processes have found, so that one message is printed.
+
+    Raises:
+        Exception: the error, on the main process.
+        StoppedByAnother: on the others.
+    """
+    if accelerator.is_main_process:
+        raise error
+    raise StoppedByAnother("all processes stop; the main process says why")

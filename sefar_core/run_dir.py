@@ -1,0 +1,513 @@
+"""What every run leaves behind: its settings, its surroundings, its numbers.
+
+config.json holds the settings, run.json versions, commit and command of the last session and of
+those before it, metrics.jsonl one line a report. All are text.
+
+What a training run told of itself, read back: how it weighed pseudo-labels, and its numbers.
+
+A folder of encoders need not come from a run: scripts/convert_checkpoint.py writes one too.
+
+How a run goes: a bar to look at, metrics.jsonl to compare, timing.jsonl to find what is slow.
+
+metrics.jsonl is the same, bit for bit, whenever a run is repeated; what a clock says stands apart.
+
+One process at a time trains in a run folder. The lock is the kernel's, not the file's existence: it
+ends with the process that holds it, however that ends, so a dead process's lock never has to be
+recognized. Loader processes don't inherit it.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from safetensors import SafetensorError
+from tqdm import tqdm
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
+ENCODERS = ("student", "teacher", "best")
+"""Folders of networks in the folder of a run."""
+
+
+class WriteError(OSError):
+    """A file of the run cannot be written. The message names it, and the space it needs."""
+
+
+def run_of(folder: Path) -> Path:
+    """The folder of the run that `folder`, a run or an encoder in it, belongs to."""
+    return folder.parent if folder.name in ENCODERS else folder
+
+
+@contextmanager
+def writing(path: Path, needed: int, draft: Path | None = None) -> Iterator[None]:
+    """Around what writes: a full disk becomes an error in one line, and no draft stays.
+
+    Args:
+        path: what is written.
+        needed: its size, bytes.
+        draft: file or folder that is renamed to `path` in the end.
+
+    Raises:
+        WriteError: the disk is full, or refuses otherwise.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as cause:  # safetensors has an error of its own
+        if draft is not None and draft.is_dir():
+            shutil.rmtree(draft)
+        elif draft is not None:
+            draft.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent if path.parent.exists() else "/").free
+        size = (
+            f"it needs {needed:,} bytes, {free:,} are free"
+            if needed
+            else f"{free:,} bytes are free"
+        )
+        raise WriteError(
+            f"cannot write {path}: {cause}; {size}. Make room, or give a folder that may be "
+            f"written, and run the same command again: it goes on from the last whole state"
+        ) from cause
+
+
+def sync(path: Path) -> None:
+    """Have the disk take a file, or the names in a folder, before anything goes on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file all or nothing."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path, len(text), draft):
+        draft.write_text(text, encoding="utf-8")
+        sync(draft)  # else a cut of the power may leave the name without the text
+        os.replace(draft, path)
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON; paths become text."""
+    return json.dumps(value, indent=2, default=str) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, all or nothing."""
+    write_text(path, as_json(value))
+
+
+def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under the names that the command line has for them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= (
+            dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return flat
+
+
+def refuse_other_settings(
+    run_dir: Path, found: dict, asked: dict, *, free: Collection[str] = ()
+) -> None:
+    """Raise ValueError naming the first setting in which a folder differs from what is asked."""
+    found, asked = dotted(found), dotted(asked)
+    for name in sorted((found.keys() | asked.keys()) - set(free)):
+        if found.get(name) != asked.get(name):
+            raise ValueError(
+                f"{run_dir} holds a run with {name} = {found.get(name)}, but {asked.get(name)} is "
+                f"asked for; give another run folder, or delete this one"
+            )
+
+
+def open_run(
+    run_dir: Path,
+    settings: Any,
+    *,
+    seed: int,
+    data: dict[str, str] | None = None,
+    free: Collection[str] = (),
+) -> None:
+    """Make the folder of a run and say in it what runs, beside what ran in it before.
+
+    A run that is gone on with by other code is told so, for its end may then differ. Settings that
+    did not exist when it began had no effect on it: they count as their defaults.
+
+    Args:
+        run_dir: made if missing; may hold the same run, to go on with.
+        settings: a dataclass, stored as config.json.
+        seed: of all draws.
+        data: what the run learns from, stored with the settings.
+        free: dotted names of settings that may differ when a run is gone on with.
+
+    Raises:
+        ValueError: the folder holds a run of other settings, or its config.json or run.json is
+            damaged.
+    """
+    asked = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
+    if (run_dir / "config.json").exists():
+        defaults = json.loads(as_json(dataclasses.asdict(type(settings)())))
+        found = dotted(defaults) | dotted(read_config(run_dir / "config.json"))
+        refuse_other_settings(run_dir, found, asked, free=free)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    remove_drafts(run_dir)
+    write_json(run_dir / "config.json", asked)
+    now, earlier = surroundings(), sessions(run_dir)
+    if earlier and earlier[-1]["commit"] != now["commit"]:
+        print(
+            f"note: the last session of {run_dir} was of the code {earlier[-1]['commit']}, this "
+            f"one is of {now['commit']}"
+        )
+    write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings that a run was started with.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        return dict(found)
+    except (ValueError, TypeError) as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause}); copy it again from where the run was trained, or delete "
+            f"it and resume with the settings that the run was started with"
+        ) from cause
+
+
+def sessions(run_dir: Path) -> list[dict[str, Any]]:
+    """What run.json says of each session so far, the oldest first; none if nothing ran.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = run_dir / "run.json"
+    if not path.exists():
+        return []
+    try:
+        last = json.loads(path.read_text())
+        found = [*last.pop("earlier_sessions", []), last]
+        for session in found:
+            session["commit"]  # every session has one
+        return found
+    except (ValueError, AttributeError, TypeError, KeyError) as cause:
+        raise ValueError(
+            f"{path} is damaged ({cause!r}); delete it: the run goes on, only the record of its "
+            f"earlier sessions is lost"
+        ) from cause
+
+
+def remove_drafts(run_dir: Path) -> None:
+    """Remove what killed processes left half-written: `.name.process`."""
+    for path in run_dir.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, commit, command line and machine of this process."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "commit": commit(),
+    }
+
+
+def add_to_run(run_dir: Path, facts: dict[str, Any]) -> None:
+    """Add to what run.json says of this session."""
+    path = run_dir / "run.json"
+    write_json(path, json.loads(path.read_text()) | facts)
+
+
+def package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The git commit of this code, with a mark if files differ from it."""
+    here = Path(__file__).parent
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "not a git checkout"
+
+
+def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl") -> None:
+    """Drop the lines beyond a step that is gone back to, and one that a kill cut short.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    path = run_dir / name
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        reports = [parse_report(line, path, number) for number, line in enumerate(whole, start=1)]
+        kept = [
+            line.decode()
+            for line, report in zip(whole, reports, strict=True)
+            if report["step"] <= step
+        ]
+        write_text(path, "".join(kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The reports in metrics.jsonl, one a step.
+
+    Raises:
+        ValueError: there is none, or a line is damaged.
+    """
+    lines = path.read_bytes().splitlines()
+    reports = [parse_report(line, path, number) for number, line in enumerate(lines, start=1)]
+    if not reports:
+        raise ValueError(f"{path} is empty: the run has taken no step; train before scoring")
+    return reports
+
+
+def parse_report(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """One line of metrics.jsonl.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        report = json.loads(line)
+        if type(report["step"]) is not int:
+            raise ValueError(f"step is {report['step']!r}")
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ValueError(
+            f"{path}, line {number} is not a step report ({cause!r}); copy the file again "
+            f"from where it was trained, or delete the line"
+        ) from cause
+    return report
+
+
+def append_metrics(run_dir: Path, metrics: dict[str, Any], *, name: str = "metrics.jsonl") -> None:
+    """Add one line to metrics.jsonl, or to another file of lines."""
+    line = json.dumps(metrics) + "\n"
+    with writing(run_dir / name, len(line)), (run_dir / name).open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+class Record(NamedTuple):
+    """Of one run."""
+
+    regulate: Callable[..., Any]
+    """Confidence and spread of pseudo-labels to the trust in them."""
+    dropout_passes: int
+    """Stochastic predictions that its teacher averaged into a pseudo-label."""
+    metrics: list[dict[str, Any]]
+    """Its reports in order, at least one; each has its `step`."""
+
+
+def read_record(run_dir: Path) -> Record | None:
+    """The record in a folder, or none where no run was: neither config.json nor metrics.jsonl.
+
+    Raises:
+        ValueError: one of the two files is missing, or damaged.
+    """
+    config, metrics = run_dir / "config.json", run_dir / "metrics.jsonl"
+    missing = [path for path in (config, metrics) if not path.exists()]
+    if len(missing) == 2:
+        return None
+    if missing:
+        raise ValueError(
+            f"{missing[0]} is missing: the run took no step, or its folder was copied in part; "
+            f"give the whole folder, or one that holds the encoders alone"
+        )
+    regulate, dropout_passes = read_weighing(config)
+    return Record(regulate, dropout_passes, read_metrics(metrics))
+
+
+def same_manifest(run_dir: Path, manifest: Path) -> bool | None:
+    """Whether a run was trained with this very manifest; None if its config.json does not tell."""
+    config = run_dir / "config.json"
+    if not config.is_file():
+        return None
+    sha256 = json.loads(config.read_bytes()).get("manifest_sha256")
+    return None if sha256 is None else sha256 == hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def read_weighing(path: Path) -> tuple[Callable[..., Any], int]:
+    """Regulation and stochastic predictions, as config.json of a run has them.
+
+    Raises:
+        ValueError: it is not the file that training wrote.
+    """
+    from sefar_core.recipe import choose_regulation
+
+    try:
+        settings = json.loads(path.read_bytes())
+        loss, dropout_passes = settings["loss"], settings["teacher"]["dropout_passes"]
+        return choose_regulation(loss["regulation"], threshold=loss["threshold"]), dropout_passes
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ValueError(
+            f"{path} holds no settings of a run ({cause!r}); copy it again from where it was "
+            f"trained"
+        ) from cause
+
+
+def curves(
+    metrics: Sequence[dict[str, Any]], names: Sequence[str]
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of each number that was reported; the losses of a part of training begin
+    where it does."""
+    told = {name: [report for report in metrics if name in report] for name in names}
+    return {
+        name: ([int(report["step"]) for report in reports], [report[name] for report in reports])
+        for name, reports in told.items()
+        if reports
+    }
+
+
+ON_THE_BAR = ("loss", "accuracy", "trust", "utilization")
+
+
+class Tick(NamedTuple):
+    """What a clock said of one step."""
+
+    seconds: float
+    """From the end of the step before."""
+    waited_s: float
+    """Of them, spent waiting for the loader."""
+    num_clips: int
+    """Labeled and unlabeled clips that all processes learned from."""
+
+    @property
+    def stall(self) -> float:
+        return self.waited_s / self.seconds
+
+
+class Clocked(Iterator):
+    """Batches, and how long they were waited for.
+
+    Attributes:
+        waited_s: seconds since the last `lap`.
+    """
+
+    def __init__(self, batches: Iterator):
+        self._batches = batches
+        self.waited_s = 0.0
+        self._began_s = time.perf_counter()
+
+    def __next__(self) -> Any:
+        asked_s = time.perf_counter()
+        batch = next(self._batches)
+        self.waited_s += time.perf_counter() - asked_s
+        return batch
+
+    def lap(self, num_clips: int) -> Tick:
+        """The time since the last lap."""
+        ended_s = time.perf_counter()
+        tick = Tick(ended_s - self._began_s, self.waited_s, num_clips)
+        self._began_s, self.waited_s = ended_s, 0.0
+        return tick
+
+
+class Progress:
+    """Tells of each step, on the main process.
+
+    Args:
+        run_dir: gets metrics.jsonl and timing.jsonl, and the folder tensorboard if asked.
+        total: steps of the run.
+        initial: steps done before.
+        log: where curves are drawn, besides.
+
+    Raises:
+        ValueError: tensorboard is asked for and not installed.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, total: int, initial: int, log: Literal["none", "tensorboard"]
+    ):
+        self.run_dir = run_dir
+        self.curves = None if log == "none" else open_tensorboard(run_dir / "tensorboard", initial)
+        self.bar = tqdm(total=total, initial=initial, desc="train", unit="step")
+
+    def tell(self, step: int, metrics: dict[str, float], tick: Tick) -> None:
+        """Report the `step`-th step."""
+        append_metrics(self.run_dir, {"step": step, **metrics})
+        rate = {"clips_per_s": tick.num_clips / tick.seconds, "stall": tick.stall}
+        line = {"step": step, "seconds": tick.seconds, **rate}
+        append_metrics(self.run_dir, line, name="timing.jsonl")
+        if self.curves is not None:
+            for name, value in {**metrics, **rate}.items():
+                self.curves.add_scalar(name, value, step)
+        shown = {name: f"{metrics[name]:.3f}" for name in ON_THE_BAR if name in metrics}
+        shown |= {"clips/s": f"{rate['clips_per_s']:.1f}", "stall": f"{tick.stall:.0%}"}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.curves is not None:
+            self.curves.close()
+
+
+def open_tensorboard(folder: Path, step: int) -> Any:
+    """A writer of curves; what a run that was cut off drew beyond `step` is hidden."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as cause:
+        raise ValueError(
+            "log = tensorboard needs the package tensorboard; pip install 'sefar[log]', or set "
+            "log = none"
+        ) from cause
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+class RunFolderBusy(Exception):
+    """Another process trains in the run folder. The message names folder and process."""
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder, which is made if it is missing.
+
+    Raises:
+        RunFolderBusy: one does.
+        WriteError: the folder cannot be made or written to.
+    """
+    path = run_dir / "lock"
+    told = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+    with writing(path, len(told)):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    # Unbuffered: closing it must not write again what a full disk has refused.
+    with path.open("a+b", buffering=0) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as cause:
+            file.seek(0)
+            holder = file.read().decode().strip()
+            raise RunFolderBusy(
+                f"{run_dir} is in use by {holder}; wait for it, stop it, or give another run folder"
+            ) from cause
+        with writing(path, len(told)):
+            file.truncate(0)
+            file.write(told)
+        yield

@@ -1,1 +1,0 @@
-"""What surrounds training: the folder of a run, its states, its processes, and who looks on."""

@@ -1,0 +1,346 @@
+"""How likely the model finds each option's text as its answer, without seeing the options.
+
+The question is asked openly (`TEXT_REQUEST`), and every option's text, with the end mark behind
+it, is scored as the answer: what training on texts makes likely. The prompt is computed once for
+all options (`shared_prefix`). Texts differ in length and in how usual their words are, so this is
+a diagnostic: compare the sum, the mean over tokens, and the difference to a run that does not see
+the video (pointwise mutual information). docs/paper_map.md, row "letter scoring".
+
+The same questions asked in two other ways: answers spoken, and the options' texts scored.
+
+The letter that the model says when it is asked once, read strictly.
+
+Answers are generated greedily to the question as it stands, options unrotated. What does not
+begin with a letter is no answer, and no answer counts as wrong; the share of such answers tells
+whether the prompt fits the model. docs/paper_map.md, row "letter scoring".
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from qa_data.questions import Question
+from sefar_core.run_dir import write_text
+from sefar_mllm.adapters import Trained, composite
+from sefar_mllm.feature_cache import TokenCache
+from sefar_mllm.generate import generate_ids
+from sefar_mllm.model import SefarVlmForConditionalGeneration
+from sefar_mllm.model_config import SefarVlmConfig
+from sefar_mllm.prompt import (
+    IGNORE,
+    TEXT_REQUEST,
+    EncodedPrompt,
+    Turn,
+    encode_question,
+    question_text,
+)
+from sefar_mllm.scoring import batches, parse_letter, read_lines
+from sefar_mllm.shared_prefix import hidden_states, join
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How likely each option of one question is as its answer."""
+
+    sums: tuple[float, ...]
+    """Log-probability of each text with its end mark."""
+    lengths: tuple[int, ...]
+    """Tokens of each text with its end mark."""
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Log-probability of each text per token."""
+        return tuple(total / n for total, n in zip(self.sums, self.lengths, strict=True))
+
+
+def option_text_scores(
+    model: Trained,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    cache: TokenCache,
+    *,
+    shown: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+) -> dict[str, TextScore]:
+    """Scores of every question's options, by question id and in the questions' order.
+
+    Args:
+        model: fine-tuned, in evaluation mode.
+        tokenizer: its tokenizer.
+        questions: what to answer; the number of options may differ.
+        cache: tokens of the clips that are shown.
+        shown: the clip to show for each question's clip; by default its own.
+        batch_size: questions scored at a time.
+
+    Raises:
+        ValueError: a prompt is longer than the model reads.
+    """
+    vlm = composite(model)
+    scores: dict[str, TextScore] = {}
+    with tqdm(total=len(questions), desc="option texts", unit="q") as bar:
+        for batch in batches(questions, batch_size):
+            clips = [(shown or {}).get(q.video, q.video) for q in batch]
+            prompts = [answered_prompts(tokenizer, question, vlm.config) for question in batch]
+            tokens = [cache[clip] for clip in clips]
+            found = text_scores(vlm, prompts, tokens, tokenizer.pad_token_id)
+            scores |= {q.question_id: score for q, score in zip(batch, found, strict=True)}
+            bar.update(len(batch))
+    return {question.question_id: scores[question.question_id] for question in questions}
+
+
+def answered_prompts(
+    tokenizer: PreTrainedTokenizerBase, question: Question, config: SefarVlmConfig
+) -> list[EncodedPrompt]:
+    """The open question with each option as its answer."""
+    user = f"{question.stem} {TEXT_REQUEST}"
+    return [
+        encode_question(tokenizer, Turn(user, option), config, question.question_id)
+        for option in question.options
+    ]
+
+
+@torch.inference_mode()
+def text_scores(
+    vlm: SefarVlmForConditionalGeneration,
+    prompts: Sequence[Sequence[EncodedPrompt]],
+    tokens: Sequence[Float[Tensor, "frame row column dim"]],
+    pad_id: int,
+) -> list[TextScore]:
+    """Scores of the labeled tokens of each question's prompts, which are about one clip."""
+    rows = [join([prompt.ids for prompt in several]) for several in prompts]
+    hidden = hidden_states(vlm, rows, tokens, pad_id)
+    targets = [
+        [taught(prompt, path) for prompt, path in zip(several, row.paths, strict=True)]
+        for several, row in zip(prompts, rows, strict=True)
+    ]
+    # Which row, the place there that predicts, and the id that is to be predicted.
+    line, place, token = torch.tensor(
+        [
+            (number, place, token)
+            for number, several in enumerate(targets)
+            for target in several
+            for place, token in target
+        ],
+        device=hidden.device,
+    ).unbind(dim=1)
+    logits = vlm.lm_head(hidden[line, place]).float()
+    log_probs = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    log_prob = iter(log_probs.cpu().split([len(one) for several in targets for one in several]))
+    return [
+        TextScore(tuple(next(log_prob).sum().item() for _ in several), tuple(map(len, several)))
+        for several in targets
+    ]
+
+
+def taught(prompt: EncodedPrompt, path: Sequence[int]) -> list[tuple[int, int]]:
+    """For each labeled id of a prompt, the place in the row that predicts it, and the id.
+
+    Args:
+        prompt: ids and labels.
+        path: the places of its ids in the row.
+    """
+    return [
+        (path[number - 1], label) for number, label in enumerate(prompt.labels) if label != IGNORE
+    ]
+
+
+def pointwise_information(
+    scores: Mapping[str, TextScore], blind: Mapping[str, TextScore]
+) -> dict[str, tuple[float, ...]]:
+    """How much likelier the video makes each option: what a blind run finds likely taken off.
+
+    Args:
+        scores: of a run that sees the videos, by question id.
+        blind: of a run that does not, of the same questions.
+
+    Returns:
+        By question id, a number for each option.
+
+    Raises:
+        ValueError: the runs differ in their questions or in the number of options.
+    """
+    unlike = [
+        name
+        for name in dict.fromkeys([*scores, *blind])
+        if not (name in scores and name in blind) or len(scores[name].sums) != len(blind[name].sums)
+    ]
+    if unlike:
+        raise ValueError(
+            f"{len(unlike)} questions do not have as many options in both runs, for example "
+            f"{unlike[0]}; score the same questions with both"
+        )
+    return {
+        name: tuple(seen - unseen for seen, unseen in zip(row.sums, blind[name].sums, strict=True))
+        for name, row in scores.items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenAnswer:
+    """What the model said to one question."""
+
+    question_id: str
+    text: str
+    choice: int | None
+    """Position of the option that was named; None if none was, which counts as wrong."""
+
+
+def spoken_answers(  # noqa: PLR0913 - what is asked, of which model, and at what length
+    model: Trained,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    cache: TokenCache,
+    *,
+    shown: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+    max_new_tokens: int = 8,
+) -> list[SpokenAnswer]:
+    """The model's greedy answer to every question, in their order.
+
+    Args:
+        model: fine-tuned, in evaluation mode.
+        tokenizer: its tokenizer.
+        questions: what to answer; the number of options may differ.
+        cache: tokens of the clips that are shown.
+        shown: the clip to show for each question's clip; by default its own.
+        batch_size: questions answered at a time.
+        max_new_tokens: longest answer; a letter is one token.
+
+    Raises:
+        ValueError: a prompt is longer than the model reads.
+    """
+    config = composite(model).config
+    answers: dict[str, SpokenAnswer] = {}
+    with tqdm(total=len(questions), desc="answers", unit="q") as bar:
+        for batch in batches(questions, batch_size):
+            clips = [(shown or {}).get(q.video, q.video) for q in batch]
+            prompts = [asked_prompt(tokenizer, question, config) for question in batch]
+            said = generate_ids(
+                model,
+                prompts,
+                [cache[clip] for clip in clips],
+                max_new_tokens=max_new_tokens,
+                end_id=tokenizer.eos_token_id,
+            )
+            for question, ids in zip(batch, said, strict=True):
+                answers[question.question_id] = as_answer(tokenizer, question, ids)
+            bar.update(len(batch))
+    return [answers[question.question_id] for question in questions]
+
+
+def asked_prompt(
+    tokenizer: PreTrainedTokenizerBase, question: Question, config: SefarVlmConfig
+) -> list[int]:
+    """Ids of the question as it stands, ending in `ASSISTANT:`."""
+    turn = Turn(question_text(question.stem, question.options))
+    return encode_question(tokenizer, turn, config, question.question_id).ids
+
+
+def as_answer(
+    tokenizer: PreTrainedTokenizerBase, question: Question, ids: Sequence[int]
+) -> SpokenAnswer:
+    """What was said, and the option that it names."""
+    (text,) = tokenizer.batch_decode([list(ids)], skip_special_tokens=True)
+    choice = parse_letter(text, len(question.options))
+    return SpokenAnswer(question_id=question.question_id, text=text, choice=choice)
+
+
+def failure_rate(answers: Sequence[SpokenAnswer]) -> float:
+    """Share of the answers that name no option, in [0, 1].
+
+    Raises:
+        ValueError: there are no answers.
+    """
+    if not answers:
+        raise ValueError("there are no answers to count; ask at least one question")
+    return sum(answer.choice is None for answer in answers) / len(answers)
+
+
+STEMS = ("spoken", "option-text")
+"""What the names of the two files begin with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherAnswers:
+    """What the two ways gave, for the same questions as the predictions."""
+
+    spoken: Sequence[SpokenAnswer]
+    texts: Mapping[str, TextScore]
+    """Of each option's text, by question id."""
+
+
+def ask_otherwise(
+    model: Trained,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    cache: TokenCache,
+    *,
+    shown: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+) -> OtherAnswers:
+    """Let the model speak, and score every option's text.
+
+    Args:
+        model: fine-tuned, in evaluation mode.
+        tokenizer: its tokenizer.
+        questions: what to answer.
+        cache: tokens of the clips that are shown.
+        shown: the clip to show for each question's clip; by default its own.
+        batch_size: questions answered at a time.
+    """
+    return OtherAnswers(
+        spoken=spoken_answers(
+            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
+        ),
+        texts=option_text_scores(
+            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
+        ),
+    )
+
+
+def write_answers(
+    questions: Sequence[Question], answers: OtherAnswers, folder: Path, name: str
+) -> None:
+    """spoken-NAME.jsonl and option-text-NAME.jsonl, one JSON object a question."""
+    spoken: list[dict[str, Any]] = [
+        {"question_id": one.question_id, "text": one.text, "choice": one.choice}
+        for one in answers.spoken
+    ]
+    texts: list[dict[str, Any]] = [
+        {
+            "question_id": one.question_id,
+            "options": list(one.options),
+            "log_probs": list(answers.texts[one.question_id].sums),
+            "num_tokens": list(answers.texts[one.question_id].lengths),
+            "answer": one.answer,
+        }
+        for one in questions
+    ]
+    for stem, rows in zip(STEMS, (spoken, texts), strict=True):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(folder / f"{stem}-{name}.jsonl", lines)
+
+
+def read_answers(folder: Path, name: str) -> OtherAnswers:
+    """What `write_answers` wrote.
+
+    Raises:
+        OSError: a file is missing.
+        PredictionError: a line is damaged.
+    """
+    spoken, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
+    return OtherAnswers(
+        spoken=[SpokenAnswer(**row) for row in spoken],
+        texts={
+            row["question_id"]: TextScore(tuple(row["log_probs"]), tuple(row["num_tokens"]))
+            for row in texts
+        },
+    )

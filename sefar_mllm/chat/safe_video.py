@@ -1,0 +1,211 @@
+"""Videos from strangers: what is refused undecoded, and decoding where it can do no harm.
+
+A short file can ask for hours of work or all memory, and a damaged one can take its process with
+it. So the header is read first, and the decoder runs in a process of its own that may neither use
+more memory nor more time than given here.
+"""
+
+import math
+import resource
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from signal import SIGXCPU
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from sefar_core.data.decode import MEND, VideoReadError, opened
+from sefar_core.data.pictures import side_ratio_problem
+from sefar_core.data.video import clip_length, probe, read_fractions
+from sefar_core.data.worker_pool import Beat, Lost, watched
+
+MAX_DURATION_S = 120.0
+MAX_FRAMES = 7200
+MAX_PIXELS = 2 * 1920 * 1088
+MAX_BYTES = 2**30
+CODECS = ("av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "vp8", "vp9")
+"""Of cameras and the web. FFmpeg's decoders of rare formats are where its holes are found."""
+MAX_DECODER_BYTES = 2 * 2**30
+MAX_CPU_S = 20
+"""Of all threads of a decoder together."""
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """A video, or a stretch of one.
+
+    Raises:
+        ValueError: the stretch has no length.
+    """
+
+    path: Path
+    start_s: float | None = None
+    """Seconds from the file's first shown frame; None: its beginning."""
+    end_s: float | None = None
+    """None: the file's end."""
+
+    def __post_init__(self):
+        start = self.start_s or 0.0
+        if start < 0 or (self.end_s is not None and self.end_s <= start):
+            raise ValueError(f"{self.path}: a clip from {start} s to {self.end_s} s has no length")
+
+
+def read_frames(
+    footage: Footage, moments: Sequence[float]
+) -> UInt8[Tensor, "frame height width 3"]:
+    """Frames at fractions of the footage, after a look at its header.
+
+    Raises:
+        VideoReadError: missing, broken, or unsuitable.
+    """
+    try:
+        refuse_unsuitable(footage)
+        frames = read_fractions(footage.path, moments, start_s=footage.start_s, end_s=footage.end_s)
+    except OSError as cause:  # a name that is too long, a folder that may not be entered
+        raise VideoReadError(f"cannot read {footage.path}: {cause}; name another file") from cause
+    refuse_large(footage.path, frames.shape[2], frames.shape[1])  # the header may lie
+    return frames
+
+
+def read_frames_apart(
+    footages: Sequence[Footage],
+    moments: Sequence[float],
+    *,
+    workers: int = 1,
+    patience_s: float = PATIENCE_S,
+) -> Iterator[tuple[Footage, UInt8[Tensor, "frame height width 3"] | VideoReadError]]:
+    """`read_frames` in processes of its own, which may crash or hang: each footage with its frames
+    or with what is wrong with it, in the order in which they are done.
+
+    Args:
+        footages: any videos.
+        moments: fractions of each, in [0, 1), ascending.
+        workers: processes.
+        patience_s: a video that takes longer is given up.
+    """
+    work = partial(_confined, moments=tuple(moments))
+    report = watched(work, footages, workers=workers, patience_s=patience_s, preload=__name__)
+    for footage, found in report:
+        if isinstance(found, Lost) and found.ended_by is SIGXCPU:
+            yield (
+                footage,
+                VideoReadError(
+                    f"{footage.path} takes more than {MAX_CPU_S} s of work to decode; scale it "
+                    f"down, or cut out the element"
+                ),
+            )
+        elif isinstance(found, Lost):
+            yield footage, VideoReadError(f"cannot decode {footage.path}: {found.words}. {MEND}")
+        elif isinstance(found, str):
+            yield footage, VideoReadError(found)
+        else:
+            yield footage, torch.from_numpy(found)
+
+
+def refuse_unsuitable(footage: Footage) -> None:
+    """Raise VideoReadError for a video that is broken or larger than a chat takes, undecoded but
+    for its first picture.
+    """
+    path = footage.path
+    if path.is_dir():
+        info = probe(path)
+        refuse_large(path, info.width, info.height)
+        refuse_long(path, info.duration_s, info.num_frames)
+        return
+    with opened(path) as (_, stream):
+        refuse_coding(path, stream.codec_context.name)
+        refuse_large(path, stream.codec_context.width, stream.codec_context.height)
+        rate = float(stream.average_rate or 0)
+    if footage.start_s is not None or footage.end_s is not None:
+        length = clip_length(path, start_s=footage.start_s, end_s=footage.end_s)
+        refuse_long(path, length, round(length * rate))
+        return
+    if path.stat().st_size > MAX_BYTES:
+        raise VideoReadError(
+            f"{path} has {path.stat().st_size:,} bytes; a chat takes up to {MAX_BYTES:,}: cut out "
+            f"the element first"
+        )
+    info = probe(path)
+    refuse_long(path, info.duration_s, info.num_frames)
+
+
+def refuse_coding(path: Path, decoder: str) -> None:
+    """Raise VideoReadError for a format that is not on the list."""
+    codec = "av1" if "av1" in decoder else decoder  # libdav1d, libaom-av1
+    if codec not in CODECS:
+        raise VideoReadError(
+            f"{path} is coded as {codec}; a chat takes {', '.join(CODECS)}: convert it first, "
+            f"ffmpeg -i IN -c:v libx264 OUT.mp4"
+        )
+
+
+def refuse_large(path: Path, width: int, height: int) -> None:
+    """Raise VideoReadError for pictures of too many pixels, or with one side far longer."""
+    if problem := side_ratio_problem(width, height):
+        raise VideoReadError(f"{path} {problem}")
+    if width * height > MAX_PIXELS:
+        raise VideoReadError(
+            f"{path} has {width} x {height} pixels; a chat takes up to {MAX_PIXELS:,} in all: "
+            f"scale it down first"
+        )
+
+
+def refuse_long(path: Path, duration_s: float, num_frames: int) -> None:
+    """Raise VideoReadError for too many seconds or frames."""
+    if duration_s > MAX_DURATION_S or num_frames > MAX_FRAMES:
+        raise VideoReadError(
+            f"{path} lasts {duration_s:.0f} s and has {num_frames:,} frames; a chat takes up to "
+            f"{MAX_DURATION_S:.0f} s and {MAX_FRAMES:,} frames: cut out the element first"
+        )
+
+
+def _confined(footage: Footage, beat: Beat, *, moments: Sequence[float]) -> np.ndarray | str:
+    """The frames, or what is wrong, within the memory and the work that a decoder may take."""
+    limit_memory()
+    limit_work()
+    try:
+        return read_frames(footage, moments).numpy()
+    except VideoReadError as error:
+        return str(error)
+    except MemoryError:
+        return (
+            f"{footage.path} needs more than {MAX_DECODER_BYTES:,} bytes of memory to decode: "
+            f"scale it down first"
+        )
+
+
+def limit_memory() -> None:
+    """Let this process take `MAX_DECODER_BYTES` more address space than it has, and no more; a
+    lower limit that it has already stays.
+
+    Only Linux tells how much it has; elsewhere the limits of time stand alone.
+    """
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        taken = int(statm.read_text().split()[0]) * resource.getpagesize()
+        lower_limit(resource.RLIMIT_AS, taken + MAX_DECODER_BYTES)
+
+
+def lower_limit(kind: int, wanted: int) -> None:
+    """Set a limit of this process for good, unless a lower one holds."""
+    soft = resource.getrlimit(kind)[0]
+    if soft == resource.RLIM_INFINITY or wanted < soft:
+        resource.setrlimit(kind, (wanted, wanted))
+
+
+def limit_work() -> None:
+    """Let this process work `MAX_CPU_S` seconds more; SIGXCPU then ends it.
+
+    The next video gets as much anew, so only the limit that can be raised again is set.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    wanted = math.ceil(used.ru_utime + used.ru_stime) + MAX_CPU_S
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted, hard))

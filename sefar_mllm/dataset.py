@@ -1,0 +1,369 @@
+"""Questions as lessons of an epoch: which order the options have, and how the answer is spoken.
+
+Every draw is a function of (seed, epoch, question): nothing here touches a global random state, so
+a resumed run sees the same batches. Everything that cannot be used is refused before training,
+all at once. Nothing is ever cut.
+
+Question files -> questions, and prompts with tokens -> padded batches.
+
+Which questions make a step: about as long ones together, so that little padding is computed.
+
+An epoch's order follows from (seed, epoch) and the lengths alone. The devices share the questions
+of a step and change nothing about which these are.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from qa_data.manifest import read_manifest
+from qa_data.questions import Question, attach_classes, read_any
+from sefar_mllm.config import AnswerStyle
+from sefar_mllm.feature_cache import TokenCache
+from sefar_mllm.prompt import (
+    BOTH_REQUEST,
+    IGNORE,
+    LETTERS,
+    TEXT_REQUEST,
+    EncodedPrompt,
+    Turn,
+    encode_lesson,
+    question_text,
+)
+
+
+class LessonError(ValueError):
+    """Questions that cannot be learned from; the message lists what is wrong and the mend."""
+
+
+def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
+    """Questions of a file of any form that `schema.read_any` takes.
+
+    Args:
+        path: the file.
+        manifest: table of their clips, which gives questions without a class their class,
+            apparatus and source.
+
+    Raises:
+        QuestionError: the file is missing or no question file, or does not fit the manifest.
+        ManifestError: the manifest is not readable.
+    """
+    questions = read_any(path)
+    return questions if manifest is None else attach_classes(questions, read_manifest(manifest))
+
+
+def name_sets(paths: Sequence[Path]) -> list[str]:
+    """A name for each question file: its own, behind its folder's where two are called alike.
+
+    Raises:
+        LessonError: a file is given twice.
+    """
+    stems = [path.stem for path in paths]
+    names = [
+        path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}-{path.stem}"
+        for path in paths
+    ]
+    if len(set(names)) < len(names):
+        raise LessonError(f"two question files have one name among {names}; rename one")
+    return names
+
+
+def pad_batch(
+    prompts: Sequence[EncodedPrompt], pad_id: int, *, side: str = "right"
+) -> dict[str, Tensor]:
+    """Ids, attention mask and labels of unequal prompts, padded on the right or the left.
+
+    Training and scoring pad on the right, generation on the left.
+    """
+    longest = max(len(prompt.ids) for prompt in prompts)
+
+    def padded(values: Sequence[int], fill: int) -> list[int]:
+        gap = [fill] * (longest - len(values))
+        return [*gap, *values] if side == "left" else [*values, *gap]
+
+    return {
+        "input_ids": torch.tensor([padded(p.ids, pad_id) for p in prompts]),
+        "attention_mask": torch.tensor([padded([1] * len(p.ids), 0) for p in prompts]),
+        "labels": torch.tensor([padded(p.labels, IGNORE) for p in prompts]),
+    }
+
+
+class Collator:
+    """Items of `Lessons` -> the keywords of the model's forward."""
+
+    def __init__(self, pad_id: int):
+        self.pad_id = pad_id
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = pad_batch([item["prompt"] for item in items], self.pad_id)
+        batch["video_tokens"] = torch.stack([item["video_tokens"] for item in items])
+        batch["clip_ids"] = [item["clip_id"] for item in items]
+        return batch
+
+
+FILLER = -1  # the place of a lesson that teaches nothing
+
+Redraw = Callable[[int], Sequence[Question]]
+"""The questions of an epoch: about the same clips with the same answers, beside other options."""
+
+
+class Lessons(Dataset):
+    """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
+
+    Args:
+        questions: what to learn.
+        cache: tokens of their clips.
+        tokenizer: the language model's.
+        video_id: the placeholder's id.
+        answer_style: `letter`, `text`, or `mixed`.
+        token_noise: standard deviation of the noise on tokens, in units of each token's spread.
+        seed: of all draws.
+        redraw: the questions of each epoch, if they are to have other options in each.
+
+    Attributes:
+        epoch: the one that the items are of.
+        lengths: tokens of each lesson's prompt in this epoch.
+
+    Raises:
+        LessonError: no questions, or `redraw` gives other ones.
+    """
+
+    def __init__(  # noqa: PLR0913 - one place for all that makes an item
+        self,
+        questions: Sequence[Question],
+        cache: TokenCache,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        video_id: int,
+        answer_style: AnswerStyle = "letter",
+        token_noise: float = 0.0,
+        seed: int = 0,
+        redraw: Redraw | None = None,
+    ):
+        if not questions:
+            raise LessonError("there are no questions to learn; check the question file")
+        self.questions = questions
+        self.cache = cache
+        self.tokenizer = tokenizer
+        self.video_id = video_id
+        self.answer_style = answer_style
+        self.token_noise = token_noise
+        self.seed = seed
+        self.redraw = redraw
+        self._asked = questions
+        self._begin(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose options, their order and the form of the answers; called as an epoch starts.
+
+        Not `set_epoch`: accelerate's loader would call that, with the count of the stage.
+        """
+        if epoch != self.epoch:
+            self._begin(epoch)
+
+    def _begin(self, epoch: int) -> None:
+        self.epoch = epoch
+        if self.redraw is not None:
+            self.questions = self.redraw(epoch)
+            refuse_other_questions(self._asked, self.questions, epoch)
+        self.prompts = [self._encode(question) for question in self.questions]
+        self.lengths = [len(prompt.ids) for prompt in self.prompts]
+
+    def _encode(self, question: Question) -> EncodedPrompt:
+        frames, rows, columns = self.cache.token_shape
+        rng = draw_source(self.seed, self.epoch, question.question_id)
+        return encode_lesson(
+            self.tokenizer,
+            [lesson(question, self.answer_style, rng)],
+            num_video_tokens=frames * rows * columns,
+            video_id=self.video_id,
+        )
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        """The lesson at a place; at FILLER the shortest, with nothing left to learn."""
+        if place == FILLER:
+            item = self[min(range(len(self)), key=self.lengths.__getitem__)]
+            ids = item["prompt"].ids
+            return {**item, "prompt": EncodedPrompt(ids, [IGNORE] * len(ids))}
+        question = self.questions[place]
+        tokens = self.cache[question.video].float()
+        if self.token_noise > 0:
+            rng = draw_source(self.seed, self.epoch, question.question_id, "noise")
+            generator = torch.Generator().manual_seed(rng.getrandbits(63))
+            spread = tokens.std(dim=-1, keepdim=True)
+            noise = torch.randn(tokens.shape, generator=generator)
+            tokens = tokens + self.token_noise * spread * noise
+        return {"prompt": self.prompts[place], "video_tokens": tokens, "clip_id": question.video}
+
+
+def draw_source(*names: object) -> random.Random:
+    """A generator that depends on these names and on nothing else."""
+    text = "\n".join(map(str, names)).encode()
+    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
+
+
+def lesson(question: Question, style: AnswerStyle, rng: random.Random) -> Turn:
+    """The question with shuffled options, and the answer in the style that is asked for."""
+    order = list(range(len(question.options)))
+    rng.shuffle(order)
+    options = [question.options[place] for place in order]
+    answer = order.index(question.answer)
+    spoken = style == "text" or (style == "mixed" and rng.random() < 0.5)
+    if not spoken:
+        return Turn(question_text(question.stem, options), LETTERS[answer])
+    if rng.random() < 0.5:
+        return Turn(f"{question.stem} {TEXT_REQUEST}", options[answer])
+    return Turn(
+        question_text(question.stem, options, BOTH_REQUEST),
+        f"{LETTERS[answer]}. {options[answer]}",
+    )
+
+
+def refuse_other_questions(
+    asked: Sequence[Question], drawn: Sequence[Question], epoch: int
+) -> None:
+    """Questions of an epoch must be about the same clips, with the same answers.
+
+    Raises:
+        LessonError: they are not; the message names what differs.
+    """
+    wanted, found = (
+        Counter((one.video, one.options[one.answer]) for one in questions)
+        for questions in (asked, drawn)
+    )
+    lost, added = wanted - found, found - wanted
+    if lost or added:
+        clip, text = next(iter(lost or added))
+        where = "is missing" if lost else "was not asked for"
+        raise LessonError(
+            f"the questions drawn for epoch {epoch} differ from those that were given: "
+            f"{lost.total()} are missing and {added.total()} are others; the one about {clip} with "
+            f"the answer {text!r} {where}. Draw them from the clips and classes of these questions"
+        )
+
+
+def refuse_too_long(lessons: Lessons, max_length: int, *, epochs: int = 1) -> None:
+    """Check the length of every prompt of every epoch, and leave the lessons in the first.
+
+    Raises:
+        LessonError: some prompts are longer than the model reads, which would cut the video or
+            the question.
+    """
+    fixed = lessons.redraw is None and lessons.answer_style == "letter"
+    for epoch in range(1 if fixed else epochs):  # the order of the options hardly matters
+        lessons.begin_epoch(epoch)
+        names = [question.question_id for question in lessons.questions]
+        long = [
+            (length, name)
+            for name, length in zip(names, lessons.lengths, strict=True)
+            if length > max_length
+        ]
+        if long:
+            most, name = max(long)
+            raise LessonError(
+                f"{len(long)} of {len(names)} prompts exceed {max_length} tokens, the longest is "
+                f"question {name} with {most}; pool the video to fewer tokens (--grid), or raise "
+                f"max_length if the language model reads more"
+            )
+    lessons.begin_epoch(0)
+
+
+SORTED_BATCHES = 10  # so many batches' questions, drawn at random, are sorted by length
+
+
+class BatchError(ValueError):
+    """A batch that devices cannot share. The message says which sizes they can."""
+
+
+def share(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+    """Questions that a device takes at a time, and how many times, for one step.
+
+    Args:
+        batch_size: questions of a step, over all devices.
+        micro_batch_size: the most that a device takes at a time.
+        processes: how many devices there are.
+
+    Raises:
+        BatchError: the devices cannot have equal parts.
+    """
+    part, rest = divmod(batch_size, processes)
+    if rest or not part:
+        raise BatchError(
+            f"batch_size {batch_size} cannot be shared by {processes} processes; choose a multiple "
+            f"of {processes}"
+        )
+    at_a_time = next(size for size in range(min(micro_batch_size, part), 0, -1) if part % size == 0)
+    return at_a_time, part // at_a_time
+
+
+def bucketed(lengths: Sequence[int], *, batch_size: int, rng: random.Random) -> list[int]:
+    """Every place once, in an order whose consecutive batches are of about one length.
+
+    The places are shuffled, each run of some batches is sorted by length and cut into batches,
+    and the batches are shuffled. What fills no batch is drawn at random like all else, and comes
+    last.
+
+    Args:
+        lengths: of each item, any unit.
+        batch_size: items of a batch.
+        rng: decides the order.
+    """
+    places = list(range(len(lengths)))
+    rng.shuffle(places)
+    whole = len(places) - len(places) % batch_size
+    batches = []
+    for start in range(0, whole, SORTED_BATCHES * batch_size):
+        run = places[start : min(start + SORTED_BATCHES * batch_size, whole)]
+        run.sort(key=lengths.__getitem__)
+        batches += [run[i : i + batch_size] for i in range(0, len(run), batch_size)]
+    rng.shuffle(batches)
+    last = sorted(places[whole:], key=lengths.__getitem__)
+    return [*(place for batch in batches for place in batch), *last]
+
+
+class Order(Sampler[int]):
+    """Places of an epoch's lessons, for a loader that cuts batches from them in turn.
+
+    With several devices the last step is filled up with lessons that teach nothing, so that each
+    device takes part in every step and no question is taught twice.
+
+    Args:
+        lessons: know their seed, their epoch, and how long each is in it.
+        batch_size: questions of a step, over all devices.
+        multiple: the number of places is brought to a multiple of this: what all devices take at
+            a time, or 1 if there is one device.
+    """
+
+    def __init__(self, lessons: Lessons, *, batch_size: int, multiple: int):
+        self.lessons = lessons
+        self.batch_size = batch_size
+        self.multiple = multiple
+
+    def __len__(self) -> int:
+        return len(self.lessons) + self.fillers
+
+    @property
+    def fillers(self) -> int:
+        return -len(self.lessons) % self.multiple
+
+    def __iter__(self) -> Iterator[int]:
+        rng = draw_source(self.lessons.seed, "order", self.lessons.epoch)
+        yield from bucketed(self.lessons.lengths, batch_size=self.batch_size, rng=rng)
+        yield from [FILLER] * self.fillers
+
+
+def padding_share(lengths: Sequence[int], *, batch_size: int) -> float:
+    """Share of the positions computed that are padding, if batches are cut from this order."""
+    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+    return 1 - sum(lengths) / sum(max(batch) * len(batch) for batch in batches)

@@ -1,1 +1,0 @@
-"""How the demo's toy language model is made: moves in words, tokenizer, exercises, pretraining."""

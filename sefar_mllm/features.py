@@ -1,0 +1,307 @@
+"""The tokens of each clip, computed once for an encoder and kept: training and scoring read
+tokens, and never open a video. A run that is stopped goes on where it was.
+
+Under `accelerate launch` the processes share the clips. Clips are encoded in fixed batches, cut
+from the list of all clips: neither the number of processes nor a stop changes what a clip is
+encoded beside, so the tokens are the same to the bit.
+
+The order in which a clip's frames are shown to an encoder: as they are, or as a control.
+
+An encoder that reads motion must lose under every order but the first; one that reads scenes and
+poses need not. Each order is a pure function of the frames and the clip's id.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import chain, islice
+from math import factorial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float16, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from qa_data.manifest import Clip
+from sefar_core.data.dataset import read_from_folder
+from sefar_core.data.video import read_fractions
+from sefar_core.distributed import (
+    StoppedByAnother,
+    highest,
+    on_main,
+    refuse_separate_runs,
+    told_by_main,
+)
+from sefar_core.run_dir import append_metrics, locked, surroundings
+from sefar_core.signals import Interrupted, Interruption
+from sefar_mllm.encoders import Encoder, pool
+from sefar_mllm.feature_cache import (
+    FORMAT,
+    SHARD_CLIPS,
+    Span,
+    open_cache,
+    refuse_overflow,
+    spans_of,
+    write_shard,
+)
+
+Frames = UInt8[Tensor, "frame height width 3"]
+
+
+def in_order(frames: Frames, clip_id: str) -> Frames:
+    """The frames as time shows them."""
+    return frames
+
+
+def reversed_order(frames: Frames, clip_id: str) -> Frames:
+    """The last frame first."""
+    return frames.flip(0)
+
+
+def shuffled(frames: Frames, clip_id: str) -> Frames:
+    """The frames in a permutation that hangs on the clip's id alone.
+
+    All permutations but the identity are equally likely over the ids.
+    """
+    count = len(frames)
+    drawn = int.from_bytes(hashlib.sha512(clip_id.encode()).digest())
+    number = 1 + drawn % (factorial(count) - 1) if count > 1 else 0
+    return frames[permutation(number, count)]
+
+
+def middle(frames: Frames, clip_id: str) -> Frames:
+    """Frame number_of_frames // 2, from zero, as often as there are frames."""
+    return frames[[len(frames) // 2] * len(frames)]
+
+
+FRAME_ORDERS: Mapping[str, Callable[[Frames, str], Frames]] = {
+    "in_order": in_order,
+    "reversed": reversed_order,
+    "shuffled": shuffled,
+    "middle": middle,
+}
+
+
+def permutation(number: int, count: int) -> list[int]:
+    """The permutation of 0..count-1 of this number, 0 to count! - 1, in dictionary order.
+
+    Number 0 is the identity.
+    """
+    left = list(range(count))
+    chosen = []
+    for remaining in range(count - 1, -1, -1):
+        place, number = divmod(number, factorial(remaining))
+        chosen.append(left.pop(place))
+    return chosen
+
+
+BATCH_CLIPS = 16
+DECODED_AHEAD = 16  # clips; 8 frames of 1280 x 720 are 22 MB
+SHARD_BATCHES = SHARD_CLIPS // BATCH_CLIPS
+RUNS = "runs.jsonl"
+FAILED = 256  # above the number of every signal
+
+Tokens = Float16[Tensor, "clip frame row column dim"]
+
+
+def token_key(encoder: Encoder, grid: int, frame_order: str = "in_order") -> dict[str, Any]:
+    """What the tokens of an encoder depend on; a cache's key.
+
+    Raises:
+        ValueError: there is no such frame order.
+    """
+    if frame_order not in FRAME_ORDERS:
+        raise ValueError(
+            f"there is no frame order {frame_order!r}; choose one of {', '.join(FRAME_ORDERS)}"
+        )
+    return {"format": FORMAT, **encoder.key(grid), "frame_order": frame_order}
+
+
+def extract(
+    clips: Sequence[Clip],
+    video_root: Path,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    grid: int = 2,
+    frame_order: str = "in_order",
+) -> int:
+    """Encode the clips that the cache in `folder` does not have yet.
+
+    Every process of a run under `accelerate launch` calls it and encodes a share.
+
+    Args:
+        clips: any clips of a manifest.
+        video_root: folder that the clips' paths are relative to.
+        encoder: what encodes them.
+        folder: the cache; made if missing. runs.jsonl in it says what ran.
+        grid: tokens are pooled to grid x grid a frame.
+        frame_order: key of `FRAME_ORDERS`; all but in_order are controls.
+
+    Returns:
+        How many clips all processes encoded.
+
+    Raises:
+        CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
+        RunFolderBusy: another run writes into the folder.
+        ValueError: the processes do not know of one another, or there is no such order.
+        VideoReadError: a video gives no frames. This and the following keep what is done.
+        Interrupted: SIGTERM or SIGINT came.
+        StoppedByAnother: another process failed and says why.
+    """
+    accelerator = Accelerator()
+    refuse_separate_runs(accelerator)
+    key = token_key(encoder, grid, frame_order)
+    spans = spans_of(clips, video_root)  # before reading: a video replaced meanwhile shows later
+    with ExitStack() as held, Interruption() as wish:
+        on_main(accelerator, lambda: held.enter_context(locked(folder)))
+        kept = told_by_main(accelerator, lambda: begin(folder, key, encoder.origin, spans))
+        todo = batches(clips, kept)
+        mine = todo[accelerator.process_index :: accelerator.num_processes]
+        threads = decode_threads(accelerator.num_processes)
+        tokens = encoded(mine, video_root, encoder, grid, frame_order, threads=threads)
+        held.enter_context(closing(tokens))
+        bar = tqdm(
+            total=sum(map(len, mine)),
+            desc=f"{encoder.name} tokens",
+            unit="clip",
+            disable=not accelerator.is_main_process,
+        )
+        held.enter_context(bar)
+        for _ in range(0, len(todo), accelerator.num_processes * SHARD_BATCHES):
+            failure = fill_shard(folder, key, spans, islice(tokens, SHARD_BATCHES), wish, bar)
+            go_on_together(accelerator, folder, failure, wish)
+    return sum(map(len, todo))
+
+
+def begin(
+    folder: Path, key: dict[str, Any], origin: dict[str, Any], spans: dict[str, Span]
+) -> list[str]:
+    """The clips that the cache holds; if it lacks some, runs.jsonl is told what is to run."""
+    kept = open_cache(folder, key, origin, spans)
+    if len(kept) < len(spans):
+        counts = {"clips_asked_for": len(spans), "clips_there": len(kept)}
+        append_metrics(folder, {**surroundings(), **counts}, name=RUNS)
+    return kept
+
+
+def batches(clips: Sequence[Clip], kept: Collection[str]) -> list[list[Clip]]:
+    """What is to be encoded: the list of all clips cut in fixed places, less what is kept."""
+    there = set(kept)
+    clips = list({clip.id: clip for clip in clips}.values())
+    cut = [clips[first : first + BATCH_CLIPS] for first in range(0, len(clips), BATCH_CLIPS)]
+    lacking = [[clip for clip in batch if clip.id not in there] for batch in cut]
+    return [batch for batch in lacking if batch]
+
+
+def encoded(
+    work: Sequence[list[Clip]],
+    video_root: Path,
+    encoder: Encoder,
+    grid: int,
+    frame_order: str,
+    *,
+    threads: int,
+) -> Generator[tuple[list[Clip], Tokens], None, None]:
+    """Batches of clips with their tokens; the clips of the next are decoded meanwhile."""
+    reorder = FRAME_ORDERS[frame_order]
+
+    def read(clip: Clip) -> Frames:
+        frames = read_from_folder(clip, encoder.moments, root=video_root, read=read_fractions)
+        return reorder(frames, clip.id)
+
+    with closing(ahead(read, chain.from_iterable(work), threads)) as decoded:
+        for batch in work:
+            tokens = encode(encoder, list(islice(decoded, len(batch))), grid)
+            refuse_overflow(tokens, [clip.id for clip in batch], where=f"encoder {encoder.name}")
+            yield batch, tokens
+
+
+def decode_threads(num_processes: int) -> int:
+    """Threads that decode for one of so many processes: its share of the cores.
+
+    Not processes: FFmpeg works without Python's lock, and sending frames of 1280 x 720 from one
+    process to another costs as much time again as decoding them.
+    """
+    return max(2, min(DECODED_AHEAD, (os.cpu_count() or 1) // num_processes))
+
+
+def ahead(
+    read: Callable[[Clip], Frames], clips: Iterable[Clip], num_threads: int
+) -> Generator[Frames, None, None]:
+    """The frames of each clip, in order, while threads decode those that follow."""
+    threads = ThreadPoolExecutor(num_threads)
+    waiting: deque[Future[Frames]] = deque()
+    try:
+        for clip in clips:
+            waiting.append(threads.submit(read, clip))
+            if len(waiting) > DECODED_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def encode(encoder: Encoder, clips: Sequence[UInt8[Tensor, "moment _ _ 3"]], grid: int) -> Tokens:
+    """The tokens of some clips, 16-bit; those whose frames are of one size go together."""
+    sizes: dict[torch.Size, list[int]] = {}
+    for place, frames in enumerate(clips):
+        sizes.setdefault(frames.shape, []).append(place)
+    rows: dict[int, Tensor] = {}
+    for places in sizes.values():
+        tokens = pool(encoder.encode(torch.stack([clips[place] for place in places])), grid)
+        rows |= dict(zip(places, tokens.half(), strict=True))
+    return torch.stack([rows[place] for place in range(len(clips))])
+
+
+def fill_shard(
+    folder: Path,
+    key: dict[str, Any],
+    spans: dict[str, Span],
+    tokens: Iterable[tuple[list[Clip], Tokens]],
+    wish: Interruption,
+    bar: tqdm,
+) -> Exception | None:
+    """Write some batches as one shard; if one fails or a signal comes, those before it.
+
+    Returns:
+        What went wrong.
+    """
+    done: dict[str, Span] = {}
+    rows: list[Tensor] = []
+    try:
+        try:
+            for batch, found in tokens:
+                done |= {clip.id: spans[clip.id] for clip in batch}
+                rows.append(found)
+                bar.update(len(batch))
+                if wish.number:
+                    break
+        finally:
+            if rows:
+                write_shard(folder, key, done, torch.cat(rows))
+    except Exception as cause:  # raised by whoever has told the other processes
+        return cause
+    return None
+
+
+def go_on_together(
+    accelerator: Accelerator, folder: Path, failure: Exception | None, wish: Interruption
+) -> None:
+    """Stop all processes if one of them failed or got a signal."""
+    worst = highest(accelerator, wish.number if failure is None else FAILED)
+    if failure is not None:
+        raise failure
+    if worst == FAILED:
+        raise StoppedByAnother("another process failed; its message says why")
+    if worst:
+        raise Interrupted(
+            worst, f"stopped; {folder} keeps what is encoded, and the same command goes on"
+        )

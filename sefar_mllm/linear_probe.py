@@ -1,0 +1,274 @@
+"""A probe from a token cache of its base encoder, without opening a video.
+
+The classifier sees the mean token of a clip. Settings are chosen on a part of the labeled clips;
+then all of them are learned. No other label is used: the `val` clips, on which methods are
+compared, only get their accuracy told.
+
+The learning of a probe: features and classes in, map and classifier out.
+
+Map and classifier learn together, by full-batch AdamW on cross entropy, from the identity and from
+zero, so that nothing is drawn. Weight decay, which pulls the map towards the identity, and the
+number of steps are chosen on clips whose source videos the rest never saw.
+"""
+
+import os
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from qa_data.files import by_umask
+from qa_data.manifest import Clip, by_split
+from sefar_core.checkpoint import CheckpointError, contiguous, replace_folder
+from sefar_core.data.class_names import class_names
+from sefar_core.data.group_split import unit_of
+from sefar_core.run_dir import write_json
+from sefar_mllm.encoders.base import origin_of
+from sefar_mllm.encoders.probe import BASES, SETTINGS, WEIGHTS, Probe
+from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
+
+CHECK_STEPS = 25
+WEIGHT_DECAYS = (0.01, 1.0, 10.0)
+HELD_OUT = 0.2
+
+
+class Solution(NamedTuple):
+    """What learning gives; see `Probe`."""
+
+    map: Float[Tensor, "dim dim"]
+    weight: Float[Tensor, "class dim"]
+    bias: Float[Tensor, "class"]
+
+
+class Choice(NamedTuple):
+    """Settings, and the accuracy that they had on sources that the probe had not seen."""
+
+    weight_decay: float
+    steps: int
+    accuracy: float
+
+
+def held_out(sources: Sequence[str], seed: int) -> Bool[Tensor, "clip"]:
+    """Which clips are left out while settings are tried: whole sources, a fifth of the clips.
+
+    Raises:
+        ValueError: all clips come from one source.
+    """
+    names = sorted(set(sources))
+    if len(names) < 2:
+        raise ValueError(
+            f"the settings of a probe are chosen on source videos of their own, but all labeled "
+            f"clips come from {names}; label clips of another video, too"
+        )
+    random.Random(seed).shuffle(names)
+    chosen: set[str] = set()
+    for name in names[:-1]:
+        if sum(source in chosen for source in sources) >= HELD_OUT * len(sources):
+            break
+        chosen.add(name)
+    return torch.tensor([source in chosen for source in sources])
+
+
+def choose(
+    features: Float[Tensor, "clip dim"],
+    rows: Int[Tensor, "clip"],
+    out: Bool[Tensor, "clip"],
+    *,
+    max_steps: int,
+    lr: float,
+) -> Choice:
+    """The settings with the best accuracy on the clips held out; of equals the gentlest."""
+    tried: list[Choice] = []
+    for decay in sorted(WEIGHT_DECAYS, reverse=True):
+        walk = learn(features, rows, ~out, weight_decay=decay, lr=lr)
+        for number, solution in enumerate(islice(walk, max_steps // CHECK_STEPS), start=1):
+            right = accuracy_of(solution, features[out], rows[out])
+            tried.append(Choice(decay, number * CHECK_STEPS, right))
+    return max(tried, key=lambda choice: choice.accuracy)
+
+
+def learn(
+    features: Float[Tensor, "clip dim"],
+    rows: Int[Tensor, "clip"],
+    clips: Bool[Tensor, "clip"],
+    *,
+    weight_decay: float,
+    lr: float,
+) -> Iterator[Solution]:
+    """Map and classifier after every `CHECK_STEPS` steps, without end.
+
+    Args:
+        features: mean tokens of clips.
+        rows: class of each, counted from 0 without gaps.
+        clips: those that are learned from; the others only say which classes there are.
+        weight_decay: of AdamW; of the map's difference from the identity, and of the classifier.
+        lr: of AdamW.
+
+    Features are centered and brought to unit size for the optimizer; the solution is for features
+    as they came.
+    """
+    num_classes = int(rows.max()) + 1
+    features, rows = features[clips], rows[clips]
+    middle = features.mean(dim=0)
+    scale = (features - middle).square().mean().sqrt().clamp_min(1e-12)
+    seen = (features - middle) / scale
+    identity = torch.eye(features.shape[1])
+    change = torch.zeros_like(identity, requires_grad=True)
+    weight = torch.zeros(num_classes, features.shape[1], requires_grad=True)
+    bias = torch.zeros(num_classes, requires_grad=True)
+    optimizer = torch.optim.AdamW([change, weight, bias], lr=lr, weight_decay=weight_decay)
+    while True:
+        for _ in range(CHECK_STEPS):
+            optimizer.zero_grad()
+            # The two maps are multiplied before they meet the clips, which are more than classes.
+            loss = F.cross_entropy(seen @ (weight + weight @ change).T + bias, rows)
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            learned, scores = identity + change, weight / scale
+            yield Solution(learned, scores, bias - scores @ learned @ middle)
+
+
+def accuracy_of(
+    solution: Solution, features: Float[Tensor, "clip dim"], rows: Int[Tensor, "clip"]
+) -> float:
+    """Share of the clips whose best score is their class."""
+    scores = features @ (solution.weight @ solution.map).T + solution.bias
+    return (scores.argmax(dim=-1) == rows).float().mean().item()
+
+
+def fit_probe(
+    cache: TokenCache, clips: Sequence[Clip], *, max_steps: int, lr: float, seed: int
+) -> tuple[Probe, dict[str, Any]]:
+    """The probe of the cache's encoder, and what to say of it.
+
+    Args:
+        cache: tokens of the labeled and val clips, at least.
+        clips: of the manifest; those of other splits are not looked at.
+        max_steps: no more optimizer steps than these; a multiple of `CHECK_STEPS`.
+        lr: learning rate of AdamW.
+        seed: of the cut into sources seen and held out.
+
+    Raises:
+        CacheError: the tokens are no base of a probe.
+        ValueError: the labeled clips have one class, or one source.
+    """
+    _check_base(cache)
+    labeled, val = by_split(clips, "labeled"), by_split(clips, "val")
+    labels = tuple(sorted({int(clip.label) for clip in labeled if clip.label is not None}))
+    if len(labels) < 2:
+        raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
+    features, rows = mean_tokens(cache, labeled), _rows(labeled, labels)
+    out = held_out([unit_of(clip) for clip in labeled], seed)
+    choice = choose(features, rows, out, max_steps=max_steps, lr=lr)
+    every = torch.ones_like(out)
+    walk = learn(features, rows, every, weight_decay=choice.weight_decay, lr=lr)
+    solution = next(islice(walk, choice.steps // CHECK_STEPS - 1, None))
+    probe = Probe(
+        base=cache.key["encoder"],
+        base_digest=cache.key["digest"],
+        base_origin=cache.origin,
+        labels=labels,
+        **solution._asdict(),
+    )
+    accuracy = {"labeled": accuracy_of(solution, features, rows), "held_out": choice.accuracy}
+    if val:
+        accuracy["val"] = accuracy_of(solution, mean_tokens(cache, val), _rows(val, labels))
+    names = class_names(clips)
+    told = {
+        "class_names": [names[label] for label in labels],
+        "clips": {"labeled": len(labeled), "held_out": int(out.sum()), "val": len(val)},
+        "settings": {
+            "weight_decay": choice.weight_decay,
+            "steps": choice.steps,
+            "lr": lr,
+            "seed": seed,
+        },
+        "accuracy": {name: round(value, 4) for name, value in accuracy.items()},
+    }
+    return probe, told
+
+
+def mean_tokens(cache: TokenCache, clips: Sequence[Clip]) -> Float[Tensor, "clip dim"]:
+    """The mean of all tokens of each clip."""
+    return torch.stack([cache[clip.id].float().mean(dim=(0, 1, 2)) for clip in clips])
+
+
+def save_probe(folder: Path, probe: Probe, told: dict[str, Any]) -> None:
+    """Write a probe, all or nothing; one of that name is replaced.
+
+    Args:
+        folder: gets config.json and probe.safetensors.
+        probe: what `fit_probe` gave.
+        told: likewise.
+
+    Raises:
+        CheckpointError: the folder holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).exists():
+        raise CheckpointError(
+            f"{folder} holds something that is no probe; give a folder that does not exist"
+        )
+    base = {"encoder": probe.base, "digest": probe.base_digest, "dim": len(probe.map)}
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    state = {"map": probe.map, "weight": probe.weight, "bias": probe.bias}
+    save_file(contiguous(state), fresh / WEIGHTS)
+    settings = {"base": base | probe.base_origin, "labels": list(probe.labels), **told}
+    write_json(fresh / SETTINGS, settings)
+    by_umask(fresh)
+    replace_folder(fresh, folder)
+
+
+def map_cache(cache: TokenCache, probe: Probe, probe_dir: Path, folder: Path) -> None:
+    """Write the tokens that the probe's encoder would give for all clips of its base's cache.
+
+    Args:
+        cache: tokens of the base encoder.
+        probe: of the same encoder.
+        probe_dir: where the probe is kept, for the cache's origin.
+        folder: gets the mapped tokens; clips that it holds already are left.
+
+    Raises:
+        CacheError: the probe learned on other tokens than these, or the folder holds other ones.
+    """
+    told = (cache.key["encoder"], cache.key["digest"])
+    if told != (probe.base, probe.base_digest):
+        raise CacheError(
+            f"{cache.folder} has tokens of {told[0]} with digest {told[1]}, but the probe in "
+            f"{probe_dir} learned on {probe.base} with digest {probe.base_digest}; give the cache "
+            f"that it learned from, or fit it again with scripts/fit_probe.py"
+        )
+    origin = origin_of(probe_dir, 0) | {"weights": cache.origin["weights"]}
+    key = cache.key | {"encoder": probe.name, "digest": probe.digest}
+    tokens = (probe.mapped(cache[clip_id].float()) for clip_id in cache.spans)
+    write_tokens(folder, key, origin, cache.spans, tokens)
+
+
+def _check_base(cache: TokenCache) -> None:
+    name, order = cache.key["encoder"], cache.key["frame_order"]
+    if name not in BASES:
+        raise CacheError(
+            f"{cache.folder} has tokens of {name}, but probes are for {', '.join(BASES)}, which "
+            f"saw no labels; give the token cache of one of them"
+        )
+    if order != "in_order":
+        raise CacheError(
+            f"{cache.folder} has tokens of frames shown {order}; a probe learns from frames in "
+            f"order: give the token cache of those"
+        )
+
+
+def _rows(clips: Sequence[Clip], labels: Sequence[int]) -> Int[Tensor, "clip"]:
+    """The place of each clip's label among the labels; -1, which no score wins, for others."""
+    places: dict[int | None, int] = {label: place for place, label in enumerate(labels)}
+    return torch.tensor([places.get(clip.label, -1) for clip in clips])

@@ -1,1 +1,0 @@
-"""Questions with tokens -> which option a model chooses."""

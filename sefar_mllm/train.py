@@ -1,0 +1,220 @@
+"""Settings -> a fine-tuned model: stage A teaches the projector alone, stage B LoRA with it."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from qa_data.questions import Question
+from sefar_core.run_dir import add_to_run, forget_metrics_after, locked, open_run
+from sefar_core.signals import Interruption
+from sefar_mllm.adapters import (
+    add_adapters,
+    composite,
+    learn_projector_alone,
+    lora_parameters,
+    projector_parameters,
+)
+from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.config import FinetuneConfig
+from sefar_mllm.dataset import Lessons, Redraw, refuse_too_long, share
+from sefar_mllm.feature_cache import TokenCache
+from sefar_mllm.model_config import lasting_place
+from sefar_mllm.prompt import VIDEO_WORD, letter_ids
+from sefar_mllm.stages import run_stage, stages, steps_done
+from sefar_mllm.validation import best_epoch, cut_dev, dev_scores
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FREE = ("save_every_steps",)  # may differ when a run is gone on with
+
+
+class LaunchError(RuntimeError):
+    """A run that must not start as it was asked for; the message says what to change."""
+
+
+def finetune(
+    config: FinetuneConfig,
+    questions: Sequence[Question],
+    features: Path,
+    run_dir: Path,
+    *,
+    redraw: Redraw | None = None,
+    files: Sequence[Path] = (),
+) -> Path:
+    """Fine-tune the language model on questions about clips with cached tokens.
+
+    A run folder that holds whole checkpoints is gone on with, exactly; one that is finished learns
+    nothing more.
+
+    Args:
+        config: all settings.
+        questions: what to learn, dev part included.
+        features: token cache that holds all their clips.
+        run_dir: gets config.json, run.json, metrics.jsonl, checkpoints and the model.
+        redraw: the questions of an epoch, if `config.redraw` asks for other ones in each; about
+            the same clips with the same answers, and a function of the epoch alone.
+        files: where the questions come from, for the record.
+
+    Returns:
+        The folder of the trained model, run_dir/model.
+
+    Raises:
+        LaunchError: several processes were started that do not know of one another, or would
+            round the projector, or `redraw` is missing or not asked for.
+        ValueError: the run folder belongs to other settings, questions or tokens, or to another
+            number of processes.
+        RunFolderBusy: another process trains in the run folder.
+        BatchError: the processes cannot share a step's questions.
+        CacheError: the cache lacks clips.
+        LessonError: prompts are too long, redrawn questions differ, or no dev part can be cut.
+        FloatingPointError: loss or gradient is no longer a finite number.
+        Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
+    """
+    refuse_lone_ranks()
+    refuse_rounding_shards()
+    share(config.batch_size, config.micro_batch_size, PartialState().num_processes)
+    if (redraw is None) != (config.redraw == "none"):
+        raise LaunchError(
+            f"redraw is {config.redraw}, but questions are {'not ' * (redraw is None)}drawn for "
+            f"each epoch; give both or neither"
+        )
+    train, dev = cut_dev(questions, config.dev_rate, config.seed)
+    cache = TokenCache(features, [question.video for question in questions])
+    tokenizer = load_tokenizer(config.language_model)
+    letter_ids(tokenizer, max(len(question.options) for question in questions))
+    torch.manual_seed(config.seed)  # LoRA's start; peft offers no generator
+    model = build(config, cache, tokenizer)
+    vlm = composite(model).config
+    lessons = Lessons(
+        train,
+        cache,
+        tokenizer,
+        video_id=vlm.video_token_id,
+        answer_style=config.answer_style,
+        token_noise=config.token_noise,
+        seed=config.seed,
+        redraw=redraw and partial(without, redraw, {question.video for question in dev}),
+    )
+    limit = min(config.max_length, vlm.text_config.max_position_embeddings)
+    refuse_too_long(lessons, limit, epochs=config.projector_epochs + config.epochs)
+    judge = partial(dev_scores, model, tokenizer, dev, cache) if dev else None
+    planned = stages(config, len(train), run_dir)
+    with ExitStack() as until_the_end:
+        if PartialState().is_main_process:
+            until_the_end.enter_context(locked(run_dir))
+            learned = {
+                "questions": fingerprint(questions),
+                "features": json.dumps(cache.key),
+                # Each has random draws of its own, and sums are made in another order.
+                "num_processes": str(PartialState().num_processes),
+            }
+            open_run(run_dir, config, seed=config.seed, data=learned, free=FREE)
+            add_to_run(run_dir, facts(model, cache, train, dev, files=files))
+            forget_metrics_after(run_dir, steps_done(planned))
+        PartialState().wait_for_everyone()
+        wish = until_the_end.enter_context(Interruption())
+        for stage in planned:
+            learn_projector_alone(model, stage.name == "projector")
+            run_stage(config, model, lessons, stage, wish=wish, judge=judge)
+        writes = PartialState().is_main_process
+        save_trained(model, tokenizer, run_dir / "model", writes=writes)
+        if writes and dev:
+            add_to_run(run_dir, {"best_dev": best_epoch(run_dir)})
+        PartialState().wait_for_everyone()
+    return run_dir / "model"
+
+
+def build(
+    config: FinetuneConfig, cache: TokenCache, tokenizer: PreTrainedTokenizerBase
+) -> PeftModel:
+    """The composite model for the tokens of a cache, with adapters."""
+    origin = cache.origin | {"folder": lasting_place(cache.origin["folder"])}
+    dtype = torch.bfloat16 if PartialState().device.type == "cuda" else torch.float32
+    model = assemble(
+        config.language_model,
+        token_dim=cache.token_dim,
+        token_shape=cache.token_shape,
+        encoder={"key": cache.key, "origin": origin},
+        anchor_ids=tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"],
+        seed=config.seed,
+        dtype=DTYPES.get(config.dtype, dtype),
+        device=PartialState().device if config.four_bit else "cpu",
+        four_bit=config.four_bit,
+    )
+    lora = config.lora
+    return add_adapters(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout)
+
+
+def without(redraw: Redraw, videos: set[str], epoch: int) -> list[Question]:
+    """The questions of an epoch, but none about these clips: the dev part's."""
+    return [question for question in redraw(epoch) if question.video not in videos]
+
+
+def fingerprint(questions: Sequence[Question]) -> str:
+    """A hash of all that the questions say, in their order."""
+    lines = (json.dumps(vars(question), sort_keys=True) for question in questions)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def facts(
+    model: PeftModel,
+    cache: TokenCache,
+    train: Sequence[Question],
+    dev: Sequence[Question],
+    *,
+    files: Sequence[Path],
+) -> dict:
+    """What a run learns from and what learns, for run.json."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "processes": PartialState().num_processes,
+        "question_files": [file.name for file in files],
+        "train_questions": len(train),
+        "dev_questions": len(dev),
+        "dev_sources": sorted({question.source for question in dev}),
+        "features": cache.key,
+        "lora_parameters": sum(p.numel() for _, p in lora_parameters(model)),
+        "projector_parameters": sum(p.numel() for _, p in projector_parameters(model)),
+    }
+
+
+def refuse_rounding_shards() -> None:
+    """Refuse to shard a model in ways that `sharded` does not know, or that round the projector.
+
+    Raises:
+        LaunchError: FSDP of version 1, or with mixed precision.
+    """
+    version = os.environ.get("FSDP_VERSION", "1")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if parse_flag_from_env("ACCELERATE_USE_FSDP") and (version, precision) != ("2", "no"):
+        raise LaunchError(
+            f"FSDP was asked for in version {version} with mixed precision {precision}; launch "
+            f"with scripts/accelerate/fsdp2.yaml: version 2 and none, which would round the "
+            f"projector (the language model is in bfloat16 all the same)"
+        )
+
+
+def refuse_lone_ranks() -> None:
+    """Several started processes must be one group, or each would train and write alone.
+
+    Raises:
+        LaunchError: the environment names more processes than accelerate knows of.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    # The first call decides for the process: whether it is one of a group, and on which device.
+    known = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
+    if started != known:
+        raise LaunchError(
+            f"{started} processes were started, but accelerate knows of {known}; on CPU set "
+            f"ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes {started}"
+        )

@@ -1,1 +1,0 @@
-"""Questions with tokens -> a fine-tuned model."""

@@ -1,0 +1,120 @@
+"""A dev part of the training questions, cut by source video, for choosing settings.
+
+Clips of one source resemble one another, so a source is either learned from or asked about. The
+dev part is scored at the end of each epoch and nothing is chosen by it: the test questions stay
+untouched by whatever a reader of the curve decides.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from qa_data.questions import Question
+from sefar_core.distributed import joined
+from sefar_core.run_dir import read_metrics
+from sefar_mllm.build import is_sharded, outer_weights_gathered
+from sefar_mllm.dataset import LessonError
+from sefar_mllm.evaluation.evaluate import text_scored
+from sefar_mllm.feature_cache import TokenCache
+from sefar_mllm.scoring import Prediction, predict
+
+ENOUGH = 0.5  # of what was asked for; a smaller dev part is refused
+
+
+def cut_dev(
+    questions: Sequence[Question], rate: float, seed: int
+) -> tuple[list[Question], list[Question]]:
+    """Training questions and dev questions, each in their order, without a source in common.
+
+    Sources are gone through in an order drawn from the seed. One goes to dev if the part does not
+    grow beyond `rate` by it, and if every class of its clips keeps a question to learn from: in a
+    long tail a plain draw would take some classes away altogether. Dev therefore has fewer of the
+    rarest classes than training, so its macro accuracy compares runs and does not foretell the
+    test's.
+
+    Args:
+        questions: each with a source; those without a class are cut by their sources alone.
+        rate: share of the questions for dev, in [0, 1); 0 leaves all for training.
+        seed: of the order of the sources.
+
+    Raises:
+        LessonError: a question has no source, or less than half of `rate` can be cut.
+    """
+    if rate == 0:
+        return list(questions), []
+    lone = [question.question_id for question in questions if not question.source]
+    if lone:
+        raise LessonError(
+            f"{len(lone)} of {len(questions)} questions have no source, the first is {lone[0]}, so "
+            f"a dev part cannot be kept apart; give the clips' table (--manifest) or set dev_rate 0"
+        )
+    of_source: dict[str, list[Question]] = {}
+    for question in questions:
+        of_source.setdefault(question.source, []).append(question)
+    left = Counter(question.label for question in questions)
+    asked = round(rate * len(questions))
+    chosen: set[str] = set()
+    count = 0
+    for source in random.Random(f"dev/{seed}").sample(sorted(of_source), len(of_source)):
+        taken = Counter(question.label for question in of_source[source])
+        kept = all(left[label] > taken[label] for label in taken if label is not None)
+        if kept and count + taken.total() <= asked:
+            chosen.add(source)
+            count += taken.total()
+            left -= taken
+    if count < ENOUGH * asked or count == 0:
+        raise LessonError(
+            f"dev_rate {rate} asks for {asked} of {len(questions)} questions, but only {count} can "
+            f"be cut as whole ones of {len(of_source)} sources with every class still learned; "
+            f"take another dev_rate or seed, or set it to 0"
+        )
+    train = [question for question in questions if question.source not in chosen]
+    return train, [question for question in questions if question.source in chosen]
+
+
+def dev_scores(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    cache: TokenCache,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Micro and macro accuracy by letter likelihood; the processes share the questions, or, with a
+    model in pieces, all ask all of them.
+
+    The model is left in evaluation mode; the Trainer sets the mode before each step.
+    """
+    named = [replace(one, question_id=f"{i:07d}") for i, one in enumerate(questions)]
+    mine = named[accelerator.process_index :: accelerator.num_processes]
+    model.eval()
+    if is_sharded(model):  # a forward needs all processes: each asks the same
+        with outer_weights_gathered(model):
+            return accuracies(text_scored(predict(model, tokenizer, named, cache), named))
+    found = text_scored(predict(model, tokenizer, mine, cache), mine)
+    return accuracies(joined(accelerator, found))
+
+
+def accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Share of right answers, and its mean over the classes; without classes the micro alone."""
+    right: dict[int | None, list[bool]] = {}
+    for one in predictions:
+        right.setdefault(one.label, []).append(one.choice == one.answer)
+    micro = sum(map(sum, right.values())) / len(predictions)
+    if None in right:
+        return {"dev_micro": micro}
+    macro = sum(sum(one) / len(one) for one in right.values()) / len(right)
+    return {"dev_micro": micro, "dev_macro": macro}
+
+
+def best_epoch(run_dir: Path) -> dict[str, Any]:
+    """The line of metrics.jsonl with the best dev score; the first of equals. A report alone."""
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    return max((line for line in lines if "dev_micro" in line), key=itemgetter("dev_micro"))

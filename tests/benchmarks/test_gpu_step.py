@@ -1,0 +1,204 @@
+"""The benchmark of the step on a GPU, tried on the CPU: what it counts, and what it lacks."""
+
+import gc
+import itertools
+import json
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import gpu_step
+from benchmarks.gpu_step import (
+    VARIANTS,
+    Figures,
+    GpuStep,
+    Variant,
+    VariantName,
+    gflop_a_labeled_clip,
+    measure,
+    told,
+    whole_step,
+)
+from benchmarks.timing import name_of
+from sefar_core import run_dir
+from sefar_core.presets import preset
+
+ROOT = Path(__file__).parents[2]
+DRY_RUN = GpuStep(networks=("toy",), labeled=(2,), device="cpu", turns=1)
+
+
+def computed_gflop(*, public: bool, labeled: int) -> float:
+    """Operations of a step that is made in earnest."""
+    step = whole_step("toy", Variant(public=public), labeled, "cpu")
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_step_without_values_has_the_operations_of_one_with_values(public):
+    computed = computed_gflop(public=public, labeled=1)
+    assert gflop_a_labeled_clip("toy", public=public) == computed
+
+
+def test_public_schedule_costs_more_than_twice_the_operations():
+    # R = 10 passes of the teacher and three of the student, against one and a share of the work.
+    ours, public = (gflop_a_labeled_clip("toy", public=public) for public in (False, True))
+    assert 2.0 < public / ours < 3.5
+
+
+def test_operations_grow_with_the_batch():
+    double = computed_gflop(public=False, labeled=2)
+    # All but the products of small matrices that a step makes once (block.py, over_time).
+    assert double == pytest.approx(2 * gflop_a_labeled_clip("toy", public=False), rel=0.02)
+    assert double < 2 * gflop_a_labeled_clip("toy", public=False)
+
+
+def test_figures_follow_from_seconds_and_operations(monkeypatch):
+    monkeypatch.setattr(gpu_step, "gflop_a_labeled_clip", lambda network, *, public: 790.0)
+    cells = told("toy", 10, Figures([0.05, 0.02, 0.01], memory_gib=1.5)).split(" | ")
+    # 10 x 790 GFLOP in 20 ms are 395 TFLOP/s; 40 clips in 20 ms are 2,000 a second.
+    assert cells == ["20.0", "2000", "50.0%", "39.9%", "1.5"]
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """A step of one layer, compiled; whether each of its graphs has sizes that vary."""
+    graphs: list[bool] = []
+
+    def backend(graph, inputs):
+        graphs.append(any(isinstance(given, torch.SymInt) for given in inputs))
+        return graph.forward
+
+    def step_of_a_layer(network, variant, labeled, device):
+        student, clips = torch.nn.Linear(4, 4), torch.randn(labeled, 4)
+        student.compile(backend=backend)
+        return lambda: student(clips)
+
+    monkeypatch.setattr(gpu_step, "whole_step", step_of_a_layer)
+    yield graphs
+    torch.compiler.reset()
+
+
+def test_every_batch_is_compiled_for_its_own_size(compiled):
+    for labeled in (2, 3, 5):
+        measure("toy", Variant(compile=True), labeled, DRY_RUN)
+    assert compiled == [False, False, False]
+
+
+def test_a_batch_of_another_size_would_else_be_compiled_with_sizes_that_vary(compiled):
+    for labeled in (2, 3):
+        gpu_step.whole_step("toy", Variant(compile=True), labeled, "cpu")()
+    assert compiled == [False, True]
+
+
+def test_memory_is_counted_after_the_last_student_is_gone(compiled, monkeypatch):
+    students: list[weakref.ref] = []
+    alive: dict[str, list[bool]] = {"empty_cache": [], "reset_peak_memory_stats": []}
+    compile_module = torch.nn.Module.compile
+
+    def compile_and_watch(student, **settings):
+        students.append(weakref.ref(student))
+        compile_module(student, **settings)
+
+    def look(name):
+        return lambda: alive[name].append(any(student() is not None for student in students))
+
+    for name in alive:
+        monkeypatch.setattr(torch.cuda, name, look(name))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_and_watch)
+    gc.disable()
+    try:
+        for _ in range(2):
+            measure("toy", Variant(compile=True), 2, GpuStep(turns=1))
+    finally:
+        gc.enable()
+    assert len(students) == 2
+    assert alive == {"empty_cache": [False, False], "reset_peak_memory_stats": [False, False]}
+
+
+def test_every_variant_makes_a_step(tmp_path, capsys):
+    # Compiling is tested in integration/test_compile.py.
+    names = tuple(name for name, variant in VARIANTS.items() if not variant.compile)
+    gpu_step.main(GpuStep(**vars(DRY_RUN) | {"variants": names, "out": tmp_path}))
+    (written,) = tmp_path.glob("*.json")
+    figures = json.loads(written.read_text())["figures"]
+    measured = {f"toy, 2 | {name}" for name in names}
+    assert measured == {name for name in figures if "|" in name} and len(names) == 4
+    assert all(figures[name]["seconds"][0] > 0 for name in measured)
+
+
+def test_what_was_measured_before_a_stop_is_in_the_file(tmp_path, monkeypatch, capsys):
+    def stopped_at_the_third(network, variant, labeled, settings):
+        if variant.recompute:
+            raise KeyboardInterrupt
+        if variant.public:
+            raise torch.cuda.OutOfMemoryError
+        return Figures([0.5], None)
+
+    monkeypatch.setattr(gpu_step, "measure", stopped_at_the_third)
+    names = ("ours, bf16", "public, fp32", "ours, bf16, recompute")
+    with pytest.raises(KeyboardInterrupt):
+        gpu_step.main(GpuStep(**vars(DRY_RUN) | {"variants": names, "out": tmp_path}))
+    (written,) = tmp_path.glob("*.json")
+    figures = json.loads(written.read_text())["figures"]
+    assert figures["toy, 2 | ours, bf16"] == {"seconds": [0.5], "memory_gib": None}
+    lines = written.with_suffix(".md").read_text().splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("| toy, 2 | ours"))
+    assert "| 500.0 | 16 |" in lines[first]
+    assert lines[first + 1 : first + 3] == ["| toy, 2 | public, fp32 | does not fit | | | | |", ""]
+    # Each line is told once, as it comes.
+    assert capsys.readouterr().out.splitlines() == lines[: first + 2]
+
+
+def test_parts_are_files_of_their_own():
+    assert name_of("gpu-step", GpuStep(out=Path("results"))) == "gpu-step"
+    assert name_of("gpu-step", GpuStep(variants=())) == "gpu-step-no-variants"
+    part = GpuStep(networks=("vit_b",), labeled=(8, 32), variants=("ours, bf16", "public, TF32"))
+    assert name_of("gpu-step", part) == "gpu-step-vit_b-8-32-ours-bf16-public-TF32"
+    assert name_of("gpu-step", DRY_RUN) == "gpu-step-toy-2-device-cpu-turns-1"
+
+
+def test_a_result_that_is_written_anew_keeps_the_commit_it_began_with(tmp_path, monkeypatch):
+    commits = itertools.chain(["clean"], itertools.repeat("dirty by the first line"))
+    monkeypatch.setattr(run_dir, "commit", lambda: next(commits))
+    gpu_step.main(GpuStep(**vars(DRY_RUN) | {"variants": (), "out": tmp_path}))
+    (written,) = tmp_path.glob("*.json")
+    assert json.loads(written.read_text())["commit"] == "clean"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_student_is_compiled_and_recomputes_as_its_variant_says(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **how: asked.append(how))
+    student, teacher = gpu_step.build_networks(preset("demo").model, VARIANTS[name], "cpu")
+    assert asked == [{"dynamic": False}] * name.endswith("compiled")
+    assert student.backbone.recompute == name.endswith("recompute")
+    assert teacher.dropout_passes == 10
+
+
+def test_variants_are_chosen_by_name_and_others_refused():
+    assert get_args(VariantName) == tuple(VARIANTS) == GpuStep().variants
+    asked = ["--device", "cpu", "--networks", "toy", "--variants", "ours, fp8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_step", *asked],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "ours, fp8" in done.stderr and "ours, bf16, recompute" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without CUDA lacks")
+def test_without_cuda_operations_are_counted_and_times_are_not_measured(capsys):
+    gpu_step.main(GpuStep(networks=("toy",)))
+    told = capsys.readouterr().out
+    assert "not measured" in told
+    assert f"{gflop_a_labeled_clip('toy', public=False):,.0f}" in told

@@ -1,0 +1,57 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sefar_core.signals import Interrupted, Interruption
+from tests.script_process import LIMIT_S, ROOT, read_until, started
+
+WAIT = """
+import importlib.util, sys, time
+place = importlib.util.spec_from_file_location("interruption", "sefar_core/signals.py")
+interruption = importlib.util.module_from_spec(place)
+place.loader.exec_module(interruption)
+interruption.SAME_WISH_S = 0.2
+with interruption.Interruption():
+    print("ready", flush=True)
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_remembered_and_the_former_handler_comes_back(number, capfd):
+    before = signal.getsignal(number)
+    with Interruption() as wish:
+        assert wish.number == 0
+        os.kill(os.getpid(), number)
+        assert wish.number == number
+    assert signal.getsignal(number) == before
+    assert "stopping after this step" in capfd.readouterr().err
+
+
+def test_a_launcher_may_pass_the_same_signal_on():
+    with Interruption() as wish:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wish.number == signal.SIGINT
+
+
+def test_a_second_signal_ends_the_process_at_once_with_its_code():
+    command = [sys.executable, "-c", WAIT]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(command, cwd=ROOT, **pipes) as process:
+        read_until(process, "ready")
+        process.send_signal(signal.SIGTERM)
+        read_until(process, "stopping after this step")
+        time.sleep(0.4)  # a second signal within 0.2 s is the first, passed on
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=LIMIT_S) == 143
+
+
+def test_exit_codes_are_those_of_the_shell():
+    assert Interrupted(signal.SIGTERM, "stopped").exit_code == 143
+    assert Interrupted(signal.SIGINT, "stopped").exit_code == 130

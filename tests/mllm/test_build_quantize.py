@@ -1,0 +1,82 @@
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from sefar_mllm import build
+from sefar_mllm.adapters import adapter_dtype
+from sefar_mllm.checkpoint import FolderError, assemble, load_trained, merge, precision
+from sefar_mllm.model import SefarVlmForConditionalGeneration
+from sefar_mllm.model_config import SefarVlmConfig
+from tests.oracles import toy_llm, toy_trained
+
+LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
+
+
+def test_without_bitsandbytes_four_bits_are_refused_before_anything_is_loaded(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    with pytest.raises(build.FourBitError, match="pip install 'bitsandbytes"):
+        assemble(tmp_path / "gone", token_dim=12, token_shape=(8, 2, 2), encoder={}, four_bit=True)
+
+
+def test_transformers_quantizes_the_seven_linears_of_each_layer_and_nothing_else():
+    settings = LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    with torch.device("meta"):
+        model = SefarVlmForConditionalGeneration(SefarVlmConfig(settings))
+    quantized = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and should_convert_module(name, build.KEPT)
+    ]
+    assert len(quantized) == 14
+    assert {name.rsplit(".", 1)[1] for name in quantized} == LINEARS
+    assert all(name.startswith("model.language_model.layers.") for name in quantized)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    root = tmp_path_factory.mktemp("llm")
+    narrow = toy_llm.language_model(root / "narrow")
+    return toy_trained.relative(narrow, root / "wide", hidden_size=64, intermediate_size=128)
+
+
+@needs_bitsandbytes
+def test_a_model_saved_in_full_precision_is_loaded_in_four_bits(base, tmp_path):
+    folder = toy_trained.save(base, tmp_path / "model")
+    whole = merge(folder, tmp_path / "whole")
+    for place in (folder, whole):
+        model, _ = load_trained(place, four_bit=True)
+        assert precision(model) == "four_bit"
+        quantized = [
+            name.removesuffix(".base_layer")
+            for name, module in model.named_modules()
+            if type(module).__module__.startswith("bitsandbytes")
+        ]
+        assert len(quantized) == 14
+        assert {name.rsplit(".", 1)[1] for name in quantized} == LINEARS
+
+
+@needs_bitsandbytes
+def test_a_model_trained_in_four_bits_is_merged_into_the_base_as_it_was(base, tmp_path):
+    model = toy_trained.adapted(base, four_bit=True)
+    assert adapter_dtype(model) == {torch.float32}
+    folder = toy_trained.save(base, tmp_path / "model", four_bit=True)
+    load_trained(folder, four_bit=True)
+    load_trained(folder)
+    load_trained(merge(folder, tmp_path / "whole"))
+
+
+@needs_bitsandbytes
+def test_another_language_model_is_noticed_in_four_bits(base, tmp_path):
+    folder = toy_trained.save(base, tmp_path / "model")
+    other = toy_trained.relative(base, tmp_path / "other", seed=7)
+    with pytest.raises(FolderError, match="computes other logits"):
+        load_trained(folder, four_bit=True, language_model=other)

@@ -1,0 +1,356 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sefar_core.data.video import VideoReadError
+from sefar_mllm.chat import batch as chat_batch
+from sefar_mllm.chat.assistant import ChatError
+from sefar_mllm.chat.batch import (
+    BatchError,
+    Inquiry,
+    answer_all,
+    inquiry_of,
+    made_with,
+    open_answers,
+    path_of,
+    read_inquiries,
+)
+from sefar_mllm.config import ChatLimits
+from tests.oracles import toy_chat
+
+OPTIONS = ["salto forward tucked", "stalder", "giant circle"]
+LINES = [
+    {"id": "a", "video": "0.mp4", "question": "What is this?"},
+    {"id": "b", "video": "1.mp4", "question": "Which?", "options": OPTIONS},
+    {"id": "c", "video": "gone.mp4", "question": "Which gymnastics move is this?"},
+    {"id": "d", "video": "1.mp4", "question": "And on which apparatus is it performed, please?"},
+    {"id": "e", "video": "0.mp4", "question": "Which?", "options": OPTIONS[:2]},
+    {"id": "f", "video": "2.mp4", "question": "Why?"},
+    {"id": "g", "video": "0.mp4", "question": "Which?", "options": OPTIONS[::-1]},
+]
+SETTINGS = {"model": "m1", "max_new_tokens": 6}
+LIMITS = ChatLimits(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def assistant(tmp_path_factory):
+    return toy_chat.assistant(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture
+def looked(assistant, monkeypatch):
+    """Counts how often each video is looked at; those of a number as name can be read."""
+    times = Counter()
+
+    def look(footages):
+        for footage in reversed(list(footages)):
+            times[footage.path.name] += 1
+            number = footage.path.stem
+            if number.isdigit():
+                yield footage, toy_chat.video_tokens(int(number))
+            else:
+                yield footage, VideoReadError(f"{footage.path} does not exist")
+
+    monkeypatch.setattr(assistant, "look", look)
+    return times
+
+
+def write_lines(path: Path, lines) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def inquiries(lines=LINES) -> list[Inquiry]:
+    return [Inquiry(**{**one, "options": tuple(one["options"])} if "options" in one else one)
+            for one in lines]  # fmt: skip
+
+
+def run(assistant, out, lines=LINES, **more):
+    return answer_all(assistant, inquiries(lines), out, settings=SETTINGS, **more)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batched_answers_are_those_of_single_conversations(assistant, looked, tmp_path, batch_size):
+    broken = run(assistant, tmp_path / "out.jsonl", batch_size=batch_size)
+    assert broken == {"c": "gone.mp4 does not exist"}
+    found = read_lines(tmp_path / "out.jsonl")
+    assert [line["id"] for line in found] == list("abcdefg")
+    for asked, line in zip(LINES, found, strict=True):
+        assert {name: line[name] for name in asked} == asked
+        if asked["id"] == "c":
+            assert line["error"] == "gone.mp4 does not exist" and "answer" not in line
+            continue
+        alone = assistant.begin(toy_chat.video_tokens(int(asked["video"][0])))
+        if "options" in asked:
+            probs = alone.option_probs(asked["options"], asked["question"])
+            assert line["probs"] == pytest.approx(probs, abs=1e-5)
+            assert line["answer"] == asked["options"][probs.index(max(probs))]
+        else:
+            assert line["answer"] == alone.answer(asked["question"]) and "probs" not in line
+    assert len({line["answer"] for line in found if line["id"] in "adf"}) == 3
+
+
+def test_a_video_is_looked_at_once_however_often_it_is_asked_about(assistant, looked, tmp_path):
+    run(assistant, tmp_path / "out.jsonl", batch_size=1)
+    assert looked == {"0.mp4": 1, "1.mp4": 1, "2.mp4": 1, "gone.mp4": 1}
+
+
+def test_a_second_run_asks_again_only_what_failed(assistant, looked, tmp_path, monkeypatch):
+    run(assistant, tmp_path / "out.jsonl")
+    before = read_lines(tmp_path / "out.jsonl")
+    looked.clear()
+    assert run(assistant, tmp_path / "out.jsonl") == {"c": "gone.mp4 does not exist"}
+    assert looked == {"gone.mp4": 1}
+    assert read_lines(tmp_path / "out.jsonl") == before
+    there = toy_chat.video_tokens(5)
+    monkeypatch.setattr(assistant, "look", lambda footages: [(f, there) for f in footages])
+    assert run(assistant, tmp_path / "out.jsonl") == {}
+    mended = read_lines(tmp_path / "out.jsonl")
+    assert mended[2]["answer"] == assistant.begin(there).answer(LINES[2]["question"])
+    assert mended[:2] + mended[3:] == before[:2] + before[3:]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 0])
+def test_a_stopped_run_goes_on_behind_its_last_whole_line(
+    assistant, looked, tmp_path, monkeypatch, cut
+):
+    def recorded(assistant, batch, seen):
+        asked.extend(one.id for one in batch)
+        return answer_batch(assistant, batch, seen)
+
+    asked: list[str] = []
+    answer_batch = chat_batch.answer_batch
+    monkeypatch.setattr(chat_batch, "answer_batch", recorded)
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    run(assistant, whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    run(assistant, out)
+    out.write_text("".join(lines[:3]) + lines[3][: len(lines[3]) - cut])
+    asked.clear(), looked.clear()
+    run(assistant, out)
+    kept = 3 if cut else 4
+    assert out.read_text().splitlines(keepends=True)[:kept] == lines[:kept]
+    assert asked == list("cdefg" if cut else "cefg")  # c failed before
+    assert looked["1.mp4"] == (1 if cut else 0)
+    for line, other in zip(read_lines(out), read_lines(whole), strict=True):
+        # What is asked beside a question changes the last digits of its probabilities.
+        assert line.pop("probs", None) == pytest.approx(other.pop("probs", None), abs=1e-5)
+        assert line == other
+
+
+def test_answers_are_kept_as_they_come(assistant, looked, tmp_path, monkeypatch):
+    def stop_at_d(assistant, batch, seen):
+        if batch[0].id == "d":
+            raise KeyboardInterrupt
+        return answer_batch(assistant, batch, seen)
+
+    answer_batch = chat_batch.answer_batch
+    monkeypatch.setattr(chat_batch, "answer_batch", stop_at_d)
+    with pytest.raises(KeyboardInterrupt):
+        run(assistant, tmp_path / "out.jsonl", batch_size=1)
+    assert [line["id"] for line in read_lines(tmp_path / "out.jsonl")] == ["a", "b", "c"]
+
+
+def test_a_file_never_mixes_models_or_questions(assistant, looked, tmp_path):
+    out = tmp_path / "out.jsonl"
+    run(assistant, out)
+    text = out.read_text()
+    other = {**SETTINGS, "model": "m2"}
+    with pytest.raises(BatchError, match="made with model = m1, this run has m2"):
+        answer_all(assistant, inquiries(), out, settings=other)
+    changed = [LINES[0] | {"question": "What else?"}, *LINES[1:]]
+    for lines in (changed, LINES[1:]):
+        with pytest.raises(BatchError, match=r"line 1 answers a question that is not asked"):
+            run(assistant, out, lines)
+    out.write_text(text.replace('"id": "b"', '"id": '))
+    with pytest.raises(BatchError, match="line 2 is no answer"):
+        run(assistant, out)
+    beside = tmp_path / "out.jsonl.settings.json"
+    beside.write_text('{"model": "m1",')
+    with pytest.raises(BatchError, match=r"settings\.json is damaged"):
+        run(assistant, out)
+
+
+@pytest.mark.parametrize("what", ["folder", "questions", "notes", "damaged", "other"])
+def test_what_is_no_file_of_answers_is_refused_and_kept(tmp_path, what):
+    out = tmp_path / "out.jsonl"
+    beside = tmp_path / "out.jsonl.settings.json"
+    if what == "folder":
+        (out / "runs").mkdir(parents=True)
+    else:
+        out.write_text(json.dumps(LINES[0]) + "\n" if what == "questions" else "my notes\n")
+    if what in ("damaged", "other"):
+        beside.write_text("{" if what == "damaged" else '{"model": "m1", "limit": 2}')
+    with pytest.raises(BatchError) as refused:
+        open_answers(out, inquiries(), {"model": "m1", "limit": 2})
+    words = str(refused.value)
+    assert str(out) in words and "give" in words and "--out" in words
+    assert "delete" not in words and "remove" not in words
+    assert out.exists()
+
+
+def test_a_question_that_the_model_cannot_read_gets_its_error(assistant, looked, tmp_path):
+    lines = [
+        {"id": "1", "video": "0.mp4", "question": "word " * 390},
+        {"id": "2", "video": "0.mp4", "question": "Why?", "options": ["x " * 900, "y " * 900]},
+        {"id": "3", "video": "0.mp4", "question": "Why?"},
+    ]
+    broken = run(assistant, tmp_path / "out.jsonl", lines)
+    assert set(broken) == {"1", "2"} and "say it in fewer words" in broken["1"]
+    assert "answer" in read_lines(tmp_path / "out.jsonl")[2]
+
+
+def test_options_without_a_letter_get_their_error_and_stop_no_batch(assistant, looked, tmp_path):
+    lines = [LINES[1] | {"id": "many", "options": list("vwxyz")}, LINES[1]]
+    broken = run(assistant, tmp_path / "out.jsonl", lines)
+    assert set(broken) == {"many"} and "give up to 4 options" in broken["many"]
+    assert read_lines(tmp_path / "out.jsonl")[1]["answer"] in OPTIONS
+
+
+def test_long_options_are_scored_by_fewer_at_a_time(assistant, looked, tmp_path, monkeypatch):
+    def scored(model, tokenizer, questions, tokens):
+        sizes.append(len(questions))
+        return letter_logits(model, tokenizer, questions, tokens)
+
+    def answer(limit, name):
+        sizes.clear()
+        monkeypatch.setattr(chat_batch, "MAX_JOINED", limit)
+        run(assistant, tmp_path / name, lines)
+        return [line["probs"] for line in read_lines(tmp_path / name)]
+
+    sizes: list[int] = []
+    letter_logits = chat_batch.letter_logits
+    monkeypatch.setattr(chat_batch, "letter_logits", scored)
+    lines = [LINES[1] | {"id": str(number), "video": f"{number}.mp4"} for number in range(5)]
+    question = assistant.begin(toy_chat.video_tokens(0)).choice(OPTIONS, "Which?")
+    longest = chat_batch.joined_length(assistant.model, assistant.tokenizer, question)
+    together = answer(100 * longest, "together")
+    assert sizes == [5]
+    apart = answer(int(1.5 * longest), "apart")
+    assert sizes == [2, 2, 1]  # two rows have twice the mask of one; 1.5 squared is 2.25
+    for probs, other in zip(together, apart, strict=True):
+        assert probs == pytest.approx(other, abs=1e-5)
+
+
+def test_a_compiled_batch_says_the_same(assistant, looked, tmp_path, monkeypatch):
+    def generate(*asked, static_cache, **how):
+        caches.append(static_cache)
+        return generate_ids(*asked, static_cache=static_cache, **how)
+
+    caches, answers = [], []
+    generate_ids = chat_batch.generate_ids
+    monkeypatch.setattr(chat_batch, "generate_ids", generate)
+    for compiled in (False, True):
+        monkeypatch.setattr(assistant, "compiled", compiled)
+        run(assistant, tmp_path / f"{compiled}.jsonl")
+        answers.append([line.get("answer") for line in read_lines(tmp_path / f"{compiled}.jsonl")])
+    assert answers[0] == answers[1] and caches == [False, True]
+
+
+def test_paths_stay_within_the_root(assistant, looked, tmp_path):
+    run(assistant, tmp_path / "out.jsonl", LINES[:1], video_root=tmp_path / "videos")
+    for path in ("../secret.mp4", "/etc/passwd", "a/../../b.mp4"):
+        with pytest.raises(BatchError, match="leads out of --video-root"):
+            run(assistant, tmp_path / "2.jsonl", [LINES[0] | {"video": path}], video_root=tmp_path)
+
+
+def test_links_are_followed_and_lead_nowhere_but_into_the_root(tmp_path):
+    def place(video, root):
+        return path_of(Inquiry(id="a", video=video, question="Q"), root)
+
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "inner").mkdir(parents=True)
+    outside.mkdir()
+    (root / "file.mp4").symlink_to("/etc/passwd")
+    (root / "folder").symlink_to(outside)
+    (root / "well.mp4").symlink_to(root / "inner" / "clip.mp4")
+    for video in ("file.mp4", "folder/clip.mp4", "folder/../outside/clip.mp4"):
+        with pytest.raises(BatchError, match=f"question a: {video} .*let the root itself be the"):
+            place(video, root)
+    inside = root.resolve() / "inner" / "clip.mp4"
+    assert place("well.mp4", root) == place("inner/../inner/clip.mp4", root) == inside
+    (tmp_path / "link").symlink_to(outside)
+    assert place("clip.mp4", tmp_path / "link") == outside.resolve() / "clip.mp4"
+    assert place("/etc/passwd", None) == Path("/etc/passwd")
+
+
+def test_lines_are_read_with_their_numbers_as_ids(tmp_path):
+    lines = [{name: value for name, value in line.items() if name != "id"} for line in LINES[:2]]
+    path = write_lines(tmp_path / "in.jsonl", [*lines, LINES[2]])
+    found = read_inquiries(path, LIMITS)
+    assert [one.id for one in found] == ["1", "2", "c"]
+    assert found[1] == Inquiry(id="2", video="1.mp4", question="Which?", options=tuple(OPTIONS))
+    assert found[0].options is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2: "),
+        ("", "line 2: "),
+        ("[]", "expected an object of video, question"),
+        ('{"video": "a.mp4"}', "expected an object"),
+        ('{"video": "a.mp4", "question": "Q", "option": ["a"]}', "expected an object"),
+        ('{"video": "a.mp4", "question": "Q", "video": "b.mp4"}', "a key stands twice"),
+        ('{"video": 3, "question": "Q"}', "video is 3; expected a text"),
+        ('{"video": "a\\u0000", "question": "Q"}', "expected a text"),
+        ('{"id": 7, "video": "a.mp4", "question": "Q"}', "id is 7; expected a text"),
+        ('{"video": "a.mp4", "question": " "}', "the question is empty"),
+        ('{"video": "a.mp4", "question": "\\ud800"}', "halves of characters"),
+        ('{"video": "a.mp4", "question": "Q", "options": null}', "expected a list of texts"),
+        ('{"video": "a.mp4", "question": "Q", "options": "AB"}', "expected a list of texts"),
+        ('{"video": "a.mp4", "question": "Q", "options": ["a"]}', "2 to 26 different options"),
+        ('{"id": "a", "video": "a.mp4", "question": "Q"}', "2 lines have the id 'a'"),
+    ],
+)
+def test_lines_that_are_no_questions_are_named(tmp_path, line, said):
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(LINES[0]) + "\n" + line + "\n" + json.dumps(LINES[1]) + "\n")
+    with pytest.raises(BatchError, match="has 1 faults") as refusal:
+        read_inquiries(path, LIMITS)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe{}"])
+def test_files_without_questions_are_refused(tmp_path, content):
+    path = tmp_path / "in.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BatchError, match="in.jsonl"):
+        read_inquiries(path, LIMITS)
+
+
+def test_answers_are_told_apart_by_all_that_they_depend_on(tmp_path):
+    for name, text in (("one", "[1]"), ("two", "[2]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "probe.json").write_text(text)
+    plain = {"four_bit": False, "video_root": None}
+    found = [
+        made_with(tmp_path / "one", LIMITS, **plain),
+        made_with(tmp_path / "two", LIMITS, **plain),
+        made_with(tmp_path / "one", ChatLimits(max_new_tokens=7), **plain),
+        made_with(tmp_path / "one", LIMITS, **plain | {"four_bit": True}),
+        made_with(tmp_path / "one", LIMITS, **plain | {"video_root": tmp_path}),
+        made_with(tmp_path / "one", LIMITS, **plain | {"video_root": tmp_path / "one"}),
+    ]
+    assert len({json.dumps(settings) for settings in found}) == len(found)
+
+
+def test_answers_of_like_names_have_settings_of_their_own(assistant, looked, tmp_path):
+    run(assistant, tmp_path / "x.a", LINES[:1])
+    other = {**SETTINGS, "model": "m2"}
+    answer_all(assistant, inquiries(LINES[:1]), tmp_path / "x.b", settings=other)
+    run(assistant, tmp_path / "x.a", LINES[:1])
+
+
+def test_half_a_character_is_refused_on_its_line(tmp_path):
+    for name in ("id", "video", "question"):
+        entry = {"video": "a.mp4", "question": "Which?", name: "\ud800"}
+        with pytest.raises(ChatError, match=f"the {name} holds halves of characters"):
+            inquiry_of(json.dumps(entry), 1, ChatLimits())

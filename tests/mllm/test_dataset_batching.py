@@ -1,0 +1,142 @@
+"""Steps of about one length, the same on any number of devices."""
+
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demo.llm import make_tokenizer
+from qa_data.finegym import read_elements, to_clips
+from qa_data.generate import build_questions
+from qa_data.taxonomy import read_categories
+from sefar_core.data.splits import SplitConfig, draw_labeled
+from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.dataset import FILLER, BatchError, Lessons, Order, bucketed, padding_share, share
+from sefar_mllm.prompt import IGNORE
+from tests.finegym import finegym_folder
+from tests.oracles import toy_llm
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tokenizer, tokens of clips, and questions whose stems are of many lengths."""
+    root = tmp_path_factory.mktemp("batching")
+    make_tokenizer(root / "tokenizer", size=640, seed=0)
+    rng = random.Random(3)
+    asked = [
+        replace(one, stem="Which " + "very " * rng.randrange(60) + "move is this?")
+        for one in toy_llm.questions(64)
+    ]
+    return load_tokenizer(root / "tokenizer"), toy_llm.cache(root / "tokens", asked), asked
+
+
+def lessons(world, count, *, seed=0, epoch=0):
+    tokenizer, cache, asked = world
+    made = Lessons(asked[:count], cache, tokenizer, video_id=len(tokenizer), seed=seed)
+    made.begin_epoch(epoch)
+    return made
+
+
+def uneven(count):
+    rng = random.Random(5)
+    return [rng.randrange(100, 200) for _ in range(count)]
+
+
+def padded_by_hand(lengths, size):
+    """Share of zeros in the tables that hold consecutive rows."""
+    tables = [lengths[i : i + size] for i in range(0, len(lengths), size)]
+    cells = sum(len(table) * max(table) for table in tables)
+    return (cells - sum(lengths)) / cells
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.integers(1, 20), st.integers())
+def test_every_place_comes_once(lengths, size, seed):
+    order = bucketed(lengths, batch_size=size, rng=random.Random(seed))
+    assert sorted(order) == list(range(len(lengths)))
+
+
+def test_batches_are_of_about_one_length_and_come_in_no_order_of_length():
+    lengths = uneven(960)
+    plain = [lengths[place] for place in random.Random(0).sample(range(960), 960)]
+    order = [lengths[p] for p in bucketed(lengths, batch_size=16, rng=random.Random(0))]
+    assert padding_share(order, batch_size=16) == pytest.approx(padded_by_hand(order, 16))
+    assert padding_share(order, batch_size=16) < 0.05 < 0.15 < padding_share(plain, batch_size=16)
+    means = [sum(order[i : i + 16]) / 16 for i in range(0, 960, 16)]
+    rises = sum(a < b for a, b in zip(means, means[1:], strict=False))
+    assert 20 < rises < 40
+
+
+def test_the_questions_of_a_step_do_not_depend_on_the_devices(world):
+    made = lessons(world, 21, seed=2, epoch=3)
+    alone = list(Order(made, batch_size=8, multiple=1))
+    assert sorted(alone) == list(range(21))
+    for multiple in (2, 4, 8):
+        order = Order(made, batch_size=8, multiple=multiple)
+        places = list(order)
+        assert len(places) == len(order) and len(places) % multiple == 0
+        assert places[:21] == alone and set(places[21:]) <= {FILLER}
+
+
+def test_the_order_follows_from_seed_and_epoch(world):
+    def order(seed, epoch):
+        return tuple(Order(lessons(world, 24, seed=seed, epoch=epoch), batch_size=4, multiple=1))
+
+    random.seed(1)
+    first = order(0, 0)
+    random.seed(2)
+    assert order(0, 0) == first
+    assert len({order(seed, epoch) for seed in range(2) for epoch in range(3)}) == 6
+
+
+def test_a_filler_is_read_like_a_lesson_and_teaches_nothing(world):
+    made = lessons(world, 5)
+    filler = made[FILLER]
+    assert len(filler["prompt"].ids) == min(made.lengths)
+    assert set(filler["prompt"].labels) == {IGNORE}
+    assert filler["video_tokens"].shape == made[0]["video_tokens"].shape
+    taught = [made[place]["prompt"].labels for place in range(5)]
+    assert all(set(labels) != {IGNORE} for labels in taught)
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 8))
+def test_devices_share_a_step_equally_or_not_at_all(batch, micro, processes):
+    if batch % processes:
+        with pytest.raises(BatchError, match=f"choose a multiple of {processes}"):
+            share(batch, micro, processes)
+        return
+    at_a_time, times = share(batch, micro, processes)
+    assert at_a_time * times * processes == batch
+    assert 1 <= at_a_time <= micro
+
+
+@pytest.mark.lists
+@pytest.mark.vicuna
+@pytest.mark.parametrize(("style", "before"), [("letter", 0.123), ("mixed", 0.207)])
+def test_at_most_a_twentieth_of_gym_qa_is_padding(tmp_path, style, before):
+    if "SEFAR_TOKENIZER_DIR" not in os.environ:
+        pytest.skip("needs the Llama tokenizer: set SEFAR_TOKENIZER_DIR to its folder")
+    lists = finegym_folder()
+    classes = read_categories(lists / "gym99_categories.txt")
+    elements = read_elements(lists / "gym99_train_element_v1.1.txt")
+    pool = to_clips(elements, classes, split="unlabeled")
+    labeled = {clip.id for clip in draw_labeled(pool, SplitConfig(rate=0.05, seed=0))}
+    clips = [clip for clip in pool if clip.id in labeled]
+    questions = build_questions(clips, classes, rule="public", seed=0).questions
+    assert len(questions) == 1316
+    tokenizer = load_tokenizer(os.environ["SEFAR_TOKENIZER_DIR"])
+
+    cache = toy_llm.cache(tmp_path, toy_llm.questions(2))  # of Vicuna's shape: 32 tokens a clip
+    made = Lessons(questions, cache, tokenizer, video_id=32000, answer_style=style)
+    plain = [made.lengths[p] for p in random.Random(0).sample(range(1316), 1316)]
+    assert padding_share(plain, batch_size=16) == pytest.approx(before, abs=0.015)
+    for epoch in range(3):
+        made.begin_epoch(epoch)
+        places = Order(made, batch_size=16, multiple=1)
+        order = [made.lengths[place] for place in places]
+        assert Counter(order) == Counter(made.lengths)
+        assert padding_share(order, batch_size=16) <= 0.05

@@ -1,0 +1,106 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sefar_core.intervals import Interval
+from sefar_mllm.answer_text import OtherAnswers, SpokenAnswer, TextScore
+from sefar_mllm.evaluation.diagnostics import diagnose, verdict
+from sefar_mllm.scoring import PredictionError
+from tests.oracles import toy_llm
+from tests.oracles.toy_answers import made
+
+COUNT = 120
+
+
+def asked_and_answered(right):
+    """Questions, and predictions that are right where `right` says so."""
+    predictions = made(COUNT, right, sources=20)
+    questions = [
+        replace(q, question_id=p.question_id, answer=p.answer)
+        for q, p in zip(toy_llm.questions(COUNT), predictions, strict=True)
+    ]
+    return questions, predictions
+
+
+def answers(questions, choices, texts=None):
+    said = [
+        SpokenAnswer(question_id=q.question_id, text="", choice=choice)
+        for q, choice in zip(questions, choices, strict=True)
+    ]
+    scores = texts or {q.question_id: TextScore((-1.0, -2.0, -3.0, -4.0), (1, 1, 1, 1))
+                       for q in questions}  # fmt: skip
+    return OtherAnswers(spoken=said, texts=scores)
+
+
+def diagnosed(questions, predictions, other):
+    return diagnose(questions, predictions, other, resamples=400, rng=np.random.default_rng(0))
+
+
+def test_a_model_that_says_its_letters_agrees_with_itself():
+    questions, predictions = asked_and_answered(lambda i, label: i % 3 != 0)
+    found = diagnosed(questions, predictions, answers(questions, [p.choice for p in predictions]))
+    assert (found.agreement, found.unreadable) == (1.0, 0.0)
+    assert found.spoken.value == pytest.approx(2 / 3)
+    assert (found.spoken_gap.low, found.spoken_gap.high) == (0, 0)
+    assert "+0.0 points from the primary number, within noise" in found.verdict
+
+
+def test_answers_that_cannot_be_read_are_wrong_and_told_in_words():
+    questions, predictions = asked_and_answered(lambda i, label: i % 3 != 0)
+    choices = [None if i % 2 else p.choice for i, p in enumerate(predictions)]
+    found = diagnosed(questions, predictions, answers(questions, choices))
+    assert found.unreadable == 0.5
+    assert found.spoken.value == pytest.approx(1 / 3)
+    assert found.agreement == 0.5
+    assert "-33.3 points" in found.verdict
+    assert "50.0 % name no option: the template is broken" in found.verdict
+
+
+def test_a_gap_that_letters_have_without_rotation_is_a_liking_for_letters():
+    questions, predictions = asked_and_answered(lambda i, label: True)
+    predictions = [replace(p, first_letter=0) for p in predictions]
+    found = diagnosed(questions, predictions, answers(questions, [0] * COUNT))
+    assert found.rotation_gap == found.spoken_gap
+    assert found.rotation_gap.high < 0
+    assert "likes some letters" in found.verdict
+
+
+def test_texts_are_chosen_by_their_sum_and_by_their_mean():
+    questions, predictions = asked_and_answered(lambda i, label: True)
+    # By the sum the short first text wins, by the mean over tokens the long right one.
+    texts = {}
+    for q in questions:
+        sums, lengths = [-9.0, -9.5, -9.6, -9.7], [2, 2, 2, 2]
+        sums[q.answer], lengths[q.answer] = -9.9, 30
+        texts[q.question_id] = TextScore(tuple(sums), tuple(lengths))
+    other = answers(questions, [p.choice for p in predictions], texts)
+    found = diagnosed(questions, predictions, other)
+    assert (found.text_sum.value, found.text_mean.value) == (0.0, 1.0)
+
+
+def test_either_of_two_equal_texts_is_right():
+    questions, predictions = asked_and_answered(lambda i, label: True)
+    twice = [replace(q, options=("a", "b", "a", "c"), answer=0) for q in questions]
+    found = diagnosed(twice, predictions, answers(twice, [2] * COUNT))
+    assert found.spoken.value == 1
+
+
+def test_the_verdict_needs_the_interval_to_leave_zero_out():
+    wide = Interval(value=-0.1, low=-0.3, high=0.0)
+    clear = Interval(value=-0.1, low=-0.2, high=-0.05)
+    assert "within noise" in verdict(wide, clear, 0.0)
+    assert "likes some letters" in verdict(clear, wide, 0.0)
+    assert "not taught letters" in verdict(clear, clear, 0.0)
+
+
+def test_answers_to_other_questions_are_refused():
+    questions, predictions = asked_and_answered(lambda i, label: True)
+    other = answers(questions[::-1], [0] * COUNT)
+    with pytest.raises(PredictionError, match="in their order"):
+        diagnosed(questions, predictions, other)
+
+
+def test_without_an_interval_there_is_no_verdict():
+    none = Interval(value=-0.1, low=None, high=None)
+    assert verdict(none, none, 0.5).endswith("one source video gives no interval")

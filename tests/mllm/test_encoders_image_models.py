@@ -1,0 +1,286 @@
+import hashlib
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from sefar_core.checkpoint import build_model, refuse_misfits, save_encoder
+from sefar_core.config import ModelConfig
+from sefar_core.sampling import SAMPLINGS, center_fractions
+from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments, shown_at
+from sefar_mllm.encoders.image_models import CLIP, EVA, build, image_encoder, read_folder
+from tests.oracles import image_folders as toy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def miniature():
+    with toy.published_in_miniature():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("weights")
+    return {name: toy.timm_folder(base / name, name) for name in ("clip", "eva")}
+
+
+def telltale_frames(batch=2, frames=8, height=36, width=44):
+    """Smooth pictures, one of its own for each clip and frame."""
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand(batch * frames, 3, 6, 7, generator=generator) * 255
+    large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic")
+    return large.clamp(0, 255).byte().view(batch, frames, 3, height, width).permute(0, 1, 3, 4, 2)
+
+
+def by_pillow(frames):
+    """What CLIP's own preparation makes of frames: short side to 28, center square, normalized."""
+    prepared = []
+    for frame in frames.flatten(0, 1).numpy():
+        image = Image.fromarray(frame)
+        scale = 28 / min(image.size)
+        image = image.resize([int(side * scale) for side in image.size], Image.Resampling.BICUBIC)
+        left, top = [round((side - 28) / 2) for side in image.size]
+        square = np.asarray(image.crop((left, top, left + 28, top + 28)), np.float32) / 255
+        prepared.append((square - np.array(toy.MEAN)) / np.array(toy.STD))
+    return torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2).float()
+
+
+def second_to_last(model, images):
+    """Patch tokens that go into the last block of timm's network, caught on the way."""
+    caught = []
+    model.blocks[-1].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    with torch.no_grad():
+        model(images)
+    return caught[0][:, 1:].view(2, 8, 4, 4, 16)
+
+
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_tokens_are_what_goes_into_the_last_block_without_the_class_token(folders, name):
+    frames = telltale_frames()
+    tokens = ENCODERS[name](folders[name]).encode(frames)
+    expected = second_to_last(toy.network(name), by_pillow(frames))
+    assert tokens.shape == (2, 8, 4, 4, 16)
+    assert tokens.dtype == torch.float32
+    # Pillow and torch round to whole colors apart by one of 255 at the most.
+    torch.testing.assert_close(tokens, expected, atol=0.1, rtol=0.02)
+    assert (tokens - expected).abs().mean() < 0.01 * expected.std()
+
+
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_frames_of_the_right_size_are_not_touched(folders, name):
+    frames = telltale_frames(height=28, width=28)
+    images = (frames.float() / 255 - torch.tensor(toy.MEAN)) / torch.tensor(toy.STD)
+    expected = second_to_last(toy.network(name), images.flatten(0, 1).permute(0, 3, 1, 2))
+    tokens = ENCODERS[name](folders[name]).encode(frames)
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_of_transformers_gives_the_tokens_of_transformers(tmp_path, whole):
+    model = toy.transformers_folder(tmp_path / "openai", whole=whole)
+    frames = telltale_frames(height=28, width=28)
+    images = (frames.float() / 255 - torch.tensor(toy.MEAN)) / torch.tensor(toy.STD)
+    vision = model.vision_model if whole else model
+    with torch.no_grad():
+        hidden = vision(images.flatten(0, 1).permute(0, 3, 1, 2), output_hidden_states=True)
+    expected = hidden.hidden_states[-2][:, 1:].view(2, 8, 4, 4, 16)
+    tokens = ENCODERS["clip"](tmp_path / "openai").encode(frames)
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frame_is_seen_by_itself(folders):
+    encoder = ENCODERS["clip"](folders["clip"])
+    frames = telltale_frames(batch=1)
+    changed = frames.clone()
+    changed[:, 3] = 0
+    moved = (encoder.encode(frames) - encoder.encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+    assert moved.tolist() == [place == 3 for place in range(8)]
+
+
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_the_moments_are_those_of_the_recognizer(folders, name):
+    encoder = ENCODERS[name](folders[name])
+    recognizers = sorted(float(f) for part in center_fractions((2, 2, 4)) for f in part)
+    assert encoder.moments == pytest.approx(recognizers)
+    assert encoder.key(2)["moments"] == recognizers
+    assert (encoder.name, encoder.dim) == (name, 16)
+
+
+def test_the_digest_follows_what_the_tokens_depend_on(folders, tmp_path):
+    digest = ENCODERS["clip"](folders["clip"]).digest
+    for tensor, counts in (("pos_embed", True), ("norm.weight", False), ("head.bias", False)):
+        folder = tmp_path / tensor
+        shutil.copytree(folders["clip"], folder)
+        state = load_file(folder / "model.safetensors")
+        state[tensor].view(-1)[0] += 1
+        save_file(state, folder / "model.safetensors")
+        assert (ENCODERS["clip"](folder).digest != digest) is counts
+    assert ENCODERS["eva"](folders["eva"]).digest != digest
+
+
+def test_networks_that_differ_in_heads_alone_have_other_digests_and_tokens(folders, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(folders["clip"], more)
+    path = more / "config.json"
+    path.write_text(path.read_text().replace('"num_heads": 2', '"num_heads": 4'))
+    two = image_encoder(toy.in_miniature(CLIP), folders["clip"])
+    four = image_encoder(toy.in_miniature(CLIP, num_heads=4), more)
+    assert two.digest == ENCODERS["clip"](folders["clip"]).digest != four.digest
+    frames = telltale_frames(batch=1)
+    assert not torch.allclose(two.encode(frames), four.encode(frames), atol=0.01)
+
+
+def test_one_model_has_one_digest_in_every_layout(tmp_path):
+    toy.transformers_folder(tmp_path / "openai")
+    state = read_folder(tmp_path / "openai", "weights").state
+    folder = toy.timm_folder(tmp_path / "timm", "clip")
+    save_file(state, folder / "model.safetensors")
+    first, second = ENCODERS["clip"](tmp_path / "openai"), ENCODERS["clip"](folder)
+    assert first.digest == second.digest
+    frames = telltale_frames()
+    # Where tensors lie in memory may change how a processor sums them.
+    torch.testing.assert_close(first.encode(frames), second.encode(frames), rtol=1e-5, atol=1e-5)
+
+
+def test_loading_leaves_the_global_state_alone(folders):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    ENCODERS["eva"](folders["eva"])
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_folder_of_open_clip_gives_the_image_half(tmp_path):
+    folder = toy.open_clip_folder(tmp_path / "open_clip")
+    found = read_folder(folder, "weights")
+    expected = toy.network("eva", num_classes=0).state_dict()
+    assert ENCODERS["eva"](folder).encode(telltale_frames()).shape == (2, 8, 4, 4, 16)
+    assert found.architecture == "eva_giant_patch14_clip_224"
+    assert (found.mean, found.std, found.image_size) == (toy.MEAN, toy.STD, 28)
+    assert found.state.keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+    "published, dim, depth, hidden, millions",
+    [(CLIP, 1024, 24, 4096, 303.2), (EVA, 1408, 40, 6144, 1011.1)],
+)
+def test_names_and_shapes_fit_at_full_size(published, dim, depth, hidden, millions):
+    model = build_on_meta(published)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert shapes["patch_embed.proj.weight"] == (dim, 3, 14, 14)
+    assert shapes["pos_embed"] == (1, 1 + 16 * 16, dim)
+    assert shapes["cls_token"] == (1, 1, dim)
+    assert shapes[f"blocks.{depth - 1}.attn.qkv.weight"] == (3 * dim, dim)
+    assert shapes[f"blocks.{depth - 1}.mlp.fc1.weight"] == (hidden, dim)
+    assert f"blocks.{depth}.norm1.weight" not in shapes
+    assert ("norm_pre.weight" in shapes) == (published is CLIP)
+    assert ("blocks.0.attn.q_bias" in shapes) == (published is EVA)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(millions * 1e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("published", [CLIP, EVA])
+def test_the_published_sizes_are_timms(published):
+    with torch.device("meta"):
+        own = timm.create_model(published.architecture, num_classes=0)
+    model = build_on_meta(published)
+    assert model.patch_embed.img_size == own.patch_embed.img_size == (224, 224)
+    assert model.blocks[0].attn.num_heads == own.blocks[0].attn.num_heads == 16
+    refuse_misfits(own.state_dict(), model.state_dict(), "meta", mend="")
+
+
+def build_on_meta(published):
+    with torch.device("meta"):
+        return build(published, {})
+
+
+def test_full_size_names_of_transformers_become_timms():
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    from sefar_mllm.encoders.image_models import _timm_names
+
+    config = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
+    )
+    with torch.device("meta"):
+        model = build(CLIP, {})
+        state = CLIPVisionModel(config).state_dict()
+    bare = {name.removeprefix("vision_model."): value for name, value in state.items()}
+    refuse_misfits(model.state_dict(), _timm_names(bare), "meta", mend="")
+
+
+def test_tokens_pool_to_any_grid_that_they_fill(folders):
+    tokens = ENCODERS["clip"](folders["clip"]).encode(telltale_frames(batch=1))
+    assert pool(tokens, 2).shape == (1, 8, 2, 2, 16)
+    torch.testing.assert_close(pool(tokens, 1)[:, :, 0, 0], tokens.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_an_image_model_is_shown_the_moments_of_another(folders, name):
+    encoder = ENCODERS[name](folders[name])
+    moved = shown_at(encoder, [0.1, 1 / 3, 0.7])
+    assert moved.key(2)["moments"] == [0.1, 1 / 3, 0.7] == list(moved.moments)
+    assert shown_at(moved, encoder.moments).key(2) == encoder.key(2)
+    frames = telltale_frames()
+    torch.testing.assert_close(moved.encode(frames), encoder.encode(frames))
+
+
+@pytest.fixture
+def recognizer(tmp_path):
+    """Makes a recognizer of elements of these sizes, sampled in this way."""
+
+    def make(name, sampling, sizes=(2, 2, 4)):
+        settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2,
+                               fusion_dim=8, sampling=sampling, sizes=sizes)  # fmt: skip
+        save_encoder(build_model(settings, 4), settings, tmp_path / name)
+        return ENCODERS["sefar"](tmp_path / name)
+
+    return make
+
+
+def test_a_recognizer_keeps_the_moments_that_it_was_trained_on(recognizer):
+    plain, other = recognizer("a", "interleaved"), recognizer("b", "local_window")
+    assert shown_at(plain, plain.moments) is plain
+    with pytest.raises(ValueError, match=r"made for the moments .*compare networks of the same"):
+        shown_at(plain, other.moments)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sizes", [(2, 2, 4), (2, 2, 2), (3, 3, 6), (1, 1)])
+def test_an_image_model_sees_the_very_frames_of_the_recognizer(
+    folders, recognizer, sampling, sizes
+):
+    """Moments often fall on the edge of a frame: one rounded down shows the frame before."""
+    sefar = recognizer("sefar", sampling, sizes)
+    seen = shown_at(ENCODERS["clip"](folders["clip"]), sefar.moments)
+    for count in range(1, 200):
+        frames = [[math.floor(at * count) for at in one.moments] for one in (sefar, seen)]
+        assert frames[0] == frames[1]
+    kept = json.loads(json.dumps(seen.key(2)))["moments"]
+    assert tuple(kept) == seen.moments == sefar.moments
+    refuse_unequal_moments({"sefar": sefar.key(2), "clip": seen.key(2)})
+
+
+def test_an_image_model_at_its_own_moments_is_not_compared_with_local_windows(folders, recognizer):
+    local, plain = recognizer("local", "local_window"), recognizer("plain", "interleaved")
+    alone = ENCODERS["clip"](folders["clip"])
+    refuse_unequal_moments({"sefar": plain.key(2), "clip": alone.key(2)})
+    with pytest.raises(ValueError, match="different moments of a clip cannot be compared: sefar"):
+        refuse_unequal_moments({"sefar": local.key(2), "clip": alone.key(2)})
+
+
+def test_every_image_encoder_says_that_its_weights_were_not_verified(folders):
+    for name, folder in folders.items():
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        told = "weights not verified against a published hash: model.safetensors has sha256 "
+        assert ENCODERS[name](folder).origin["weights"] == told + digest

@@ -1,0 +1,98 @@
+"""A dev part of whole sources that leaves every class something to learn from."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qa_data.questions import Question
+from sefar_mllm.dataset import LessonError
+from sefar_mllm.validation import accuracies, best_epoch, cut_dev
+from tests.oracles import toy_answers
+
+
+def asked(places):
+    """A question for each (source, class)."""
+    return [
+        Question(
+            question_id=f"{i:07d}", video=f"clip{i}", stem="Which?", options=("a", "b"), answer=0,
+            label=label, source=source,
+        )
+        for i, (source, label) in enumerate(places)
+    ]  # fmt: skip
+
+
+LONG_TAIL = asked(
+    [(f"s{i % 40}", 0 if i % 3 else i % 17) for i in range(400)] + [("s7", 90), ("s8", 91)]
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 4)), min_size=1, max_size=60),
+    st.floats(0.01, 0.9),
+    st.integers(0, 5),
+)
+def test_a_cut_takes_whole_sources_and_no_class_away(places, rate, seed):
+    questions = asked(places)
+    try:
+        train, dev = cut_dev(questions, rate, seed)
+    except LessonError as refusal:
+        assert "can be cut" in str(refusal)
+        return
+    assert sorted(q.question_id for q in [*train, *dev]) == [q.question_id for q in questions]
+    assert not {q.source for q in train} & {q.source for q in dev}
+    assert {q.label for q in train} == {q.label for q in questions}
+    assert 0 < len(dev) <= round(rate * len(questions)) <= 2 * len(dev)
+
+
+def test_a_cut_is_drawn_from_the_seed_and_not_from_the_order_of_the_questions():
+    train, dev = cut_dev(LONG_TAIL, 0.1, 3)
+    assert len(dev) == pytest.approx(40, abs=10)
+    again = cut_dev(LONG_TAIL[::-1], 0.1, 3)
+    assert [q.question_id for q in again[1]] == [q.question_id for q in dev[::-1]]
+    assert len({tuple(q.source for q in cut_dev(LONG_TAIL, 0.1, seed)[1]) for seed in range(6)}) > 3
+    assert cut_dev(LONG_TAIL, 0.0, 3) == (LONG_TAIL, [])
+
+
+def test_the_only_source_of_a_class_is_always_learned_from():
+    for seed in range(20):
+        _, dev = cut_dev(LONG_TAIL, 0.3, seed)
+        assert not {"s7", "s8"} & {q.source for q in dev}
+
+
+def test_questions_without_a_class_are_cut_by_their_sources():
+    questions = [replace(q, label=None) for q in LONG_TAIL]
+    train, dev = cut_dev(questions, 0.2, 0)
+    assert Counter(q.label for q in dev) == {None: len(dev)} and len(dev) > 40
+
+
+def test_questions_without_a_source_are_refused():
+    lone = [*LONG_TAIL, replace(LONG_TAIL[0], question_id="lone", source="")]
+    with pytest.raises(LessonError, match="1 of 403 questions have no source, the first is lone"):
+        cut_dev(lone, 0.1, 0)
+
+
+def test_a_cut_that_would_be_too_small_is_refused():
+    with pytest.raises(LessonError, match="asks for 5 of 10 questions, but only 0 can be cut"):
+        cut_dev(asked([("a", 0)] * 4 + [("b", 1)] * 6), 0.5, 0)
+
+
+def test_micro_counts_questions_and_macro_counts_classes():
+    right = [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+    found = toy_answers.predictions(right, ["s"] * 6, [0, 0, 0, 0, 1, 2])
+    assert accuracies(found) == pytest.approx(
+        {"dev_micro": 4 / 6, "dev_macro": (3 / 4 + 0 + 1) / 3}
+    )
+    plain = toy_answers.predictions(right, ["s"] * 6, [None] * 6)
+    assert accuracies(plain) == pytest.approx({"dev_micro": 4 / 6})
+
+
+def test_the_best_epoch_is_the_first_of_equals(tmp_path):
+    lines = [{"step": 1, "loss": 2.0}]
+    lines += [{"step": s, "epoch": s, "dev_micro": m} for s, m in ((2, 0.4), (3, 0.6), (4, 0.6))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert best_epoch(tmp_path) == lines[2]

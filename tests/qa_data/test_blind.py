@@ -1,0 +1,206 @@
+"""Answering without looking."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from qa_data.blind import accuracy, audit, audit_table, blind_scores, class_weights, credits_of
+from qa_data.generate import build_questions
+from qa_data.manifest import Clip
+from qa_data.questions import Question, QuestionError
+from qa_data.taxonomy import ElementClass
+from qa_data.text_classifier import option_tables
+
+CLASSES = {
+    0: ElementClass(0, 21, 0, "FX", "leap"),
+    1: ElementClass(1, 21, 1, "FX", "split leap"),
+    2: ElementClass(2, 22, 2, "FX", "turn"),
+    3: ElementClass(3, 44, 3, "UB", "giant circle"),
+    4: ElementClass(4, 44, 4, "UB", "leap"),
+}
+CODES = {0: "10", 1: "11", 2: "1011", 3: "01", 4: "00"}
+
+
+def make_question(number, labels, answer, *, source="s", stem="Which?"):
+    return Question(
+        question_id=f"{number:07d}",
+        video=f"clip{number}",
+        stem=stem,
+        options=tuple(CLASSES[label].text for label in labels),
+        answer=answer,
+        label=labels[answer],
+        option_labels=labels,
+        source=source,
+    )
+
+
+TRAIN = [
+    make_question(0, (0, 2, 3), 0),
+    make_question(1, (0, 2, 1), 0),
+    make_question(2, (0, 2, 3), 1),
+    make_question(3, (1, 2, 3), 2, source="t"),
+]
+# Right in TRAIN: leap 2, turn 1, giant circle 1, split leap 0.
+QUESTIONS = [
+    make_question(0, (2, 0, 1), 1, source="t"),
+    make_question(1, (2, 3, 1), 0, source="u"),
+    make_question(2, (3, 0, 1), 2, source="u"),
+    make_question(3, (3, 4, 2), 1, source="v"),
+]
+# By hand: what each rule earns on each of QUESTIONS. The bag of words has an oracle of its own
+# (test_option_words.py).
+EARNED = {
+    "chance": [1 / 3, 1 / 3, 1 / 3, 1 / 3],
+    "always A": [0, 1, 0, 0],
+    "always B": [1, 0, 0, 1],
+    "always C": [0, 0, 1, 0],
+    "longest option": [0, 0, 0, 0],
+    "shortest option": [1 / 2, 1, 0, 1 / 2],
+    "commonest answer": [1, 1 / 2, 0, 1],
+    "rarest answer": [0, 0, 1, 0],
+    # right + 1 over wrong + 1: leap 3/2, turn 2/4, giant circle 2/3, split leap 1/3
+    "naive Bayes": [1, 0, 0, 1],
+    "naive Bayes inverted": [0, 0, 1, 0],
+    # leap and split leap share one word of two, no others share any
+    "words nearest the others": [1 / 2, 1 / 3, 1 / 2, 1 / 3],
+    "words farthest from the others": [0, 1 / 3, 0, 1 / 3],
+    # 0 and 1, 3 and 4 are in one set; turn and leap begin alike in trees of two sets
+    "code nearest the others": [1 / 2, 1 / 3, 1 / 2, 1 / 2],
+    "code farthest from the others": [0, 1 / 3, 0, 0],
+    # giant circle is on the bars alone, leap on both, the others on the floor
+    "apparatus known": [1 / 3, 1 / 2, 1 / 2, 1 / 2],
+    "apparatus known, commonest answer": [1, 1, 0, 1],
+    "set known": [1 / 2, 1, 1 / 2, 1 / 2],
+    "set known, commonest answer": [1, 1, 0, 1],
+}
+
+
+def test_every_rule_earns_what_it_earns_by_hand():
+    rows = audit(QUESTIONS, TRAIN, CLASSES, codes=CODES).rows
+    assert set(rows) - set(EARNED) == {"bag of words", "bag of words inverted"}
+    assert {name: rows[name].micro for name in EARNED} == pytest.approx(
+        {name: sum(earned) / 4 for name, earned in EARNED.items()}
+    )
+
+
+def test_every_rule_earns_it_question_by_question():
+    learned, asked = option_tables(TRAIN, QUESTIONS)
+    scores = blind_scores(learned, asked)
+    for name in scores.keys() & EARNED.keys():
+        assert credits_of(asked, scores[name]).tolist() == pytest.approx(EARNED[name]), name
+
+
+def test_the_mean_of_classes_weighs_each_class_alike():
+    found = accuracy(np.array([1.0, 1, 1, 0]), class_weights(["a", "a", "a", "b"]))
+    assert (found.micro, found.macro) == pytest.approx((3 / 4, 1 / 2))
+    variance = 3 / 4 * 1 / 4
+    assert found.micro_se == pytest.approx((variance / 4) ** 0.5)
+    assert found.macro_se == pytest.approx((variance * (3 / 36 + 1 / 4)) ** 0.5)
+
+
+def test_what_differs_by_rounding_is_a_tie():
+    _, asked = option_tables(TRAIN, QUESTIONS)
+    third = np.array([[0.1 + 0.2, 0.3, 0.3]] * 4)
+    assert credits_of(asked, third).tolist() == [1 / 3] * 4
+
+
+def test_a_letter_that_a_question_lacks_is_guessed():
+    two = replace(QUESTIONS[0], options=("turn", "leap"), option_labels=(2, 0))
+    rows = audit([two, QUESTIONS[2]], TRAIN, CLASSES).rows
+    assert rows["always C"].micro == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_several_stems_are_counted_apart():
+    train = [
+        make_question(0, (0, 2), 0, stem="What jump?"),
+        make_question(1, (0, 2), 0, stem="What jump?"),
+        make_question(2, (0, 2), 1, stem="What spin?"),
+    ]
+    questions = [
+        make_question(0, (0, 2), 0, stem="What jump?"),
+        make_question(1, (0, 2), 1, stem="What spin?"),
+        make_question(2, (0, 2), 1, stem="What else?"),
+    ]
+    rows = audit(questions, train, CLASSES).rows
+    assert rows["commonest answer"].micro == pytest.approx(1 / 3)
+    assert rows["commonest answer to the stem"].micro == pytest.approx((1 + 1 + 1 / 2) / 3)
+    assert rows["rarest answer to the stem"].micro == pytest.approx((0 + 0 + 1 / 2) / 3)
+    assert "commonest answer to the stem" not in audit(QUESTIONS, TRAIN, CLASSES).rows
+
+
+def test_letters_repeats_and_shared_sources_are_counted():
+    doubled = make_question(4, (0, 4, 2), 0, source="s")
+    found = audit([*QUESTIONS, doubled], TRAIN, CLASSES, bound=0.5)
+    assert found.letters == {"A": 2, "B": 2, "C": 1}
+    assert found.repeats == {"some_option_twice": 1, "right_option_twice": 1}
+    assert (found.shared_sources, found.num_questions, found.bound) == (2, 5, 0.5)
+    assert found.questions_of_shared_sources == 2
+
+
+def test_clips_without_source_share_none():
+    bare = [replace(one, source="") for one in QUESTIONS]
+    found = audit(bare, [replace(one, source="") for one in TRAIN], CLASSES)
+    assert (found.shared_sources, found.questions_of_shared_sources) == (0, 0)
+    assert found.questions_without_source == len(bare)
+    assert "shared with training: unknown" in str(audit_table(found, "x").caption)
+    mixed = audit([*bare, *QUESTIONS], TRAIN, CLASSES)
+    assert f", and {len(bare)} of unknown source" in str(audit_table(mixed, "x").caption)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": None, "option_labels": None},
+        {"label": 9, "option_labels": None},
+        {"options": ("no", "yes", "perhaps")},
+    ],
+)
+def test_questions_that_do_not_ask_for_a_class_are_audited_without_oracles(change):
+    found = audit([*QUESTIONS, replace(QUESTIONS[0], **change)], TRAIN, CLASSES)
+    assert "commonest answer" in found.rows
+    assert not [name for name in found.rows if "known" in name]
+
+
+def test_without_a_code_for_every_option_there_are_no_rows_by_code():
+    unknown = [replace(QUESTIONS[0], option_labels=None)]
+    some = {label: code for label, code in CODES.items() if label != 3}
+    for questions, codes in ((QUESTIONS, None), (QUESTIONS, some), (unknown, CODES)):
+        rows = audit(questions, TRAIN, CLASSES, codes=codes).rows
+        assert not [name for name in rows if name.startswith("code")]
+
+
+def test_no_questions_are_refused():
+    with pytest.raises(QuestionError, match="got 0 and 4; is a split empty"):
+        audit([], TRAIN, CLASSES)
+    with pytest.raises(QuestionError, match="got 4 and 0"):
+        audit(QUESTIONS, [], CLASSES)
+
+
+def test_the_table_has_a_row_for_every_rule_and_the_record_is_json():
+    found = audit(QUESTIONS, TRAIN, CLASSES, bound=0.25)
+    table = audit_table(found, "test")
+    assert table.row_count == len(found.rows)
+    assert "best possible blind rule: 25.00%" in str(table.caption)
+    assert "shared with training: 1, with 1 questions" in str(table.caption)
+    assert json.loads(json.dumps(asdict(found))) == asdict(found)
+
+
+def test_exchangeable_sets_are_at_chance_for_every_blind_rule_and_public_ones_are_not():
+    classes = {
+        label: ElementClass(label, 21, label, "FX", "x" * (label + 1)) for label in range(12)
+    }
+    clips = [
+        Clip(id=f"{label} {i}", path="x", label=label, split="test")
+        for label in range(12)
+        for i in range(5 + 12 * label)  # the commoner, the longer, as little as text may hide
+    ]
+    train = build_questions(clips, classes, rule="event_prior", seed=1).questions
+    questions = build_questions(clips, classes, rule="event_prior", seed=0).questions
+    codes = {label: f"{label:04b}" for label in classes}
+    rows = audit(questions, train, classes, codes=codes).rows
+    for name, row in rows.items():
+        assert abs(row.micro - 0.25) <= 2.5 * row.micro_se + 1e-12, name
+    public = build_questions(clips, classes, rule="public", seed=0).questions
+    assert audit(public, public, classes).rows["commonest answer"].micro > 0.4

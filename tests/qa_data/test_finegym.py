@@ -1,0 +1,353 @@
+"""Element lists, annotation JSON and tables of times, turned into clips."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from qa_data.finegym import (
+    AnnotationError,
+    ClipId,
+    Interval,
+    event_of,
+    intervals_of,
+    read_annotations,
+    read_elements,
+    read_times,
+    source_of,
+    to_clips,
+)
+from qa_data.manifest import Clip
+from qa_data.taxonomy import ElementClass, read_categories
+from tests.finegym import finegym_folder
+from tests.oracles import finegym_lists as oracle
+
+VAULT = "-a_E_0_A_0x_E_002681_002688_A_0000_0006"  # a source id that looks like a clip id
+BARS = "0LtLS9wROrk_E_002407_002435_A_0003_0005"
+CLASSES = {
+    0: ElementClass(0, 1, 7, "VT", "handspring"),
+    1: ElementClass(1, 41, 9, "UB", "giant circle"),
+}
+ANNOTATIONS = {
+    "-a_E_0_A_0x": {
+        "E_002681_002688": {
+            "event": 1,
+            "segments": {
+                "A_0000_0006": {"stages": 3, "timestamps": [[0.04, 3.2], [3.2, 4.49], [4.49, 6.57]]}
+            },
+            "timestamps": [[2681.88, 2688.48]],
+        }
+    },
+    "0LtLS9wROrk": {
+        "E_002407_002435": {
+            "event": 4,
+            "timestamps": [[2407.32, 2435.28]],
+            "segments": {"A_0003_0005": {"stages": 1, "timestamps": [[3.45, 5.64]]}},
+        },
+        "E_003000_003010": {"event": 4, "timestamps": [[3000.5, 3010.0]], "segments": None},
+    },
+}
+
+
+def annotated(folder, content=ANNOTATIONS):
+    path = folder / "annotation.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def listed(folder, text):
+    path = folder / "elements.txt"
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_a_clip_id_is_cut_by_length_not_by_underscore():
+    parsed = ClipId.parse(VAULT)
+    assert parsed == ClipId("-a_E_0_A_0x", 2681, 2688, 0, 6)
+    assert str(parsed) == VAULT
+    assert source_of(VAULT) == "-a_E_0_A_0x"
+    assert event_of(VAULT) == "-a_E_0_A_0x_E_002681_002688"
+    with pytest.raises(ValueError, match="'v_Rowing_g01' is no FineGym clip id"):
+        ClipId.parse("v_Rowing_g01")
+
+
+def test_elements_keep_their_order_and_forgive_windows_and_a_missing_line_end(tmp_path):
+    path = listed(tmp_path, f"{VAULT} 0\r\n\r\n{BARS} 1")
+    assert read_elements(path) == [(VAULT, 0), (BARS, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "is empty"),
+        (f"{BARS} 1\n{BARS} 1\n", f"line 2: {BARS} is listed twice"),
+        (f"{BARS} one\n", "line 1: found .* expected a clip id"),
+        (f"{BARS}\n", "line 1: found"),
+        (f"{BARS} 1 2\n", "line 1: found"),
+        (f"/videos/{BARS}.mp4 1\n", "line 1: found"),
+    ],
+)
+def test_a_bad_element_list_is_refused(tmp_path, text, found):
+    with pytest.raises(AnnotationError, match=found):
+        read_elements(listed(tmp_path, text))
+
+
+def test_times_count_from_the_event_and_a_vault_spans_its_stages(tmp_path):
+    assert read_annotations(annotated(tmp_path)) == {
+        VAULT: Interval(2681.92, 2688.45),
+        BARS: Interval(2410.77, 2412.96),
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        ({"segments": None}, "E_002407_002435: timestamps are None"),
+        ({"timestamps": [[1.0]]}, r"E_002407_002435: timestamps are \[\[1.0\]\]"),
+        ({"timestamps": [[1, 9]], "segments": {"A_0003_0005": {"timestamps": []}}}, "A_0003_0005"),
+        ({"timestamps": [[1, 9]], "segments": {"A3": {}}}, "found 'A3'"),
+        ([], r"found 'E_002407_002435': \[\]"),
+    ],
+)
+def test_a_bad_annotation_is_named_by_its_keys(tmp_path, event, found):
+    path = annotated(tmp_path, {"0LtLS9wROrk": {"E_002407_002435": event}})
+    with pytest.raises(AnnotationError, match=f"video 0LtLS9wROrk.*{found}"):
+        read_annotations(path)
+
+
+def test_files_that_are_no_annotation_are_refused(tmp_path):
+    with pytest.raises(AnnotationError, match="no file .*absent.json"):
+        read_times(tmp_path / "absent.json")
+    with pytest.raises(AnnotationError, match="is not JSON"):
+        read_times(listed(tmp_path, "{"))
+    with pytest.raises(AnnotationError, match="holds no videos"):
+        read_times(annotated(tmp_path, []))
+
+
+def test_a_table_of_times_is_read_by_its_suffix(tmp_path):
+    path = tmp_path / "times.csv"
+    path.write_text(
+        f"full_id,class,Subaction_start,Subaction_end\n{BARS},1,2410.7700000000004,2412.96\n",
+        encoding="utf-8",
+    )
+    assert read_times(path) == {BARS: Interval(2410.77, 2412.96)}
+    path.write_text(f"full_id,Subaction_start\n{BARS},1\n", encoding="utf-8")
+    with pytest.raises(AnnotationError, match="no column 'Subaction_end'"):
+        read_times(path)
+    path.write_text(f"full_id,Subaction_start,Subaction_end\n{BARS},1,soon\n", encoding="utf-8")
+    with pytest.raises(AnnotationError, match="line 2: .*'soon'"):
+        read_times(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (f"{BARS},1", "line 2: more or fewer cells"),
+        (f"{BARS},1,2,3", "line 2: more or fewer cells"),
+        (f"{BARS},1,nan", "line 2: found .*nan"),
+        (f"{BARS},1,1e999", "line 2: found .*inf"),
+        (f"{BARS},1,\n", "line 2: could not convert"),
+        ("x,1,2", "line 2: found 'x'; expected a clip id"),
+        (f"{BARS},1,2\r\n{BARS},1,2", f"line 3: {BARS} is listed twice"),
+        (f'"{"x" * 200_000}",1,2', "field larger than field limit"),
+    ],
+)
+def test_a_bad_row_of_times_is_named_by_its_line(tmp_path, rows, found):
+    path = tmp_path / "times.csv"
+    path.write_bytes(f"full_id,Subaction_start,Subaction_end\n{rows}".encode())
+    with pytest.raises(
+        AnnotationError, match=f"times.csv, {'.*' if 'field' in found else ''}{found}"
+    ):
+        read_times(path)
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        ('{"timestamps": [[1, 9]], "timestamps": [[2, 9]]}', "key 'timestamps' stands twice"),
+        ('{"timestamps": [[1, 9]], "segments": {"A_0000_0001": {}, "A_0000_0001": {}}}', "twice"),
+        ('{"timestamps": [[NaN, 9]]}', "found NaN in place of a number"),
+        ('{"timestamps": [[1e999, 9]]}', r"timestamps are \[\[inf, 9\]\]"),
+        ('{"timestamps": [[true, 9]]}', r"timestamps are \[\[True, 9\]\]"),
+        (f'{{"timestamps": [[{"9" * 400}, 9]]}}', "timestamps are"),
+        (f'{{"timestamps": [[{"9" * 5000}, 9]]}}', "is not JSON: Exceeds the limit"),
+        ("[" * 100_000, "is not JSON: brackets stand in brackets too deep"),
+        ('{"timestamps": [[1, 9]], "segments": []}', r"found \[\]; expected an object"),
+    ],
+)
+def test_json_that_python_reads_in_silence_is_refused(tmp_path, event, found):
+    text = f'{{"0LtLS9wROrk": {{"E_002407_002435": {event}}}}}'
+    with pytest.raises(AnnotationError, match=f"elements.txt.*{found}"):
+        read_annotations(listed(tmp_path, text))
+
+
+def test_a_source_that_climbs_out_of_its_folder_is_refused(tmp_path):
+    with pytest.raises(AnnotationError, match="line 1: found"):
+        read_elements(listed(tmp_path, "../../../../" + BARS[12:] + " 1"))
+    with pytest.raises(AnnotationError, match="found '../../.././'"):
+        read_annotations(annotated(tmp_path, {"../../.././": {}}))
+
+
+def test_what_only_some_versions_have_is_passed_over(tmp_path):
+    """FineGym-AQA adds scores, names and codes; v1.0 has events without `segments`."""
+    more = {
+        "0LtLS9wROrk": {
+            "E_002407_002435": {
+                "score": 13.2,
+                "name": "A. B.",
+                "event": 4,
+                "timestamps": [[2407.04, 2435.28]],
+                "segments": {"A_0003_0005": {"code": "3.2", "timestamps": [[3.45, 5.64]]}},
+            },
+            "E_003000_003010": {"timestamps": [[3000, 3010]]},
+        }
+    }
+    assert read_annotations(annotated(tmp_path, more)) == {BARS: Interval(2410.49, 2412.68)}
+
+
+SECONDS = st.integers(0, 9_000_000).map(lambda milliseconds: milliseconds / 1000)
+NAMES = st.text("abAB01-_", min_size=11, max_size=11)
+FILES = st.one_of(
+    st.binary(max_size=60),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
+)
+
+
+@st.composite
+def routines(draw):
+    """Invented routines with sub-actions of one to three stages, all clip ids different."""
+    found = []
+    for source in draw(st.lists(NAMES, max_size=3, unique=True)):
+        start = draw(SECONDS)
+        bounds = sorted(draw(st.lists(SECONDS, min_size=2, max_size=8, unique_by=int)))
+        num_stages = draw(st.integers(1, 3))
+        stages = list(pairwise(bounds))
+        actions = [
+            (stages[k : k + num_stages], draw(st.integers(0, 998)))
+            for k in range(0, len(stages), num_stages)
+        ]
+        found.append(oracle.Routine(source, 4, start, start + 9000, actions))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@settings(max_examples=40, deadline=None)
+@given(routines=routines(), end=st.sampled_from(["\n", "\r\n"]), bom=st.booleans())
+def test_lists_and_times_come_back_as_they_were_written(folder, routines, end, bom):
+    clips = oracle.clips(routines)
+    assume(clips)
+    times = {clip_id: Interval(start, finish) for clip_id, _, start, finish in clips}
+    mark = "\ufeff" * bom
+    assert read_annotations(listed(folder, mark + oracle.annotation_json(routines))) == times
+    table = folder / "times.CSV"
+    table.write_bytes((mark + oracle.timestamp_csv(routines)).encode())
+    assert read_times(table) == times
+    elements = read_elements(listed(folder, (mark + oracle.element_list(routines, end)).rstrip()))
+    assert elements == [(clip_id, label) for clip_id, label, _, _ in clips]
+    assert list(intervals_of([clip_id for clip_id, _ in elements], times)) == list(times)
+
+
+def refused_by_name(read, path):
+    """Whether the file is refused; any other error than AnnotationError is the test's."""
+    try:
+        read(path)
+    except AnnotationError as error:
+        assert str(path) in str(error)
+        assert len(str(error)) < 1000
+        return True
+    return False
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=FILES)
+def test_any_bytes_are_refused_by_the_files_name(folder, content):
+    path = folder / "noise.csv"
+    for head, read in (
+        (b"", read_elements),
+        (f"{BARS} 1\n".encode(), read_elements),
+        (b"", read_annotations),
+        (b'{"0LtLS9wROrk": ', read_annotations),
+        (b"", read_times),
+        (b"full_id,Subaction_start,Subaction_end\n", read_times),
+    ):
+        path.write_bytes(head + content)
+        refused = refused_by_name(read, path)
+        assert refused or read is not read_annotations or b"{" in head + content
+
+
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(10**400)
+)
+KEYS = st.sampled_from(
+    ["0LtLS9wROrk", "E_002407_002435", "A_0003_0005", "timestamps", "segments", "\ud800"]
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(tree=TREES, depth=st.integers(0, 3), stamps=TREES)
+def test_any_tree_of_json_is_read_or_refused_by_the_files_name(folder, tree, depth, stamps):
+    whole = {"timestamps": [[1, 9]], "segments": {"A_0003_0005": {"timestamps": stamps}}}
+    for wrapped in (tree, whole):
+        for key in ("A_0003_0005", "segments", "E_002407_002435", "0LtLS9wROrk")[-depth or 4 :]:
+            wrapped = {key: wrapped}
+        path = listed(folder, json.dumps(wrapped))
+        if not refused_by_name(read_annotations, path):
+            for interval in read_annotations(path).values():
+                assert all(isinstance(bound, float) and abs(bound) < 1e10 for bound in interval)
+
+
+def test_clips_are_files_of_their_own_or_parts_of_the_full_video():
+    (trimmed,) = to_clips([(BARS, 1)], CLASSES, split="test")
+    assert trimmed == Clip(
+        id=BARS,
+        path=f"{BARS}.mp4",
+        label=1,
+        text="giant circle",
+        event="UB",
+        source="0LtLS9wROrk",
+        split="test",
+    )
+    (part,) = to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(2410.77, 2412.96)})
+    assert (part.path, part.start_s, part.end_s) == ("0LtLS9wROrk.mp4", 2410.77, 2412.96)
+
+
+def test_labels_without_class_and_clips_without_times_are_refused():
+    with pytest.raises(AnnotationError, match="label 2, but the class list ends at 1"):
+        to_clips([(BARS, 2)], CLASSES, split="test")
+    with pytest.raises(AnnotationError, match=f"1 of 2 clips have no times.*first {BARS}"):
+        to_clips([(VAULT, 0), (BARS, 1)], CLASSES, split="test", times={VAULT: Interval(0, 1)})
+    with pytest.raises(AnnotationError, match=f"clip {BARS} is annotated from 2.5 to 2.5 s"):
+        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(2.5, 2.5)})
+    with pytest.raises(AnnotationError, match="3.45 to 5.64 s, but its name says 2410 to 2412 s"):
+        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(3.45, 5.64)})
+
+
+def test_a_bad_time_of_a_clip_that_nobody_asks_for_is_no_error():
+    times = {BARS: Interval(2410.77, 2412.96), VAULT: Interval(9, 3)}
+    assert len(to_clips([(BARS, 1)], CLASSES, split="test", times=times)) == 1
+
+
+@pytest.mark.lists
+def test_the_names_of_the_real_clips_are_their_times_cut_to_seconds():
+    folder = finegym_folder()
+    elements = read_elements(folder / "gym99_val_element.txt")
+    times = read_times(folder / "timestamps" / "val99.csv")
+    classes = read_categories(folder / "gym99_categories.txt")
+    clips = to_clips(elements, classes, split="test", times=times)
+    assert len(clips) == 8521
+    for clip in clips:
+        name = ClipId.parse(clip.id)
+        assert str(name) == clip.id
+        assert abs(clip.start_s - name.event_start - name.start) < 2
+        assert 0 < clip.end_s - clip.start_s < 30

@@ -1,0 +1,303 @@
+"""The manifest: exact round trip, no label of an unlabeled clip, errors by line."""
+
+import csv
+import errno
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qa_data.manifest import (
+    COLUMNS,
+    MAX_LABEL,
+    PROBE_COLUMNS,
+    Clip,
+    ManifestError,
+    by_split,
+    read_manifest,
+    write_manifest,
+)
+
+FULL = Clip(
+    id="abcdefghijk_E_000001_000002_A_0000_0001",
+    path="sub folder/a.mp4",
+    start_s=0.1 + 0.2,
+    end_s=1 / 3 + 5,
+    label=3,
+    text='salto, "piked"',
+    event="FX",
+    source="abcdefghijk",
+    split="labeled",
+    num_frames=31,
+    fps=29.97,
+    rotation=90,
+    flags="variable rate",
+)
+BARE = Clip(id="b", path="b.mp4", split="unlabeled")
+HEADER = ",".join(COLUMNS)
+GOOD = "a,a.mp4,,,1,text,FX,source,labeled"
+
+
+def written(folder, *lines, header=HEADER):
+    path = folder / "manifest.csv"
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_every_field_of_a_clip_is_a_column():
+    assert {field.name for field in fields(Clip)} == {*COLUMNS, *PROBE_COLUMNS}
+
+
+def test_what_is_written_is_read_to_the_last_bit(tmp_path):
+    write_manifest([FULL, BARE], tmp_path / "deep" / "manifest.csv")
+    assert read_manifest(tmp_path / "deep" / "manifest.csv") == [FULL, BARE]
+
+
+def test_probe_columns_stay_away_until_a_clip_was_probed(tmp_path):
+    write_manifest([BARE], tmp_path / "manifest.csv")
+    assert (tmp_path / "manifest.csv").read_text(encoding="utf-8").splitlines()[0] == HEADER
+
+
+def test_the_writer_drops_the_class_of_an_unlabeled_clip(tmp_path):
+    path = tmp_path / "manifest.csv"
+    write_manifest([replace(FULL, split="unlabeled")], path)
+    (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    assert (row["label"], row["text"], row["event"]) == ("", "", "")
+    assert read_manifest(path) == [
+        replace(FULL, split="unlabeled", label=None, text=None, event=None)
+    ]
+
+
+def test_a_file_from_a_windows_spreadsheet_is_read(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{GOOD}".encode())
+    assert [clip.label for clip in read_manifest(path)] == [1]
+
+
+def test_by_split_keeps_the_order_and_refuses_other_names():
+    clips = [replace(BARE, id=name) for name in "cab"] + [FULL]
+    assert [clip.id for clip in by_split(clips, "unlabeled")] == ["c", "a", "b"]
+    with pytest.raises(ValueError, match="no split 'train'"):
+        by_split(clips, "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("b,b.mp4,,,1.5,text,FX,s,labeled", "line 3: label is '1.5', not a whole number"),
+        ("b,b.mp4,,,,text,FX,s,labeled", "line 3: label is None; a clip of split labeled"),
+        ("b,b.mp4,,,-1,text,FX,s,val", "line 3: label is -1"),
+        ("b,b.mp4,,,1_0,text,FX,s,val", "line 3: label is '1_0', not a whole number"),
+        ("b,b.mp4,,,\u0663,text,FX,s,val", "line 3: label is '\u0663', not a whole number"),
+        ("b,b.mp4,,,1000000,text,FX,s,val", "line 3: label is 1000000; .* to 999999"),
+        (f"b,b.mp4,,,{'9' * 5000},text,FX,s,val", "line 3: label is '999.*, not a whole number"),
+        ('b,"b.mp4,,,1,text,FX,s,val', "line 3: unexpected end of data; a cell in double quotes"),
+        (
+            'b,"b"c.mp4,,,1,text,FX,s,val',
+            "line 3: ',' expected after '\"'; a cell in double quotes",
+        ),
+        ('b,"b\nc.mp4",,,1,text,FX,s,val', r"line 3: found 'b\\nc.mp4', with a line break"),
+        ("b,b\0.mp4,,,1,text,FX,s,val", r"line 3: found 'b\\x00.mp4', with .* a zero byte"),
+        (f"b,{'b' * 140_000},,,1,text,FX,s,val", "line 3: field larger than field limit"),
+        ("b,b.mp4,,,1,,,s,unlabeled", "line 3: an unlabeled clip tells its class.*'label': 1"),
+        ("b,b.mp4,,,,text,,s,unlabeled", "line 3: an unlabeled clip tells its class.*'text'"),
+        ("b,b.mp4,,,,,VT,s,unlabeled", "line 3: an unlabeled clip tells its class.*'VT'"),
+        ("b,b.mp4,,,1,text,FX,s,train", "line 3: split is 'train'; it must be one of labeled"),
+        ("b,b.mp4,2.0,2.0,1,text,FX,s,test", "line 3: the clip runs from 2.0 to 2.0 s"),
+        ("b,b.mp4,-1,2.0,1,text,FX,s,test", "line 3: the clip runs from -1.0"),
+        ("b,b.mp4,nan,2.0,1,text,FX,s,test", "line 3: the clip runs from nan"),
+        ("b,b.mp4,0,inf,1,text,FX,s,test", "line 3: the clip runs from 0.0 to inf"),
+        ("b,b.mp4,1.0,,1,text,FX,s,test", "line 3: start_s is 1.0 and end_s is None"),
+        ("b,b.mp4,one,2,1,text,FX,s,test", "line 3: start_s is 'one', not a number"),
+        ("b,../b.mp4,,,1,text,FX,s,test", r"line 3: path '../b.mp4' climbs out"),
+        ("b,x\\..\\..\\b.mp4,,,1,text,FX,s,test", "climbs out"),
+        ("b,,,,1,text,FX,s,test", "line 3: id is 'b' and path is ''"),
+        ("a,b.mp4,,,1,text,FX,s,test", "line 3: clip a stands in line 2 already"),
+        ("b,b.mp4,,,1,a, text,FX,s,test", "line 3: found 10 cells, but the header has 9 columns"),
+        ("b,b.mp4", "line 3: found 2 cells, but the header has 9 columns"),
+    ],
+)
+def test_a_bad_line_is_named_with_what_was_found(tmp_path, line, found):
+    with pytest.raises(ManifestError, match=found):
+        read_manifest(written(tmp_path, GOOD, line))
+
+
+def test_absolute_paths_and_dots_in_names_are_allowed(tmp_path):
+    path = written(tmp_path, "a,/videos/a..b.mp4,,,1,text,FX,s,test")
+    assert read_manifest(path)[0].path == "/videos/a..b.mp4"
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (HEADER.replace(",label", ""), r"missing columns \['label'\]"),
+        (HEADER + ",fsp", r"unknown columns \['fsp'\]"),
+        (HEADER + ",label", "line 1: column 'label' stands there twice; delete one"),
+    ],
+)
+def test_columns_are_checked_by_name(tmp_path, header, found):
+    with pytest.raises(ManifestError, match=found):
+        read_manifest(written(tmp_path, GOOD, header=header))
+
+
+def test_a_missing_or_empty_file_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="no manifest at .*manifest.csv"):
+        read_manifest(tmp_path / "manifest.csv")
+    (tmp_path / "manifest.csv").touch()
+    with pytest.raises(ManifestError, match="is empty"):
+        read_manifest(tmp_path / "manifest.csv")
+    with pytest.raises(ManifestError, match="a header but no clip"):
+        read_manifest(written(tmp_path))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.csv"
+    write_manifest([FULL], path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_manifest([BARE], path)
+    assert read_manifest(path) == [FULL]
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ("-1,25,0,", "line 2: num_frames is -1; a number of frames is at least 0"),
+        ("9,nan,0,", "line 2: fps is nan"),
+        ("9,inf,0,", "line 2: fps is inf"),
+        ("9,-25,0,", "line 2: fps is -25.0"),
+        ("9,25,upright,", "line 2: rotation is 'upright', not a whole number"),
+    ],
+)
+def test_what_was_probed_must_make_sense(tmp_path, cells, found):
+    header = ",".join(COLUMNS + PROBE_COLUMNS)
+    with pytest.raises(ManifestError, match=found):
+        read_manifest(written(tmp_path, f"{GOOD},{cells}", header=header))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_is_refused_with_the_line(tmp_path, encoding):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(f"{HEADER}\n{GOOD}\nb,\u00e9t\u00e9.mp4,,,1,t,FX,s,val\n".encode(encoding))
+    found = "line 3: byte 0xe9 is not UTF-8" if encoding == "latin-1" else "is UTF-16"
+    with pytest.raises(ManifestError, match=f"{found}; save"):
+        read_manifest(path)
+
+
+def test_blank_lines_and_a_missing_last_line_end_are_fine(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"{HEADER}\n\n{GOOD}\n\nb,b.mp4,,,1,t,FX,s,what", encoding="utf-8")
+    with pytest.raises(ManifestError, match="line 5: split is 'what'"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"id": "b"}, "'b': its id is another clip's too"),
+        ({"path": "a\rb"}, r"found 'a\\rb', with a line break"),
+        ({"path": "caf\udce9.mp4"}, "a byte that is not UTF-8; rename it"),
+        ({"path": "../a.mp4"}, "climbs out"),
+        ({"label": None}, "label is None; a clip of split labeled needs a class"),
+        ({"end_s": None}, "give both or neither"),
+        ({"split": "train"}, "split is 'train'"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, change, found):
+    with pytest.raises(ManifestError, match=f"cannot be written: clip .*{found}"):
+        write_manifest([BARE, replace(FULL, **change)], tmp_path / "manifest.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=12)
+names = words.filter(lambda word: word and ".." not in word)
+seconds = st.floats(0, 1e9)
+
+
+@st.composite
+def clips(draw):
+    """Any clip that may be written."""
+    start, end = sorted(draw(st.tuples(seconds, seconds)))
+    timed = draw(st.booleans()) and start < end
+    split = draw(st.sampled_from(["labeled", "unlabeled", "val", "test"]))
+    told = split != "unlabeled"
+    return Clip(
+        id=draw(names),
+        path=draw(names),
+        start_s=start if timed else None,
+        end_s=end if timed else None,
+        label=draw(st.integers(0, MAX_LABEL)) if told else None,
+        text=draw(words) or None if told else None,
+        event=draw(words) or None if told else None,
+        source=draw(words),
+        split=split,
+        num_frames=draw(st.none() | st.integers(0, 10**9)),
+        fps=draw(st.none() | st.floats(0, 1e6)),
+        rotation=draw(st.none() | st.integers(-360, 360)),
+        flags=draw(words),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=st.lists(clips(), min_size=1, max_size=6, unique_by=lambda clip: clip.id))
+def test_any_clips_come_back_as_they_were_written(tmp_path_factory, drawn):
+    path = tmp_path_factory.getbasetemp() / "round-trip.csv"
+    write_manifest(drawn, path)
+    assert read_manifest(path) == drawn
+    with path.open(encoding="utf-8", newline="") as stream:  # as another program sees it
+        assert [row["path"] for row in csv.DictReader(stream)] == [clip.path for clip in drawn]
+
+
+def read_or_refused(path, content):
+    path.write_bytes(content)
+    try:
+        return read_manifest(path)
+    except ManifestError as error:
+        assert str(path) in str(error)
+        return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=60), start=st.sampled_from([b"", f"{HEADER}\n{GOOD}\n".encode()]))
+def test_any_bytes_are_read_or_refused(tmp_path_factory, content, start):
+    read = read_or_refused(tmp_path_factory.getbasetemp() / "bytes.csv", start + content)
+    assert read is None or read[0].id == "a"
+
+
+odd_cells = st.sampled_from(
+    ["", "a", "1", "-1", "0.5", "nan", "inf", "1e999", "1_0", "\u0663", "..", "val", "unlabeled"]
+    + ['"', '"x"', "a\nb", "9" * 5000, " 1", "0x1", "\0", "\ufeff", "test\r"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(odd=st.dictionaries(st.integers(0, 8), odd_cells, max_size=3))
+def test_any_cells_are_read_rightly_or_refused(tmp_path_factory, odd):
+    cells = [odd.get(place, cell) for place, cell in enumerate(GOOD.split(","))]
+    path = tmp_path_factory.getbasetemp() / "cells.csv"
+    read = read_or_refused(path, "\n".join([HEADER, ",".join(cells)]).encode())
+    if read is None:
+        assert odd
+        return
+    (clip,) = read
+    assert [clip.id, clip.path, clip.source, clip.split] == [
+        cell.strip('"').rstrip("\r") for cell in (cells[0], cells[1], cells[7], cells[8])
+    ]
+    if clip.start_s is not None:
+        assert 0 <= clip.start_s < clip.end_s < float("inf")
+    assert (clip.label is None) == (clip.split == "unlabeled")
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.integers(0, len(GOOD) + len(HEADER)), byte=st.integers(0, 255))
+def test_a_changed_byte_is_read_or_refused(tmp_path_factory, place, byte):
+    content = bytearray(f"{HEADER}\n{GOOD}\nb,b.mp4,,,2,other,FX,s,val\n".encode())
+    content[place] = byte
+    read = read_or_refused(tmp_path_factory.getbasetemp() / "changed.csv", bytes(content))
+    assert read is None or read[-1].id == "b"

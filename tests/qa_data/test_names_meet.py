@@ -1,0 +1,141 @@
+"""Names from a Mac are decomposed (NFD), lists composed (NFC): they are one name everywhere."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from unicodedata import normalize
+
+import pytest
+import torch
+
+from qa_data.files import composed, folded, on_disk
+from qa_data.finegym import Interval
+from qa_data.manifest import Clip, ManifestError, read_manifest, write_manifest
+from qa_data.questions import Question, QuestionError, attach_classes
+from sefar_core.data.dataloaders import refuse_missing
+from sefar_core.data.dataset import read_from_folder
+from sefar_core.data.datasets.find_files import read_folders
+from sefar_core.data.leaks import near_duplicates
+from sefar_core.data.splits import SplitConfig
+from sefar_mllm.evaluation.metrics import unseen_sources
+from sefar_mllm.feature_cache import TokenCache, write_tokens
+
+NFC, NFD = "K\u00fcr", "Ku\u0308r"
+SCRIPT = Path(__file__).parents[2] / "scripts/make_splits.py"
+
+
+def clip(name, **change):
+    told = {"id": name, "path": f"{name}.mp4", "label": 3, "text": "salto", "split": "labeled"}
+    return Clip(**told | change)
+
+
+def test_names_are_compared_composed_and_folded():
+    assert composed(NFD) == NFC != NFD
+    assert folded(NFD.upper()) == folded(NFC) == "k\u00fcr"
+
+
+def test_a_manifest_refuses_two_ids_that_look_alike(tmp_path):
+    path = tmp_path / "manifest.csv"
+    with pytest.raises(ManifestError, match="another clip's too"):
+        write_manifest([clip(NFC), clip(NFD)], path)
+    write_manifest([clip(NFD)], path)
+    assert read_manifest(path) == [clip(NFD)]  # spelled as it was
+    path.write_text(path.read_text(encoding="utf-8") + f"{NFC},x.mp4,,,1,t,,,labeled\n", "utf-8")
+    with pytest.raises(ManifestError, match="line 3: clip .* stands in line 2 already"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(NFC, NFD), (NFD, NFC)])
+def test_questions_find_their_clips_and_take_the_manifest_s_spelling(asked, kept):
+    question = Question(
+        question_id="0", video=asked, stem="What?", options=("salto", "turn"), answer=0
+    )
+    (found,) = attach_classes([question], [clip(kept, source="film")])
+    assert (found.video, found.label, found.source) == (kept, 3, "film")
+    with pytest.raises(QuestionError, match="is not in the manifest"):
+        attach_classes([replace(question, video="Kur")], [clip(kept)])
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(NFC, NFD), (NFD, NFC)])
+def test_tokens_are_found_under_either_spelling(tmp_path, asked, kept):
+    key = {
+        "format": 3, "encoder": "sefar", "digest": "abc", "moments": [0.5], "dim": 4, "grid": 1,
+        "frame_order": "in_order",
+    }  # fmt: skip
+    tokens = torch.arange(4.0).reshape(1, 1, 1, 4)
+    span = [f"{kept}.mp4", None, None, 1, 100]
+    write_tokens(tmp_path, key, {"folder": "x", "seed": 0}, {kept: span}, [tokens])
+    cache = TokenCache(tmp_path, [asked])
+    assert torch.equal(cache[asked], tokens.half()) and cache.spans == {asked: span}
+
+
+@pytest.mark.parametrize(("listed", "lies"), [(NFC, NFD), (NFD, NFC), (NFC, NFC)])
+def test_a_video_is_read_under_the_spelling_that_it_has_on_the_disk(tmp_path, listed, lies):
+    (tmp_path / lies).mkdir()
+    (tmp_path / lies / f"{lies}.mp4").touch()
+    seen = []
+    read_from_folder(
+        clip("x", path=f"{listed}/{listed}.mp4"),
+        [0.5],
+        root=tmp_path,
+        read=lambda path, *_, **__: seen.append(path) or torch.zeros(1, 2, 2, 3),
+    )
+    assert seen == [tmp_path / lies / f"{lies}.mp4"]
+    assert on_disk(tmp_path / "gone") == tmp_path / "gone"
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("make_splits_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_make_splits_prints_names_as_they_are_and_what_it_left_out(script, tmp_path, capsys):
+    for name in ("jump [/]", "spin [b]"):
+        for number in range(4):
+            path = tmp_path / f"mine/{name}/p{number % 2}_{number}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{name} {number}".encode())
+    (tmp_path / "mine/spin [b]/notes.webp").touch()
+    (tmp_path / "exam/jump [/]").mkdir(parents=True)
+    (tmp_path / "exam/jump [/]/p9_0.mp4").write_bytes(b"another")
+    settings = script.MakeSplits(
+        listing=read_folders(tmp_path / "mine", test_root=tmp_path / "exam"),
+        video_root=tmp_path,
+        out=tmp_path / "out",
+        source_pattern="^(p[0-9])_",
+        split=SplitConfig(rate=0.5, one_sided="keep"),
+    )
+    script.main(settings)
+    printed = capsys.readouterr().out
+    assert "spin [b]" in printed and "1 files of other endings are no clips: 1 .webp" in printed
+    clips = read_manifest(tmp_path / "out/manifest.csv")
+    assert {one.source for one in clips} == {"p0", "p1", "p9"}
+    report = json.loads((tmp_path / "out/splits.json").read_text())
+    assert (report["other_files"], report["source_pattern"]) == ({".webp": 1}, "^(p[0-9])_")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_each_part_of_a_path_is_found_under_its_own_spelling(tmp_path, forms):
+    folder, file = normalize(forms[0], "Würzburg"), normalize(forms[1], "Kür.mp4")
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / file).touch()
+    listed = tmp_path / normalize("NFC", "Würzburg") / normalize("NFC", "Kür.mp4")
+    assert on_disk(listed) == tmp_path / folder / file
+    refuse_missing([clip("x", path="Würzburg/Kür.mp4")], tmp_path)
+
+
+def test_sources_meet_in_clips_questions_and_near_duplicates():
+    one, other = (normalize(form, "Müller") for form in ("NFC", "NFD"))
+    first = clip("1", path=f"{other}.mp4", source=other, start_s=0.0, end_s=2.0)
+    second = clip("2", path="x.mp4", source=one, start_s=None)
+    assert first.source == second.source
+    times = {"2": Interval(0.0, 2.0)}
+    assert list(near_duplicates([first, second], times=times)) == [(0, 1)]
+    asked = Question(
+        question_id="0", video="3", stem="What?", options=("a", "b"), answer=0, source=other
+    )
+    assert unseen_sources([asked], [second]) == frozenset()

@@ -1,0 +1,135 @@
+"""A set is balanced where it must be, long-tailed where it may be, and written as FineGym is."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from qa_data.synthetic.dataset import annotation_info, categories_text, element_list_text, sets_text
+from qa_data.synthetic.plan import SyntheticSettings, class_counts, plan_clips
+
+SETTINGS = SyntheticSettings(classes=("all",), num_train=900, num_test=300, seed=5)
+CLIPS = plan_clips(SETTINGS)
+ID = re.compile(r"([\w-]{11})_E_(\d{6})_(\d{6})_A_(\d{4})_(\d{4})")
+
+
+def of(split):
+    return [clip for clip in CLIPS if clip.draft.split == split]
+
+
+def test_the_same_seed_plans_the_same_clips_and_another_seed_others():
+    assert plan_clips(SETTINGS) == CLIPS
+    other = SyntheticSettings(classes=("all",), num_train=900, num_test=300, seed=6)
+    assert not {clip.id for clip in plan_clips(other)} & {clip.id for clip in CLIPS}
+
+
+def test_ids_are_unique_and_written_as_in_finegym():
+    assert len({clip.id for clip in CLIPS}) == len(CLIPS) == 1200
+    for clip in CLIPS:
+        source, *times = ID.fullmatch(clip.id).groups()
+        event_start, event_end, start, end = map(int, times)
+        assert source == clip.source_id
+        assert event_start <= clip.event_span_s[0] < event_start + 1 <= event_end
+        assert start <= clip.span_s[0] < start + 1 and end <= clip.span_s[1] < end + 1
+
+
+def test_no_class_rules_its_event_and_every_class_is_in_both_lists():
+    for split in ("train", "val"):
+        labels = Counter(clip.draft.label for clip in of(split))
+        assert len(labels) == len(SETTINGS.elements)
+        for event in ("VT", "FX", "BB", "UB"):
+            members = [i for i, e in enumerate(SETTINGS.elements) if e.event == event]
+            total = sum(labels[i] for i in members)
+            counts = sorted(labels[i] for i in members)
+            assert counts[-1] <= 0.2 * total
+            assert counts[-1] > 2 * counts[0]
+
+
+def test_each_class_faces_left_in_half_of_its_clips():
+    for split in ("train", "val"):
+        sides = {label: [] for label in range(len(SETTINGS.elements))}
+        for clip in of(split):
+            sides[clip.draft.label].append(clip.draft.faces_left)
+        assert all(abs(2 * sum(side) - len(side)) <= 1 for side in sides.values())
+
+
+def test_train_and_test_share_no_source_and_sources_hold_many_classes():
+    train, test = ({clip.source_id for clip in of(split)} for split in ("train", "val"))
+    assert not train & test
+    assert len(train) == SETTINGS.num_train_sources and len(test) == SETTINGS.num_test_sources
+    for source in train | test:
+        assert len({c.draft.label for c in CLIPS if c.source_id == source}) > 10
+
+
+def test_clips_last_as_long_as_gymnasts_do():
+    for clip in CLIPS:
+        assert 24 <= clip.draft.num_frames <= 48
+        assert 0.79 <= clip.span_s[1] - clip.span_s[0] <= 1.61
+        assert clip.draft.fps in (25, 30, 50)
+
+
+def test_sub_actions_of_an_event_do_not_overlap():
+    events = {}
+    for clip in CLIPS:
+        events.setdefault((clip.source_id, clip.event_key), []).append(clip)
+    for clips in events.values():
+        spans = sorted(clip.span_s for clip in clips)
+        assert all(a[1] < b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert len({clip.draft.event for clip in clips}) == 1
+        assert clips[0].event_span_s[0] + spans[-1][1] < clips[0].event_span_s[1]
+
+
+def test_categories_are_read_by_the_pattern_of_the_public_lists():
+    pattern = re.compile(r"Clabel:\s*(\d+); set:\s*(\d+); Glabel:\s*(\d+); \((\w\w)\) (.*)")
+    lines = categories_text(SETTINGS.elements).splitlines()
+    for label, (line, element) in enumerate(zip(lines, SETTINGS.elements, strict=True)):
+        read = pattern.fullmatch(line).groups()
+        expected = (str(label), str(element.set_id), str(label), element.event, element.text)
+        assert read == expected
+    assert lines[0].startswith("Clabel:   0; set:  1; Glabel:   0; (VT) ")
+    for line in sets_text(SETTINGS.elements).splitlines():
+        assert re.fullmatch(r"set: [ \d]\d; \w+", line)
+
+
+def test_element_lists_hold_each_clip_once_with_its_label():
+    lines = element_list_text(CLIPS, "val").splitlines()
+    read = dict(re.fullmatch(r"(\S+) (\d+)", line).groups() for line in lines)
+    assert read == {clip.id: str(clip.draft.label) for clip in of("val")}
+
+
+def test_annotations_give_the_times_of_every_clip():
+    info = json.loads(annotation_info(CLIPS))
+    for clip in CLIPS:
+        event = info[clip.source_id][clip.event_key]
+        segment = event["segments"][clip.segment_key]
+        assert event["event"] == {"VT": 1, "FX": 2, "BB": 3, "UB": 4}[clip.draft.event]
+        assert event["timestamps"] == [list(clip.event_span_s)]
+        assert segment["stages"] == len(segment["timestamps"]) == 3 - 2 * (event["event"] != 1)
+        assert (segment["timestamps"][0][0], segment["timestamps"][-1][1]) == clip.span_s
+
+
+@pytest.mark.parametrize("total", [11, 30, 100, 1001])
+def test_counts_are_long_tailed_capped_and_complete(total):
+    counts = class_counts(total, [2, 0, 1, 3, 4, 5])
+    assert sum(counts) == total and min(counts) >= 1
+    assert max(counts) <= max(0.2 * total, -(-total // 6))
+    assert sorted(counts, reverse=True) == [counts[i] for i in (1, 2, 0, 3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ()}, "classes is empty"),
+        ({"classes": ("salto sideways",)}, "'salto sideways', which no class"),
+        ({"classes": ("demo", "(FX) salto forward tucked")}, "names a class twice"),
+        ({"size": 40}, "at least 48"),
+        ({"size": 71}, "even"),
+        ({"num_train": 10}, "num_train must be at least 24"),
+        ({"num_test_sources": 0}, "num_test_sources must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_settings_without_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticSettings(**settings)
