@@ -12,10 +12,11 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from types import FrameType, NoneType, TracebackType
+from typing import Any, NoReturn, TypeVar, Union, get_args
 
 from sefar_core.signals import Interrupted, StoppedByAnother
 
@@ -44,12 +45,52 @@ def start(
         SystemExit: with the exit code, where it is not 0. The message is on stderr.
     """
     try:
-        with one_line(REFUSED):
-            settings = parse()
-        with one_line(failure):
-            work(settings)
+        with plain_optional_settings():
+            with one_line(REFUSED):
+                settings = parse()
+            with one_line(failure):
+                work(settings)
     finally:
         flush_output()
+
+
+@contextmanager
+def plain_optional_settings() -> Iterator[None]:
+    """Show `PATH` in --help for a setting of type `Path | None`, where tyro shows `{None}|PATH`.
+
+    `--setting None` is read as before.
+    """
+    from tyro.constructors import (
+        ConstructorRegistry,
+        PrimitiveConstructorSpec,
+        PrimitiveTypeInfo,
+    )
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        kinds = tuple(kind for kind in get_args(info.type) if kind is not NoneType)
+        if not kinds or len(kinds) == len(get_args(info.type)):
+            return None
+        rest: Any = Union[kinds]  # noqa: UP007 - made of types that only tyro knows
+        inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(rest, info.markers))
+        if not isinstance(inner, PrimitiveConstructorSpec) or inner.nargs != 1:
+            return None
+        return replace(
+            inner,
+            instance_from_str=lambda words: (
+                None if words == ["None"] else inner.instance_from_str(words)
+            ),
+            is_instance=lambda value: value is None or inner.is_instance(value),
+            str_from_instance=lambda value: (
+                ["None"] if value is None else inner.str_from_instance(value)
+            ),
+            choices=None if inner.choices is None else (*inner.choices, "None"),
+        )
+
+    with registry:
+        yield
 
 
 @contextmanager

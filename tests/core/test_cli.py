@@ -4,10 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from sefar_core.cli import refuse_unwritable, start
 
 import pytest
+import tyro
 
 from qa_data.manifest import ManifestError
 from sefar_core import cli
@@ -226,3 +229,23 @@ def test_nothing_slow_is_imported():
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True
     )
     assert not {"torch", "numpy", "tyro", "rich", "av"} & set(json.loads(done.stdout))
+
+
+@dataclass(frozen=True)
+class Optional:
+    path: Path | None = None
+    count: int | None = 3
+
+
+def test_help_shows_the_type_of_an_optional_setting(capsys):
+    with pytest.raises(SystemExit):
+        start(lambda settings: None, lambda: tyro.cli(Optional, args=["--help"]))
+    shown = capsys.readouterr().out
+    assert "--path PATH" in shown and "--count INT" in shown
+    assert "{None}" not in shown and "(default: None)" in shown
+
+
+def test_an_optional_setting_still_takes_none():
+    found = []
+    start(found.append, lambda: tyro.cli(Optional, args=["--count", "None", "--path", "a"]))
+    assert found == [Optional(path=Path("a"), count=None)]
