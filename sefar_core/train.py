@@ -67,7 +67,7 @@ from sefar_core.data.dataloaders import (
     validation_views,
     warn_of_bare_classes,
 )
-from sefar_core.data.dataset import MOMENTS, Reader, TwoViews
+from sefar_core.data.dataset import MOMENTS, LabeledClips, Reader, TwoViews, UnlabeledClips
 from sefar_core.data.frame_cache import Storage
 from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import SHARES, Augmentation, Pixels
@@ -350,13 +350,13 @@ def clips_of_step(loop: Loop, clips: TrainClips, step: int) -> list[list[str]]:
 
     micro = config.micro_batch_size
     first = step * config.batch_size
-    labeled = names(clips.labeled, "LabeledClips", first, micro, schedule.per_pass)
+    labeled = names(clips.labeled, LabeledClips.stream, first, micro, schedule.per_pass)
     if step < schedule.warmup_steps:
         return labeled
     ratio = config.unlabeled_per_labeled
     first = (step - schedule.warmup_steps) * config.batch_size * ratio
     every = len(clips.unlabeled)
-    unlabeled = names(clips.unlabeled, "UnlabeledClips", first, micro * ratio, every)
+    unlabeled = names(clips.unlabeled, UnlabeledClips.stream, first, micro * ratio, every)
     return [a + b for a, b in zip(labeled, unlabeled, strict=True)]
 
 

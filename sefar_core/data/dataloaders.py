@@ -224,9 +224,8 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
         per_pass: clips that are taken of each pass; none takes all.
         feed: loader processes.
     """
-    name = type(clips).__name__
     stream = ClipStream(
-        len(clips), seed=clips.seed, name=name, start=start, share=share, per_pass=per_pass
+        len(clips), seed=clips.seed, name=clips.stream, start=start, share=share, per_pass=per_pass
     )
     # A generator: processes start and decode when the first batch is asked for, not before.
     yield from _loader(clips, feed, batch_size=batch_size, sampler=stream, join=collate)

@@ -89,6 +89,8 @@ class LabeledClips(Dataset[LabeledItem]):
         ValueError: no clip, or one without a label.
     """
 
+    stream = "LabeledClips"  # seeds the order of its batches: never follows the name of the class
+
     def __init__(
         self,
         clips: Sequence[Clip],
@@ -159,6 +161,8 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
     Raises:
         ValueError: no clip.
     """
+
+    stream = "UnlabeledClips"  # see LabeledClips.stream
 
     def __init__(
         self, clips: Sequence[Clip], read: Reader, *, views: TwoViews, crop_size: int, seed: int
