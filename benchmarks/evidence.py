@@ -181,9 +181,9 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     from qa_data.manifest import by_split, read_manifest
     from qa_data.taxonomy import opposite_pairs, read_categories
     from sefar_core.checkpoint import load_encoder
-    from sefar_core.data.dataloaders import Feed, evaluation_views
+    from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
     from sefar_core.data.dataset import view_moments
-    from sefar_core.data.frame_cache import Storage, open_frame_store
+    from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
     from sefar_core.evaluate import pair_accuracy, predict, score
 
     gym = folder.parent / "gym"
@@ -191,14 +191,14 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     found = {}
     for split in ("val", "test"):
         clips = by_split(read_manifest(folder / "manifest.csv"), split)
-        store = open_frame_store(clips, gym / "videos", Storage(folder.parent / "frames"))
+        store = open_frame_cache(clips, gym / "videos", CacheConfig(folder.parent / "frames"))
         for role in ("student", "teacher"):
             if not (run_dir / role).exists():
                 continue
             network = load_encoder(run_dir / role)
             moments = view_moments(network.sampling, network.sizes, 1)
             views = evaluation_views(
-                network, clips, store.read, moments=moments, num_crops=1, feed=Feed()
+                network, clips, store.read, moments=moments, num_crops=1, loader=LoaderConfig()
             )
             probs, labels = predict(network, views, torch.device("cpu"))
             result = score(probs, labels, [clip.source for clip in clips])

@@ -71,7 +71,7 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
         independent_moments,
         read_from_folder,
     )
-    from sefar_core.data.frame_cache import Storage, open_frame_store
+    from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
     from sefar_core.data.transforms import Augmentation, Pixels, one_for_all, to_network
     from sefar_core.sampling import sample_fractions
 
@@ -80,8 +80,8 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
     views = TwoViews(partial(sample_fractions, (2, 2, 4)), independent_moments, augment, augment)
     readers = {
         "videos": partial(read_from_folder, root=root),
-        "raw store": open_frame_store(clips, root, Storage(root / "stored", "raw", 256)).read,
-        "JPEG store": open_frame_store(clips, root, Storage(root / "stored", "jpeg", 256)).read,
+        "raw store": open_frame_cache(clips, root, CacheConfig(root / "stored", "raw", 256)).read,
+        "JPEG store": open_frame_cache(clips, root, CacheConfig(root / "stored", "jpeg", 256)).read,
     }
     sets = {
         name: UnlabeledClips(clips, read, views=views, crop_size=224, seed=0)

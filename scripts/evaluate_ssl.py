@@ -201,17 +201,17 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
     """(control or none, probabilities, labels): the plain look first, then the controls."""
     import torch
 
-    from sefar_core.data.dataloaders import Feed, evaluation_views, released_views
+    from sefar_core.data.dataloaders import LoaderConfig, evaluation_views, released_views
     from sefar_core.data.dataset import read_from_folder, view_moments
     from sefar_core.evaluate import middle_moments, predict, shuffle_frames
 
-    feed = Feed(settings.workers)
+    loader = LoaderConfig(settings.workers)
     read = partial(read_from_folder, root=settings.video_root)
     if settings.protocol == "released":
-        views = released_views(network, clips, read, seed=0, feed=feed)
+        views = released_views(network, clips, read, seed=0, loader=loader)
         yield None, *predict(network, views, device)
         return
-    views = partial(evaluation_views, network, clips, num_crops=settings.crops, feed=feed)
+    views = partial(evaluation_views, network, clips, num_crops=settings.crops, loader=loader)
     plain = partial(views, moments=view_moments(network.sampling, network.sizes, settings.views))
     yield None, *predict(network, plain(read), device)
     middle = views(read, moments=[middle_moments(network.sizes)])
@@ -231,7 +231,7 @@ def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
     """Trust in the teacher's pseudo-labels as its run weighed them, and which of them are right."""
     import torch
 
-    from sefar_core.data.dataloaders import Feed, evaluation_views
+    from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
     from sefar_core.data.dataset import read_from_folder, view_moments
     from sefar_core.evaluate import weigh_pseudo_labels
     from sefar_core.teacher import EmaTeacher
@@ -243,7 +243,7 @@ def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
         partial(read_from_folder, root=settings.video_root),
         moments=view_moments(network.sampling, network.sizes, 1),
         num_crops=1,
-        feed=Feed(settings.workers),
+        loader=LoaderConfig(settings.workers),
     )
     torch.manual_seed(0)
     return weigh_pseudo_labels(teacher.predict, record.regulate, views, device)

@@ -49,18 +49,18 @@ from sefar_core.checkpoint import (
 )
 from sefar_core.config import OptimConfig, TrainConfig
 from sefar_core.data.dataloaders import (
+    BatchSchedule,
     ClipStream,
-    Feed,
-    HeldOut,
-    Look,
-    Pace,
-    Share,
+    LoaderConfig,
+    Shard,
     TrainClips,
+    ValidationClips,
+    ViewConfig,
     choose_reader,
     classes_without_labels,
     files_needed,
-    read_held_out,
     read_train_clips,
+    read_validation_clips,
     refuse_missing,
     to_device,
     training_batches,
@@ -68,7 +68,7 @@ from sefar_core.data.dataloaders import (
     warn_of_bare_classes,
 )
 from sefar_core.data.dataset import MOMENTS, LabeledClips, Reader, TwoViews, UnlabeledClips
-from sefar_core.data.frame_cache import Storage
+from sefar_core.data.frame_cache import CacheConfig
 from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import SHARES, Augmentation, Pixels
 from sefar_core.distributed import (
@@ -326,7 +326,7 @@ def loader_deaths_explained(wish: Interruption) -> Iterator[None]:
         ) from cause
 
 
-def top1(loop: Loop, held_out: HeldOut, network: nn.Module) -> float:
+def top1(loop: Loop, held_out: ValidationClips, network: nn.Module) -> float:
     """Accuracy on the validation clips, one view of each, in [0, 1]."""
     views = validation_views(loop.network, held_out, workers=loop.config.data.workers)
     with loop.accelerator.autocast():
@@ -337,13 +337,13 @@ def top1(loop: Loop, held_out: HeldOut, network: nn.Module) -> float:
 def clips_of_step(loop: Loop, clips: TrainClips, step: int) -> list[list[str]]:
     """Names of the clips of each micro-batch of this process: a function of seed and step."""
     config, schedule = loop.config, loop.schedule
-    share = Share(loop.accelerator.process_index, loop.accelerator.num_processes)
+    shard = Shard(loop.accelerator.process_index, loop.accelerator.num_processes)
 
     def names(
         listed: Sequence, stream: str, first: int, per_micro: int, per_pass: int
     ) -> list[list[str]]:
         taken = ClipStream(
-            len(listed), seed=config.seed, name=stream, start=first, share=share, per_pass=per_pass
+            len(listed), seed=config.seed, name=stream, start=first, shard=shard, per_pass=per_pass
         )
         ids = (listed[position].id for _, position in taken)
         return [list(islice(ids, per_micro)) for _ in range(loop.num_micro)]
@@ -521,7 +521,7 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
     accelerator = start_accelerator(config)
     clips = read_train_clips(manifest, need_unlabeled=config.warmup_epochs < config.epochs)
     refuse_other_data(config, clips)
-    held_out = read_held_out(manifest, video_root, reader=config.data.reader)
+    held_out = read_validation_clips(manifest, video_root, reader=config.data.reader)
     schedule = plan(config, len(clips.labeled))
     bare = classes_without_labels(clips)
     student = fresh_student(config, clips.num_classes)
@@ -667,7 +667,7 @@ def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:
     """Where frames come from; a store that is asked for is filled first, which may take long."""
     data, store = loop.config.data, None
     if data.store != "none":
-        store = Storage(loop.run_dir.parent / "frames", data.store, data.store_short_side)
+        store = CacheConfig(loop.run_dir.parent / "frames", data.store, data.store_short_side)
     return choose_reader(clips, video_root, store, workers=data.workers, reader=data.reader)
 
 
@@ -676,7 +676,7 @@ def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> 
     config, accelerator = loop.config, loop.accelerator
     model, data = config.model, config.data
     augment = partial(Augmentation, data.short_side, share=SHARES[data.placement])
-    look = Look(
+    view = ViewConfig(
         views=TwoViews(
             sample=partial(SAMPLINGS[model.sampling].draw, model.sizes),
             moments=MOMENTS[data.moments],
@@ -686,22 +686,22 @@ def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> 
         crop_size=model.image_size,
         seed=config.seed,
     )
-    pace = Pace(
+    pace = BatchSchedule(
         batch_size=config.batch_size,
         micro_batch_size=config.micro_batch_size,
         unlabeled_per_labeled=config.unlabeled_per_labeled,
         first_step=loop.step,
         warmup_steps=schedule.warmup_steps,
-        share=Share(accelerator.process_index, accelerator.num_processes),
+        shard=Shard(accelerator.process_index, accelerator.num_processes),
         labeled_per_pass=schedule.per_pass,
     )
-    feed = Feed(workers=data.workers, pin_memory=accelerator.device.type == "cuda")
+    loader = LoaderConfig(workers=data.workers, pin_memory=accelerator.device.type == "cuda")
     to_network = partial(
         to_device,
         device=accelerator.device,
         pixels=Pixels(model.image_size, model.mean, model.std),
     )
-    for labeled, labels, weak, strong in training_batches(clips, read, look, pace, feed):
+    for labeled, labels, weak, strong in training_batches(clips, read, view, pace, loader):
         yield SslBatch(
             labeled=to_network(labeled),
             labels=labels.to(accelerator.device, non_blocking=True),

@@ -26,16 +26,16 @@ from av.video.frame import VideoFrame
 
 from qa_data.files import on_disk
 from qa_data.manifest import Clip
-from sefar_core.data.decode import MEND as ANY_MEND
+from sefar_core.data.decode import FIX as ANY_FIX
 from sefar_core.data.decode import VideoReadError, upright_size, verified
 from sefar_core.data.frame_index import ROUNDING_S, Timeline
 from sefar_core.data.image_folder import FrameFolder
 from sefar_core.data.packets import is_false_keyframe
 from sefar_core.data.pictures import side_ratio_problem
 from sefar_core.data.video import Frames, VideoInfo, info_of, on_frames, probe
-from sefar_core.data.worker_pool import Beat, Lost, watched
+from sefar_core.data.worker_pool import Heartbeat, WorkerFailure, run_isolated
 
-MEND = "Fetch or cut the file again."
+FIX = "Fetch or cut the file again."
 
 Span = tuple[float | None, float | None]
 """Where a clip starts and ends in its file, seconds; twice None for the whole file."""
@@ -67,13 +67,13 @@ class Fault(NamedTuple):
 
 def named(path: Path, error: VideoReadError) -> Fault:
     """The fault that an error tells of."""
-    words = str(error).replace(ANY_MEND, MEND)
+    words = str(error).replace(ANY_FIX, FIX)
     without_path = words.replace(str(path), "")
     return Fault(next(kind for sign, kind in KINDS.items() if sign in without_path), words)
 
 
 def examined(
-    path: Path, spans: Iterable[Span], beat: Callable[[], None]
+    path: Path, spans: Iterable[Span], heartbeat: Callable[[], None]
 ) -> tuple[VideoInfo, dict[Span, Fault | None]]:
     """A file's probe, and what decoding finds in each stretch of it.
 
@@ -82,7 +82,7 @@ def examined(
     Args:
         path: a file, or a folder of pictures.
         spans: the stretches.
-        beat: called for every frame or picture.
+        heartbeat: called for every frame or picture.
 
     Raises:
         VideoReadError: no frame comes out of it.
@@ -90,11 +90,11 @@ def examined(
     found: dict[Span, Fault | None] = {}
     info: VideoInfo | None = None
     for joint, members in _joined(set(spans)):
-        told, fault = _fault(path, joint, beat)
+        told, fault = _fault(path, joint, heartbeat)
         info = told or info
         for span in members:
             alone = fault is not None and len(members) > 1
-            found[span] = _fault(path, span, beat)[1] if alone else fault
+            found[span] = _fault(path, span, heartbeat)[1] if alone else fault
     return info or probe(path), found
 
 
@@ -119,7 +119,7 @@ def _bounds(span: Span) -> tuple[float, float]:
 
 
 def _fault(
-    path: Path, span: Span, beat: Callable[[], None]
+    path: Path, span: Span, heartbeat: Callable[[], None]
 ) -> tuple[VideoInfo | None, Fault | None]:
     """What a whole file tells of itself, and what is wrong with a stretch."""
     start_s, end_s = span
@@ -128,22 +128,22 @@ def _fault(
     def decode(shown: Frames, start: float, end: float) -> tuple[VideoInfo | None, Fault | None]:
         if isinstance(shown, FrameFolder):
             for _ in shown.decode():
-                beat()
+                heartbeat()
             return None, None
-        first, fault = _decoded(path, shown, beat)
+        first, fault = _decoded(path, shown, heartbeat)
         if first is None or span != WHOLE:
             return None, fault
         false = any(map(is_false_keyframe, shown.packets))
         return info_of(shown, first, false_keyframes=false), fault
 
     try:
-        return on_frames(path, start_s, end_s, decode, beat)
+        return on_frames(path, start_s, end_s, decode, heartbeat)
     except VideoReadError as error:
         return None, named(path, error)
 
 
 def _decoded(
-    path: Path, shown: Timeline, beat: Callable[[], None]
+    path: Path, shown: Timeline, heartbeat: Callable[[], None]
 ) -> tuple[VideoFrame | None, Fault | None]:
     """The first frame, and which frames the decoder patches, or where the picture changes its size.
 
@@ -160,13 +160,13 @@ def _decoded(
             first, size = frame, other
         if size != other or first.width != frame.width:
             words = f"{path} changes from {size[0]} x {size[1]} to {other[0]} x {other[1]} pixels"
-            return first, Fault("changing size", f"{words} at {_place(shown, number)}. {MEND}")
+            return first, Fault("changing size", f"{words} at {_place(shown, number)}. {FIX}")
         if frame.is_corrupt:
             patched.append(number)
-        beat()
+        heartbeat()
     if patched:
         count, place = len(patched), _place(shown, patched[0])
-        words = f"{path} is damaged: the decoder patches {count} frames, first {place}. {MEND}"
+        words = f"{path} is damaged: the decoder patches {count} frames, first {place}. {FIX}"
         return first, Fault("patched", words)
     return first, None
 
@@ -225,28 +225,30 @@ def check_clips(
     if workers == 0:
         yield from (check(file, lambda: None) for file in files)
         return
-    report = watched(check, files, workers=workers, patience_s=patience_s, preload=__name__)
+    report = run_isolated(check, files, workers=workers, patience_s=patience_s, preload=__name__)
     for file, found in report:
-        if isinstance(found, Lost):
-            words = f"{video_root / file[0].path}: {found.words}. {MEND}"
+        if isinstance(found, WorkerFailure):
+            words = f"{video_root / file[0].path}: {found.words}. {FIX}"
             yield _unfit(file, Fault(found.kind, words))
         else:
             yield found
 
 
-def check_file(clips: Sequence[Clip], beat: Beat, *, video_root: Path, quick: bool) -> list[Health]:
+def check_file(
+    clips: Sequence[Clip], heartbeat: Heartbeat, *, video_root: Path, quick: bool
+) -> list[Health]:
     """The health of the clips that lie in one file.
 
     Args:
         clips: with the same path.
-        beat: called for every frame.
+        heartbeat: called for every frame.
         video_root: folder that the path starts from.
         quick: read packets only.
     """
     path = on_disk(video_root / clips[0].path)
     spans = [(clip.start_s, clip.end_s) for clip in clips]
     try:
-        info, by_span = (probe(path), {}) if quick else examined(path, spans, beat)
+        info, by_span = (probe(path), {}) if quick else examined(path, spans, heartbeat)
     except VideoReadError as error:
         return _unfit(clips, named(path, error))
     tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length, _is_too_elongated]

@@ -41,11 +41,11 @@ from sefar_core.data.dataset import (
     UnlabeledItem,
     frames_of,
     known_labels,
-    looks_at,
+    normalized_crops,
     read_from_folder,
     view_moments,
 )
-from sefar_core.data.frame_cache import Storage, open_frame_store
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
 from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import (
     Augmentation,
@@ -89,7 +89,7 @@ def fixed_views(
 def released_view(
     clip: Clip, *, sample: FrameSampler, augment: Augmentation, seed: int
 ) -> list[View]:
-    """One random look, as the public code tests (docs/paper_map.md, row 8); a function of the clip
+    """One random view, as the public code tests (docs/paper_map.md, row 8); a function of the clip
     and the seed alone.
     """
     generator = seeded(seed, clip.id, "released view")
@@ -123,7 +123,7 @@ class EvalClips(Dataset[EvalItem]):
         views = self.views(clip)
         frames = iter(frames_of(self.read, clip, [m for view in views for m in view.moments]))
         seen = [
-            looks_at(elements, crop, self.pixels)
+            normalized_crops(elements, crop, self.pixels)
             for view in views
             for elements in [[next(frames) for _ in view.moments]]
             for crop in view.crops
@@ -138,7 +138,7 @@ class EvalClips(Dataset[EvalItem]):
 Item = TypeVar("Item", LabeledItem, UnlabeledItem)
 
 
-class Share(NamedTuple):
+class Shard(NamedTuple):
     """Which part of the work a process does."""
 
     rank: int = 0
@@ -153,7 +153,7 @@ class ClipStream(Sampler[tuple[int, int]]):
         seed: of the shuffling.
         name: streams of other names are shuffled otherwise.
         start: clips that all ranks together have taken before.
-        share: this process takes clips start + rank, start + rank + num_ranks, ...
+        shard: this process takes clips start + rank, start + rank + num_ranks, ...
         per_pass: clips that are taken of each pass, whose others are left out; none takes all.
     """
 
@@ -164,22 +164,22 @@ class ClipStream(Sampler[tuple[int, int]]):
         seed: int,
         name: str,
         start: int,
-        share: Share,
+        shard: Shard,
         per_pass: int | None = None,
     ):
         self.num_clips, self.seed, self.name = num_clips, seed, name
-        self.start, self.share = start, share
+        self.start, self.shard = start, shard
         self.per_pass = per_pass or num_clips
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        place = self.start + self.share.rank
+        place = self.start + self.shard.rank
         epoch, order = -1, [0]
         while True:
             if epoch != place // self.per_pass:
                 epoch = place // self.per_pass
                 order = shuffled(self.num_clips, seed=self.seed, name=self.name, epoch=epoch)
             yield epoch, order[place % self.per_pass]
-            place += self.share.num_ranks
+            place += self.shard.num_ranks
 
 
 def shuffled(num_clips: int, *, seed: int, name: str, epoch: int) -> list[int]:
@@ -187,7 +187,7 @@ def shuffled(num_clips: int, *, seed: int, name: str, epoch: int) -> list[int]:
     return torch.randperm(num_clips, generator=seeded(seed, name, epoch)).tolist()
 
 
-class Feed(NamedTuple):
+class LoaderConfig(NamedTuple):
     """How a loader works, which changes its speed and never its batches.
 
     Attributes:
@@ -201,8 +201,8 @@ class Feed(NamedTuple):
     timeout_s: int = 600
 
 
-WHOLE = Share()
-IN_PROCESS = Feed()
+WHOLE = Shard()
+IN_PROCESS = LoaderConfig()
 
 
 def training_stream(  # noqa: PLR0913 - what, and which part of it
@@ -210,9 +210,9 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
     *,
     batch_size: int,
     start: int = 0,
-    share: Share = WHOLE,
+    shard: Shard = WHOLE,
     per_pass: int | None = None,
-    feed: Feed = IN_PROCESS,
+    loader: LoaderConfig = IN_PROCESS,
 ) -> Generator:
     """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
 
@@ -220,23 +220,23 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
         clips: what to draw from.
         batch_size: clips of one micro-batch of one rank.
         start: clips of this stream that all ranks together have trained on before.
-        share: the part of this rank.
+        shard: the part of this rank.
         per_pass: clips that are taken of each pass; none takes all.
-        feed: loader processes.
+        loader: loader processes.
     """
     stream = ClipStream(
-        len(clips), seed=clips.seed, name=clips.stream, start=start, share=share, per_pass=per_pass
+        len(clips), seed=clips.seed, name=clips.stream, start=start, shard=shard, per_pass=per_pass
     )
     # A generator: processes start and decode when the first batch is asked for, not before.
-    yield from _loader(clips, feed, batch_size=batch_size, sampler=stream, join=collate)
+    yield from _loader(clips, loader, batch_size=batch_size, sampler=stream, join=collate)
 
 
 def evaluation_batches(
-    clips: EvalClips, *, batch_size: int, share: Share = WHOLE, feed: Feed = IN_PROCESS
+    clips: EvalClips, *, batch_size: int, shard: Shard = WHOLE, loader: LoaderConfig = IN_PROCESS
 ) -> DataLoader[EvalItem]:
     """Every clip of this rank once, all its views together; `batch_size` counts clips."""
-    mine = range(share.rank, len(clips), share.num_ranks)
-    return _loader(clips, feed, batch_size=batch_size, sampler=mine, join=collate_views)
+    mine = range(shard.rank, len(clips), shard.num_ranks)
+    return _loader(clips, loader, batch_size=batch_size, sampler=mine, join=collate_views)
 
 
 def collate(items: Sequence[Item]) -> Item:
@@ -263,17 +263,17 @@ def leave_the_group(worker: int) -> None:
 
 
 def _loader(
-    clips: Dataset, feed: Feed, *, batch_size: int, sampler: Iterable, join: Callable
+    clips: Dataset, loader: LoaderConfig, *, batch_size: int, sampler: Iterable, join: Callable
 ) -> DataLoader:
     return DataLoader(
         clips,
         batch_size=batch_size,
         sampler=sampler,
         collate_fn=join,
-        num_workers=feed.workers,
-        pin_memory=feed.pin_memory,
-        timeout=feed.timeout_s if feed.workers else 0,
-        worker_init_fn=leave_the_group if feed.workers else None,
+        num_workers=loader.workers,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout_s if loader.workers else 0,
+        worker_init_fn=leave_the_group if loader.workers else None,
         # Its own, so that starting a loader leaves the global random state alone.
         generator=torch.Generator().manual_seed(0),
     )
@@ -315,7 +315,7 @@ def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
 def choose_reader(
     clips: TrainClips,
     video_root: Path,
-    store: Storage | None,
+    store: CacheConfig | None,
     *,
     workers: int,
     reader: str = "auto",
@@ -340,10 +340,10 @@ def choose_reader(
     if store is None:
         return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
     seen = [*clips.labeled, *clips.unlabeled]
-    return open_frame_store(seen, video_root, store, workers=workers).read
+    return open_frame_cache(seen, video_root, store, workers=workers).read
 
 
-class Look(NamedTuple):
+class ViewConfig(NamedTuple):
     """How training looks at a clip."""
 
     views: TwoViews
@@ -353,7 +353,7 @@ class Look(NamedTuple):
     seed: int
 
 
-class Pace(NamedTuple):
+class BatchSchedule(NamedTuple):
     """How much of the streams a step takes, and where the run stands."""
 
     batch_size: int
@@ -364,7 +364,7 @@ class Pace(NamedTuple):
     """Optimizer steps done before."""
     warmup_steps: int
     """Steps from the start of the run that see labels alone."""
-    share: Share
+    shard: Shard
     labeled_per_pass: int
     """Labeled clips that are taken of each pass over them."""
 
@@ -380,45 +380,46 @@ def split_workers(workers: int, unlabeled_per_labeled: int) -> tuple[int, int]:
 
 
 def training_batches(
-    clips: TrainClips, read: Reader, look: Look, pace: Pace, feed: Feed
+    clips: TrainClips, read: Reader, view: ViewConfig, schedule: BatchSchedule, loader: LoaderConfig
 ) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]]:
     """(labeled elements, labels, weak elements, strong elements) of one micro-batch after another.
 
     The last two are empty during the warm-up, when all loader processes load labeled clips.
     """
-    labeled_feed, unlabeled_feed = (
-        feed._replace(workers=part)
-        for part in split_workers(feed.workers, pace.unlabeled_per_labeled)
+    labeled_loader, unlabeled_loader = (
+        loader._replace(workers=part)
+        for part in split_workers(loader.workers, schedule.unlabeled_per_labeled)
     )
     stream = partial(
         training_stream,
         LabeledClips(
             clips.labeled,
             read,
-            sample=look.views.sample,
-            augment=look.views.strong,
-            crop_size=look.crop_size,
-            seed=look.seed,
+            sample=view.views.sample,
+            augment=view.views.strong,
+            crop_size=view.crop_size,
+            seed=view.seed,
         ),
-        batch_size=pace.micro_batch_size,
-        share=pace.share,
-        per_pass=pace.labeled_per_pass,
+        batch_size=schedule.micro_batch_size,
+        shard=schedule.shard,
+        per_pass=schedule.labeled_per_pass,
     )
-    micros = pace.batch_size // (pace.micro_batch_size * pace.share.num_ranks)
-    warmup = max(pace.warmup_steps - pace.first_step, 0) * micros
-    with closing(stream(start=pace.first_step * pace.batch_size, feed=feed)) as alone:
+    micros = schedule.batch_size // (schedule.micro_batch_size * schedule.shard.num_ranks)
+    warmup = max(schedule.warmup_steps - schedule.first_step, 0) * micros
+    with closing(stream(start=schedule.first_step * schedule.batch_size, loader=loader)) as alone:
         for elements, labels in islice(alone, warmup):
             yield elements, labels, [], []
-    ssl_step = max(pace.first_step, pace.warmup_steps)
-    labeled = stream(start=ssl_step * pace.batch_size, feed=labeled_feed)
+    ssl_step = max(schedule.first_step, schedule.warmup_steps)
+    unlabeled_per_step = schedule.batch_size * schedule.unlabeled_per_labeled
+    labeled = stream(start=ssl_step * schedule.batch_size, loader=labeled_loader)
     unlabeled = training_stream(
         UnlabeledClips(
-            clips.unlabeled, read, views=look.views, crop_size=look.crop_size, seed=look.seed
+            clips.unlabeled, read, views=view.views, crop_size=view.crop_size, seed=view.seed
         ),
-        batch_size=pace.micro_batch_size * pace.unlabeled_per_labeled,
-        start=(ssl_step - pace.warmup_steps) * pace.batch_size * pace.unlabeled_per_labeled,
-        share=pace.share,
-        feed=unlabeled_feed,
+        batch_size=schedule.micro_batch_size * schedule.unlabeled_per_labeled,
+        start=(ssl_step - schedule.warmup_steps) * unlabeled_per_step,
+        shard=schedule.shard,
+        loader=unlabeled_loader,
     )
     for (elements, labels), (weak, strong) in zip(labeled, unlabeled, strict=True):
         yield elements, labels, weak, strong
@@ -436,7 +437,7 @@ def evaluation_views(
     *,
     moments: Sequence[Moments],
     num_crops: int,
-    feed: Feed,
+    loader: LoaderConfig,
 ) -> DataLoader:
     """Deterministic views of every clip, as `evaluate.predict` takes them.
 
@@ -446,15 +447,15 @@ def evaluation_views(
         read: where frames come from.
         moments: of each temporal view; see `dataset.view_moments`.
         num_crops: 1 or 3 places of each view.
-        feed: loader processes.
+        loader: loader processes.
     """
     placements = fixed_placements(model.image_size, num_crops)
     views = partial(fixed_views, moments=moments, placements=placements)
-    return _evaluated(model, clips, read, views, feed)
+    return _evaluated(model, clips, read, views, loader)
 
 
 def released_views(
-    model: SefarModel, clips: Sequence[Clip], read: Reader, *, seed: int, feed: Feed
+    model: SefarModel, clips: Sequence[Clip], read: Reader, *, seed: int, loader: LoaderConfig
 ) -> DataLoader:
     """One random view of every clip, as the public code tests: random moments, and for each element
     a random place along the longer side and a flip half of the time.
@@ -464,7 +465,7 @@ def released_views(
         clips: with labels.
         read: where frames come from.
         seed: of the draws.
-        feed: loader processes.
+        loader: loader processes.
     """
     size = model.image_size
     views = partial(
@@ -473,40 +474,42 @@ def released_views(
         augment=Augmentation((size, size), True, one_each),
         seed=seed,
     )
-    return _evaluated(model, clips, read, views, feed)
+    return _evaluated(model, clips, read, views, loader)
 
 
 def _evaluated(
-    model: SefarModel, clips: Sequence[Clip], read: Reader, views: Views, feed: Feed
+    model: SefarModel, clips: Sequence[Clip], read: Reader, views: Views, loader: LoaderConfig
 ) -> DataLoader:
     pixels = Pixels(model.image_size, model.mean, model.std)
     shown = EvalClips(clips, read, views=views, pixels=pixels)
-    return evaluation_batches(shown, batch_size=8, feed=feed)
+    return evaluation_batches(shown, batch_size=8, loader=loader)
 
 
-class HeldOut(NamedTuple):
+class ValidationClips(NamedTuple):
     """The clips of split val, and where their frames come from."""
 
     clips: list[Clip]
     read: Reader
 
 
-def read_held_out(manifest: Path, video_root: Path, *, reader: str) -> HeldOut | None:
+def read_validation_clips(
+    manifest: Path, video_root: Path, *, reader: str
+) -> ValidationClips | None:
     """The validation clips of a manifest, or none if it has none, as is the default."""
     clips = by_split(read_manifest(manifest), "val")
     read = partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
-    return HeldOut(clips, read) if clips else None
+    return ValidationClips(clips, read) if clips else None
 
 
-def validation_views(model: SefarModel, held_out: HeldOut, *, workers: int) -> DataLoader:
+def validation_views(model: SefarModel, validation: ValidationClips, *, workers: int) -> DataLoader:
     """One view of every clip: the middle of each segment of time, the middle of the picture."""
     return evaluation_views(
         model,
-        held_out.clips,
-        held_out.read,
+        validation.clips,
+        validation.read,
         moments=view_moments(model.sampling, model.sizes, 1),
         num_crops=1,
-        feed=Feed(workers=workers),
+        loader=LoaderConfig(workers=workers),
     )
 
 
@@ -530,13 +533,15 @@ def warn_of_bare_classes(bare: list[str], num_classes: int) -> None:
         )
 
 
-def files_needed(clips: TrainClips, held_out: HeldOut | None, config: TrainConfig) -> list[Clip]:
-    """The clips whose files a run opens at some time; a store of frames stands for the others'."""
-    validation = held_out.clips if held_out else []
+def files_needed(
+    clips: TrainClips, validation: ValidationClips | None, config: TrainConfig
+) -> list[Clip]:
+    """The clips whose files a run opens at some time; a frame cache replaces those of training."""
+    in_val = validation.clips if validation else []
     if config.data.store != "none":
-        return validation
+        return in_val
     unlabeled = clips.unlabeled if config.warmup_epochs < config.epochs else []
-    return [*clips.labeled, *unlabeled, *validation]
+    return [*clips.labeled, *unlabeled, *in_val]
 
 
 def refuse_missing(clips: list[Clip], video_root: Path) -> None:

@@ -21,7 +21,7 @@ from qa_data.manifest import Clip
 from sefar_core.data.decode import VideoReadError
 from sefar_core.data.pictures import side_ratio_problem
 from sefar_core.data.rng import seeded
-from sefar_core.data.transforms import Augmentation, Pixels, Placement, look, squares
+from sefar_core.data.transforms import Augmentation, Pixels, Placement, normalized_crop, squares
 from sefar_core.data.video import read_fractions
 from sefar_core.sampling import Moments, Sampling
 
@@ -29,7 +29,7 @@ CLIP_FRAME_AXIS = 1  # of (channel, frame, height, width), a clip without its ba
 FrameSampler = Callable[[torch.Generator], Moments]
 Reader = Callable[[Clip, Sequence[float]], Tensor]
 """The frames of a clip at fractions of its length: `read_from_folder` bound to a folder, or
-`FrameStore.read`."""
+`FrameCache.read`."""
 
 
 class LabeledItem(NamedTuple):
@@ -215,7 +215,7 @@ def _squares(
     ]
 
 
-def looks_at(
+def normalized_crops(
     frames: Sequence[Tensor], placements: Sequence[Placement], pixels: Pixels
 ) -> list[Tensor]:
     """The elements of a clip as a network takes them; neighbors that share a placement are cut out
@@ -223,7 +223,7 @@ def looks_at(
     elements: list[Tensor] = []
     for placement, group in groupby(zip(frames, placements, strict=True), key=itemgetter(1)):
         together = [element for element, _ in group]
-        seen = look(torch.cat(together), placement, pixels)
+        seen = normalized_crop(torch.cat(together), placement, pixels)
         elements += seen.split([len(element) for element in together], dim=CLIP_FRAME_AXIS)
     return elements
 

@@ -79,7 +79,7 @@ def runs(packets: Sequence[Packet], stamps: Sequence[int]) -> list[tuple[int, in
 
 
 DISPLAY_MATRIX = "DISPLAYMATRIX"
-MEND = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
+FIX = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
 STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
 """Of covers and thumbnails, which files carry as video streams of their own."""
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")
@@ -108,10 +108,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if not path.is_file():
         raise VideoReadError(f"{path} does not exist or is not a file. Check the video folder.")
     if path.stat().st_size == 0:
-        raise VideoReadError(f"{path} is empty (0 bytes). {MEND}")
+        raise VideoReadError(f"{path} is empty (0 bytes). {FIX}")
     with path.open("rb") as file:
         if file.read(16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLAYLISTS):
-            raise VideoReadError(f"{path} is a list of other files, not a video. {MEND}")
+            raise VideoReadError(f"{path} is a list of other files, not a video. {FIX}")
     try:
         # By `file:` a colon in a name is part of the name. A title in another encoding than UTF-8
         # is no reason to refuse the pictures.
@@ -119,15 +119,15 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         name = f"file:{path}"
         with av.open(name, metadata_errors="replace", container_options=options) as container:
             if not container.streams.video:
-                raise VideoReadError(f"{path} has no video stream. {MEND}")
+                raise VideoReadError(f"{path} has no video stream. {FIX}")
             stream = film_stream(container)
             if stream.codec_context is None:
-                raise VideoReadError(f"{path} has a video stream that no decoder reads. {MEND}")
+                raise VideoReadError(f"{path} has a video stream that no decoder reads. {FIX}")
             # A second thread costs a fifth more CPU time a clip; more loader processes do not.
             stream.codec_context.thread_count = 1
             yield container, stream
     except (av.FFmpegError, OSError, EOFError) as cause:
-        raise VideoReadError(f"cannot read {path} as a video: {cause}. {MEND}") from cause
+        raise VideoReadError(f"cannot read {path} as a video: {cause}. {FIX}") from cause
 
 
 def film_stream(container: InputContainer) -> VideoStream:
@@ -196,12 +196,12 @@ def _refuse_unclean(frame: VideoFrame, shown: Timeline, *, first: bool) -> None:
         raise Misnamed(f"decoding does not begin cleanly at the keyframe before {frame.pts}")
 
 
-def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
+def settle(path: Path, heartbeat: Callable[[], None] = lambda: None) -> Timeline:
     """The pictures that come out of a full decode, and when each is shown.
 
     Args:
         path: the file.
-        beat: called for every picture.
+        heartbeat: called for every picture.
 
     Raises:
         VideoReadError: the decoder refuses a picture, or pictures are lost.
@@ -217,7 +217,7 @@ def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
                 marks.append(mark_of(packet, hides=hides))
                 for frame in packet.decode():
                     stamps.append(frame.pts)
-                    beat()
+                    heartbeat()
             stamps += [frame.pts for frame in stream.decode(None)]
         except av.FFmpegError as cause:
             raise _stopped(path, cause, len(stamps), announced) from cause
@@ -226,7 +226,7 @@ def settle(path: Path, beat: Callable[[], None] = lambda: None) -> Timeline:
         listed = len(announced.times_s)
         raise VideoReadError(
             f"{path} lists {listed} frames, but frame {len(stamps)} does not come out of the "
-            f"decoder: data is missing. {MEND}"
+            f"decoder: data is missing. {FIX}"
         )
     return found
 
@@ -236,7 +236,7 @@ def _stopped(path: Path, cause: av.FFmpegError, number: int, shown: Timeline) ->
     at_s = shown.times_s[min(number, listed - 1)]
     return VideoReadError(
         f"cannot decode {path}: {cause}; {number} of {listed} frames were read before that, at "
-        f"{at_s:.3f} s. {MEND}"
+        f"{at_s:.3f} s. {FIX}"
     )
 
 
@@ -260,7 +260,7 @@ def pictures(
     kept = _by_stamp(shown, wanted, short_side)
     kept = kept or _by_number(path, shown, wanted, short_side, to_end)
     if len({(size, picture.shape) for size, picture in kept}) > 1:
-        raise VideoReadError(f"{path} changes its picture size between frames. {MEND}")
+        raise VideoReadError(f"{path} changes its picture size between frames. {FIX}")
     return torch.from_numpy(np.stack([kept[place][1] for place in places]))
 
 

@@ -5,7 +5,7 @@ moments are drawn as freely as from the videos. `raw` frames are exact and large
 320x256 at 25 frames takes 6 MB), `jpeg` ones (quality 95) a tenth of that and a little dearer to
 read. The file is mapped into memory: loader processes share it, and it may be larger than memory.
 
-Where frames are scaled down on the way (`Storage.short_side`), training that asks for a larger
+Where frames are scaled down on the way (`CacheConfig.short_side`), training that asks for a larger
 short side enlarges them again: at 256 and the published range of 256 to 320 px the squares are as
 large as from the videos and up to a fifth less sharp.
 
@@ -203,11 +203,11 @@ def _append(draft: Path, clip: StoredClip, content: Tensor) -> None:
         lines.write(json.dumps(clip._asdict()) + "\n")
 
 
-class FrameStoreError(Exception):
+class FrameCacheError(Exception):
     """A clip or a folder that a frame store cannot serve. The message says why and what to do."""
 
 
-class Storage(NamedTuple):
+class CacheConfig(NamedTuple):
     """Where and how decoded frames are kept.
 
     Attributes:
@@ -222,8 +222,8 @@ class Storage(NamedTuple):
     short_side: int | None = None
 
 
-class FrameStore:
-    """Decoded clips in a folder that `open_frame_store` has filled.
+class FrameCache:
+    """Decoded clips in a folder that `open_frame_cache` has filled.
 
     Args:
         folder: where they lie.
@@ -237,7 +237,7 @@ class FrameStore:
             self._shapes: dict[str, list[int]] = index["shapes"]
             self._lengths_s: dict[str, float] = index["lengths_s"]
         except (ValueError, KeyError, TypeError) as cause:
-            raise FrameStoreError(
+            raise FrameCacheError(
                 f"{folder / 'index.json'} is damaged ({cause!r}); delete {folder}: it is filled "
                 f"again"
             ) from cause
@@ -251,11 +251,11 @@ class FrameStore:
         """The frames of a clip at fractions of its length, as `video.read_fractions` gives them.
 
         Raises:
-            FrameStoreError: the clip is not in the store.
+            FrameCacheError: the clip is not in the store.
         """
         shape = self._shapes.get(clip.id)
         if shape is None:
-            raise FrameStoreError(
+            raise FrameCacheError(
                 f"clip {clip.id} is not in {self.folder}, which holds {len(self._shapes)} others; "
                 f"open the store with all clips of the run"
             )
@@ -277,7 +277,7 @@ class FrameStore:
         packed = self._bytes[self._bounds[number] : self._bounds[number + 1]]
         blue_first = cv2.imdecode(packed, cv2.IMREAD_COLOR)
         if blue_first is None:
-            raise FrameStoreError(
+            raise FrameCacheError(
                 f"frame {number} of {self.folder} is damaged; delete the folder to decode it again"
             )
         cv2.cvtColor(blue_first, cv2.COLOR_BGR2RGB, dst=frame)
@@ -298,9 +298,9 @@ class FrameStore:
         self._map()
 
 
-def open_frame_store(
-    clips: Sequence[Clip], video_root: Path, storage: Storage, *, workers: int = 0
-) -> FrameStore:
+def open_frame_cache(
+    clips: Sequence[Clip], video_root: Path, storage: CacheConfig, *, workers: int = 0
+) -> FrameCache:
     """The store of these clips, decoded with a progress bar unless it is there.
 
     The processes of a run may all call this: one decodes, the others wait until its file is whole.
@@ -329,10 +329,10 @@ def open_frame_store(
             short_side=storage.short_side,
             workers=workers,
         )
-    return FrameStore(folder)
+    return FrameCache(folder)
 
 
-def _key(clips: Sequence[Clip], video_root: Path, storage: Storage) -> str:
+def _key(clips: Sequence[Clip], video_root: Path, storage: CacheConfig) -> str:
     """Changes with the clips, their files, and the size and kind of the frames.
 
     Of a folder of pictures, with the files that come, go or are renamed; not with one that is

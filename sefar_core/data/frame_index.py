@@ -92,9 +92,9 @@ class Timeline:
         # An entry without bytes holds nothing that could be lost.
         return next((entry.timestamp > last for entry in behind if entry.size), False)
 
-    def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
+    def numbers_at(self, timestamps_s: np.ndarray) -> np.ndarray:
         """Number of the picture (0-based, within the timeline) shown at each moment."""
-        return numbers_at(self.times_s, moments_s)
+        return numbers_at(self.times_s, timestamps_s)
 
     @property
     def may_tell_decoding(self) -> bool:
@@ -109,14 +109,14 @@ class Timeline:
         return all(one < other for one, other in zip(stamps, stamps[1:], strict=False))
 
 
-def numbers_at(times_s: np.ndarray | Sequence[float], moments_s: np.ndarray) -> np.ndarray:
+def numbers_at(times_s: np.ndarray | Sequence[float], timestamps_s: np.ndarray) -> np.ndarray:
     """Number of the last picture that has appeared at each moment, or of the first before it has.
 
     Args:
         times_s: when each picture appears, ascending.
-        moments_s: in any order.
+        timestamps_s: in any order.
     """
-    numbers = np.searchsorted(times_s, moments_s + ROUNDING_S, side="right") - 1
+    numbers = np.searchsorted(times_s, timestamps_s + ROUNDING_S, side="right") - 1
     return np.maximum(numbers, 0)
 
 

@@ -27,7 +27,7 @@ NUMBERED = re.compile(r"(.*?)([0-9]+)\.[^.]+", re.DOTALL)
 FORMATS = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
 """Of a picture, by the first bytes of its file."""
 DECODERS = {"jpeg": "mjpeg", "png": "png"}
-MEND = "Unpack the folder's pictures again."
+FIX = "Unpack the folder's pictures again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +54,16 @@ class FrameFolder:
         """When the last of them disappears."""
         return (self.first + len(self.names)) / NOMINAL_FPS
 
-    def shown_at(self, moments_s: np.ndarray) -> np.ndarray:
+    def numbers_at(self, timestamps_s: np.ndarray) -> np.ndarray:
         """Number of the picture (0-based, within the stretch) shown at each moment; those after
         the end show the last.
         """
-        numbers = np.floor((moments_s + ROUNDING_S) * NOMINAL_FPS).astype(np.int64) - self.first
+        numbers = np.floor((timestamps_s + ROUNDING_S) * NOMINAL_FPS).astype(np.int64) - self.first
         return np.clip(numbers, 0, len(self.names) - 1)
 
     def stretch(self, start_s: float, end_s: float | None) -> "FrameFolder":
         """The pictures from the one shown at `start_s` to `end_s` (None: the folder's end)."""
-        first = int(self.shown_at(np.array([start_s]))[0])
+        first = int(self.numbers_at(np.array([start_s]))[0])
         times_s = self.times_s
         stop = len(times_s) if end_s is None else int((times_s + ROUNDING_S < end_s).sum())
         return replace(self, names=self.names[first : max(stop, first + 1)], first=first)
@@ -87,7 +87,7 @@ class FrameFolder:
                 (size, one), (other, another) = sizes.items()
                 raise VideoReadError(
                     f"{self.path} holds pictures of different sizes: {one} has {size[0]}x{size[1]} "
-                    f"pixels, {another} {other[0]}x{other[1]}. {MEND}"
+                    f"pixels, {another} {other[0]}x{other[1]}. {FIX}"
                 )
             yield frame
 
@@ -133,7 +133,7 @@ def open_folder(path: Path) -> FrameFolder:
         )
         raise VideoReadError(
             f"{path} lacks {missing} of its pictures: after {name_of[before]} number {before + 1} "
-            f"should follow. A lost picture shifts all that come after it. {MEND}"
+            f"should follow. A lost picture shifts all that come after it. {FIX}"
         )
     return FrameFolder(path=path, names=[name_of[number] for number in numbers])
 
@@ -191,13 +191,13 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as cause:
-        raise VideoReadError(f"cannot read {path}: {cause}. {MEND}") from cause
+        raise VideoReadError(f"cannot read {path}: {cause}. {FIX}") from cause
 
 
 def _format(path: Path, content: bytes) -> str:
     if content[:2] not in FORMATS:
         found = f"its first bytes are {content[:2]!r}" if content else "it is empty"
-        raise VideoReadError(f"{path} is neither a JPEG nor a PNG picture: {found}. {MEND}")
+        raise VideoReadError(f"{path} is neither a JPEG nor a PNG picture: {found}. {FIX}")
     return FORMATS[content[:2]]
 
 
@@ -213,9 +213,9 @@ def _decoded(path: Path, decoders: dict[str, VideoCodecContext]) -> VideoFrame:
             decoders[name] = _decoder(name)
         frames = decoders[name].decode(packet)
     except av.FFmpegError as cause:
-        raise VideoReadError(f"cannot decode the picture {path}: {cause}. {MEND}") from cause
+        raise VideoReadError(f"cannot decode the picture {path}: {cause}. {FIX}") from cause
     if len(frames) != 1:
-        raise VideoReadError(f"no picture comes out of {path}. {MEND}")
+        raise VideoReadError(f"no picture comes out of {path}. {FIX}")
     return frames[0]
 
 

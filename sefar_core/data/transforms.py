@@ -109,14 +109,14 @@ def fixed_placements(short_side: int, num_crops: int) -> list[Placement]:
     return [Placement(short_side, end, end, flip=False) for end in ends[num_crops]]
 
 
-def look(
+def normalized_crop(
     frames: UInt8[Tensor, "frame height width 3"], placement: Placement, pixels: Pixels
 ) -> Float[Tensor, "3 frame side side"]:
     """The normalized square that a placement names."""
-    return normalize(cut_out(frames, placement, pixels.crop_size), pixels.mean, pixels.std)
+    return normalize(crop(frames, placement, pixels.crop_size), pixels.mean, pixels.std)
 
 
-def cut_out(
+def crop(
     frames: UInt8[Tensor, "frame height width 3"], placement: Placement, crop_size: int
 ) -> Float[Tensor, "3 frame side side"]:
     """The square of the scaled frames that a placement names, colors in [0, 255].
@@ -141,7 +141,7 @@ def cut_out(
 def squares(
     frames: UInt8[Tensor, "frame height width 3"], placement: Placement, crop_size: int
 ) -> UInt8[Tensor, "frame side side 3"]:
-    """What `cut_out` gives, rounded to whole colors: a quarter of the bytes, a fifth of the time.
+    """What `crop` gives, rounded to whole colors: a quarter of the bytes, a fifth of the time.
 
     OpenCV's interpolation weights have 11 bits: no color is further off than 0.8 of 255, on average
     0.27, of which plain rounding takes 0.25. Training travels on these; evaluation does not.

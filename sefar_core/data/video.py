@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sefar_core.data import frame_index
 from sefar_core.data.decode import (
-    MEND,
+    FIX,
     Misnamed,
     Patched,
     VideoReadError,
@@ -79,7 +79,7 @@ def probe(path: Path) -> VideoInfo:
             false_keyframes = false_keyframes or is_false_keyframe(packet)
         first = first or first_picture(path, stream, None)
         if first is None:
-            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {MEND}")
+            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {FIX}")
         shown = frame_index.outline(marks, container, stream, first=first.pts)
         if settled := record_of(path).settled:
             shown = replace(settled, stream=stream)
@@ -95,7 +95,7 @@ def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> Vid
     try:
         return next(iter(stream.decode(packet)), None)
     except av.FFmpegError as cause:
-        raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {MEND}") from cause
+        raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {FIX}") from cause
 
 
 def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> VideoInfo:
@@ -132,13 +132,13 @@ def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> Vid
 
 
 def frames_at(
-    path: Path, moments_s: Sequence[float], *, short_side: int | None = None
+    path: Path, timestamps_s: Sequence[float], *, short_side: int | None = None
 ) -> UInt8[Tensor, "frame height width channel"]:
     """The frame shown at each moment, RGB, upright, in one pass over the file.
 
     Args:
         path: the video.
-        moments_s: seconds from the file's beginning, in any order, repeats allowed. Before the
+        timestamps_s: seconds from the file's beginning, in any order, repeats allowed. Before the
             first frame appears it is the first.
         short_side: if given, larger frames are scaled so that their shorter side has this many
             pixels.
@@ -147,11 +147,11 @@ def frames_at(
         VideoReadError: the file is unreadable, or ends before one of the moments.
         ValueError: no moment, or one before 0.
     """
-    moments = np.asarray(moments_s, dtype=np.float64)
-    refuse_outside(moments, high=np.inf, name="moments_s")
+    timestamps = np.asarray(timestamps_s, dtype=np.float64)
+    refuse_outside(timestamps, high=np.inf, name="timestamps_s")
 
     def use(shown: Frames, start: float, end: float) -> Tensor:
-        return _read(path, shown, moments, short_side)
+        return _read(path, shown, timestamps, short_side)
 
     return on_frames(path, None, None, use)
 
@@ -216,7 +216,7 @@ def read_clip(
 
     def use(shown: Frames, start: float, end: float) -> tuple[Tensor, list[float]]:
         _refuse_beyond(path, shown, end - ROUNDING_S)
-        first = shown.shown_at(np.array([start]))[0]
+        first = shown.numbers_at(np.array([start]))[0]
         # Before the first picture appears it is the first.
         stop = max(first + 1, int((shown.times_s + ROUNDING_S < end).sum()))
         numbers = np.arange(first, stop)
@@ -283,7 +283,7 @@ def on_frames(
     start_s: float | None,
     end_s: float | None,
     use: Callable[[Frames, float, float], Result],
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Result:
     """What `use` makes of the frames of a clip, by the fastest way that shows the right ones.
 
@@ -296,7 +296,7 @@ def on_frames(
         start_s: where the clip begins.
         end_s: where it ends; both are None for the whole file.
         use: takes the frames, and where the clip starts and ends among them.
-        beat: called for every picture of a full decode.
+        heartbeat: called for every picture of a full decode.
 
     Raises:
         VideoReadError: the file is unreadable.
@@ -324,7 +324,7 @@ def on_frames(
         try:
             return _in_order(path, span, record, use)
         except Misnamed:
-            record.settled = settle(path, beat)
+            record.settled = settle(path, heartbeat)
     return _in_order(path, span, record, use)
 
 
@@ -364,16 +364,16 @@ def _jumps_lead_right(path: Path, record: Record) -> bool:
     return record.jumps_lead_right
 
 
-def _read(path: Path, shown: Frames, moments: np.ndarray, short_side: int | None) -> Tensor:
-    _refuse_beyond(path, shown, float(moments.max()))
-    return _pictures(path, shown, shown.shown_at(moments), short_side)
+def _read(path: Path, shown: Frames, timestamps: np.ndarray, short_side: int | None) -> Tensor:
+    _refuse_beyond(path, shown, float(timestamps.max()))
+    return _pictures(path, shown, shown.numbers_at(timestamps), short_side)
 
 
-def _refuse_beyond(path: Path, shown: Frames, moment_s: float) -> None:
+def _refuse_beyond(path: Path, shown: Frames, timestamp_s: float) -> None:
     last_s = float(shown.times_s[-1])
     if isinstance(shown, Timeline) and shown.is_cut_off:
         last_s = shown.end_s  # what follows is lost: no moment behind the end is forgiven
-    refuse_beyond(path, last_s, shown.end_s, moment_s)
+    refuse_beyond(path, last_s, shown.end_s, timestamp_s)
 
 
 def _pictures(path: Path, shown: Frames, numbers: np.ndarray, short_side: int | None) -> Tensor:
@@ -387,14 +387,14 @@ def _pictures(path: Path, shown: Frames, numbers: np.ndarray, short_side: int | 
     return found
 
 
-def refuse_beyond(path: Path, last_s: float, end_s: float, moment_s: float) -> None:
+def refuse_beyond(path: Path, last_s: float, end_s: float, timestamp_s: float) -> None:
     """Raise VideoReadError for a moment after a file's end, told by when its last frame appears
     and disappears.
     """
     # Lists round their times: a clip may seem to end up to a frame after its file does.
-    if moment_s >= end_s + (end_s - last_s):
+    if timestamp_s >= end_s + (end_s - last_s):
         raise VideoReadError(
-            f"{path} ends after {end_s:.3f} s, but the frame at {moment_s:.3f} s was asked "
+            f"{path} ends after {end_s:.3f} s, but the frame at {timestamp_s:.3f} s was asked "
             f"for. The list was made from a longer video: correct it, or cut the clip again."
         )
 

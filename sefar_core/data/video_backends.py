@@ -44,7 +44,7 @@ from sefar_core.data.frame_index import numbers_at
 from sefar_core.data.video import VideoInfo, VideoReadError, places_of, probe, refuse_beyond
 from sefar_core.data.video import read_fractions as read_in_order
 
-MEND = "Set data.reader to auto, which reads every file that plays and folders of pictures."
+FIX = "Set data.reader to auto, which reads every file that plays and folders of pictures."
 
 
 def known(path: Path) -> VideoInfo:
@@ -54,7 +54,7 @@ def known(path: Path) -> VideoInfo:
         VideoReadError: the file is unreadable, or a folder of pictures.
     """
     if path.is_dir():
-        raise VideoReadError(f"{path} is a folder of pictures, not a video file. {MEND}")
+        raise VideoReadError(f"{path} is a folder of pictures, not a video file. {FIX}")
     if not path.is_file():
         return probe(path)
     found = path.stat()
@@ -86,9 +86,9 @@ def frame_numbers(
     end = info.end_s if end_s is None else end_s
     if end <= start:
         raise ValueError(f"{path}: a clip from {start} s to {end} s has no length")
-    moments = start + places * (end - start)
-    refuse_beyond(path, info.times_s[-1], info.end_s, float(moments.max()))
-    return numbers_at(info.times_s, moments).tolist()
+    timestamps = start + places * (end - start)
+    refuse_beyond(path, info.times_s[-1], info.end_s, float(timestamps.max()))
+    return numbers_at(info.times_s, timestamps).tolist()
 
 
 def shrunk(
@@ -139,14 +139,14 @@ def read_decord(
     """
     info = known(path)
     if why := doubts(info):
-        raise VideoReadError(f"decord cannot be trusted with {path}: {why}. {MEND}")
+        raise VideoReadError(f"decord cannot be trusted with {path}: {why}. {FIX}")
     numbers = frame_numbers(path, info, fractions, start_s=start_s, end_s=end_s)
     found = path.stat()
     apart = _first_pictures_apart(path, found.st_size, found.st_mtime_ns, timeout_s)
     if apart > MOST_APART:
         raise VideoReadError(
             f"decord cannot be trusted with {path}: its first picture differs from PyAV's by "
-            f"{apart:.0f} of 255. {MEND}"
+            f"{apart:.0f} of 255. {FIX}"
         )
     frames = _worker_of(os.getpid()).read(path, numbers, info.num_frames, timeout_s)
     return torch.from_numpy(shrunk(frames, short_side))
@@ -192,17 +192,17 @@ class Worker:
             self._send(question)
             answer = json.loads(self._line(deadline))
             if "fault" in answer:
-                raise VideoReadError(f"decord cannot read {where}: {answer['fault']}. {MEND}")
+                raise VideoReadError(f"decord cannot read {where}: {answer['fault']}. {FIX}")
             shape = tuple(answer["shape"])
             pixels = self._receive(int(np.prod(shape)), deadline)
         except TimeoutError as cause:
             self.stop()
             raise VideoReadError(
-                f"decord hangs on {where}: no answer within {timeout_s:g} s. {MEND}"
+                f"decord hangs on {where}: no answer within {timeout_s:g} s. {FIX}"
             ) from cause
         except (BrokenPipeError, EOFError) as cause:
             self.stop()
-            raise VideoReadError(f"decord died reading {where}. {MEND}") from cause
+            raise VideoReadError(f"decord died reading {where}. {FIX}") from cause
         return np.frombuffer(pixels, np.uint8).reshape(shape)
 
     def stop(self) -> None:
@@ -279,12 +279,12 @@ def read_torchcodec(
         if counted != info.num_frames:
             raise VideoReadError(
                 f"torchcodec counts {counted} frames in {path}, its packets {info.num_frames}. "
-                f"{MEND}"
+                f"{FIX}"
             )
         frames = video.get_frames_at(numbers).data
     except (RuntimeError, ValueError, IndexError) as cause:
         reason = str(cause).strip().splitlines()[0]
-        raise VideoReadError(f"torchcodec cannot read {where}: {reason}. {MEND}") from cause
+        raise VideoReadError(f"torchcodec cannot read {where}: {reason}. {FIX}") from cause
     return torch.from_numpy(shrunk(frames.numpy(), short_side))
 
 

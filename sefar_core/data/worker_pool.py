@@ -17,14 +17,14 @@ from qa_data.terminal import without_interrupts
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 """To be called whenever the work has come a step further."""
 
 GLANCE_S = 0.2
 """How often processes are looked at that have nothing to say."""
 
 
-class Lost(NamedTuple):
+class WorkerFailure(NamedTuple):
     """Takes the place of an answer that never came.
 
     Attributes:
@@ -38,14 +38,14 @@ class Lost(NamedTuple):
     ended_by: signal.Signals | None = None
 
 
-def watched(
-    work: Callable[[Task, Beat], Answer],
+def run_isolated(
+    work: Callable[[Task, Heartbeat], Answer],
     tasks: Sequence[Task],
     *,
     workers: int,
     patience_s: float,
     preload: str,
-) -> Iterator[tuple[Task, Answer | Lost]]:
+) -> Iterator[tuple[Task, Answer | WorkerFailure]]:
     """Every task with its answer, in the order in which they are done.
 
     Args:
@@ -53,7 +53,7 @@ def watched(
             traceback goes to stderr.
         tasks: can be pickled, as can the answers.
         workers: processes, at least 1.
-        patience_s: seconds without a beat after which a process counts as hung and is killed.
+        patience_s: seconds without a heartbeat after which a process counts as hung and is killed.
         preload: module that the work needs, imported once for all processes where that can be.
 
     Raises:
@@ -66,14 +66,14 @@ def watched(
         while crew:
             for worker in _heard(crew, patience_s):
                 task, answer = worker.task, worker.answer(patience_s)
-                if left and not isinstance(answer, Lost):
+                if left and not isinstance(answer, WorkerFailure):
                     worker.give(left.popleft())
                 else:
                     crew.remove(worker)
                     worker.stop()
-                if isinstance(answer, Lost) and task is None:
+                if isinstance(answer, WorkerFailure) and task is None:
                     raise RuntimeError(f"a process to check in does not start: {answer.words}")
-                if isinstance(answer, Lost) and left:
+                if isinstance(answer, WorkerFailure) and left:
                     crew.append(_Worker(work, preload))
                 if task is not None:
                     yield task, answer
@@ -83,22 +83,23 @@ def watched(
 
 
 class _Worker(Generic[Task]):
-    """A process with a pipe to it and the count of its beats. It speaks first, to say it is ready.
+    """A process with a pipe to it and the count of its heartbeats. Its first message says that it
+    is ready.
 
     Attributes:
         task: what it works on; None until it is ready.
     """
 
-    def __init__(self, work: Callable[[Task, Beat], Any], preload: str):
+    def __init__(self, work: Callable[[Task, Heartbeat], Any], preload: str):
         # Not forked from this process, whose threads could leave a lock held in the copy.
         forkserver = "forkserver" in get_all_start_methods()
         context: Any = get_context("forkserver" if forkserver else "spawn")
         context.set_forkserver_preload([preload])
         self.task: Task | None = None
         self.pipe, far_end = context.Pipe()
-        self._beats = context.RawValue("Q", 0)
+        self._heartbeats = context.RawValue("Q", 0)
         self._seen = (0, time.monotonic())
-        arguments = (work, far_end, self._beats)
+        arguments = (work, far_end, self._heartbeats)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         # The process that forks the others starts with the first, and would print a traceback.
         with without_interrupts():
@@ -106,21 +107,23 @@ class _Worker(Generic[Task]):
         far_end.close()
 
     def give(self, task: Task) -> None:
-        self.task, self._seen = task, (self._beats.value, time.monotonic())
+        self.task, self._seen = task, (self._heartbeats.value, time.monotonic())
         with suppress(BrokenPipeError):  # it died idle: so its pipe will say
             self.pipe.send(task)
 
     def hangs(self, patience_s: float) -> bool:
-        """Whether its task has given no beat for so long."""
-        beats, moment = self._beats.value, time.monotonic()
-        if self.task is None or beats != self._seen[0]:
-            self._seen = (beats, moment)
+        """Whether its task has given no heartbeat for so long."""
+        heartbeats, moment = self._heartbeats.value, time.monotonic()
+        if self.task is None or heartbeats != self._seen[0]:
+            self._seen = (heartbeats, moment)
         return moment - self._seen[1] > patience_s
 
     def answer(self, patience_s: float) -> Any:
         """What it says; that it died; or, if it says nothing, that it hangs."""
         if not self.pipe.poll():
-            return Lost("hung", f"the process that checked it came no further in {patience_s:g} s")
+            return WorkerFailure(
+                "hung", f"the process that checked it came no further in {patience_s:g} s"
+            )
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -128,7 +131,7 @@ class _Worker(Generic[Task]):
             code = self._process.exitcode or 0
             ended_by = signal.Signals(-code) if code < 0 else None
             cause = ended_by.name if ended_by else f"exit code {code}"
-            return Lost("crashed", f"the process that checked it died ({cause})", ended_by)
+            return WorkerFailure("crashed", f"the process that checked it died ({cause})", ended_by)
 
     def stop(self) -> None:
         self._process.kill()
@@ -142,15 +145,15 @@ def _heard(crew: Sequence[_Worker[Task]], patience_s: float) -> list[_Worker[Tas
     return [worker for worker in crew if worker.pipe in ready or worker.hangs(patience_s)]
 
 
-def _serve(work: Callable[[Task, Beat], Any], questions: Connection, beats: Any) -> None:
+def _serve(work: Callable[[Task, Heartbeat], Any], questions: Connection, heartbeats: Any) -> None:
     """The life of a process: until the other end of the pipe is closed."""
     # Ctrl-C reaches every process of a terminal; the parent answers it for all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def beat() -> None:
-        beats.value += 1
+    def heartbeat() -> None:
+        heartbeats.value += 1
 
     questions.send(None)
     with suppress(EOFError):
         while True:
-            questions.send(work(questions.recv(), beat))
+            questions.send(work(questions.recv(), heartbeat))

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data.decode import MEND, VideoReadError, opened
+from sefar_core.data.decode import FIX, VideoReadError, opened
 from sefar_core.data.pictures import side_ratio_problem
 from sefar_core.data.video import clip_length, probe, read_fractions
-from sefar_core.data.worker_pool import Beat, Lost, watched
+from sefar_core.data.worker_pool import Heartbeat, WorkerFailure, run_isolated
 
 MAX_DURATION_S = 120.0
 MAX_FRAMES = 7200
@@ -89,9 +89,9 @@ def read_frames_apart(
         patience_s: a video that takes longer is given up.
     """
     work = partial(_confined, moments=tuple(moments))
-    report = watched(work, footages, workers=workers, patience_s=patience_s, preload=__name__)
+    report = run_isolated(work, footages, workers=workers, patience_s=patience_s, preload=__name__)
     for footage, found in report:
-        if isinstance(found, Lost) and found.ended_by is SIGXCPU:
+        if isinstance(found, WorkerFailure) and found.ended_by is SIGXCPU:
             yield (
                 footage,
                 VideoReadError(
@@ -99,8 +99,8 @@ def read_frames_apart(
                     f"down, or cut out the element"
                 ),
             )
-        elif isinstance(found, Lost):
-            yield footage, VideoReadError(f"cannot decode {footage.path}: {found.words}. {MEND}")
+        elif isinstance(found, WorkerFailure):
+            yield footage, VideoReadError(f"cannot decode {footage.path}: {found.words}. {FIX}")
         elif isinstance(found, str):
             yield footage, VideoReadError(found)
         else:
@@ -164,7 +164,7 @@ def refuse_long(path: Path, duration_s: float, num_frames: int) -> None:
         )
 
 
-def _confined(footage: Footage, beat: Beat, *, moments: Sequence[float]) -> np.ndarray | str:
+def _confined(footage: Footage, beat: Heartbeat, *, moments: Sequence[float]) -> np.ndarray | str:
     """The frames, or what is wrong, within the memory and the work that a decoder may take."""
     limit_memory()
     limit_work()

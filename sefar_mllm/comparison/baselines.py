@@ -32,7 +32,7 @@ from qa_data.manifest import Clip
 from qa_data.questions import Question
 from sefar_core.checkpoint import load_for_classes
 from sefar_core.data.class_names import class_names
-from sefar_core.data.dataloaders import Feed, evaluation_views
+from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
 from sefar_core.data.dataset import read_from_folder, view_moments
 from sefar_core.evaluate import predict as class_probs
 from sefar_mllm.build import load_tokenizer
@@ -109,7 +109,7 @@ def recognizer_probs(
         partial(read_from_folder, root=video_root),
         moments=view_moments(model.sampling, model.sizes, 1),
         num_crops=1,
-        feed=Feed(0),
+        loader=LoaderConfig(0),
     )
     probs, _ = class_probs(model, views, torch.device(device))
     return {clip.id: row for clip, row in zip(clips, probs, strict=True)}

@@ -22,7 +22,7 @@ from torch import Tensor
 from sefar_core import load_encoder
 from sefar_core.checkpoint import CheckpointError, build_model, encoder_in, read_architecture
 from sefar_core.config import ModelConfig
-from sefar_core.data.transforms import Pixels, fixed_placements, look
+from sefar_core.data.transforms import Pixels, fixed_placements, normalized_crop
 from sefar_core.model import SefarModel
 from sefar_core.run_dir import run_of
 from sefar_core.sampling import places_in_time
@@ -145,7 +145,7 @@ def _recognizer(
 
     @torch.inference_mode()
     def encode(frames: UInt8[Tensor, "batch frame height width 3"]) -> Seen:
-        clips = torch.stack([look(clip, center, pixels) for clip in frames]).to(device)
+        clips = torch.stack([normalized_crop(clip, center, pixels) for clip in frames]).to(device)
         return see(model, [clips[:, :, places] for places in in_time]).float().cpu()
 
     settings = asdict(network.config)

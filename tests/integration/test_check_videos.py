@@ -12,7 +12,7 @@ import pytest
 from qa_data.manifest import Clip, read_manifest, write_manifest
 from sefar_core.data import check_videos
 from sefar_core.data.check_videos import check_clips
-from sefar_core.data.worker_pool import Lost, watched
+from sefar_core.data.worker_pool import WorkerFailure, run_isolated
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_check, poisoned_square
 from tests.script_process import interrupted_script, run_script
@@ -95,17 +95,21 @@ def test_several_processes_find_what_one_finds(folder):
 def test_what_dies_or_hangs_is_told_and_the_others_go_on(monkeypatch):
     let_a_day_pass, answers = passing_hours(monkeypatch), {}
     tasks = ["1", "exit", "2", "abort", "hang", "raise", "3", "4"]
-    for task, answer in watched(
+    for task, answer in run_isolated(
         poisoned_square, tasks, workers=2, patience_s=3600.0, preload=POISON
     ):
         answers[task] = answer
         if len(answers) == len(tasks) - 1:
             let_a_day_pass()
     assert {task: answers[task] for task in "1234"} == {"1": 1, "2": 4, "3": 9, "4": 16}
-    assert answers["exit"] == Lost("crashed", "the process that checked it died (exit code 3)")
+    assert answers["exit"] == WorkerFailure(
+        "crashed", "the process that checked it died (exit code 3)"
+    )
     aborted = "the process that checked it died (SIGABRT)"
-    assert answers["abort"] == Lost("crashed", aborted, ended_by=signal.SIGABRT)
-    assert answers["raise"] == Lost("crashed", "the process that checked it died (exit code 1)")
+    assert answers["abort"] == WorkerFailure("crashed", aborted, ended_by=signal.SIGABRT)
+    assert answers["raise"] == WorkerFailure(
+        "crashed", "the process that checked it died (exit code 1)"
+    )
     assert answers["hang"].kind == "hung"
 
 
@@ -132,7 +136,7 @@ def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, m
 def test_no_process_stays_behind_when_the_check_is_left():
     before = set(active_children())
     tasks = [str(number) for number in range(50)]
-    found = watched(poisoned_square, tasks, workers=2, patience_s=60.0, preload=POISON)
+    found = run_isolated(poisoned_square, tasks, workers=2, patience_s=60.0, preload=POISON)
     next(found)
     assert len(set(active_children()) - before) == 2
     found.close()

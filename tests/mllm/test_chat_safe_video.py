@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sefar_core.data.video import VideoInfo, VideoReadError
-from sefar_core.data.worker_pool import Lost
+from sefar_core.data.worker_pool import WorkerFailure
 from sefar_mllm.chat import safe_video
 from sefar_mllm.chat.safe_video import (
     MAX_CPU_S,
@@ -171,8 +171,8 @@ def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatc
 
 
 def test_a_video_that_takes_too_much_work_says_so_and_how_to_mend_it(monkeypatch):
-    lost = Lost("crashed", "the process that checked it died (SIGXCPU)", signal.SIGXCPU)
+    lost = WorkerFailure("crashed", "the process that checked it died (SIGXCPU)", signal.SIGXCPU)
     footage = Footage(path=Path("long.mp4"))
-    monkeypatch.setattr(safe_video, "watched", lambda *_, **__: [(footage, lost)])
+    monkeypatch.setattr(safe_video, "run_isolated", lambda *_, **__: [(footage, lost)])
     ((_, refusal),) = safe_video.read_frames_apart([footage], MOMENTS)
     assert "long.mp4 takes more than 20 s of work to decode; scale it down" in str(refusal)

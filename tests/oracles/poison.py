@@ -22,16 +22,18 @@ def passing_hours(monkeypatch) -> Callable[[], None]:
     return lambda: passed_s.append(86400.0)
 
 
-def poisoned_square(task: str, beat: Callable[[], None]) -> int:
+def poisoned_square(task: str, heartbeat: Callable[[], None]) -> int:
     swallow(task)
-    beat()
+    heartbeat()
     return int(task) ** 2
 
 
-def poisoned_check(clips: Sequence, beat: Callable[[], None], *, video_root: Path, quick: bool):
+def poisoned_check(
+    clips: Sequence, heartbeat: Callable[[], None], *, video_root: Path, quick: bool
+):
     """`check_file`, fatal for files of certain names."""
     swallow(Path(clips[0].path).stem)
-    return check_file(clips, beat, video_root=video_root, quick=quick)
+    return check_file(clips, heartbeat, video_root=video_root, quick=quick)
 
 
 def swallow(name: str) -> None:

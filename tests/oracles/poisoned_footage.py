@@ -9,7 +9,7 @@ from tests.oracles.poison import swallow
 
 
 def poisoned_frames(
-    footage: Footage, beat: Callable[[], None], *, moments: Sequence[float]
+    footage: Footage, heartbeat: Callable[[], None], *, moments: Sequence[float]
 ) -> np.ndarray:
     """Black frames, except for files of certain names."""
     swallow(footage.path.stem)

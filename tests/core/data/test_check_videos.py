@@ -50,10 +50,10 @@ def test_a_file_is_opened_and_decoded_once_however_many_clips_are_in_it(tmp_path
     oracle.write_video(tmp_path / "a.mp4", oracle.numbered_frames(30))
     clips = [clip_of("a.mp4", id=str(n)) for n in range(3)]
     clips.append(clip_of("a.mp4", id="part", start_s=0.2, end_s=0.5))
-    opened, beats = decoded_by(monkeypatch), []
-    report = check_file(clips, lambda: beats.append(1), video_root=tmp_path, quick=False)
+    opened, heartbeats = decoded_by(monkeypatch), []
+    report = check_file(clips, lambda: heartbeats.append(1), video_root=tmp_path, quick=False)
     assert [h.faults for h in report] == [(), (), (), ()]
-    assert (len(opened), len(beats)) == (1, 30)
+    assert (len(opened), len(heartbeats)) == (1, 30)
 
 
 def test_every_picture_of_a_folder_gives_a_beat(tmp_path):
@@ -62,12 +62,12 @@ def test_every_picture_of_a_folder_gives_a_beat(tmp_path):
     for number in range(1, 31):
         cv2.imwrite(str(tmp_path / "dive" / f"{number:05d}.jpg"), picture)
     whole = [clip_of("dive"), clip_of("dive", id="step", start_s=0.2, end_s=0.6)]
-    beats: list[int] = []
+    heartbeats: list[int] = []
     for clips, expected in ((whole, 30), (whole[1:], 10)):
-        beats.clear()
-        report = check_file(clips, lambda: beats.append(1), video_root=tmp_path, quick=False)
+        heartbeats.clear()
+        report = check_file(clips, lambda: heartbeats.append(1), video_root=tmp_path, quick=False)
         assert {found.faults for found in report} == {()}
-        assert len(beats) == expected
+        assert len(heartbeats) == expected
     (tmp_path / "dive" / "00012.jpg").write_bytes(b"\xff\xd8")
     report = check_file(whole, lambda: None, video_root=tmp_path, quick=False)
     assert all("00012.jpg" in found.faults[0].words for found in report)
@@ -78,11 +78,11 @@ def test_overlapping_clips_share_one_pass_and_distant_ones_decode_no_more_than_t
     oracle.write_video(tmp_path / "a.mp4", frames, options={"g": "10", "bf": "0"})
     spans = [(0.5, 1.0), (0.8, 1.2), (0.5, 1.0), (3.0, 3.3)]
     clips = [clip_of("a.mp4", id=str(n), start_s=s, end_s=e) for n, (s, e) in enumerate(spans)]
-    beats: list[int] = []
-    report = check_file(clips, lambda: beats.append(1), video_root=tmp_path, quick=False)
+    heartbeats: list[int] = []
+    report = check_file(clips, lambda: heartbeats.append(1), video_root=tmp_path, quick=False)
     assert [h.faults for h in report] == [()] * 4
     # 0.5 to 1.2 s are frames 15 to 35 from the keyframe 10 on, 3.0 to 3.3 s are frames 90 to 98.
-    assert 26 + 9 <= len(beats) <= 28 + 10
+    assert 26 + 9 <= len(heartbeats) <= 28 + 10
 
 
 def test_damage_between_clips_of_one_file_is_blamed_on_those_that_need_it(tmp_path):

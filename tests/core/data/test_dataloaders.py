@@ -12,8 +12,8 @@ from sefar_core.data.dataloaders import (
     WHOLE,
     ClipStream,
     EvalClips,
-    Feed,
-    Share,
+    LoaderConfig,
+    Shard,
     evaluation_batches,
     fixed_views,
     training_stream,
@@ -69,8 +69,8 @@ def evaluated() -> EvalClips:
     )
 
 
-def keys(count: int, *, seed=0, name="x", start=0, share=WHOLE) -> list[tuple[int, int]]:
-    stream = ClipStream(7, seed=seed, name=name, start=start, share=share)
+def keys(count: int, *, seed=0, name="x", start=0, shard=WHOLE) -> list[tuple[int, int]]:
+    stream = ClipStream(7, seed=seed, name=name, start=start, shard=shard)
     return list(islice(stream, count))
 
 
@@ -109,8 +109,8 @@ def test_a_stream_begun_later_goes_on_as_if_it_had_run(start):
 
 def test_ranks_share_the_stream_between_them():
     whole = keys(24, start=5)
-    first = keys(12, start=5, share=Share(0, 2))
-    second = keys(12, start=5, share=Share(1, 2))
+    first = keys(12, start=5, shard=Shard(0, 2))
+    second = keys(12, start=5, shard=Shard(1, 2))
     assert [key for both in zip(first, second, strict=True) for key in both] == whole
 
 
@@ -123,12 +123,12 @@ def test_a_batch_has_one_row_a_clip():
 def test_batches_do_not_depend_on_the_number_of_workers():
     for clips in (labeled(), unlabeled()):
         alone = list(islice(training_stream(clips, batch_size=3), 5))
-        stream = training_stream(clips, batch_size=3, feed=Feed(workers=2))
+        stream = training_stream(clips, batch_size=3, loader=LoaderConfig(workers=2))
         assert_same(alone, list(islice(stream, 5)))
         stream.close()
     assert_same(
         list(evaluation_batches(evaluated(), batch_size=3)),
-        list(evaluation_batches(evaluated(), batch_size=3, feed=Feed(workers=2))),
+        list(evaluation_batches(evaluated(), batch_size=3, loader=LoaderConfig(workers=2))),
     )
 
 
@@ -140,7 +140,7 @@ def test_a_resumed_stream_gives_the_batches_that_were_left():
 
 def test_two_ranks_see_together_what_one_sees_alone():
     alone = list(islice(training_stream(labeled(), batch_size=4), 3))
-    ranks = [training_stream(labeled(), batch_size=2, share=Share(rank, 2)) for rank in (0, 1)]
+    ranks = [training_stream(labeled(), batch_size=2, shard=Shard(rank, 2)) for rank in (0, 1)]
     for batch in alone:
         parts = [next(rank) for rank in ranks]
         for position in range(2):
@@ -160,8 +160,8 @@ def test_evaluation_shows_each_clip_once_with_all_its_views():
 
 def test_evaluation_is_shared_by_ranks_without_repeats():
     parts = [
-        torch.cat([b.clips for b in evaluation_batches(evaluated(), batch_size=2, share=share)])
-        for share in (Share(0, 2), Share(1, 2))
+        torch.cat([b.clips for b in evaluation_batches(evaluated(), batch_size=2, shard=shard)])
+        for shard in (Shard(0, 2), Shard(1, 2))
     ]
     assert sorted(set(torch.cat(parts).tolist())) == list(range(7))
     assert not set(parts[0].tolist()) & set(parts[1].tolist())
@@ -176,18 +176,20 @@ def test_loading_leaves_the_global_random_state_alone():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_video_stops_training_with_its_name(workers):
-    stream = training_stream(labeled(reader=read_nothing), batch_size=2, feed=Feed(workers=workers))
+    stream = training_stream(
+        labeled(reader=read_nothing), batch_size=2, loader=LoaderConfig(workers=workers)
+    )
     with pytest.raises(VideoReadError, match=r"\d.mp4 is empty"):
         next(stream)
 
 
 def test_the_rest_of_a_pass_is_left_out_where_leftovers_are_dropped():
-    stream = ClipStream(7, seed=0, name="x", start=0, share=Share(), per_pass=4)
+    stream = ClipStream(7, seed=0, name="x", start=0, shard=Shard(), per_pass=4)
     keys = list(islice(stream, 12))
     assert [epoch for epoch, _ in keys] == [0] * 4 + [1] * 4 + [2] * 4
-    whole = list(islice(ClipStream(7, seed=0, name="x", start=0, share=Share()), 21))
+    whole = list(islice(ClipStream(7, seed=0, name="x", start=0, shard=Shard()), 21))
     for epoch in range(3):
         of_pass = [position for e, position in whole if e == epoch]
         assert [position for e, position in keys if e == epoch] == of_pass[:4]
-    again = list(islice(ClipStream(7, seed=0, name="x", start=6, share=Share(), per_pass=4), 6))
+    again = list(islice(ClipStream(7, seed=0, name="x", start=6, shard=Shard(), per_pass=4), 6))
     assert again == keys[6:]

@@ -14,11 +14,11 @@ import torch
 
 from qa_data.manifest import Clip
 from sefar_core.data.dataloaders import (
-    Feed,
-    Look,
-    Pace,
-    Share,
+    BatchSchedule,
+    LoaderConfig,
+    Shard,
     TrainClips,
+    ViewConfig,
     choose_reader,
     evaluation_views,
     released_views,
@@ -27,7 +27,7 @@ from sefar_core.data.dataloaders import (
     training_batches,
 )
 from sefar_core.data.dataset import MOMENTS, TwoViews
-from sefar_core.data.frame_cache import Storage
+from sefar_core.data.frame_cache import CacheConfig
 from sefar_core.data.transforms import SHARES, Augmentation, Pixels
 from sefar_core.data.video import read_fractions
 from sefar_core.data.video_backends import READERS
@@ -58,27 +58,29 @@ UNLABELED = [Clip(id=f"u{k}", path=f"{k}.mp4", split="unlabeled") for k in (2, 3
 CLIPS = TrainClips(LABELED, UNLABELED, (None, None))
 
 
-def look(*, weak_flip: bool = True, share: str = "one_for_all", moments: str = "shared") -> Look:
+def view_config(
+    *, weak_flip: bool = True, share: str = "one_for_all", moments: str = "shared"
+) -> ViewConfig:
     augment = partial(Augmentation, (32, 40), share=SHARES[share])
     sample = partial(sample_fractions, SIZES)
     views = TwoViews(sample, MOMENTS[moments], augment(flip=weak_flip), augment(flip=True))
-    return Look(views=views, crop_size=32, seed=0)
+    return ViewConfig(views=views, crop_size=32, seed=0)
 
 
-def batches(root: Path, seen: Look, store: Storage | None = None) -> list:
+def batches(root: Path, seen: ViewConfig, store: CacheConfig | None = None) -> list:
     read = choose_reader(CLIPS, root, store, workers=0)
-    return list(islice(training_batches(CLIPS, read, seen, pace(), Feed()), 8))
+    return list(islice(training_batches(CLIPS, read, seen, schedule(), LoaderConfig()), 8))
 
 
-def pace(first_step: int = 0) -> Pace:
+def schedule(first_step: int = 0) -> BatchSchedule:
     """Two micro-batches a step, two of them of warm-up."""
-    return Pace(
+    return BatchSchedule(
         batch_size=2,
         micro_batch_size=1,
         unlabeled_per_labeled=2,
         first_step=first_step,
         warmup_steps=1,
-        share=Share(),
+        shard=Shard(),
         labeled_per_pass=len(LABELED),
     )
 
@@ -94,7 +96,7 @@ def assert_same(first: list, second: list) -> None:
 
 
 def test_the_unlabeled_part_begins_after_the_warm_up(root):
-    found = batches(root, look())
+    found = batches(root, view_config())
     assert [len(weak) for _, _, weak, _ in found] == [0, 0] + [3] * 6
     unlabeled = {float(clip.float().mean()) for *_, strong in found[2:3] for clip in strong[2]}
     assert len(unlabeled) == 2  # both clips in the first pass
@@ -105,8 +107,8 @@ def test_the_unlabeled_part_begins_after_the_warm_up(root):
 @pytest.mark.parametrize("first_step", [1, 2])
 def test_a_run_begun_later_gives_the_batches_that_were_left(root, first_step):
     read = choose_reader(CLIPS, root, None, workers=0)
-    rest = training_batches(CLIPS, read, look(), pace(first_step), Feed())
-    whole = batches(root, look())[2 * first_step :]
+    rest = training_batches(CLIPS, read, view_config(), schedule(first_step), LoaderConfig())
+    whole = batches(root, view_config())[2 * first_step :]
     assert_same(whole, list(islice(rest, len(whole))))
 
 
@@ -116,7 +118,9 @@ def test_no_more_loader_processes_run_than_are_asked_for_and_none_is_idle(root):
 
     before = set(multiprocessing.active_children())  # of other tests in this process
     read = choose_reader(CLIPS, root, None, workers=0)
-    with closing(training_batches(CLIPS, read, look(), pace(), Feed(workers=2))) as stream:
+    with closing(
+        training_batches(CLIPS, read, view_config(), schedule(), LoaderConfig(workers=2))
+    ) as stream:
         found, running = [], []
         for batch in islice(stream, 4):
             found.append(batch)
@@ -126,7 +130,7 @@ def test_no_more_loader_processes_run_than_are_asked_for_and_none_is_idle(root):
     while loaders():
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert_same(found, batches(root, look())[:4])
+    assert_same(found, batches(root, view_config())[:4])
 
 
 @pytest.mark.parametrize("ratio", [1, 3, 7])
@@ -144,14 +148,14 @@ def test_loader_processes_are_split_so_that_the_slower_stream_is_as_fast_as_can_
 
 @pytest.mark.parametrize("store", [None, "raw"])
 def test_a_reader_travels_to_another_process(root, tmp_path, store):
-    storage = None if store is None else Storage(tmp_path / "frames", store)
+    storage = None if store is None else CacheConfig(tmp_path / "frames", store)
     read = choose_reader(CLIPS, root, storage, workers=0)
     again = pickle.loads(pickle.dumps(read))
     assert torch.equal(again(UNLABELED[0], [0.1, 0.7]), read(UNLABELED[0], [0.1, 0.7]))
 
 
 def test_batches_travel_as_whole_colors_and_become_normalized_clips(root):
-    elements, labels, weak, strong = batches(root, look())[3]
+    elements, labels, weak, strong = batches(root, view_config())[3]
     assert [tuple(e.shape) for e in elements] == [(1, n, 32, 32, 3) for n in SIZES]
     assert [tuple(e.shape) for e in weak + strong] == [(2, n, 32, 32, 3) for n in SIZES + SIZES]
     for traveled, clip in zip(elements, to_device(elements, CPU, PIXELS), strict=True):
@@ -166,7 +170,7 @@ def test_the_teacher_s_view_can_be_left_unmirrored(root):
     def mirrored(elements) -> list[bool]:
         return [bool((e[..., 0, 1] > e[..., -1, 1]).all()) for e in elements[2]]
 
-    plain, flipped = batches(root, look(weak_flip=False)), batches(root, look())
+    plain, flipped = batches(root, view_config(weak_flip=False)), batches(root, view_config())
     assert not any(any(mirrored(weak)) for _, _, weak, _ in plain[2:])
     assert any(any(mirrored(weak)) for _, _, weak, _ in flipped[2:])
     assert any(any(mirrored(strong)) for _, _, _, strong in plain[2:])
@@ -182,15 +186,15 @@ def test_elements_share_their_place_or_have_one_each(root):
             batch[0][0][:, 0, :, 0, 1].float(), batch[0][2][:, 0, :, 0, 1].float(), atol=12
         )
 
-    assert all(map(pictures_agree, batches(root, look())))
-    assert not all(map(pictures_agree, batches(root, look(share="one_each"))))
+    assert all(map(pictures_agree, batches(root, view_config())))
+    assert not all(map(pictures_agree, batches(root, view_config(share="one_each"))))
 
 
 @pytest.mark.parametrize("store", [None, "raw", "jpeg"])
 def test_a_store_changes_the_speed_and_hardly_a_pixel(root, tmp_path, store):
-    plain = batches(root, look())
-    storage = None if store is None else Storage(tmp_path / "frames", store, 256)
-    for batch, other in zip(plain, batches(root, look(), storage), strict=True):
+    plain = batches(root, view_config())
+    storage = None if store is None else CacheConfig(tmp_path / "frames", store, 256)
+    for batch, other in zip(plain, batches(root, view_config(), storage), strict=True):
         assert torch.equal(batch[1], other[1])
         for element, stored in zip(batch[0] + batch[3], other[0] + other[3], strict=True):
             error = (element.int() - stored.int()).abs().float().mean()
@@ -218,10 +222,12 @@ def model() -> SefarModel:
 def test_both_protocols_give_every_clip_its_probabilities(root, model):
     read = choose_reader(CLIPS, root, None, workers=0)
     moments = [list(sample_fractions(SIZES, torch.Generator().manual_seed(0)))] * 2
-    fixed = evaluation_views(model, LABELED, read, moments=moments, num_crops=3, feed=Feed())
+    fixed = evaluation_views(
+        model, LABELED, read, moments=moments, num_crops=3, loader=LoaderConfig()
+    )
     probs, labels = predict(model, fixed, CPU)
     assert probs.shape == (2, 2) and labels.tolist() == [0, 1]
-    released = partial(released_views, model, LABELED, read, feed=Feed())
+    released = partial(released_views, model, LABELED, read, loader=LoaderConfig())
     first, labels = predict(model, released(seed=0), CPU)
     assert first.shape == (2, 2) and labels.tolist() == [0, 1]
     assert torch.equal(predict(model, released(seed=0), CPU)[0], first)

@@ -18,7 +18,7 @@ import torch
 from qa_data.manifest import Clip
 from sefar_core.data import frame_cache
 from sefar_core.data.dataset import read_from_folder
-from sefar_core.data.frame_cache import FrameStore, FrameStoreError, Storage, open_frame_store
+from sefar_core.data.frame_cache import CacheConfig, FrameCache, FrameCacheError, open_frame_cache
 from sefar_core.data.video import VideoReadError, probe, read_clip
 from sefar_core.run_dir import WriteError
 from tests.oracles import videos as oracle
@@ -57,14 +57,14 @@ CLIPS = [
 ]
 
 
-def raw(tmp_path: Path, short_side: int | None = None) -> Storage:
-    return Storage(tmp_path / "store", "raw", short_side)
+def raw(tmp_path: Path, short_side: int | None = None) -> CacheConfig:
+    return CacheConfig(tmp_path / "store", "raw", short_side)
 
 
 @pytest.mark.parametrize("short_side", [None, 24])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_store_gives_the_frames_of_the_videos(root, tmp_path, short_side, workers):
-    store = open_frame_store(CLIPS, root, raw(tmp_path, short_side), workers=workers)
+    store = open_frame_cache(CLIPS, root, raw(tmp_path, short_side), workers=workers)
     fractions = [0.0, 1.0, 0.5, *np.random.default_rng(0).random(20).tolist()]
     for clip in CLIPS:
         expected = read_from_folder(clip, fractions, root=root, short_side=short_side)
@@ -76,7 +76,7 @@ def test_a_moment_just_before_a_frame_of_a_long_clip_shows_the_frame_before_it(r
     path = oracle.write_video(root / "long.mp4", oracle.numbered_frames(11), times_ms=times_ms)
     long = Clip(id="long", path="long.mp4", split="unlabeled")
     part = replace(long, id="part", start_s=12.0, end_s=54.0)
-    store = open_frame_store([long, part], root, raw(tmp_path))
+    store = open_frame_cache([long, part], root, raw(tmp_path))
     frames, whole_s = oracle.decode_in_order(path), probe(path).duration_s
     for clip, length_s, border_s, shown in [(long, whole_s, 42, 7), (part, 42, 36, 8)]:
         moments_s = [border_s - 30e-6, border_s - 0.5e-6, border_s]
@@ -88,7 +88,7 @@ def test_a_moment_just_before_a_frame_of_a_long_clip_shows_the_frame_before_it(r
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_compressed_frames_are_nearly_those_of_the_videos(root, tmp_path, workers):
-    store = open_frame_store(CLIPS, root, Storage(tmp_path / "s", "jpeg", 40), workers=workers)
+    store = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "s", "jpeg", 40), workers=workers)
     fractions = [0.0, 1.0, 0.5, 0.5, *np.random.default_rng(0).random(20).tolist()]
     for clip in CLIPS:
         got = store.read(clip, fractions)
@@ -101,7 +101,7 @@ def test_compressed_frames_are_nearly_those_of_the_videos(root, tmp_path, worker
 
 
 def test_frames_are_never_enlarged(root, tmp_path):
-    store = open_frame_store(CLIPS, root, raw(tmp_path, 256))
+    store = open_frame_cache(CLIPS, root, raw(tmp_path, 256))
     assert store.read(CLIPS[1], [0.5]).shape == (1, 64, 40, 3)
 
 
@@ -110,22 +110,22 @@ def stores(tmp_path: Path) -> list[Path]:
 
 
 def test_a_store_is_not_made_twice_for_the_same_files(root, tmp_path):
-    open_frame_store(CLIPS, root, raw(tmp_path))
+    open_frame_cache(CLIPS, root, raw(tmp_path))
     (folder,) = stores(tmp_path)
     made = (folder / "frames.bin").stat().st_mtime_ns
-    open_frame_store([replace(clip, label=None) for clip in CLIPS], root, raw(tmp_path))
+    open_frame_cache([replace(clip, label=None) for clip in CLIPS], root, raw(tmp_path))
     assert stores(tmp_path) == [folder]
     assert (folder / "frames.bin").stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("change", ["clips", "size", "file"])
 def test_another_store_is_made_beside_it_when_anything_that_shows_differs(root, tmp_path, change):
-    open_frame_store(CLIPS, root, raw(tmp_path))
+    open_frame_cache(CLIPS, root, raw(tmp_path))
     clips = CLIPS[:2] if change == "clips" else CLIPS
     if change == "file":
         oracle.write_video(root / "b.mp4", oracle.numbered_frames(9, height=64, width=40))
     short_side = 20 if change == "size" else None
-    got = open_frame_store(clips, root, raw(tmp_path, short_side)).read(CLIPS[1], [0.99])
+    got = open_frame_cache(clips, root, raw(tmp_path, short_side)).read(CLIPS[1], [0.99])
     expected = read_from_folder(CLIPS[1], [0.99], root=root, short_side=short_side)
     assert torch.equal(got, expected)
     assert len(stores(tmp_path)) == 2
@@ -133,13 +133,13 @@ def test_another_store_is_made_beside_it_when_anything_that_shows_differs(root, 
 
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
 def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, kind, decoded):
-    storage = Storage(tmp_path / "store", kind)
+    storage = CacheConfig(tmp_path / "store", kind)
     sound = (root / "c.mp4").read_bytes()
     stamp = (root / "c.mp4").stat()
     (root / "c.mp4").write_bytes(bytes(len(sound)))
     os.utime(root / "c.mp4", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     with pytest.raises(VideoReadError, match="c.mp4"):
-        open_frame_store(CLIPS, root, storage)
+        open_frame_cache(CLIPS, root, storage)
     (draft,) = stores(tmp_path)
     assert draft.name.startswith(".")  # a half one is never taken for a store
     with (draft / "frames.bin").open("ab") as file:
@@ -150,9 +150,9 @@ def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, ki
     os.utime(root / "c.mp4", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
     decoded.clear()
-    store = open_frame_store(CLIPS, root, storage)
+    store = open_frame_cache(CLIPS, root, storage)
     assert decoded == ["c.mp4", "a.mp4"]  # uneven and part, the last two
-    fresh = open_frame_store(CLIPS, root, Storage(tmp_path / "fresh", kind))
+    fresh = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "fresh", kind))
     fractions = np.random.default_rng(0).random(9).tolist()
     for clip in CLIPS:
         assert torch.equal(store.read(clip, fractions), fresh.read(clip, fractions))
@@ -175,11 +175,11 @@ def test_a_full_disk_is_an_error_in_one_line_and_what_is_whole_is_kept(root, tmp
     first = 11 * frame
     told = rf"cannot write .*frames\.bin: .*File too large; it needs {3 * 8 * 64 * 40 * 3:,} bytes"
     with files_of_at_most(first + 100), pytest.raises(WriteError, match=told):
-        open_frame_store(CLIPS, root, storage)
+        open_frame_cache(CLIPS, root, storage)
     (draft,) = stores(tmp_path)
     assert (draft / "frames.bin").stat().st_size >= first
     decoded.clear()
-    store = open_frame_store(CLIPS, root, storage)
+    store = open_frame_cache(CLIPS, root, storage)
     assert len(decoded) == 3
     assert torch.equal(store.read(CLIPS[1], [0.4]), read_from_folder(CLIPS[1], [0.4], root=root))
 
@@ -190,16 +190,16 @@ def test_an_index_that_cannot_be_written_leaves_all_frames_for_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
         with pytest.raises(WriteError, match=r"cannot write .*No space left.* are free"):
-            open_frame_store(CLIPS, root, raw(tmp_path))
+            open_frame_cache(CLIPS, root, raw(tmp_path))
     monkeypatch.delattr(frame_cache, "read_clip")
-    store = open_frame_store(CLIPS, root, raw(tmp_path))
+    store = open_frame_cache(CLIPS, root, raw(tmp_path))
     assert torch.equal(store.read(CLIPS[0], [0.4]), read_from_folder(CLIPS[0], [0.4], root=root))
 
 
 def test_a_store_that_may_not_be_made_is_named(root, tmp_path):
     (tmp_path / "store").write_text("a file in its place")
     with pytest.raises(WriteError, match=r"cannot write .*store.*"):
-        open_frame_store(CLIPS, root, raw(tmp_path))
+        open_frame_cache(CLIPS, root, raw(tmp_path))
 
 
 def test_all_is_on_the_disk_before_the_store_has_its_name(root, tmp_path, monkeypatch):
@@ -209,7 +209,7 @@ def test_all_is_on_the_disk_before_the_store_has_its_name(root, tmp_path, monkey
         synced.append((path.name, any(not p.name.startswith(".") for p in stores(tmp_path))))
 
     monkeypatch.setattr(frame_cache, "sync", noted)
-    store = open_frame_store(CLIPS, root, raw(tmp_path))
+    store = open_frame_cache(CLIPS, root, raw(tmp_path))
     before = [name for name, named in synced if not named]
     files = {path.name for path in store.folder.iterdir()}
     assert set(before[:-1]) == files and before[-1] == f".{store.folder.name}.part"
@@ -219,7 +219,7 @@ def test_all_is_on_the_disk_before_the_store_has_its_name(root, tmp_path, monkey
 def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, decoded):
     # The lock is of the open file, so threads stand for processes.
     with ThreadPoolExecutor(3) as ranks:
-        asked = [ranks.submit(open_frame_store, CLIPS, root, raw(tmp_path)) for _ in range(3)]
+        asked = [ranks.submit(open_frame_cache, CLIPS, root, raw(tmp_path)) for _ in range(3)]
         opened = [future.result() for future in asked]
     assert len(decoded) == len(CLIPS)
     (folder,) = stores(tmp_path)
@@ -227,31 +227,31 @@ def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, dec
 
 
 def test_an_unknown_clip_is_refused_by_name(root, tmp_path):
-    store = open_frame_store(CLIPS[:2], root, raw(tmp_path))
-    with pytest.raises(FrameStoreError, match="clip part is not in"):
+    store = open_frame_cache(CLIPS[:2], root, raw(tmp_path))
+    with pytest.raises(FrameCacheError, match="clip part is not in"):
         store.read(CLIPS[3], [0.5])
     with pytest.raises(ValueError, match="at least one clip"):
-        open_frame_store([], root, raw(tmp_path))
+        open_frame_cache([], root, raw(tmp_path))
 
 
 def test_a_damaged_picture_is_refused_with_its_mend(root, tmp_path):
-    store = open_frame_store(CLIPS, root, Storage(tmp_path / "store", "jpeg"))
+    store = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "store", "jpeg"))
     file = store.folder / "frames.bin"
     file.write_bytes(bytes(file.stat().st_size))
-    with pytest.raises(FrameStoreError, match="frame 0 of .* damaged; delete the folder"):
-        FrameStore(store.folder).read(CLIPS[0], [0.0])
+    with pytest.raises(FrameCacheError, match="frame 0 of .* damaged; delete the folder"):
+        FrameCache(store.folder).read(CLIPS[0], [0.0])
 
 
 def test_a_store_travels_to_another_process_without_its_frames(root, tmp_path):
-    store = open_frame_store(CLIPS, root, raw(tmp_path))
+    store = open_frame_cache(CLIPS, root, raw(tmp_path))
     packed = pickle.dumps(store)
     assert len(packed) < 5000 < (store.folder / "frames.bin").stat().st_size
-    again: FrameStore = pickle.loads(packed)
+    again: FrameCache = pickle.loads(packed)
     assert torch.equal(again.read(CLIPS[0], [0.3]), store.read(CLIPS[0], [0.3]))
 
 
 @pytest.mark.parametrize("text", ["", '{"kind": "raw"}', "[]"])
 def test_a_damaged_index_is_named_with_the_fix(tmp_path, text):
     (tmp_path / "index.json").write_text(text)
-    with pytest.raises(FrameStoreError, match=r"index\.json is damaged .*delete .*filled again"):
-        FrameStore(tmp_path)
+    with pytest.raises(FrameCacheError, match=r"index\.json is damaged .*delete .*filled again"):
+        FrameCache(tmp_path)

@@ -17,7 +17,7 @@ from sefar_core.data.dataset import (
     independent_moments,
     read_from_folder,
 )
-from sefar_core.data.frame_cache import Storage, open_frame_store
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
 from sefar_core.data.transforms import Augmentation, one_for_all
 from sefar_core.data.video import frames_at, read_fractions
 from sefar_core.sampling import SAMPLINGS
@@ -66,8 +66,8 @@ def readers(folder: Path, kept: Path, span: str, way: str) -> dict[int, Reader]:
         return {fps: partial(read_from_folder, root=folder) for fps in RATES}
     stores = {}
     for fps in RATES:
-        storage = Storage(kept / str(fps), kind=way)
-        stores[fps] = open_frame_store([clip_of(fps, span)], folder, storage).read
+        storage = CacheConfig(kept / str(fps), kind=way)
+        stores[fps] = open_frame_cache([clip_of(fps, span)], folder, storage).read
     return stores
 
 

@@ -19,7 +19,7 @@ from qa_data.manifest import Clip
 from sefar_core.data import video_backends
 from sefar_core.data.check_videos import check_clips
 from sefar_core.data.dataset import read_from_folder
-from sefar_core.data.frame_cache import Storage, open_frame_store
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
 from sefar_core.data.image_folder import FrameFolder, open_folder
 from sefar_core.data.pictures import NOMINAL_FPS
 from sefar_core.data.video import (
@@ -240,7 +240,7 @@ def no_pictures(folder: Path) -> None:
 def test_a_folder_whose_order_is_not_sure_is_refused(tmp_path, damage, told):
     folder = write_pictures(tmp_path / "clip", oracle.numbered_frames(6), first=0)
     damage(folder)
-    for ask in (probe, read_clip, clip_length, partial(frames_at, moments_s=[0.0])):
+    for ask in (probe, read_clip, clip_length, partial(frames_at, timestamps_s=[0.0])):
         with pytest.raises(VideoReadError, match=told):
             ask(folder)
 
@@ -295,7 +295,7 @@ def clips_of(folder: Path) -> tuple[list[Clip], Path]:
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
 def test_a_frame_store_keeps_folders_as_it_keeps_videos(folder, tmp_path, kind):
     clips, root = clips_of(folder)
-    store = open_frame_store(clips, root, Storage(tmp_path, kind, None))
+    store = open_frame_cache(clips, root, CacheConfig(tmp_path, kind, None))
     fractions = np.random.default_rng(3).random(9).tolist()
     for clip in clips:
         got = store.read(clip, fractions).float()
@@ -307,9 +307,11 @@ def test_another_picture_makes_another_frame_store(tmp_path):
     folder = write_pictures(tmp_path / "root/event/1", oracle.numbered_frames(3), first=0)
     clips, root = clips_of(folder)
     whole = clips[:1]
-    assert open_frame_store(whole, root, Storage(tmp_path / "store")).read(whole[0], [0.0]).any()
+    assert (
+        open_frame_cache(whole, root, CacheConfig(tmp_path / "store")).read(whole[0], [0.0]).any()
+    )
     (folder / "00002.png").unlink()
-    open_frame_store(whole, root, Storage(tmp_path / "store"))
+    open_frame_cache(whole, root, CacheConfig(tmp_path / "store"))
     assert len(list((tmp_path / "store").glob("raw-*"))) == 2
 
 
@@ -378,7 +380,7 @@ def test_steps_in_whole_pictures_divide_a_dive(tmp_path):
             step = folder.stretch(start / NOMINAL_FPS, stop / NOMINAL_FPS)
             assert step.names == folder.names[start:stop]
             moments = np.array([start, stop - 1e-3]) / NOMINAL_FPS
-            assert step.shown_at(moments).tolist() == [0, stop - start - 1]
+            assert step.numbers_at(moments).tolist() == [0, stop - start - 1]
 
 
 NAMES = st.text("0189._-aé ", min_size=1, max_size=6).filter(lambda name: name not in (".", ".."))

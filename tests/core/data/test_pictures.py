@@ -9,7 +9,7 @@ import pytest
 from qa_data.manifest import Clip
 from sefar_core.data.check_videos import check_clips
 from sefar_core.data.dataset import read_from_folder
-from sefar_core.data.frame_cache import Storage, open_frame_store
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
 from sefar_core.data.pictures import MAX_SIDE_RATIO, side_ratio_problem
 from sefar_core.data.video import VideoReadError
 from tests.oracles import videos
@@ -54,7 +54,7 @@ def test_training_and_evaluation_refuse_them_by_file(wide, clip):
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.id)
 def test_a_frame_store_refuses_them_by_file(wide, clip):
     with pytest.raises(VideoReadError, match=rf"{wide}/{clip.path}.* has pictures of 68 x 4"):
-        open_frame_store([clip], wide, Storage(wide / "store"))
+        open_frame_cache([clip], wide, CacheConfig(wide / "store"))
 
 
 def test_the_check_calls_a_folder_of_them_broken(wide):

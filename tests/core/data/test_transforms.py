@@ -10,11 +10,11 @@ from sefar_core.data.transforms import (
     Augmentation,
     Pixels,
     Placement,
-    cut_out,
+    crop,
     draw_placement,
     fixed_placements,
-    look,
     normalize,
+    normalized_crop,
     one_each,
     one_for_all,
     squares,
@@ -51,7 +51,7 @@ def bilinear(picture: list[list[float]], row: float, column: float) -> float:
 @pytest.mark.parametrize(("top", "left"), [(0.0, 0.0), (0.5, 0.5), (0.99, 0.3)])
 def test_a_square_shows_the_scaled_pixels_of_its_place(short_side, flip, top, left):
     frames, side = telltale_frames(), 8
-    got = cut_out(frames, Placement(short_side, top, left, flip), side)
+    got = crop(frames, Placement(short_side, top, left, flip), side)
     scale = short_side / 12
     height, width = round(12 * scale), round(20 * scale)
     first_row, first_column = int(top * (height - side + 1)), int(left * (width - side + 1))
@@ -66,18 +66,18 @@ def test_a_square_shows_the_scaled_pixels_of_its_place(short_side, flip, top, le
 
 def test_an_unscaled_crop_is_a_slice_of_the_frames():
     frames = telltale_frames()
-    got = cut_out(frames, Placement(12, 0.0, 1.0, False), 10)
+    got = crop(frames, Placement(12, 0.0, 1.0, False), 10)
     assert torch.equal(got, frames[:, :10, 10:].permute(3, 0, 1, 2).float())
 
 
 def test_an_upright_picture_is_scaled_by_its_width():
     frames = telltale_frames(height=20, width=12)
-    assert cut_out(frames, Placement(6, 0.5, 0.5, False), 6).shape == (3, 2, 6, 6)
+    assert crop(frames, Placement(6, 0.5, 0.5, False), 6).shape == (3, 2, 6, 6)
 
 
 def test_a_square_larger_than_the_frames_is_refused():
     with pytest.raises(ValueError, match="square of 10 px does not fit.*raise data.short_side"):
-        cut_out(telltale_frames(), Placement(9, 0.0, 0.0, False), 10)
+        crop(telltale_frames(), Placement(9, 0.0, 0.0, False), 10)
 
 
 def test_draws_cover_their_ranges_evenly():
@@ -99,7 +99,7 @@ def test_crops_reach_both_ends_of_the_frames():
     frames[:, :, 0], frames[:, :, -1] = 100, 200
     draws = generator()
     seen = {
-        cut_out(frames, draw_placement((12, 12), False, draws), 12).max().item() for _ in range(200)
+        crop(frames, draw_placement((12, 12), False, draws), 12).max().item() for _ in range(200)
     }
     assert seen == {0.0, 100.0, 200.0}
 
@@ -126,11 +126,11 @@ def test_the_same_generator_state_draws_the_same_placement():
 def test_three_crops_lie_at_both_ends_and_in_the_middle():
     frames = telltale_frames()
     scaled = frames.permute(3, 0, 1, 2).float()
-    crops = [cut_out(frames, place, 12) for place in fixed_placements(12, 3)]
-    for crop, first in zip(crops, (0, 4, 8), strict=True):
-        assert torch.equal(crop, scaled[..., first : first + 12])
+    crops = [crop(frames, place, 12) for place in fixed_placements(12, 3)]
+    for found, first in zip(crops, (0, 4, 8), strict=True):
+        assert torch.equal(found, scaled[..., first : first + 12])
     (center,) = fixed_placements(12, 1)
-    assert torch.equal(cut_out(frames, center, 12), crops[1])
+    assert torch.equal(crop(frames, center, 12), crops[1])
     with pytest.raises(ValueError, match="1 or 3 crops, got 2"):
         fixed_placements(12, 2)
 
@@ -144,8 +144,8 @@ def test_colors_are_normalized_each_by_its_own_mean_and_deviation():
 
 def test_a_look_is_a_normalized_cut_out():
     frames, place = telltale_frames(), Placement(14, 0.3, 0.7, True)
-    got = look(frames, place, Pixels(10, (0.45, 0.4, 0.5), (0.2, 0.3, 0.1)))
-    expected = normalize(cut_out(frames, place, 10), (0.45, 0.4, 0.5), (0.2, 0.3, 0.1))
+    got = normalized_crop(frames, place, Pixels(10, (0.45, 0.4, 0.5), (0.2, 0.3, 0.1)))
+    expected = normalize(crop(frames, place, 10), (0.45, 0.4, 0.5), (0.2, 0.3, 0.1))
     assert torch.equal(got, expected)
     assert got.shape == (3, 2, 10, 10) and got.dtype == torch.float32
 
@@ -159,7 +159,7 @@ def grainy_frames(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("short_side", [32, 45, 48, 60])
 def test_traveling_squares_are_the_exact_ones_in_whole_colors(height, width, short_side, flip):
     frames, place = grainy_frames(height, width), Placement(short_side, 0.3, 0.8, flip)
-    exact = cut_out(frames, place, 32).permute(1, 2, 3, 0)
+    exact = crop(frames, place, 32).permute(1, 2, 3, 0)
     got = squares(frames, place, 32)
     assert got.shape == (3, 32, 32, 3) and got.dtype == torch.uint8
     error = (got.float() - exact).abs()
@@ -168,7 +168,7 @@ def test_traveling_squares_are_the_exact_ones_in_whole_colors(height, width, sho
 
 def test_an_unscaled_square_is_exact():
     frames, place = grainy_frames(40, 50), Placement(40, 0.9, 0.1, True)
-    exact = cut_out(frames, place, 32).permute(1, 2, 3, 0)
+    exact = crop(frames, place, 32).permute(1, 2, 3, 0)
     assert torch.equal(squares(frames, place, 32).float(), exact)
 
 
@@ -197,7 +197,7 @@ def test_scaling_color_by_color_gives_the_bits_of_scaling_the_whole_clip(short_s
     size = (short_side, round(37 * short_side / 24))
     scaled = F.interpolate(whole, size=size, mode="bilinear", align_corners=False)
     expected = scaled if size != (24, 37) else whole
-    got = cut_out(frames, Placement(short_side, 0.0, 1.0, True), 8)
+    got = crop(frames, Placement(short_side, 0.0, 1.0, True), 8)
     assert got.equal(expected[..., :8, -8:].flip(-1))
 
 
@@ -211,5 +211,5 @@ def test_only_one_color_of_a_clip_is_floats_at_a_time(monkeypatch):
 
     interpolate = F.interpolate
     monkeypatch.setattr(F, "interpolate", noted)
-    cut_out(telltale_frames(), Placement(9, 0.5, 0.5, False), 8)
+    crop(telltale_frames(), Placement(9, 0.5, 0.5, False), 8)
     assert sizes == [2 * 12 * 20] * 3
