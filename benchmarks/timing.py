@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import psutil
 from tqdm import tqdm
 
-from sefar_core.run_dir import surroundings, write_text
+from qa_data.files import write_text
+from sefar_core.run_dir import surroundings
 
 Row = tuple[str, dict[str, object]]
 """A line of a table, and its figures by name."""

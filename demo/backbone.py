@@ -268,8 +268,8 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
     """Write the weights and the card that says how they were made."""
     from safetensors.torch import save_file
 
-    from qa_data.files import by_umask
-    from sefar_core.run_dir import surroundings, write_text
+    from qa_data.files import by_umask, write_text
+    from sefar_core.run_dir import surroundings
 
     settings.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}

@@ -37,7 +37,6 @@ The shipped folder of the toy language model: tokenizer, weights, and a card tha
 import io
 import json
 import math
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,8 +55,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from qa_data.files import by_umask
-from sefar_core.checkpoint import replace_folder
+from qa_data.files import new_folder
 from sefar_core.config import check_seed
 from sefar_core.run_dir import surroundings
 from sefar_mllm.checkpoint import load_tokenizer
@@ -667,38 +665,35 @@ def make(folder: Path, *, vocab_size: int, lr: float, scale: float, seed: int) -
     Returns:
         Letter accuracies, by kind of text and of description.
     """
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    make_tokenizer(fresh, size=vocab_size, seed=seed)
-    tokenizer = load_tokenizer(fresh)
-    (video_word,) = tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"]
-    lessons = curriculum(scale)
-    model = pretrain(tokenizer, lessons, video_word, lr=lr, seed=seed)
-    # What is examined is what is shipped: weights rounded to 16 bits.
-    model = model.half().float()
-    accuracies = examine(model, tokenizer, video_word, count=EXAM_QUESTIONS, seed=EXAM_SEED)
-    model.to(torch.float16).save_pretrained(fresh)
-    here = surroundings()
-    card = CARD.format(
-        parameters=f"{model.num_parameters():,}",
-        layers=model.config.num_hidden_layers,
-        width=model.config.hidden_size,
-        tokens=len(tokenizer),
-        exercises=f"{BATCH * sum(lesson.steps for lesson in lessons):,}",
-        held_out=len(HELD_OUT),
-        exam=EXAM_QUESTIONS,
-        accuracies="\n".join(f"- {name}: {100 * a:.1f} %" for name, a in accuracies.items()),
-        lr=lr,
-        scale=scale,
-        seed=seed,
-        python=here["python"],
-        torch=here["packages"]["torch"],
-        transformers=here["packages"]["transformers"],
-        machine=here["machine"],
-    )
-    (fresh / "README.md").write_text(card, encoding="utf-8")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    by_umask(fresh)
-    replace_folder(fresh, folder)
+    with new_folder(folder) as draft:
+        make_tokenizer(draft, size=vocab_size, seed=seed)
+        tokenizer = load_tokenizer(draft)
+        (video_word,) = tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"]
+        lessons = curriculum(scale)
+        model = pretrain(tokenizer, lessons, video_word, lr=lr, seed=seed)
+        # What is examined is what is shipped: weights rounded to 16 bits.
+        model = model.half().float()
+        accuracies = examine(model, tokenizer, video_word, count=EXAM_QUESTIONS, seed=EXAM_SEED)
+        model.to(torch.float16).save_pretrained(draft)
+        here = surroundings()
+        card = CARD.format(
+            parameters=f"{model.num_parameters():,}",
+            layers=model.config.num_hidden_layers,
+            width=model.config.hidden_size,
+            tokens=len(tokenizer),
+            exercises=f"{BATCH * sum(lesson.steps for lesson in lessons):,}",
+            held_out=len(HELD_OUT),
+            exam=EXAM_QUESTIONS,
+            accuracies="\n".join(f"- {name}: {100 * a:.1f} %" for name, a in accuracies.items()),
+            lr=lr,
+            scale=scale,
+            seed=seed,
+            python=here["python"],
+            torch=here["packages"]["torch"],
+            transformers=here["packages"]["transformers"],
+            machine=here["machine"],
+        )
+        (draft / "README.md").write_text(card, encoding="utf-8")
     return accuracies
 
 

@@ -1,16 +1,21 @@
-"""Text and JSON that other people wrote, read strictly: nothing is guessed, nothing is dropped.
+"""Files read strictly and written whole.
 
-Files that are either whole or not there: written beside their place, then moved into it.
-
-A listed path under the spelling that it has on this disk.
+Text and JSON that other people wrote are read as they are or refused: nothing is guessed, nothing
+is dropped. What is written, a file or a folder, has its name once it is complete; until then it is
+a draft `.name.process` beside that place.
 """
 
 import json
 import os
-import tempfile
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 from unicodedata import normalize
+
+from safetensors import SafetensorError
 
 
 class TextFileError(ValueError):
@@ -76,28 +81,135 @@ def folded(name: str) -> str:
     return composed(composed(name).casefold())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, line ends as given; make the folder if it is missing.
+class WriteError(OSError):
+    """A file cannot be written. The message names it, and the space that it needs."""
+
+
+@contextmanager
+def writing(path: Path, needed: int, draft: Path | None = None) -> Iterator[None]:
+    """Around what writes: a full disk becomes an error of one line, and no draft is left.
+
+    Args:
+        path: what is written.
+        needed: its size, bytes; 0 if it is not known.
+        draft: file or folder that is renamed to `path` in the end.
+
+    Raises:
+        WriteError: the disk is full, or refuses otherwise.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as cause:  # safetensors has an error of its own
+        _remove(draft)
+        free = shutil.disk_usage(path.parent if path.parent.exists() else "/").free
+        size = (
+            f"it needs {needed:,} bytes, {free:,} are free"
+            if needed
+            else f"{free:,} bytes are free"
+        )
+        raise WriteError(
+            f"cannot write {path}: {cause}; {size}. Make room, or give a folder that may be "
+            f"written, and run the same command again"
+        ) from cause
+    except BaseException:
+        _remove(draft)
+        raise
+
+
+def _remove(draft: Path | None) -> None:
+    if draft is not None and draft.is_dir():
+        shutil.rmtree(draft)
+    elif draft is not None:
+        draft.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """Where this process writes what will be `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def remove_drafts(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left half-written in a folder. Only where nobody writes.
+
+    Args:
+        folder: holds the drafts.
+        name: of the file or folder that they are drafts of; any by default.
+    """
+    for path in folder.glob(".*"):
+        match = re.fullmatch(r"\.(.+)\.\d+", path.name)
+        if match and name in ("*", match[1]):
+            _remove(path)
+
+
+def sync(path: Path) -> None:
+    """Have the disk take a file, or the names in a folder, before anything else happens."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file; its folder is made if it is missing.
 
     A reader, or a run that is stopped halfway, sees the old file or the whole of the other one.
 
     Raises:
-        OSError: The disk is full, or refuses otherwise. The message names the file.
+        WriteError: the disk is full, or refuses otherwise.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        by_umask(draft)
+    draft = draft_of(path)
+    with writing(path, len(data), draft):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        sync(draft)  # else a cut of the power may leave the name without the content
         os.replace(draft, path)
-    except OSError as cause:
-        draft.unlink(missing_ok=True)
-        raise OSError(cause.errno, cause.strerror, str(path)) from cause
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, line ends as given, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON; paths become text."""
+    return json.dumps(value, indent=2, default=str) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, as `write_bytes` does."""
+    write_text(path, as_json(value))
+
+
+@contextmanager
+def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
+    """Write a folder: a draft to fill, which takes the folder's name, and its place, in the end.
+
+    Args:
+        folder: what will be there; what has this name now goes once the draft is complete.
+        needed: size of all files, bytes; 0 if it is not known.
+
+    Raises:
+        WriteError: the disk is full, or refuses otherwise. What had the name is untouched.
+    """
+    draft, old = draft_of(folder), folder.with_name(f".{folder.name}.old.{os.getpid()}")
+    with writing(folder, needed, draft):
+        _remove(draft)
+        draft.mkdir(parents=True)
+        yield draft
+        by_umask(draft)
+        for path in [*draft.rglob("*"), draft]:
+            sync(path)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            draft.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)
+            raise
+        sync(folder.parent)
+    _remove(old)
 
 
 def by_umask(path: Path) -> None:

@@ -62,10 +62,11 @@ class EvaluateSsl:
 def main(settings: EvaluateSsl) -> None:
     import numpy as np
 
+    from qa_data.files import write_json
     from qa_data.manifest import by_split, read_manifest
     from sefar_core.data.class_names import class_names, refuse_several_names
     from sefar_core.data.leaks import compare, shared_lines
-    from sefar_core.run_dir import read_record, surroundings, write_json
+    from sefar_core.run_dir import read_record, surroundings
 
     record = read_record(settings.run_dir)
     listed = read_manifest(settings.manifest)

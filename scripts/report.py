@@ -42,7 +42,8 @@ class Report:
 
 
 def main(settings: Report) -> None:
-    from sefar_core.run_dir import surroundings, write_text
+    from qa_data.files import write_text
+    from sefar_core.run_dir import surroundings
 
     out = settings.out
     refuse_unwritable(files=[out / "report.html"])

@@ -26,11 +26,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qa_data.files import by_umask
+from qa_data.files import new_folder
 from sefar_core.config import ModelConfig
 from sefar_core.data.class_names import ClassMatch, ClassMismatch, ClassNames, match_classes
 from sefar_core.model import SefarModel
-from sefar_core.run_dir import sync, writing
 from sefar_core.timesformer import TimeSformer
 
 WEIGHTS = "model.safetensors"
@@ -79,6 +78,9 @@ def save_encoder(
         config: its settings.
         folder: of the encoder.
         class_names: names of the classes in their order, if they are known.
+
+    Raises:
+        WriteError: the disk is full, or refuses otherwise.
     """
     settings = asdict(config) | {
         "pretrained": None if config.pretrained is None else config.pretrained.name,
@@ -86,24 +88,10 @@ def save_encoder(
     }
     if class_names is not None and any(class_names):
         settings["class_names"] = list(class_names)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(contiguous(model.state_dict()), fresh / WEIGHTS)
-    (fresh / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
-    by_umask(fresh)
-    replace_folder(fresh, folder)
-
-
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Give a complete folder its name; what had that name goes after it is no longer needed."""
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
-    folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old)
+    weights = contiguous(model.state_dict())
+    with new_folder(folder, sum(tensor.nbytes for tensor in weights.values())) as draft:
+        save_file(weights, draft / WEIGHTS)
+        (draft / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -335,11 +323,9 @@ def save_state(states: Path, state: TrainState, *, keep_last: int = 2) -> Path:
         WriteError: the disk is full, or refuses otherwise. Older states are untouched.
     """
     final = state_folder(states, state.step)
-    draft = states / f".{final.name}.{os.getpid()}"
     tensors = {role: contiguous(getattr(state, role)) for role in ROLES if getattr(state, role)}
     needed = sum(t.numel() * t.element_size() for role in tensors.values() for t in role.values())
-    with writing(final, needed, draft):
-        draft.mkdir(parents=True)
+    with new_folder(final, needed) as draft:
         for role, content in tensors.items():
             save_file(content, draft / f"{role}.safetensors")
         head = {"schema": SCHEMA, "step": state.step, **state.origin._asdict()}
@@ -347,12 +333,6 @@ def save_state(states: Path, state: TrainState, *, keep_last: int = 2) -> Path:
         (draft / "state.json").write_text(json.dumps(head, indent=2) + "\n")
         listing = {file.name: fingerprint(file) for file in sorted(draft.iterdir())}
         (draft / "manifest.json").write_text(json.dumps(listing, indent=2) + "\n")
-        by_umask(draft)
-        for file in draft.iterdir():
-            sync(file)
-        sync(draft)
-        draft.rename(final)
-        sync(states)
     prune(states, keep_last)
     return final
 

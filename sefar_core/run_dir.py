@@ -22,8 +22,6 @@ import hashlib
 import json
 import os
 import platform
-import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -34,80 +32,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from safetensors import SafetensorError
 from tqdm import tqdm
+
+from qa_data.files import as_json, remove_drafts, write_json, write_text, writing
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
 ENCODERS = ("student", "teacher", "best")
 """Folders of networks in the folder of a run."""
 
 
-class WriteError(OSError):
-    """A file of the run cannot be written. The message names it, and the space it needs."""
-
-
 def run_of(folder: Path) -> Path:
     """The folder of the run that `folder`, a run or an encoder in it, belongs to."""
     return folder.parent if folder.name in ENCODERS else folder
-
-
-@contextmanager
-def writing(path: Path, needed: int, draft: Path | None = None) -> Iterator[None]:
-    """Around what writes: a full disk becomes an error in one line, and no draft stays.
-
-    Args:
-        path: what is written.
-        needed: its size, bytes.
-        draft: file or folder that is renamed to `path` in the end.
-
-    Raises:
-        WriteError: the disk is full, or refuses otherwise.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as cause:  # safetensors has an error of its own
-        if draft is not None and draft.is_dir():
-            shutil.rmtree(draft)
-        elif draft is not None:
-            draft.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent if path.parent.exists() else "/").free
-        size = (
-            f"it needs {needed:,} bytes, {free:,} are free"
-            if needed
-            else f"{free:,} bytes are free"
-        )
-        raise WriteError(
-            f"cannot write {path}: {cause}; {size}. Make room, or give a folder that may be "
-            f"written, and run the same command again: it goes on from the last whole state"
-        ) from cause
-
-
-def sync(path: Path) -> None:
-    """Have the disk take a file, or the names in a folder, before anything goes on."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file all or nothing."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path, len(text), draft):
-        draft.write_text(text, encoding="utf-8")
-        sync(draft)  # else a cut of the power may leave the name without the text
-        os.replace(draft, path)
-
-
-def as_json(value: Any) -> str:
-    """Indented JSON; paths become text."""
-    return json.dumps(value, indent=2, default=str) + "\n"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, all or nothing."""
-    write_text(path, as_json(value))
 
 
 def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -210,13 +146,6 @@ def sessions(run_dir: Path) -> list[dict[str, Any]]:
             f"{path} is damaged ({cause!r}); delete it: the run goes on, only the record of its "
             f"earlier sessions is lost"
         ) from cause
-
-
-def remove_drafts(run_dir: Path) -> None:
-    """Remove what killed processes left half-written: `.name.process`."""
-    for path in run_dir.glob(".*"):
-        if re.fullmatch(r"\..+\.\d+", path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def surroundings() -> dict[str, Any]:

@@ -31,6 +31,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import Tensor, nn
 
+from qa_data.files import sync, write_json
 from sefar_core.checkpoint import (
     Best,
     Origin,
@@ -92,9 +93,6 @@ from sefar_core.run_dir import (
     forget_metrics_after,
     locked,
     open_run,
-    sync,
-    write_json,
-    writing,
 )
 from sefar_core.sampling import SAMPLINGS
 from sefar_core.schedule import Schedule, learning_rate, rising_share
@@ -656,10 +654,7 @@ def finish(loop: Loop, clips: TrainClips, began_s: float) -> None:
         encoders["best"] = loop.saved_network(loop.best)
         print(f"best on validation clips: {loop.best.network} after step {loop.best.step}")
     for name, network in encoders.items():
-        with writing(loop.run_dir / name, sum(t.nbytes for t in network.state_dict().values())):
-            save_encoder(
-                network, loop.config.model, loop.run_dir / name, class_names=clips.class_names
-            )
+        save_encoder(network, loop.config.model, loop.run_dir / name, class_names=clips.class_names)
     add_to_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
 
 

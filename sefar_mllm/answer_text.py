@@ -27,8 +27,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.files import write_text
 from qa_data.questions import Question
-from sefar_core.run_dir import write_text
 from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.generate import generate_ids

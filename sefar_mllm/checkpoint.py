@@ -36,10 +36,6 @@ README.md of a model folder: what it is, what it stands on, how it is used.
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +49,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from qa_data.files import by_umask
-from sefar_core.checkpoint import replace_folder
-from sefar_core.run_dir import write_json, write_text
+from qa_data.files import new_folder, write_json, write_text
 from sefar_mllm.adapters import PROJECTOR, Trained, add_adapters, composite
 from sefar_mllm.build import (
     UNREADABLE,
@@ -350,20 +344,6 @@ def write_card(config: SefarVlmConfig, draft: Path, *, merged: bool = False) -> 
     write_text(draft / "README.md", text)
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A draft beside `folder` that takes its name, and its place, once it is complete."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-    except BaseException:
-        shutil.rmtree(draft)
-        raise
-    by_umask(draft)
-    replace_folder(draft, folder)
-
-
 def save_trained(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, writes: bool = True
 ) -> None:
@@ -378,7 +358,7 @@ def save_trained(
     weights, logits = whole_trained(model), probe_logits(model, tokenizer)
     if not writes:
         return
-    with whole_folder(folder) as draft:
+    with new_folder(folder) as draft:
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         composite(model).config.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
@@ -554,7 +534,7 @@ def merge(
     model, tokenizer = load_trained(folder, language_model=language_model, dtype=torch.float32)
     whole: SefarVlmForConditionalGeneration = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     cast(whole, dtype or stored_dtype(language_model))
-    with whole_folder(out) as draft:
+    with new_folder(out) as draft:
         whole.save_pretrained(draft, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(draft)
         write_probe(probe_logits(whole, tokenizer), precision(whole), draft)

@@ -52,10 +52,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from qa_data.files import composed, on_disk
+from qa_data.files import composed, on_disk, remove_drafts, write_bytes, write_json
 from qa_data.manifest import Clip
 from sefar_core.data.pictures import is_picture
-from sefar_core.run_dir import locked, remove_drafts, sync, write_json, writing
+from sefar_core.run_dir import locked
 
 PATTERN = "tokens-*.safetensors"
 MEND = "delete this file and run scripts/extract_features.py again: it encodes the clips anew"
@@ -104,11 +104,7 @@ def write_shard(
     head = {"cache": key_hash(key), "clips": text}
     data = save({"tokens": rows}, {**head, "sha256": content_hash(**head, rows=rows)})
     path = folder / f"tokens-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
-    draft = folder / f".{path.name}.{os.getpid()}"
-    with writing(path, len(data), draft):
-        draft.write_bytes(data)
-        sync(draft)
-        os.replace(draft, path)
+    write_bytes(path, data)
 
 
 def read_head(path: Path) -> Head:

@@ -11,9 +11,7 @@ zero, so that nothing is drawn. Weight decay, which pulls the map towards the id
 number of steps are chosen on clips whose source videos the rest never saw.
 """
 
-import os
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,12 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from qa_data.files import by_umask
+from qa_data.files import as_json, new_folder
 from qa_data.manifest import Clip, by_split
-from sefar_core.checkpoint import CheckpointError, contiguous, replace_folder
+from sefar_core.checkpoint import CheckpointError, contiguous
 from sefar_core.data.class_names import class_names
 from sefar_core.data.group_split import unit_of
-from sefar_core.run_dir import write_json
 from sefar_mllm.encoders.base import origin_of
 from sefar_mllm.encoders.probe import BASES, SETTINGS, WEIGHTS, Probe
 from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
@@ -218,15 +215,11 @@ def save_probe(folder: Path, probe: Probe, told: dict[str, Any]) -> None:
             f"{folder} holds something that is no probe; give a folder that does not exist"
         )
     base = {"encoder": probe.base, "digest": probe.base_digest, "dim": len(probe.map)}
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
     state = {"map": probe.map, "weight": probe.weight, "bias": probe.bias}
-    save_file(contiguous(state), fresh / WEIGHTS)
     settings = {"base": base | probe.base_origin, "labels": list(probe.labels), **told}
-    write_json(fresh / SETTINGS, settings)
-    by_umask(fresh)
-    replace_folder(fresh, folder)
+    with new_folder(folder) as draft:
+        save_file(contiguous(state), draft / WEIGHTS)
+        (draft / SETTINGS).write_text(as_json(settings), encoding="utf-8")
 
 
 def map_cache(cache: TokenCache, probe: Probe, probe_dir: Path, folder: Path) -> None:

@@ -5,9 +5,6 @@ A folder of exported files: whole or not there, and never in the place of somebo
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,6 +21,7 @@ from qa_data.export.writers import (
     video_files,
     vlmevalkit_tsv,
 )
+from qa_data.files import new_folder
 from qa_data.manifest import Clip
 from qa_data.questions import QuestionError, parse, read_text
 
@@ -96,23 +94,9 @@ def write_folder(out: Path, contents: Mapping[str, str | bytes]) -> None:
     }
     record = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
-    try:
-        draft, before = beside / "draft", beside / "before"
-        draft.mkdir()
+    with new_folder(out, sum(map(len, files.values()))) as draft:
         for name, content in files.items():
             (draft / name).write_bytes(content)
-        if out.exists():
-            os.rename(out, before)
-        try:
-            os.rename(draft, out)
-        except BaseException:
-            if before.exists():
-                os.rename(before, out)
-            raise
-    finally:
-        shutil.rmtree(beside)
 
 
 def check_ours(out: Path) -> None:

@@ -6,8 +6,6 @@ One picture of all classes: name and eight frames in time, all facing right.
 """
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from qa_data.files import write_text
+from qa_data.files import new_folder, remove_drafts, write_text
 from qa_data.synthetic.clip import CODEC, CODEC_OPTIONS, film, make_source, render_clip, write_video
 from qa_data.synthetic.drawing import Picture
 from qa_data.synthetic.elements import ALL_CLASSES, SETS, Element
@@ -141,19 +139,17 @@ def make_set(out: Path, settings: SyntheticSettings, *, workers: int = 1) -> boo
     if _holds_set(out, settings):
         return False
     out = out.resolve()
-    partial_out = out.with_name(f".{out.name}.partial")
-    if partial_out.exists():
-        shutil.rmtree(partial_out)
-    videos = partial_out / "videos"
-    videos.mkdir(parents=True)
+    remove_drafts(out.parent, out.name)
     clips = plan_clips(settings)
-    _render_all(
-        [clip for clip in clips if clip.draft.split == "val" or not settings.only_test],
-        partial(_render_file, videos, settings),
-        workers,
-    )
-    _write_lists(partial_out, clips, settings)
-    os.replace(partial_out, out)
+    with new_folder(out) as draft:
+        videos = draft / "videos"
+        videos.mkdir()
+        _render_all(
+            [clip for clip in clips if clip.draft.split == "val" or not settings.only_test],
+            partial(_render_file, videos, settings),
+            workers,
+        )
+        _write_lists(draft, clips, settings)
     return True
 
 

@@ -31,12 +31,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from qa_data.files import on_disk
+from qa_data.files import on_disk, sync, writing
 from qa_data.manifest import Clip
 from sefar_core.data.frame_index import ROUNDING_S
 from sefar_core.data.pictures import side_ratio_problem
 from sefar_core.data.video import VideoReadError, clip_length, read_clip
-from sefar_core.run_dir import sync, writing
 
 FORMAT = 3
 Kind = Literal["raw", "jpeg"]

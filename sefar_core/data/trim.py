@@ -23,11 +23,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from qa_data.files import write_text
 from qa_data.finegym import intervals_of, read_elements, source_of, times_of
 from sefar_core.data.decode import VideoReadError, opened
 from sefar_core.data.frame_index import MICROSECOND
 from sefar_core.data.video import probe
-from sefar_core.run_dir import write_text
 
 LEDGER = "trimmed.csv"
 HEADER = "id,start_s,end_s,bytes"

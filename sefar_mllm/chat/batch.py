@@ -29,10 +29,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from qa_data.files import on_disk
+from qa_data.files import on_disk, write_json, write_text, writing
 from qa_data.questions import Question
 from sefar_core.data.decode import VideoReadError
-from sefar_core.run_dir import write_json, write_text, writing
 from sefar_mllm.chat.assistant import (
     MAX_JOINED,
     Assistant,

@@ -50,9 +50,10 @@ from typing import Any, TypeVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.files import as_json, write_json
 from qa_data.manifest import Clip
 from qa_data.terminal import without_interrupts
-from sefar_core.run_dir import as_json, dotted, read_metrics, write_json
+from sefar_core.run_dir import dotted, read_metrics
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
 from sefar_mllm.answer_text import ask_otherwise, write_answers
@@ -87,10 +88,7 @@ from sefar_mllm.train import finetune
 
 SMALL = 2**24  # bytes; larger files of a language model count by name and size
 CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
-ONLY_READ = tuple(
-    f"sefar_mllm/comparison/{name}.py"
-    for name in ("page", "pair_tables", "plots", "published", "table", "told", "verdict")
-)
+ONLY_READ = ("sefar_mllm/comparison/report.py", "sefar_mllm/comparison/statistics.py")
 """Files that read finished work and make none of it: the page may be written anew."""
 
 

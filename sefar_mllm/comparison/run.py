@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from qa_data.files import write_json, write_text
 from qa_data.manifest import Clip, read_manifest
 from sefar_core.data.class_names import refuse_several_names
-from sefar_core.run_dir import read_metrics, surroundings, write_json, write_text
+from sefar_core.run_dir import read_metrics, surroundings
 from sefar_mllm.answer_text import OtherAnswers, read_answers
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.comparison.baselines import answer_alone, seeds_alone

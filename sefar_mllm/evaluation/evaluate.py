@@ -16,9 +16,10 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.blind import ROUNDING, blind_scores, option_tables
+from qa_data.files import write_json
 from qa_data.questions import Question
 from sefar_core.intervals import Interval
-from sefar_core.run_dir import surroundings, write_json
+from sefar_core.run_dir import surroundings
 from sefar_mllm.adapters import composite
 from sefar_mllm.answer_text import ask_otherwise, write_answers
 from sefar_mllm.config import EvaluateConfig

@@ -7,8 +7,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from qa_data import files
+from qa_data.files import WriteError
 from sefar_core import checkpoint
-from sefar_core import run_dir as run_folder
 from sefar_core.checkpoint import (
     Best,
     Origin,
@@ -21,7 +22,6 @@ from sefar_core.checkpoint import (
     save_state,
     sweep,
 )
-from sefar_core.run_dir import WriteError
 
 ORIGIN = Origin(seed=0, num_processes=1, precision="no")
 
@@ -172,16 +172,10 @@ def test_everything_is_on_the_disk_before_a_state_gets_its_name(tmp_path, monkey
     def watched(path):
         synced.append((path.name, (tmp_path / "step-00000007").exists()))
 
-    monkeypatch.setattr(checkpoint, "sync", watched)
+    monkeypatch.setattr(files, "sync", watched)
     save_state(tmp_path, state_at(7))
     before = {name for name, named in synced if not named}
-    files = {"manifest.json", "optimizer.safetensors", "state.json", "student.safetensors"}
-    assert {name for name in before if not name.startswith(".step")} == files
+    content = {"manifest.json", "optimizer.safetensors", "state.json", "student.safetensors"}
+    assert {name for name in before if not name.startswith(".step")} == content
     assert any(name.startswith(".step") for name in before)
     assert synced[-1] == (tmp_path.name, True)
-
-
-def test_files_and_folders_can_be_synced(tmp_path):
-    (tmp_path / "file").write_text("x")
-    run_folder.sync(tmp_path / "file")
-    run_folder.sync(tmp_path)

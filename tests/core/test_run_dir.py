@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from qa_data.files import WriteError, writing
 from sefar_core import run_dir
 from sefar_core.run_dir import (
     RunFolderBusy,
-    WriteError,
     add_to_run,
     append_metrics,
     forget_metrics_after,
@@ -17,7 +17,6 @@ from sefar_core.run_dir import (
     open_run,
     run_of,
     sessions,
-    writing,
 )
 from tests.oracles.holder import held
 

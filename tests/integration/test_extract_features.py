@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT))
 
 from sefar_core.cli import start as start_script  # noqa: E402
 
+from qa_data.files import write_json  # noqa: E402
 from qa_data.manifest import Clip, write_manifest  # noqa: E402
 from scripts.extract_features import main as extract_script  # noqa: E402
 from sefar_core.checkpoint import CheckpointError, build_model, save_encoder  # noqa: E402
 from sefar_core.config import ModelConfig  # noqa: E402
 from sefar_core.presets import preset  # noqa: E402
-from sefar_core.run_dir import write_json  # noqa: E402
 from sefar_mllm import features  # noqa: E402
 from sefar_mllm.config import ExtractConfig  # noqa: E402
 from sefar_mllm.feature_cache import (  # noqa: E402

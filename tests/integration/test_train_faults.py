@@ -18,11 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import sefar_core
+from qa_data.files import WriteError
 from sefar_core import checkpoint, train
 from sefar_core.checkpoint import complete_states, first_fault
 from sefar_core.config import OptimConfig
 from sefar_core.data.video import VideoReadError
-from sefar_core.run_dir import RunFolderBusy, WriteError
+from sefar_core.run_dir import RunFolderBusy
 from sefar_core.signals import Interrupted
 from sefar_core.train import fit
 from tests.integration.tiny_run import CLIP_NORM, CONFIG, make_world, order, run, start

@@ -128,7 +128,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
 
 def limited(code: str) -> subprocess.CompletedProcess:
     """A process of its own that limits itself."""
-    head = "import resource, time\nfrom sefar_mllm.chat import guarded_video as g\n"
+    head = "import resource, time\nfrom sefar_mllm.chat import safe_video as g\n"
     return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True)
 
 

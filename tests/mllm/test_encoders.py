@@ -6,11 +6,11 @@ from typing import get_args
 import pytest
 import torch
 
+from qa_data.files import write_json
 from sefar_core import load_encoder
 from sefar_core.checkpoint import CheckpointError, build_model, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.presets import preset
-from sefar_core.run_dir import write_json
 from sefar_mllm.config import EncoderName
 from sefar_mllm.encoders import ENCODERS, pool, recognizer_moments, refuse_unequal_moments
 

@@ -3,10 +3,19 @@
 import os
 import resource
 import stat
+from pathlib import Path
 
 import pytest
 
-from qa_data.files import by_umask, write_text
+from qa_data.files import (
+    WriteError,
+    by_umask,
+    draft_of,
+    new_folder,
+    remove_drafts,
+    sync,
+    write_text,
+)
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -54,13 +63,89 @@ def test_a_write_that_fails_leaves_the_old_text_and_no_draft(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+@pytest.fixture
+def full_disk():
     """A limit on the size of files stands for the disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large: '.*/answers\.json'"):
-            write_text(tmp_path / "answers.json", "more than eight bytes")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+FULL = r"cannot write .*answers: .*File too large; it needs 21 bytes, [\d,]+ are free\. Make room"
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path, full_disk):
+    with pytest.raises(WriteError, match=FULL):
+        write_text(tmp_path / "answers", "more than eight bytes")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_has_its_name_once_it_is_complete(tmp_path, umask):
+    folder = tmp_path / "over" / "answers"
+    with new_folder(folder) as draft:
+        (draft / "one").touch(mode=0o600)
+        (draft / "inner").mkdir()
+        (draft / "inner" / "two").write_text("2")
+        assert not folder.exists() and draft == draft_of(folder)
+    assert mode(folder / "one") == 0o666 & ~umask
+    assert (folder / "inner" / "two").read_text() == "2"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
+    for name in ("one", "two"):
+        with new_folder(tmp_path / "answers") as draft:
+            (draft / name).touch()
+    assert [path.name for path in (tmp_path / "answers").iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "answers"]
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_folder_that_is_not_completed_leaves_the_old_one_and_no_draft(tmp_path, kind):
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "old").touch()
+    with pytest.raises(kind), new_folder(tmp_path / "answers") as draft:
+        (draft / "new").touch()
+        raise kind
+    assert [path.name for path in tmp_path.rglob("*")] == ["answers", "old"]
+
+
+def test_an_old_folder_is_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / "old").touch()
+    rename = Path.rename
+
+    def refuse(path: Path, to: Path) -> Path:
+        if path == draft_of(folder):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(WriteError, match="answers: .*Permission denied"), new_folder(folder):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["answers", "old"]
+
+
+def test_a_folder_on_a_full_disk_is_reported_with_the_space_that_it_needs(tmp_path, full_disk):
+    with pytest.raises(WriteError, match=FULL), new_folder(tmp_path / "answers", 21) as draft:
+        (draft / "one").write_text("more than eight bytes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drafts_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    for name in (".answers.77", ".other.77", ".answers.part", "answers.77"):
+        (tmp_path / name).mkdir()
+    remove_drafts(tmp_path, "answers")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".answers.part", ".other.77", "answers.77"
+    ]  # fmt: skip
+    remove_drafts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".answers.part", "answers.77"]
+
+
+def test_files_and_folders_can_be_synced(tmp_path):
+    (tmp_path / "file").write_text("x")
+    sync(tmp_path / "file")
+    sync(tmp_path)

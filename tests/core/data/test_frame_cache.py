@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from qa_data.files import WriteError
 from qa_data.manifest import Clip
 from sefar_core.data import frame_cache
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, FrameCache, FrameCacheError, open_frame_cache
 from sefar_core.data.video import VideoReadError, probe, read_clip
-from sefar_core.run_dir import WriteError
 from tests.oracles import videos as oracle
 
 
