@@ -26,7 +26,7 @@ from qa_data import manifest
 from sefar_core.data.datasets.finegym import read_finegym
 from sefar_core.data.datasets.kinetics import read_kinetics
 from sefar_core.data.datasets.records import Listing
-from sefar_core.data.group_split import separate_test
+from sefar_core.data.group_split import split_test
 from sefar_core.data.leaks import leak_report
 from sefar_core.data.splits import SplitConfig, split_pool
 
@@ -124,7 +124,7 @@ def read_manifest(name: str, folder: Path) -> Callable[[], object]:
 
 def cut_test(name: str, folder: Path) -> Callable[[], object]:
     listing = listing_of(name, folder)
-    return lambda: separate_test(listing.pool, listing.settled)
+    return lambda: split_test(listing.pool, listing.settled)
 
 
 def draw_labels(name: str, folder: Path) -> Callable[[], object]:

@@ -1,15 +1,13 @@
 """Questions beyond "which move": one attribute of it, or the movement against its mirror image.
 
-The clips of a set of FineGym's are asked for one attribute, the options being values that the
-set's classes have; a question of Gym-New's kind shows a class and the class that differs from it
-in two opposite words alone ("forward" and "backward", "high" and "low"). Both are at chance by
-construction (see `inquiry`).
+A question about an attribute offers the values that the classes of one FineGym set have; a mirror
+question offers a class and the class that differs from it in two opposite words alone ("forward"
+and "backward", "high" and "low").
 
-Questions whose right answer follows from the clip's class: put to as many clips as can be fair.
-
-The options of a question are right answers of other clips of the same inquiry. As many clips are
-asked as can be such that whoever reads question and options is right once in k, by a `BlockDesign`
-over the answers. The others are left out: an answer that most clips have could be guessed.
+A question template says what to ask and the right option of each class. The options of a question
+are right answers of other clips of the same template. As many clips get a question as can be such
+that whoever reads question and options is right once in k, by a `BlockDesign` over the answers.
+The others are left out: an answer that most clips have could be guessed.
 """
 
 import random
@@ -27,124 +25,18 @@ from qa_data.taxonomy import DIRECTIONS, ElementClass, opposite_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inquiry:
+class QuestionTemplate:
     """One question for the clips of some classes."""
 
     name: str
-    """What is asked, which becomes the questions' answer_type."""
+    """Becomes the questions' answer_type."""
     scope: str
-    """Where it is asked, for the report."""
+    """The classes it applies to, for the report."""
     stem: str
     answers: Mapping[int, str]
-    """The right option by class; clips of other classes are not asked."""
+    """The right option by class; clips of other classes get no question."""
     classes_of_options: bool = False
     """Whether the options are classes' texts."""
-
-
-def ask_all(
-    clips: Sequence[Clip],
-    classes: Mapping[int, ElementClass],
-    inquiries: Sequence[Inquiry],
-    *,
-    seed: int,
-    num_options: int,
-) -> QuestionSet:
-    """The questions of all inquiries, in their order and the clips', letters balanced in each kind.
-
-    Args:
-        clips: all with a class.
-        classes: the class list that their labels count in.
-        inquiries: what to ask.
-        seed: of all draws.
-        num_options: options of a question, fewer where there are not as many answers.
-
-    Raises:
-        QuestionError: there are no clips, a clip does not fit the class list, or nothing can be
-            asked at chance.
-    """
-    check_clips(clips, classes)
-    asked: dict[str, list[Question]] = defaultdict(list)
-    reports: list[PoolReport] = []
-    for inquiry in inquiries:
-        questions, found = _ask(clips, classes, inquiry, seed, num_options)
-        asked[inquiry.name] += questions
-        reports += found
-    balanced = [one for questions in asked.values() for one in balance_letters(questions, seed)]
-    if not balanced:
-        raise QuestionError(
-            f"of {len(clips)} clips none can be asked about its "
-            f"{', '.join(sorted({one.name for one in inquiries}) or ['mirror image'])} at chance: "
-            f"no set has clips with different answers; ask which move it is"
-        )
-    numbered = [replace(one, question_id=f"{i:07d}") for i, one in enumerate(balanced)]
-    return QuestionSet(questions=numbered, pools=reports)
-
-
-def _ask(
-    clips: Sequence[Clip],
-    classes: Mapping[int, ElementClass],
-    inquiry: Inquiry,
-    seed: int,
-    num_options: int,
-) -> tuple[list[Question], list[PoolReport]]:
-    """Questions without numbers, and what became of the clips."""
-    fitting = [clip for clip in clips if clip.label in inquiry.answers]
-    counts = Counter(inquiry.answers[clip.label or 0] for clip in fitting)
-    values = sorted(counts)
-    size = min(num_options, len(values))
-    if size < 2:
-        return [], []
-    design = block_design(
-        [counts[value] for value in values], list(combinations(range(len(values)), size))
-    )
-    questions = []
-    left: Counter[str] = Counter()
-    for clip in fitting:
-        rng = random.Random(f"{seed}/{clip.id}/{inquiry.name}")
-        answer = inquiry.answers[clip.label or 0]
-        block = design.draw(values.index(answer), rng)
-        if block is None:
-            left[answer] += 1
-        else:
-            options = rng.sample([values[unit] for unit in block], size)
-            questions.append(_question(clip, classes, inquiry, options, answer))
-    return questions, _reports(inquiry, size, len(questions), left)
-
-
-def _question(
-    clip: Clip,
-    classes: Mapping[int, ElementClass],
-    inquiry: Inquiry,
-    options: Sequence[str],
-    answer: str,
-) -> Question:
-    label_of = {text: label for label, text in inquiry.answers.items()}
-    return Question(
-        question_id="",
-        video=clip.id,
-        stem=inquiry.stem,
-        options=tuple(options),
-        answer=options.index(answer),
-        label=clip.label,
-        option_labels=tuple(label_of[one] for one in options)
-        if inquiry.classes_of_options
-        else None,
-        event=classes[clip.label or 0].event,
-        source=clip.source,
-        frame_length=clip.num_frames,
-        answer_type=inquiry.name,
-    )
-
-
-def _reports(inquiry: Inquiry, size: int, asked: int, left: Counter[str]) -> list[PoolReport]:
-    name = f"{inquiry.name} in {inquiry.scope}"
-    reports = [PoolReport(pool=name, clips=asked, asked=True, bound=1 / size)]
-    if over := left.total():
-        bound = max(1 / size, max(left.values()) / over)
-        reports.append(
-            PoolReport(pool=f"{name}, commoner answers", clips=over, asked=False, bound=bound)
-        )
-    return reports
 
 
 MIRRORS = (DIRECTIONS, ("high", "low"))
@@ -153,8 +45,8 @@ TURNING = ("arabian", "johnson", "round-off", "cartwheel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """A question about one attribute."""
+class AttributeQuestion:
+    """How one attribute is asked about."""
 
     name: str
     stem: str
@@ -162,33 +54,33 @@ class Kind:
     """The right option; none if the text does not tell."""
 
 
-KINDS = (
-    Kind(
+ATTRIBUTE_QUESTIONS = (
+    AttributeQuestion(
         name="direction",
         stem="Does the movement go forward or backward?",
         value=lambda one: one.direction if one.direction in DIRECTIONS else None,
     ),
-    Kind(
+    AttributeQuestion(
         name="turns",
         stem="How many turns about the long axis does the athlete make?",
         value=lambda one: None if one.turns is None else f"{one.turns:g}",
     ),
-    Kind(
+    AttributeQuestion(
         name="turning",
         stem="Does the athlete turn about the long axis?",
         value=lambda one: None if one.turns is None else _yes_or_no(one.turns > 0),
     ),
-    Kind(
+    AttributeQuestion(
         name="saltos",
         stem="How many saltos does the athlete make in the air?",
         value=lambda one: str(one.saltos),
     ),
-    Kind(
+    AttributeQuestion(
         name="shape",
         stem="What shape is the body in during the salto?",
         value=lambda one: one.shape if one.saltos else None,
     ),
-    Kind(
+    AttributeQuestion(
         name="stretched",
         stem="Is the body stretched during the salto?",
         value=lambda one: (
@@ -205,27 +97,27 @@ def attribute_questions(
     seed: int,
     num_options: int = 4,
 ) -> QuestionSet:
-    """For each clip one question of each of KINDS that its set has different answers to.
+    """For each clip, one question of each ATTRIBUTE_QUESTIONS with several answers in its set.
 
     Args:
         clips: all with a class.
         classes: the class list that their labels count in.
-        seed: of all draws.
+        seed: random seed of all draws.
         num_options: options of a question, fewer where there are not as many values.
 
     Raises:
-        QuestionError: there are no clips, a clip does not fit the class list, or nothing can be
-            asked at chance.
+        QuestionError: there are no clips, a clip does not fit the class list, or no question
+            can be asked at chance.
     """
     members: dict[int, list[ElementClass]] = defaultdict(list)
     for element in classes.values():
         members[family_of(element)].append(element)
-    inquiries = [
-        _inquiry(kind, family, elements)
-        for kind in KINDS
+    templates = [
+        _template(attribute, family, elements)
+        for attribute in ATTRIBUTE_QUESTIONS
         for family, elements in sorted(members.items())
     ]
-    return ask_all(clips, classes, inquiries, seed=seed, num_options=num_options)
+    return build_all(clips, classes, templates, seed=seed, num_options=num_options)
 
 
 def pair_questions(
@@ -236,15 +128,15 @@ def pair_questions(
     Args:
         clips: all with a class.
         classes: the class list that their labels count in.
-        seed: of all draws.
+        seed: random seed of all draws.
 
     Raises:
         QuestionError: there are no clips, a clip does not fit the class list, or no pair has
             clips of both classes.
     """
     pairs = sorted({pair for words in MIRRORS for pair in opposite_pairs(classes.values(), words)})
-    inquiries = [
-        Inquiry(
+    templates = [
+        QuestionTemplate(
             name="pair",
             scope=f"classes {one} and {other}",
             stem=STEM,
@@ -253,10 +145,12 @@ def pair_questions(
         )
         for one, other in pairs
     ]
-    return ask_all(clips, classes, inquiries, seed=seed, num_options=2)
+    return build_all(clips, classes, templates, seed=seed, num_options=2)
 
 
-def _inquiry(kind: Kind, family: int, elements: Sequence[ElementClass]) -> Inquiry:
+def _template(
+    attribute: AttributeQuestion, family: int, elements: Sequence[ElementClass]
+) -> QuestionTemplate:
     answers = {}
     for element in elements:
         found = attributes_of(element)
@@ -264,14 +158,122 @@ def _inquiry(kind: Kind, family: int, elements: Sequence[ElementClass]) -> Inqui
             TURNS.search(found.kind) or any(word in found.kind for word in TURNING)
         ):
             found = replace(found, turns=None)
-        value = kind.value(found)
+        value = attribute.value(found)
         if value is not None:
             answers[element.label] = value
-    stem = kind.stem
+    stem = attribute.stem
     if elements[0].event == "VT":
         stem = f"{stem.removesuffix('?')} after leaving the vault table?"
-    return Inquiry(name=kind.name, scope=f"set {family}", stem=stem, answers=answers)
+    return QuestionTemplate(name=attribute.name, scope=f"set {family}", stem=stem, answers=answers)
 
 
 def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def build_all(
+    clips: Sequence[Clip],
+    classes: Mapping[int, ElementClass],
+    templates: Sequence[QuestionTemplate],
+    *,
+    seed: int,
+    num_options: int,
+) -> QuestionSet:
+    """The questions of all templates, in order of templates and clips, letters balanced by name.
+
+    Args:
+        clips: all with a class.
+        classes: the class list that their labels count in.
+        templates: the questions to build.
+        seed: random seed of all draws.
+        num_options: options of a question, fewer where there are not as many answers.
+
+    Raises:
+        QuestionError: there are no clips, a clip does not fit the class list, or no question
+            can be asked at chance.
+    """
+    check_clips(clips, classes)
+    by_name: dict[str, list[Question]] = defaultdict(list)
+    reports: list[PoolReport] = []
+    for template in templates:
+        questions, found = _build(clips, classes, template, seed, num_options)
+        by_name[template.name] += questions
+        reports += found
+    balanced = [one for questions in by_name.values() for one in balance_letters(questions, seed)]
+    if not balanced:
+        raise QuestionError(
+            f"of {len(clips)} clips none can be asked about its "
+            f"{', '.join(sorted({one.name for one in templates}) or ['mirror image'])} at chance: "
+            f"no set has clips with different answers; ask which move it is"
+        )
+    numbered = [replace(one, question_id=f"{i:07d}") for i, one in enumerate(balanced)]
+    return QuestionSet(questions=numbered, pools=reports)
+
+
+def _build(
+    clips: Sequence[Clip],
+    classes: Mapping[int, ElementClass],
+    template: QuestionTemplate,
+    seed: int,
+    num_options: int,
+) -> tuple[list[Question], list[PoolReport]]:
+    """Questions without numbers, and what became of the clips."""
+    fitting = [clip for clip in clips if clip.label in template.answers]
+    counts = Counter(template.answers[clip.label or 0] for clip in fitting)
+    values = sorted(counts)
+    size = min(num_options, len(values))
+    if size < 2:
+        return [], []
+    design = block_design(
+        [counts[value] for value in values], list(combinations(range(len(values)), size))
+    )
+    questions = []
+    left: Counter[str] = Counter()
+    for clip in fitting:
+        rng = random.Random(f"{seed}/{clip.id}/{template.name}")
+        answer = template.answers[clip.label or 0]
+        block = design.draw(values.index(answer), rng)
+        if block is None:
+            left[answer] += 1
+        else:
+            options = rng.sample([values[unit] for unit in block], size)
+            questions.append(_question(clip, classes, template, options, answer))
+    return questions, _reports(template, size, len(questions), left)
+
+
+def _question(
+    clip: Clip,
+    classes: Mapping[int, ElementClass],
+    template: QuestionTemplate,
+    options: Sequence[str],
+    answer: str,
+) -> Question:
+    label_of = {text: label for label, text in template.answers.items()}
+    return Question(
+        question_id="",
+        video=clip.id,
+        stem=template.stem,
+        options=tuple(options),
+        answer=options.index(answer),
+        label=clip.label,
+        option_labels=tuple(label_of[one] for one in options)
+        if template.classes_of_options
+        else None,
+        event=classes[clip.label or 0].event,
+        source=clip.source,
+        frame_length=clip.num_frames,
+        answer_type=template.name,
+    )
+
+
+def _reports(
+    template: QuestionTemplate, size: int, built: int, left: Counter[str]
+) -> list[PoolReport]:
+    name = f"{template.name} in {template.scope}"
+    reports = [PoolReport(pool=name, clips=built, asked=True, bound=1 / size)]
+    if over := left.total():
+        bound = max(1 / size, max(left.values()) / over)
+        reports.append(
+            PoolReport(pool=f"{name}, commoner answers", clips=over, asked=False, bound=bound)
+        )
+    return reports

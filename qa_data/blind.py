@@ -24,10 +24,10 @@ from qa_data.taxonomy import ElementClass
 from qa_data.text_classifier import (
     OptionTable,
     classifier_scores,
-    counts,
-    nearness_to_others,
+    mean_similarity,
     option_tables,
-    word_nearness,
+    text_counts,
+    word_similarity,
 )
 
 
@@ -37,9 +37,9 @@ def blind_scores(train: OptionTable, asked: OptionTable) -> dict[str, np.ndarray
     A rule that learns, learns from `train`. Its inversion takes the option that it likes least.
     """
     characters = np.array([len(text) for text in asked.texts])[asked.printed]
-    right, wrong = counts(train)
+    right, wrong = text_counts(train)
     ratio = np.log((right + 1) / (wrong + 1))[asked.printed]
-    near = word_nearness(asked)
+    near = word_similarity(asked)
     learned = classifier_scores(train, asked, near)
     scores = {"chance": np.zeros(asked.printed.shape)}
     for column, letter in enumerate(LETTERS[: asked.printed.shape[1]]):
@@ -87,7 +87,7 @@ def code_scores(
             return 0
         return 1 + len(commonprefix([codes[one], codes[other]]))
 
-    near = nearness_to_others(shown, nearness)
+    near = mean_similarity(shown, nearness)
     return {"code nearest the others": near, "code farthest from the others": -near}
 
 
@@ -108,7 +108,7 @@ def oracle_scores(
         labels: the class of each question's clip.
         classes: the class list.
     """
-    right, _ = counts(train)
+    right, _ = text_counts(train)
     scores = {}
     for name, key in (("apparatus", _event), ("set", _set)):
         if len({key(element) for element in classes.values()}) == 1:

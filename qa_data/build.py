@@ -1,7 +1,7 @@
-"""A Gym-QA folder: question files from the splits of a table of clips, audited.
+"""A Gym-QA folder: question files for the splits of a manifest, with their blind audit.
 
-Unlabeled clips of a manifest have no questions: their answers would be labels. Built from
-FineGym's own lists, which know their classes, they get unlabel.json, as in the public sets.
+Unlabeled clips of a manifest have no questions: their answers would be labels. Clips of FineGym's
+own lists, which know their classes, get unlabel.json, as in the public sets.
 """
 
 import json
@@ -16,7 +16,7 @@ from qa_data.attributes import TreePath
 from qa_data.blind import Audit, audit
 from qa_data.distractors import OTHER_NAMES
 from qa_data.files import write_text
-from qa_data.generate import Common, QuestionSet, build_questions, reworded
+from qa_data.generate import Common, QuestionSet, build_questions, paraphrase
 from qa_data.manifest import Clip, by_split
 from qa_data.questions import (
     LETTERS,
@@ -29,7 +29,7 @@ from qa_data.questions import (
 )
 from qa_data.taxonomy import ElementClass
 
-Asked = Literal["which", "attributes", "pairs"]
+QuestionKind = Literal["which", "attributes", "pairs"]
 SPLIT_OF_FILE = {"train": "labeled", "unlabel": "unlabeled", "val": "val", "test": "test"}
 NOT_MEASURED = ("train", "unlabel")
 QUESTION_FILES = [f"{name}{end}" for name in SPLIT_OF_FILE for end in (".json", ".jsonl")]
@@ -38,45 +38,43 @@ REPORT = "audit.json"
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionPlan:
-    """What is asked about the clips."""
+    """Which questions to build."""
 
-    asked: Asked = "which"
-    """Which move it is; attributes of it; or it against its mirror image."""
+    kind: QuestionKind = "which"
+    """Which move it is (which); attributes of it; or it against its mirror image (pairs)."""
     rule: str = "hard"
-    """Of the wrong options: one of generate.RULES, or of OTHER_NAMES."""
+    """Rule of the wrong options: one of generate.RULES, or of OTHER_NAMES."""
     seed: int = 0
-    """Of all draws."""
+    """Random seed of all draws."""
     num_options: int = 4
     common: Common = "leave_out"
-    """What becomes of validation and test clips that no rule can bring to chance."""
+    """What becomes of validation and test clips that the rule cannot bring to chance."""
     wordings: int = 1
-    """Ways to ask which move it is; 1 is the public one alone."""
+    """Number of stems that ask which move it is; 1 is the public stem alone."""
     stem: str = STEM
-    """The first of these ways."""
+    """The first of these stems."""
     dataset: str = "finegym"
-    """Name that every question bears."""
+    """Name of the data set in every question."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_options <= len(LETTERS):
-            raise QuestionError(
-                f"questions of {self.num_options} options are asked for; take 2 to {len(LETTERS)}"
-            )
-        if self.stem != STEM and (self.wordings != 1 or self.asked != "which"):
+            raise QuestionError(f"num_options is {self.num_options}; take 2 to {len(LETTERS)}")
+        if self.stem != STEM and (self.wordings != 1 or self.kind != "which"):
             raise QuestionError(
                 f"a stem of your own, {self.stem!r:.60}, asks which move it is, in one wording; "
-                f"got questions about {self.asked} and {self.wordings} wordings"
+                f"got questions about {self.kind} and {self.wordings} wordings"
             )
         if not self.stem.endswith("?"):
             raise QuestionError(f"the stem {self.stem!r:.60} must end in a question mark")
-        if self.asked != "which" and (self.wordings != 1 or self.common != "leave_out"):
+        if self.kind != "which" and (self.wordings != 1 or self.common != "leave_out"):
             raise QuestionError(
-                f"questions about {self.asked} have one wording, and clips that cannot be asked at "
-                f"chance are left out; got {self.wordings} wordings and common {self.common}"
+                f"questions about {self.kind} have one wording, and leave out clips that cannot be "
+                f"at chance; got {self.wordings} wordings and common {self.common}"
             )
 
 
 def classes_of(clips: Sequence[Clip]) -> dict[int, ElementClass]:
-    """The classes that the clips of a manifest tell themselves, for data sets without a list.
+    """The classes that the clips of a manifest name, for data sets without a class list.
 
     Raises:
         QuestionError: a clip with a class does not say what the class is called, or two clips of
@@ -108,13 +106,12 @@ def build_sets(
 ) -> dict[str, QuestionSet]:
     """Question sets by file name, for the splits that the clips have.
 
-    Questions of clips that cannot be asked about at chance are kept in training: nothing is
-    measured on them.
+    Training keeps questions of clips that cannot be at chance: nothing is measured on them.
 
     Args:
-        clips: of all splits. Unlabeled ones are asked about if they have their class.
+        clips: of all splits. Unlabeled ones get questions if they have a class.
         classes: the class list that their labels count in.
-        plan: what is asked.
+        plan: which questions to build.
 
     Raises:
         QuestionError: no labeled clips, or neither validation nor test clips; or a set cannot be
@@ -140,9 +137,9 @@ def build_sets(
 def _build(
     clips: Sequence[Clip], classes: Mapping[int, ElementClass], plan: QuestionPlan, *, keep: bool
 ) -> QuestionSet:
-    if plan.asked == "attributes":
+    if plan.kind == "attributes":
         built = attribute_questions(clips, classes, seed=plan.seed, num_options=plan.num_options)
-    elif plan.asked == "pairs":
+    elif plan.kind == "pairs":
         built = pair_questions(clips, classes, seed=plan.seed)
     else:
         built = build_questions(
@@ -153,7 +150,7 @@ def _build(
             num_options=plan.num_options,
             common="keep" if keep else plan.common,
         )
-        built = replace(built, questions=reworded(built.questions, plan.wordings, plan.seed))
+        built = replace(built, questions=paraphrase(built.questions, plan.wordings, plan.seed))
     questions = [
         replace(one, stem=plan.stem if one.stem == STEM else one.stem, dataset=plan.dataset)
         for one in built.questions
@@ -166,7 +163,7 @@ def audit_sets(
     classes: Mapping[int, ElementClass],
     tree: Mapping[int, TreePath] | None = None,
 ) -> dict[str, Audit]:
-    """Blind audit of every set that is measured on; its rules learn from the training questions.
+    """Blind audit of every evaluation set; its rules learn from the training questions.
 
     Args:
         sets: by file name without suffix, "train" among them.
@@ -185,15 +182,15 @@ def audit_sets(
 
 
 def check_out(out: Path) -> None:
-    """Raise QuestionError where no folder can be, or files lie that no build left there."""
+    """Raise QuestionError if `out` cannot be a folder, or holds question files not built here."""
     place = next(one for one in (out, *out.parents) if one.exists())
     if not place.is_dir():
-        raise QuestionError(f"{place} is a file, and questions go into a folder; name another")
+        raise QuestionError(f"{place} is a file; give a folder for the questions")
     files = [name for name in (*QUESTION_FILES, REPORT) if (out / name).exists()]
     if files and not _is_report(out / REPORT):
         raise QuestionError(
             f"{out} holds {', '.join(files)} and no {REPORT} of an earlier build, so these files "
-            f"are not replaced; move them away, or name another folder"
+            f"are not replaced; move them, or give another folder"
         )
 
 
@@ -206,13 +203,14 @@ def write_sets(
 ) -> None:
     """Write each set in the public format and with classes (.jsonl), and audit.json.
 
-    Nothing is written before all is made. Then question files that only an earlier build has go.
+    Nothing is written before everything is built. Then question files that only an earlier build
+    has are removed.
 
     Args:
         sets: by file name without suffix, keys of SPLIT_OF_FILE.
         audits: of some of them.
         out: folder, made if it is missing.
-        settings: what the sets were built with, for the record.
+        settings: what the sets were built with; recorded in audit.json.
 
     Raises:
         QuestionError: a question cannot be written, or see `check_out`.
@@ -231,7 +229,7 @@ def write_sets(
 
 
 def _texts(sets: Mapping[str, QuestionSet], out: Path) -> dict[str, str]:
-    """The files of the sets by name, as they will stand in `out`."""
+    """The contents of the sets' files by name, as written to `out`."""
     with TemporaryDirectory() as name:
         draft = Path(name)
         try:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,6 +79,12 @@ def composed(name: str) -> str:
 def folded(name: str) -> str:
     """A name made alike for comparison without regard to case, its letters composed."""
     return composed(composed(name).casefold())
+
+
+def first_few(names: Sequence[str], most: int = 10) -> list[str]:
+    """The first `most` names for a message, followed by how many more there are, if any."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return [*names[:most], *more]
 
 
 class WriteError(OSError):

@@ -95,25 +95,25 @@ class AnnotationError(ValueError):
     """A list or annotation that cannot be used. The message names file, place, found, mend."""
 
 
-class Interval(NamedTuple):
+class TimeSpan(NamedTuple):
     """When a clip begins and ends in its source video."""
 
     start_s: float
     end_s: float
 
 
-def read_times(path: Path) -> dict[str, Interval]:
+def read_times(path: Path) -> dict[str, TimeSpan]:
     """Exact times by clip id, from the annotation file (.json) or a table (.csv)."""
     return read_timestamps(path) if path.suffix.lower() == ".csv" else read_annotations(path)
 
 
-def times_of(annotations: Iterable[Path]) -> dict[str, Interval]:
+def merge_times(annotations: Iterable[Path]) -> dict[str, TimeSpan]:
     """Exact times by clip id from one annotation file or several.
 
     Raises:
         AnnotationError: a file cannot be read, or two give a clip different times.
     """
-    times: dict[str, Interval] = {}
+    times: dict[str, TimeSpan] = {}
     for path in annotations:
         for clip_id, interval in read_times(path).items():
             before = times.setdefault(clip_id, interval)
@@ -126,7 +126,7 @@ def times_of(annotations: Iterable[Path]) -> dict[str, Interval]:
     return times
 
 
-def read_annotations(path: Path) -> dict[str, Interval]:
+def read_annotations(path: Path) -> dict[str, TimeSpan]:
     """Exact times of every sub-action in FineGym's annotation file, by clip id.
 
     A vault is annotated in three stages: its clip runs from the start of the first to the end of
@@ -143,13 +143,13 @@ def read_annotations(path: Path) -> dict[str, Interval]:
         raise AnnotationError(f"{path} is not JSON: {cause}; fetch it again") from cause
     if not isinstance(videos, dict) or not videos:
         raise AnnotationError(f"{path} holds no videos; expected {{video: {{event: ...}}}}")
-    times: dict[str, Interval] = {}
+    times: dict[str, TimeSpan] = {}
     for source, events in _entries(str(path), videos, SOURCE):
         times.update(_video_times(f"{path}, video {source}", source, events))
     return times
 
 
-def read_timestamps(path: Path) -> dict[str, Interval]:
+def read_timestamps(path: Path) -> dict[str, TimeSpan]:
     """Exact times by clip id from a CSV with the columns of TIMESTAMP_COLUMNS, in seconds.
 
     Raises:
@@ -157,7 +157,7 @@ def read_timestamps(path: Path) -> dict[str, Interval]:
             fewer cells than the header, names no clip or one that was named before, or a time is
             not a number.
     """
-    times: dict[str, Interval] = {}
+    times: dict[str, TimeSpan] = {}
     reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
     try:
         if missing := [name for name in TIMESTAMP_COLUMNS if name not in (reader.fieldnames or ())]:
@@ -179,7 +179,7 @@ def read_timestamps(path: Path) -> dict[str, Interval]:
     return times
 
 
-def intervals_of(clip_ids: Sequence[str], times: Mapping[str, Interval]) -> dict[str, Interval]:
+def times_of_clips(clip_ids: Sequence[str], times: Mapping[str, TimeSpan]) -> dict[str, TimeSpan]:
     """The times of these clips alone, checked: damaged ones of clips nobody asks for are no error.
 
     Raises:
@@ -223,7 +223,7 @@ def text_of(path: Path) -> str:
         raise AnnotationError(f"{cause}; fetch it again") from cause
 
 
-def _video_times(where: str, source: str, events: object) -> Iterator[tuple[str, Interval]]:
+def _video_times(where: str, source: str, events: object) -> Iterator[tuple[str, TimeSpan]]:
     for event_key, event in _entries(where, events, EVENT_KEY):
         place = f"{where}, {event_key}"
         event_start = _timestamps(place, event)[0][0]
@@ -264,7 +264,7 @@ def _is_seconds(found: object) -> bool:
     return -LONGEST_S < found < LONGEST_S
 
 
-def _timestamp_row(where: str, row: dict) -> tuple[str, Interval]:
+def _timestamp_row(where: str, row: dict) -> tuple[str, TimeSpan]:
     if None in row or None in row.values():
         raise AnnotationError(
             f"{where}: more or fewer cells than the header has columns; "
@@ -280,30 +280,16 @@ def _timestamp_row(where: str, row: dict) -> tuple[str, Interval]:
     return clip_id, interval
 
 
-def _interval(where: str, bounds: Iterable[str | float]) -> Interval:
+def _interval(where: str, bounds: Iterable[str | float]) -> TimeSpan:
     """Start and end, rounded to the milliseconds that FineGym annotates."""
     try:
-        interval = Interval(*(round(float(bound), 3) for bound in bounds))
+        interval = TimeSpan(*(round(float(bound), 3) for bound in bounds))
     except ValueError as cause:
         raise AnnotationError(f"{where}: {cause!s:.90}; expected seconds") from cause
     if not all(map(_is_seconds, interval)):
         raise AnnotationError(f"{where}: found {tuple(interval)}; expected seconds")
     return interval
 
-
-__all__ = [
-    "AnnotationError",
-    "ClipId",
-    "Interval",
-    "event_of",
-    "intervals_of",
-    "read_annotations",
-    "read_elements",
-    "read_times",
-    "read_timestamps",
-    "source_of",
-    "to_clips",
-]
 
 LABEL = re.compile(r"[0-9]{1,6}")
 
@@ -338,7 +324,7 @@ def to_clips(
     classes: Mapping[int, ElementClass],
     *,
     split: str,
-    times: Mapping[str, Interval] | None = None,
+    times: Mapping[str, TimeSpan] | None = None,
 ) -> list[Clip]:
     """Clips of an element list, with class text and apparatus.
 
@@ -346,7 +332,7 @@ def to_clips(
     of its own, `<clip id>.mp4`.
 
     Raises:
-        AnnotationError: a label has no class, or a clip's times are refused by intervals_of.
+        AnnotationError: a label has no class, or a clip's times are refused by `times_of_clips`.
     """
     if unknown := sorted({label for _, label in elements} - classes.keys()):
         raise AnnotationError(
@@ -354,12 +340,12 @@ def to_clips(
             f"{max(classes)}; is it the list of another benchmark?"
         )
     ids = [clip_id for clip_id, _ in elements]
-    intervals = None if times is None else intervals_of(ids, times)
+    intervals = None if times is None else times_of_clips(ids, times)
     return [_clip(clip_id, classes[label], split, intervals) for clip_id, label in elements]
 
 
 def _clip(
-    clip_id: str, found: ElementClass, split: str, intervals: Mapping[str, Interval] | None
+    clip_id: str, found: ElementClass, split: str, intervals: Mapping[str, TimeSpan] | None
 ) -> Clip:
     source = source_of(clip_id)
     start_s, end_s = intervals[clip_id] if intervals else (None, None)

@@ -1,21 +1,16 @@
 """Clips, classes, a rule and a seed in; questions out.
 
-The options of a clip depend on the seed, the clip's id and the pool (its classes and, for the
-exchangeable rules, how many clips of each are asked about), not on the order of the clips. Which
-letter an option gets is a second step. Under `public` the options are shuffled, as in the public
-sets. Under the other rules the shuffled options are turned round besides, by as much as makes
-every letter right equally often; that depends on the other questions, for a single one has no
-balance.
+`build_questions` asks which move each clip shows. The options of a clip depend on the seed, the
+clip's id and the pool (its classes and, for the exchangeable rules, how many clips of each get a
+question), not on the order of the clips. Which letter an option gets is a second step. Under
+`public` the options are shuffled, as in the public sets. Under the other rules the shuffled options
+are rotated as well, such that every letter is right equally often; that depends on the other
+questions, since a single one has no balance.
 
-Training questions with other wrong options in every epoch.
-
-What a question asks, its right answer and its clip stay; what stands beside the answer is drawn
-anew by a rule of the builder. Under `hard` the options of every epoch are exchangeable, so that no
-epoch teaches which answer is likely.
-
-Ways to ask which move a clip shows.
-
-Which pools of clips can be asked about at chance, and what becomes of those that cannot.
+`resample_distractors` gives training questions other wrong options in every epoch: stem, right
+answer and clip stay, and the options beside the answer are drawn again by a rule of the builder.
+Under `hard` the options of every epoch are exchangeable, so that no epoch teaches which answer is
+likely. `paraphrase` varies the stem.
 """
 
 import random
@@ -38,7 +33,7 @@ the bound that its report states, or such pools become one, joined by as many ot
 
 @dataclass(frozen=True, kw_only=True)
 class PoolReport:
-    """What became of the clips of one pool."""
+    """What became of the clips of one pool of classes."""
 
     pool: str
     clips: int
@@ -48,74 +43,19 @@ class PoolReport:
     """Share that the best blind rule gets right; none if the pool has too few texts."""
 
 
-def pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
-    """The pool of a clip under an exchangeable rule."""
-    assert clip.label is not None  # questions are built of labeled clips
-    return pool.name(clip.label, POOLS[rule])
-
-
-def pool_reports(
-    pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int, *, keep: bool
-) -> list[PoolReport]:
-    """One report for each pool that the clips are in, ascending by name.
-
-    Args:
-        pool: the classes, and how many clips of each there are.
-        clips: the clips to ask about.
-        rule: a key of POOLS.
-        num_options: options of a question.
-        keep: ask about pools that cannot be at chance too.
-    """
-    counts: Counter[str] = Counter()
-    member = {}
-    for clip in clips:
-        name = pool_name(pool, clip, rule)
-        counts[name] += 1
-        member[name] = clip.label
-    reports = []
-    for name, label in sorted(member.items()):
-        bound = _bound(pool, label or 0, rule, num_options)
-        asked = bound is not None and (keep or bound < 1 / num_options + 1e-9)
-        reports.append(PoolReport(pool=name, clips=counts[name], asked=asked, bound=bound))
-    return reports
-
-
-def widened(pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int) -> ClassPool:
-    """The pools that cannot be at chance made one, with the smallest others until it can."""
-    reports = pool_reports(pool, clips, rule, num_options, keep=False)
-    joined = [report.pool for report in reports if not report.asked]
-    spare = sorted((report.clips, report.pool) for report in reports if report.asked)
-    if not joined:
-        return pool
-    wide = pool.merge(joined)
-    while spare and not all(
-        report.asked for report in pool_reports(wide, clips, rule, num_options, keep=False)
-    ):
-        joined.append(spare.pop(0)[1])
-        wide = pool.merge(joined)
-    return wide
-
-
-def _bound(pool: ClassPool, label: int, rule: str, num_options: int) -> float | None:
-    try:
-        return pool.design(label, num_options, POOLS[rule]).bound
-    except TooFewOptions:
-        return None
-
-
 ATTRIBUTE = "attribute"
 RULES = (*DISTRACTORS, ATTRIBUTE)
 FALLBACK = "event_prior"  # of the clips that the grids of `attribute` leave over
 
-Draws = list[tuple[Clip, random.Random]]
-"""Clips, each with the generator that its question is drawn by."""
+SeededClips = list[tuple[Clip, random.Random]]
+"""Clips, each with the generator of its question."""
 Wrong = list[list[int] | None]
 """Classes of the wrong options of each clip; none for a clip that is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSet:
-    """Questions in the order of their clips, and what is known of answering them blind."""
+    """Questions in the order of their clips, and how far they can be answered blind."""
 
     questions: Sequence[Question]
     pools: Sequence[PoolReport]
@@ -146,7 +86,7 @@ def build_questions(
         clips: all with a class.
         classes: the class list that their labels count in.
         rule: one of RULES.
-        seed: of all draws.
+        seed: random seed of all draws.
         num_options: options of a question, the right one among them.
         common: an exchangeable rule cannot bring a pool to chance in which one text is commoner
             than 1 / num_options (see `Common`). What shows fewer than num_options texts is left
@@ -171,8 +111,8 @@ def build_questions(
         left_out = ", ".join(report.pool for report in reports if not report.asked)
         raise QuestionError(
             f"rule {rule} with {num_options} options leaves none of {len(clips)} clips: in "
-            f"{left_out} one text is too common, or there are too few; ask for fewer options, "
-            f"take a wider rule, or keep or widen such pools"
+            f"{left_out} one text is too common, or there are too few; take fewer options or a "
+            f"wider rule, or keep or widen such pools"
         )
     questions = [
         _question(number, clip, [clip.label or 0, *others], classes, rng)
@@ -205,24 +145,24 @@ def check_clips(clips: Sequence[Clip], classes: Mapping[int, ElementClass]) -> N
 
 
 def balance_letters(questions: Sequence[Question], seed: int) -> list[Question]:
-    """The questions with options turned round so that each letter is right equally often, up to 1.
+    """The questions with rotated options, so that each letter is right equally often, up to 1.
 
     Questions are ranked by numbers drawn from the seed and their videos; the first gets its right
     option at A, the second at B, and so on, among those with as many options.
     """
     drawn = [random.Random(f"{seed}/{one.video}/letter").random() for one in questions]
-    turned = list(questions)
+    rotated = list(questions)
     seen: Counter[int] = Counter()
     for place in sorted(range(len(questions)), key=lambda place: drawn[place]):
         question = questions[place]
         size = len(question.options)
-        turned[place] = _turned(question, seen[size] % size)
+        rotated[place] = _rotated(question, seen[size] % size)
         seen[size] += 1
-    return turned
+    return rotated
 
 
 def _by_pools(
-    draws: Draws, pool: ClassPool, rule: str, num_options: int, common: Common
+    draws: SeededClips, pool: ClassPool, rule: str, num_options: int, common: Common
 ) -> tuple[Wrong, list[PoolReport]]:
     clips = [clip for clip, _ in draws]
     if rule not in POOLS:
@@ -247,7 +187,7 @@ def _wrong(
 
 
 def _by_grids(
-    draws: Draws, pool: ClassPool, num_options: int, common: Common
+    draws: SeededClips, pool: ClassPool, num_options: int, common: Common
 ) -> tuple[Wrong, list[PoolReport]]:
     """Grids for as many clips as they can take at chance, FALLBACK for the others."""
     designs = family_designs(pool.classes, pool.num_clips, num_options)
@@ -310,7 +250,7 @@ def _question(
     )
 
 
-def _turned(question: Question, place: int) -> Question:
+def _rotated(question: Question, place: int) -> Question:
     """The question with its right option at `place`, the others following in their order."""
     by = question.answer - place
     labels = question.option_labels
@@ -322,7 +262,62 @@ def _turned(question: Question, place: int) -> Question:
     )
 
 
-def redrawn(
+def pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
+    """The pool of a clip under an exchangeable rule."""
+    assert clip.label is not None  # questions are built of labeled clips
+    return pool.name(clip.label, POOLS[rule])
+
+
+def pool_reports(
+    pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int, *, keep: bool
+) -> list[PoolReport]:
+    """One report for each pool that the clips are in, ascending by name.
+
+    Args:
+        pool: the classes, and how many clips of each there are.
+        clips: the clips to ask about.
+        rule: a key of POOLS.
+        num_options: options of a question.
+        keep: ask about pools that cannot be at chance too.
+    """
+    counts: Counter[str] = Counter()
+    member = {}
+    for clip in clips:
+        name = pool_name(pool, clip, rule)
+        counts[name] += 1
+        member[name] = clip.label
+    reports = []
+    for name, label in sorted(member.items()):
+        bound = _bound(pool, label or 0, rule, num_options)
+        asked = bound is not None and (keep or bound < 1 / num_options + 1e-9)
+        reports.append(PoolReport(pool=name, clips=counts[name], asked=asked, bound=bound))
+    return reports
+
+
+def widened(pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int) -> ClassPool:
+    """The pools that cannot be at chance made one, with the smallest others until it can."""
+    reports = pool_reports(pool, clips, rule, num_options, keep=False)
+    joined = [report.pool for report in reports if not report.asked]
+    spare = sorted((report.clips, report.pool) for report in reports if report.asked)
+    if not joined:
+        return pool
+    wide = pool.merge(joined)
+    while spare and not all(
+        report.asked for report in pool_reports(wide, clips, rule, num_options, keep=False)
+    ):
+        joined.append(spare.pop(0)[1])
+        wide = pool.merge(joined)
+    return wide
+
+
+def _bound(pool: ClassPool, label: int, rule: str, num_options: int) -> float | None:
+    try:
+        return pool.design(label, num_options, POOLS[rule]).bound
+    except TooFewOptions:
+        return None
+
+
+def resample_distractors(
     questions: Sequence[Question],
     clips: Sequence[Clip],
     classes: Mapping[int, ElementClass],
@@ -330,16 +325,16 @@ def redrawn(
     rule: str,
     seed: int,
 ) -> Callable[[int], list[Question]]:
-    """A function from the epoch to the same questions, in their order, with options of its own.
+    """A function from the epoch to the same questions, in order, each epoch with its own options.
 
-    An epoch's options are a function of (seed, epoch, clip), and of which clips are asked about.
+    An epoch's options are a function of (seed, epoch, clip), and of which clips have questions.
 
     Args:
         questions: one a clip, about which move it is, all with as many options.
-        clips: of the manifest; those asked about need a class.
+        clips: of the manifest; those with questions need a class.
         classes: the class list that their labels count in.
         rule: of the wrong options, one of generate.RULES or of OTHER_NAMES.
-        seed: of all draws.
+        seed: random seed of all draws.
 
     Raises:
         QuestionError: two questions are about one clip, a clip is missing or has no class, the
@@ -348,8 +343,8 @@ def redrawn(
     """
     size = _only_size(questions)
     wanted = {question.video for question in questions}
-    asked = [clip for clip in clips if clip.id in wanted]
-    if lost := sorted(wanted - {clip.id for clip in asked}):
+    chosen = [clip for clip in clips if clip.id in wanted]
+    if lost := sorted(wanted - {clip.id for clip in chosen}):
         raise QuestionError(
             f"{len(lost)} of {len(wanted)} clips are not in the manifest, the first is {lost[0]}; "
             f"take questions and manifest of one set"
@@ -358,7 +353,7 @@ def redrawn(
     def draw(epoch: int) -> list[Question]:
         epoch_seed = random.Random(f"{seed}/{epoch}/redraw").getrandbits(48)
         built = build_questions(
-            asked,
+            chosen,
             classes,
             rule=OTHER_NAMES.get(rule, rule),
             seed=epoch_seed,
@@ -375,14 +370,14 @@ def _only_size(questions: Sequence[Question]) -> int:
     clip, count = Counter(question.video for question in questions).most_common(1)[0]
     if count > 1:
         raise QuestionError(
-            f"{count} questions are about {clip}, and options are redrawn for one question a clip; "
-            f"give one question file, or leave out --redraw"
+            f"{count} questions are about {clip}, and options are resampled for one question a "
+            f"clip; give one question file, or leave out --redraw"
         )
     sizes = sorted({len(question.options) for question in questions})
     if len(sizes) > 1:
         raise QuestionError(
-            f"the questions have {', '.join(map(str, sizes))} options, and options are redrawn for "
-            f"questions of one size; leave out --redraw"
+            f"the questions have {', '.join(map(str, sizes))} options, and options are resampled "
+            f"for questions of one size; leave out --redraw"
         )
     return sizes[0]
 
@@ -391,13 +386,13 @@ def _with_options(question: Question, other: Question | None) -> Question:
     if other is None:
         raise QuestionError(
             f"question {question.question_id}: its clip {question.video} shows too few different "
-            f"texts on its apparatus for this rule; redraw by another, or leave out --redraw"
+            f"texts on its apparatus for this rule; take another rule, or leave out --redraw"
         )
     right = question.options[question.answer]
     if (found := other.options[other.answer]) != right:
         raise QuestionError(
             f"question {question.question_id}: the right option is {right!r}, but the clip's class "
-            f"is {found!r}; options can be redrawn for questions about which move it is alone"
+            f"is {found!r}; only options of questions about which move it is can be resampled"
         )
     return replace(
         question, options=other.options, answer=other.answer, option_labels=other.option_labels,
@@ -405,7 +400,7 @@ def _with_options(question: Question, other: Question | None) -> Question:
     )  # fmt: skip
 
 
-WORDINGS = (
+PARAPHRASES = (
     STEM,
     "Which gymnastics element is shown in this clip?",
     "What is the name of the skill that the gymnast performs here?",
@@ -416,22 +411,23 @@ WORDINGS = (
 )
 
 
-def reworded(questions: Sequence[Question], wordings: int, seed: int) -> list[Question]:
-    """The questions, each in one of the first `wordings` of WORDINGS, all equally likely.
+def paraphrase(questions: Sequence[Question], wordings: int, seed: int) -> list[Question]:
+    """The questions, each in one of the first `wordings` of PARAPHRASES, all equally likely.
 
-    The wording depends on the seed and the clip, so that it says nothing about the answer.
+    The stem depends on the seed and the clip, so that it says nothing about the answer.
 
     Raises:
         QuestionError: there are not as many wordings.
     """
-    if not 1 <= wordings <= len(WORDINGS):
+    if not 1 <= wordings <= len(PARAPHRASES):
         raise QuestionError(
-            f"{wordings} wordings are asked for; there are {len(WORDINGS)}, of which 1 takes the "
-            f"public one alone"
+            f"got {wordings} wordings, but there are {len(PARAPHRASES)}; 1 is the public one"
         )
     if wordings == 1:
         return list(questions)
     return [
-        replace(one, stem=random.Random(f"{seed}/{one.video}/wording").choice(WORDINGS[:wordings]))
+        replace(
+            one, stem=random.Random(f"{seed}/{one.video}/wording").choice(PARAPHRASES[:wordings])
+        )
         for one in questions
     ]

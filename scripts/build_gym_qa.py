@@ -29,7 +29,7 @@ import tyro
 from qa_data.attributes import read_question_tree
 from qa_data.blind import audit_table
 from qa_data.build import (
-    Asked,
+    QuestionKind,
     QuestionPlan,
     audit_sets,
     build_sets,
@@ -72,7 +72,7 @@ class BuildGymQa:
     attributes: Path | None = None
     """FineGym's attribute tree (finegym_glabel_to_Qtree.json): the audit then also asks which
     option's code is nearest to the others'. The questions do not need it."""
-    questions: Asked = "which"
+    questions: QuestionKind = "which"
     """Which move it is (which); one attribute of it, yes or no, how many, forward or backward
     (attributes); or it against its mirror image (pairs)."""
     distractors: (
@@ -102,7 +102,7 @@ def main(settings: BuildGymQa) -> None:
     """Read clips and classes, build, audit, write, and print the audit."""
     settings = settled(settings)
     plan = QuestionPlan(
-        asked=settings.questions,
+        kind=settings.questions,
         rule=settings.distractors or DEFAULTS["distractors"],
         seed=settings.seed,
         num_options=DEFAULTS["options"] if settings.options is None else settings.options,

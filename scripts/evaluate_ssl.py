@@ -65,7 +65,7 @@ def main(settings: EvaluateSsl) -> None:
     from qa_data.files import write_json
     from qa_data.manifest import by_split, read_manifest
     from sefar_core.data.class_names import class_names, refuse_several_names
-    from sefar_core.data.leaks import compare, shared_lines
+    from sefar_core.data.leaks import overlap, overlap_lines
     from sefar_core.run_dir import read_record, surroundings
 
     record = read_record(settings.run_dir)
@@ -87,7 +87,7 @@ def main(settings: EvaluateSsl) -> None:
     networks, match = load_networks(settings, told)
     note = note_on_classes(settings, match)
     training = [*by_split(listed, "labeled"), *by_split(listed, "unlabeled")]
-    shared = compare(training, clips, video_root=settings.video_root)
+    shared = overlap(training, clips, video_root=settings.video_root)
     out.mkdir(parents=True, exist_ok=True)
 
     rows, plain, trust = score_all(settings, networks, clips, pairs, record)
@@ -100,7 +100,7 @@ def main(settings: EvaluateSsl) -> None:
         | surroundings(),
     )
     show(rows, settings)
-    print("\n".join([*([f"note: {note}"] if note else []), *shared_lines(shared)]))
+    print("\n".join([*([f"note: {note}"] if note else []), *overlap_lines(shared)]))
     if record is None:
         print(
             f"{settings.run_dir} has no record of training (config.json, metrics.jsonl): trust and "
@@ -150,11 +150,11 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
     """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
     import torch
 
-    from sefar_core.data.group_split import unit_of
+    from sefar_core.data.group_split import group_key
     from sefar_core.evaluate import score, score_direction, score_trust
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sources = [unit_of(clip) for clip in clips]
+    sources = [group_key(clip) for clip in clips]
     rows, plain, trust = {}, {}, None
     for role, network in networks.items():
         network.to(device)

@@ -28,7 +28,7 @@ from sefar_core.cli import refuse_unwritable, start
 import tyro
 
 from qa_data.build import classes_of
-from qa_data.generate import redrawn
+from qa_data.generate import resample_distractors
 from qa_data.manifest import read_manifest
 from qa_data.questions import Question, QuestionError
 from qa_data.taxonomy import read_categories
@@ -101,7 +101,7 @@ def drawer(
         )
     clips = read_manifest(settings.manifest)
     classes = read_categories(settings.categories) if settings.categories else classes_of(clips)
-    return redrawn(questions, clips, classes, rule=rule, seed=settings.config.seed)
+    return resample_distractors(questions, clips, classes, rule=rule, seed=settings.config.seed)
 
 
 def parse() -> FinetuneMllm:

@@ -27,28 +27,28 @@ from qa_data.files import write_text
 from qa_data.manifest import Clip, by_split, write_manifest
 from qa_data.terminal import console
 from sefar_core.data.datasets.diving48 import read_diving48
-from sefar_core.data.datasets.find_files import find, place, read_folders
+from sefar_core.data.datasets.find_files import find_clips, read_folders, resolve_paths
 from sefar_core.data.datasets.finediving import read_finediving, read_finediving_json
 from sefar_core.data.datasets.finegym import read_finegym
 from sefar_core.data.datasets.hmdb51 import read_hmdb51
 from sefar_core.data.datasets.kinetics import read_kinetics
 from sefar_core.data.datasets.records import ListError, Listing, with_sources
-from sefar_core.data.datasets.sefar_lists import read_public
-from sefar_core.data.datasets.ssv2 import read_something
+from sefar_core.data.datasets.sefar_lists import read_sefar_lists
+from sefar_core.data.datasets.ssv2 import read_ssv2
 from sefar_core.data.datasets.ucf101 import read_ucf101
 from sefar_core.data.group_split import refuse_shared
 from sefar_core.data.leaks import conflict_lines, leak_tables
-from sefar_core.data.splits import SplitConfig, divide, summary
+from sefar_core.data.splits import SplitConfig, split_dataset, split_report
 
 DataSet: TypeAlias = (
     Annotated[Listing, subcommand("finegym", constructor=read_finegym)]
-    | Annotated[Listing, subcommand("public", constructor=read_public)]
+    | Annotated[Listing, subcommand("public", constructor=read_sefar_lists)]
     | Annotated[Listing, subcommand("finediving", constructor=read_finediving)]
     | Annotated[Listing, subcommand("finediving-json", constructor=read_finediving_json)]
     | Annotated[Listing, subcommand("diving48", constructor=read_diving48)]
     | Annotated[Listing, subcommand("ucf101", constructor=read_ucf101)]
     | Annotated[Listing, subcommand("hmdb51", constructor=read_hmdb51)]
-    | Annotated[Listing, subcommand("ssv2", constructor=read_something)]
+    | Annotated[Listing, subcommand("ssv2", constructor=read_ssv2)]
     | Annotated[Listing, subcommand("kinetics", constructor=read_kinetics)]
     | Annotated[Listing, subcommand("folders", constructor=read_folders)]
 )
@@ -80,12 +80,12 @@ def main(settings: MakeSplits) -> None:
     refuse_shared(listing.pool, listing.settled)
     clips, missing = present(listing, settings.video_root, settings.missing)
     in_pool = {clip.id for clip in listing.pool}
-    clips, left_out = divide(
+    clips, left_out = split_dataset(
         [clip for clip in clips if clip.id in in_pool],
         [clip for clip in clips if clip.id not in in_pool],
         config,
     )
-    report = summary(
+    report = split_report(
         clips,
         config,
         classes=listing.classes,
@@ -112,8 +112,8 @@ def present(
     """
     clips = [*listing.pool, *listing.settled]
     if missing == "refuse":
-        return place(clips, video_root), []
-    found, gone = find(clips, video_root)
+        return resolve_paths(clips, video_root), []
+    found, gone = find_clips(clips, video_root)
     training = listing.pool or by_split(listing.settled, "labeled")
     for name, part in (("training", training), ("test", by_split(listing.settled, "test"))):
         if part and {clip.id for clip in part} <= {clip.id for clip in gone}:

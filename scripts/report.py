@@ -163,7 +163,7 @@ def difference(out: Path) -> str:
     import numpy as np
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_core.data.group_split import unit_of
+    from sefar_core.data.group_split import group_key
     from sefar_core.intervals import clustered_interval, in_percent
 
     clips = by_split(read_manifest(out / "splits/manifest.csv"), "test")
@@ -173,7 +173,7 @@ def difference(out: Path) -> str:
         for run in ("sefar", "supervised")
     }
     gain = right["sefar"].astype(float) - right["supervised"].astype(float)
-    limits = clustered_interval(gain, [unit_of(clip) for clip in clips])
+    limits = clustered_interval(gain, [group_key(clip) for clip in clips])
     holds_zero = limits is None or limits[0] <= 0 <= limits[1]
     verdict = "an interval that holds 0" if holds_zero else "an interval that leaves 0 out"
     return (

@@ -31,7 +31,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import Tensor, nn
 
-from qa_data.files import sync, write_json
+from qa_data.files import first_few, sync, write_json
 from sefar_core.checkpoint import (
     Best,
     Origin,
@@ -480,13 +480,12 @@ def refuse_infinite(
     clips = joined(loop.accelerator, guilty) or joined(
         loop.accelerator, [clip for _, clips in named for clip in clips]
     )
-    more = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
     what = " and ".join(f"{name} became {metrics[name]}" for name in broken)
     saved = complete_states(loop.states)
     kept = f"the last good state is in {loop.states}" if saved else "no state was saved before it"
     error = FloatingPointError(
         f"{what} in step {loop.step + 1}; nothing was updated by it, and {kept}. Lower optim.lr, "
-        f"or look at the clips: {', '.join(clips[:NAMED])}{more}"
+        f"or look at the clips: {', '.join(first_few(clips, NAMED))}"
     )
     stop_all(loop.accelerator, error)
 

@@ -27,7 +27,7 @@ from qa_data.files import as_json, new_folder
 from qa_data.manifest import Clip, by_split
 from sefar_core.checkpoint import CheckpointError, contiguous
 from sefar_core.data.class_names import class_names
-from sefar_core.data.group_split import unit_of
+from sefar_core.data.group_split import group_key
 from sefar_mllm.encoders.base import origin_of
 from sefar_mllm.encoders.probe import BASES, SETTINGS, WEIGHTS, Probe
 from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
@@ -164,7 +164,7 @@ def fit_probe(
     if len(labels) < 2:
         raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
     features, rows = mean_tokens(cache, labeled), _rows(labeled, labels)
-    out = held_out([unit_of(clip) for clip in labeled], seed)
+    out = held_out([group_key(clip) for clip in labeled], seed)
     choice = choose(features, rows, out, max_steps=max_steps, lr=lr)
     every = torch.ones_like(out)
     walk = learn(features, rows, every, weight_decay=choice.weight_decay, lr=lr)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from qa_data.files import composed
+from qa_data.files import composed, first_few
 from qa_data.manifest import Clip
 
 ClassNames: TypeAlias = tuple[str | None, ...]
@@ -80,8 +80,8 @@ def match_classes(known: Sequence[str | None] | None, asked: Sequence[str | None
     if Counter(known) == Counter(asked) and len(places) == len(asked) and None not in places:
         return ClassMatch(state="by_name", order=tuple(places[name] for name in asked))
     shown = [f"class {n} is {one!r} there and {two!r} here" for n, one, two in differing]
-    named = shown[:NUM_NAMED] + (["..."] if len(shown) > NUM_NAMED else [])
-    raise ClassMismatch(f"{len(shown)} classes have other names: {'; '.join(named)}")
+    named = "; ".join(first_few(shown, NUM_NAMED))
+    raise ClassMismatch(f"{len(shown)} classes have other names: {named}")
 
 
 def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:

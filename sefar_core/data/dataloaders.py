@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qa_data.files import on_disk
+from qa_data.files import first_few, on_disk
 from qa_data.manifest import Clip, by_split, read_manifest
 from sefar_core.config import TrainConfig
 from sefar_core.data.class_names import ClassNames, class_names, refuse_several_names
@@ -526,10 +526,9 @@ def classes_without_labels(clips: TrainClips) -> list[str]:
 def warn_of_bare_classes(bare: list[str], num_classes: int) -> None:
     """Say which classes cannot be learned."""
     if bare:
-        more = f" and {len(bare) - NAMED} more" if len(bare) > NAMED else ""
         print(
             f"warning: {len(bare)} of {num_classes} classes have no labeled clip and will not be "
-            f"learned: {', '.join(bare[:NAMED])}{more}"
+            f"learned: {', '.join(first_few(bare, NAMED))}"
         )
 
 
@@ -548,9 +547,8 @@ def refuse_missing(clips: list[Clip], video_root: Path) -> None:
     """Raise VideoReadError if clips have no file: at once, not when they are needed first."""
     gone = [clip for clip in clips if not on_disk(video_root / clip.path).exists()]
     if gone:
-        first = ", ".join(str(video_root / clip.path) for clip in gone[:NAMED])
-        more = f" and {len(gone) - NAMED} more" if len(gone) > NAMED else ""
+        first = ", ".join(first_few([str(video_root / clip.path) for clip in gone], NAMED))
         raise VideoReadError(
-            f"{len(gone)} of {len(clips)} clips have no file: {first}{more}; check the video "
+            f"{len(gone)} of {len(clips)} clips have no file: {first}; check the video "
             f"folder, or leave them out with check_videos.py --write-clean"
         )

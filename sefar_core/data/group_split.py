@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from qa_data.files import first_few
 from qa_data.manifest import Clip
 
 VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows most classes is kept
@@ -28,23 +29,22 @@ class SplitError(ValueError):
     """A split that cannot be made as asked. The message says what stands against it."""
 
 
-def unit_of(clip: Clip) -> str:
+def group_key(clip: Clip) -> str:
     """What no cut divides: the clip's source video, or the clip itself if that is not known."""
     return clip.source or clip.id
 
 
-def apart_from(clips: Iterable[Clip], others: Iterable[Clip]) -> list[Clip]:
+def without_shared_sources(clips: Iterable[Clip], others: Iterable[Clip]) -> list[Clip]:
     """The clips that share no known source video with the others, in their order."""
-    units = {unit_of(clip) for clip in others}
-    return [clip for clip in clips if unit_of(clip) not in units]
+    units = {group_key(clip) for clip in others}
+    return [clip for clip in clips if group_key(clip) not in units]
 
 
-def named(labels: Iterable[int], clips: Iterable[Clip]) -> str:
+def name_classes(labels: Iterable[int], clips: Iterable[Clip]) -> str:
     """Classes by number and name, for a message; of very many, the first ones."""
     texts = {clip.label: clip.text for clip in clips}
     names = [f"{label} {texts.get(label)!r}" for label in sorted(labels)]
-    more = [f"and {len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    return ", ".join(names[:MOST_NAMED] + more)
+    return ", ".join(first_few(names, MOST_NAMED))
 
 
 def one_source_classes(clips: Iterable[Clip]) -> set[int]:
@@ -52,7 +52,7 @@ def one_source_classes(clips: Iterable[Clip]) -> set[int]:
     units = defaultdict(set)
     for clip in clips:
         if clip.label is not None:
-            units[clip.label].add(unit_of(clip))
+            units[clip.label].add(group_key(clip))
     return {label for label, found in units.items() if len(found) == 1}
 
 
@@ -96,7 +96,7 @@ def cut_sources(
             f"{wanted:.0f} of {len(clips)} clips were to become validation clips, but only "
             f"{size} can leave training by whole source videos such that each class keeps "
             f"{min_per_class}. {len(single)} classes come from one source video only: "
-            f"{named(single, clips) or 'none'}. Lower val_rate or "
+            f"{name_classes(single, clips) or 'none'}. Lower val_rate or "
             f"min_per_class, raise rate, or take val_from='pool'."
         )
     return set(best)
@@ -143,7 +143,7 @@ def _counts(clips: Iterable[Clip]) -> dict[str, Counter]:
     """Clips of each class in each source."""
     counts: dict[str, Counter] = defaultdict(Counter)
     for clip in clips:
-        counts[unit_of(clip)][clip.label] += 1
+        counts[group_key(clip)][clip.label] += 1
     return dict(counts)
 
 
@@ -210,7 +210,7 @@ OneSided = Literal["refuse", "keep", "leave_out"]
 Sides = tuple[list[Clip], list[Clip]]
 
 
-def separate_test(
+def split_test(
     pool: Sequence[Clip],
     test: Sequence[Clip],
     *,
@@ -248,7 +248,7 @@ def separate_test(
     _refuse_unfit(pool, test)
     if not test and how != "by_source":
         raise SplitError(f"test_cut={how!r} needs test clips, and there are none; take 'by_source'")
-    disjoint = apart_from(pool, test)
+    disjoint = without_shared_sources(pool, test)
     if how == "official_disjoint":
         gone = _labels(pool) - _labels(disjoint)
         why = "lose their last training clip, since test has clips of all their source videos"
@@ -272,8 +272,8 @@ def _cut_anew(clips: Sequence[Clip], rate: float, one_sided: OneSided, seed: int
             "share a video."
         )
     cut = cut_both_sides(clips, rate, random.Random(f"{seed} test"))
-    outside = [replace(clip, split="labeled") for clip in clips if unit_of(clip) not in cut]
-    inside = [replace(clip, split="test") for clip in clips if unit_of(clip) in cut]
+    outside = [replace(clip, split="labeled") for clip in clips if group_key(clip) not in cut]
+    inside = [replace(clip, split="test") for clip in clips if group_key(clip) in cut]
     lacking = _labels(outside) ^ _labels(inside)
     if lacking & single:  # which stand in the way of others
         why, lacking = "have all their clips from one source video", lacking & single
@@ -294,7 +294,7 @@ def _settle(
         return pool, test
     raise SplitError(
         f"training and test cannot both have every class without sharing source videos: "
-        f"{len(lacking)} classes {why}: {named(lacking, clips)}. Take one_sided='keep' "
+        f"{len(lacking)} classes {why}: {name_classes(lacking, clips)}. Take one_sided='keep' "
         f"(they stay on one side), one_sided='leave_out' (they are in neither), or "
         f"test_cut='official'."
     )

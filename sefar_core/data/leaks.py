@@ -28,8 +28,8 @@ from typing import Literal, NamedTuple
 
 from rich.table import Column, Table
 
-from qa_data.files import composed, on_disk
-from qa_data.finegym import CLIP_ID, ClipId, Interval, event_of
+from qa_data.files import composed, first_few, on_disk
+from qa_data.finegym import CLIP_ID, ClipId, TimeSpan, event_of
 from qa_data.manifest import SPLITS, Clip, by_split
 from sefar_core.data.class_names import labels_of_one_name, names_of_one_label
 from sefar_core.data.group_split import SplitError
@@ -157,7 +157,7 @@ class Moment(NamedTuple):
 def near_duplicates(
     clips: Sequence[Clip],
     *,
-    times: Mapping[str, Interval] | None = None,
+    times: Mapping[str, TimeSpan] | None = None,
     files: Files | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Pairs of clips that show one moment of one film: IoU in time above SAME_MOMENT.
@@ -225,15 +225,15 @@ def _film(clip: Clip, files: Files) -> Film | None:
     return Film("source", clip.source) if clip.source else None
 
 
-def _interval(clip: Clip, times: Mapping[str, Interval]) -> Interval | None:
+def _interval(clip: Clip, times: Mapping[str, TimeSpan]) -> TimeSpan | None:
     """The clip's time in its film, exact if known, else in whole seconds, else none."""
     if clip.start_s is not None and clip.end_s is not None:
-        found = Interval(clip.start_s, clip.end_s)
+        found = TimeSpan(clip.start_s, clip.end_s)
     elif clip.id in times:
         found = times[clip.id]
     elif CLIP_ID.fullmatch(clip.id):
         parts = ClipId.parse(clip.id)
-        found = Interval(parts.event_start + parts.start, parts.event_start + parts.end + 1)
+        found = TimeSpan(parts.event_start + parts.start, parts.event_start + parts.end + 1)
     else:
         return None
     if not 0 <= found.start_s < found.end_s < math.inf:
@@ -244,7 +244,7 @@ def _interval(clip: Clip, times: Mapping[str, Interval]) -> Interval | None:
     return found
 
 
-def _band(found: Interval) -> int:
+def _band(found: TimeSpan) -> int:
     """Lengths in one band, or in two neighboring ones, are those that near-duplicates can have."""
     return math.floor(math.log(found.end_s - found.start_s) / -math.log(SAME_MOMENT))
 
@@ -263,11 +263,11 @@ def _same_moments(moments: Sequence[Moment]) -> Iterator[tuple[Moment, Moment]]:
                 yield one, other
 
 
-def compare(
+def overlap(
     first: Sequence[Clip],
     second: Sequence[Clip],
     *,
-    times: Mapping[str, Interval] | None = None,
+    times: Mapping[str, TimeSpan] | None = None,
     video_root: Path | None = None,
 ) -> dict[str, int]:
     """What two sets of clips share, such as two splits, or the lists of two benchmarks.
@@ -295,7 +295,7 @@ def compare(
     return {**_shared(first, second, files), "near_duplicates": across}
 
 
-def shared_lines(shared: Mapping[str, int]) -> list[str]:
+def overlap_lines(shared: Mapping[str, int]) -> list[str]:
     """What `compare` found of training clips (first) and others, in sentences."""
     known = shared["of_clips"] - shared["without_source"]
     lines = []
@@ -327,7 +327,7 @@ def leak_report(
     clips: Sequence[Clip],
     *,
     classes: Mapping[int, str] | None = None,
-    times: Mapping[str, Interval] | None = None,
+    times: Mapping[str, TimeSpan] | None = None,
     video_root: Path | None = None,
 ) -> dict[str, dict]:
     """What each two splits share, as plain values.
@@ -383,10 +383,10 @@ def manifest_lines(clips: Sequence[Clip], video_root: Path) -> list[str]:
     """What is wrong with a manifest of sound videos: files, frames and names that stand twice."""
     files = files_of(clips, video_root)
     training = [clip for clip in clips if clip.split in ("labeled", "unlabeled")]
-    lines = _first(same_file_lines(clips, files))
+    lines = first_few(same_file_lines(clips, files))
     for split in ("val", "test"):
         if shown := sharing_frames(training, by_split(clips, split), files):
-            ids = _first([clip.id for clip in shown])
+            ids = first_few([clip.id for clip in shown])
             lines.append(f"{split} clips of frames that training clips show: {', '.join(ids)}")
     names, labels = names_of_one_label(clips), labels_of_one_name(clips)
     return lines + conflict_lines({"names_of_one_label": names, "labels_of_one_name": labels})
@@ -402,7 +402,7 @@ def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:
         f"{name} is the name of several labels: {', '.join(map(str, found))}"
         for name, found in report["labels_of_one_name"].items()
     ]
-    return [*_first(names), *_first(labels)]
+    return [*first_few(names), *first_few(labels)]
 
 
 def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
@@ -464,12 +464,7 @@ def _routine_cells(counts: Mapping[str, int]) -> tuple[str, str]:
 
 
 def _first_names(missing: Mapping[object, str]) -> str:
-    return "; ".join(_first([f"{label} {name}" for label, name in missing.items()]))
-
-
-def _first(names: list[str], *, most: int = 10) -> list[str]:
-    """The first ones, and how many more there are."""
-    return names[:most] + ([f"and {len(names) - most} more"] if len(names) > most else [])
+    return "; ".join(first_few([f"{label} {name}" for label, name in missing.items()]))
 
 
 def _shared(first: Sequence[Clip], second: Sequence[Clip], files: Files) -> dict[str, int]:

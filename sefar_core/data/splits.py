@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from qa_data.finegym import Interval
+from qa_data.finegym import TimeSpan
 from qa_data.manifest import SPLITS, Clip, by_split, without_label
 from sefar_core.data.group_split import (
     OneSided,
     SplitError,
     TestCut,
-    apart_from,
     cut_sources,
-    separate_test,
-    unit_of,
+    group_key,
+    split_test,
+    without_shared_sources,
 )
 from sefar_core.data.leaks import leak_report
 
@@ -111,8 +111,8 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
         random.Random(f"{config.seed} val"),
         min_per_class=each_class_keeps,
     )
-    val = [clip for clip in candidates if unit_of(clip) in sources]
-    rest = [clip for clip in candidates if unit_of(clip) not in sources]
+    val = [clip for clip in candidates if group_key(clip) in sources]
+    rest = [clip for clip in candidates if group_key(clip) not in sources]
     labeled = rest if of_labeled else draw_labeled(rest, config)
     split_of = {clip.id: "val" for clip in val} | {clip.id: "labeled" for clip in labeled}
     return [
@@ -120,7 +120,7 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
         if clip.id in split_of
         else without_label(replace(clip, split="unlabeled"))
         for clip in pool
-        if clip.id in split_of or unit_of(clip) not in sources
+        if clip.id in split_of or group_key(clip) not in sources
     ]
 
 
@@ -159,12 +159,12 @@ def stratified_order(
     return [clip for _, clip in ranked], least
 
 
-def summary(
+def split_report(
     clips: Sequence[Clip],
     config: SplitConfig,
     *,
     classes: Mapping[int, str] | None = None,
-    times: Mapping[str, Interval] | None = None,
+    times: Mapping[str, TimeSpan] | None = None,
     video_root: Path | None = None,
 ) -> dict:
     """Settings, counts and leaks of a split, as plain values for splits.json.
@@ -193,7 +193,7 @@ def summary(
     }
 
 
-def divide(
+def split_dataset(
     pool: Sequence[Clip], settled: Sequence[Clip], config: SplitConfig
 ) -> tuple[list[Clip], dict[str, int]]:
     """Pool cut as the settings say, settled clips as they are.
@@ -222,7 +222,7 @@ def divide(
     unlabeled = by_split(settled, "unlabeled")
     others = [clip for clip in settled if clip.split not in ("unlabeled", "test")]
     listed_test = by_split(settled, "test")
-    training, test = separate_test(
+    training, test = split_test(
         pool,
         listed_test,
         how=config.test_cut,
@@ -232,7 +232,7 @@ def divide(
     )
     cut = split_pool(training, config)
     aside = [*by_split([*cut, *others], "val"), *(test if config.test_cut != "official" else ())]
-    kept = apart_from(unlabeled, aside)
+    kept = without_shared_sources(unlabeled, aside)
     left_out = {
         "to keep test apart": len(pool) + len(listed_test) - len(training) - len(test),
         "unlabeled, of validation videos": len(training) - len(cut),

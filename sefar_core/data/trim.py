@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qa_data.files import write_text
-from qa_data.finegym import intervals_of, read_elements, source_of, times_of
+from qa_data.finegym import merge_times, read_elements, source_of, times_of_clips
 from sefar_core.data.decode import VideoReadError, opened
 from sefar_core.data.frame_index import MICROSECOND
 from sefar_core.data.video import probe
@@ -124,7 +124,7 @@ def plan_cuts(lists: Iterable[Path], annotations: Iterable[Path], video_root: Pa
     """
     videos = full_videos(video_root)
     clip_ids = sorted({clip_id for path in lists for clip_id, _ in read_elements(path)})
-    intervals = intervals_of(clip_ids, times_of(annotations))
+    intervals = times_of_clips(clip_ids, merge_times(annotations))
     paths = {source: video_root / f"{source}.mp4" for source in map(source_of, clip_ids)} | videos
     return [
         Cut(id=clip_id, source=paths[source_of(clip_id)], start_s=start, end_s=end)

@@ -168,7 +168,7 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_written(lists, actions, 
         "one benchmark": [
             *known[:4], "--test-list", lists / "train.txt", *lone,
         ],
-        "8 wordings are asked for; there are 7": [*known, "--wordings", "8"],
+        "got 8 wordings, but there are 7": [*known, "--wordings", "8"],
         "have one wording": [*known, "--wordings", "2", "--questions", "pairs"],
         "must end in a question mark": [*known, "--stem", "Say"],
         "no question tree at": [*known, "--attributes", out / "tree.json"],

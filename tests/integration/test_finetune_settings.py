@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from qa_data.generate import build_questions, redrawn
+from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
 from sefar_mllm.adapters import lora_parameters, projector_parameters
@@ -209,7 +209,7 @@ def test_dev_clips_are_in_no_redrawn_epoch(world, tmp_path, monkeypatch):
     ]  # fmt: skip
     asked = build_questions(clips, classes, rule="event_prior", seed=0).questions
     toy_llm.cache(tmp_path / "tokens", asked)
-    draw = redrawn(asked, clips, classes, rule="hard", seed=0)
+    draw = resample_distractors(asked, clips, classes, rule="hard", seed=0)
     seen = Watch(monkeypatch)
     config = tiny(root, epochs=2, redraw="hard", dev_rate=0.3)
     finetune(config, asked, tmp_path / "tokens", tmp_path / "run", redraw=draw)

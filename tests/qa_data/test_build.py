@@ -8,7 +8,7 @@ import pytest
 
 from qa_data.build import QuestionPlan, audit_sets, build_sets, check_out, classes_of, write_sets
 from qa_data.finegym import read_elements, to_clips
-from qa_data.generate import WORDINGS, reworded
+from qa_data.generate import PARAPHRASES, paraphrase
 from qa_data.manifest import Clip
 from qa_data.questions import STEM, QuestionError
 from qa_data.taxonomy import ElementClass, read_categories
@@ -41,17 +41,17 @@ def test_a_wording_is_drawn_for_each_clip_and_says_nothing_else():
     many = build_sets(CLIPS, CLASSES, QuestionPlan(wordings=7))["val"].questions
     assert {one.stem for one in plain} == {STEM}
     assert [one.options for one in plain] == [one.options for one in many]
-    counts = Counter(one.stem for seed in range(20) for one in reworded(plain, 7, seed))
-    assert set(counts) == set(WORDINGS)
+    counts = Counter(one.stem for seed in range(20) for one in paraphrase(plain, 7, seed))
+    assert set(counts) == set(PARAPHRASES)
     # 1,200 questions over 7 wordings: standard deviation 12
     assert all(abs(count - 1200 / 7) < 50 for count in counts.values())
-    assert all(wording.endswith("?") for wording in WORDINGS)
+    assert all(wording.endswith("?") for wording in PARAPHRASES)
 
 
 @pytest.mark.parametrize("wordings", [0, 8])
 def test_as_many_wordings_as_there_are(wordings):
-    with pytest.raises(QuestionError, match=f"{wordings} wordings are asked for; there are 7"):
-        reworded([], wordings, 0)
+    with pytest.raises(QuestionError, match=f"{wordings} wordings, but there are 7"):
+        paraphrase([], wordings, 0)
 
 
 def test_a_stem_and_a_data_set_of_ones_own():
@@ -63,13 +63,13 @@ def test_a_stem_and_a_data_set_of_ones_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_options": 1}, "questions of 1 options are asked for; take 2 to 26"),
+        ({"num_options": 1}, "num_options is 1; take 2 to 26"),
         ({"num_options": 27}, "take 2 to 26"),
-        ({"asked": "pairs", "wordings": 2}, "about pairs have one wording"),
-        ({"asked": "attributes", "common": "keep"}, "got 1 wordings and common keep"),
+        ({"kind": "pairs", "wordings": 2}, "about pairs have one wording"),
+        ({"kind": "attributes", "common": "keep"}, "got 1 wordings and common keep"),
         ({"stem": "Say what"}, "must end in a question mark"),
         ({"stem": "What?", "wordings": 2}, "a stem of your own"),
-        ({"stem": "What?", "asked": "pairs"}, "a stem of your own"),
+        ({"stem": "What?", "kind": "pairs"}, "a stem of your own"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(settings, message):
@@ -103,7 +103,7 @@ def test_every_kind_of_question_bears_the_data_set():
     }
     clips = [replace(clip, label=(clip.label or 0) % 2, text=None) for clip in CLIPS]
     for asked in ("attributes", "pairs"):
-        for one in build_sets(clips, classes, QuestionPlan(asked=asked, dataset="mine")).values():
+        for one in build_sets(clips, classes, QuestionPlan(kind=asked, dataset="mine")).values():
             assert {question.dataset for question in one.questions} == {"mine"}, asked
 
 
@@ -212,6 +212,6 @@ def test_a_set_that_cannot_be_written_leaves_an_earlier_build_as_it_was(tmp_path
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(QuestionError, match="file is a file, and questions go into a folder"):
+        with pytest.raises(QuestionError, match="file is a file; give a folder"):
             check_out(out)
     check_out(tmp_path / "not" / "there")

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from qa_data.finegym import (
     AnnotationError,
     ClipId,
-    Interval,
+    TimeSpan,
     event_of,
-    intervals_of,
     read_annotations,
     read_elements,
     read_times,
     source_of,
+    times_of_clips,
     to_clips,
 )
 from qa_data.manifest import Clip
@@ -96,8 +96,8 @@ def test_a_bad_element_list_is_refused(tmp_path, text, found):
 
 def test_times_count_from_the_event_and_a_vault_spans_its_stages(tmp_path):
     assert read_annotations(annotated(tmp_path)) == {
-        VAULT: Interval(2681.92, 2688.45),
-        BARS: Interval(2410.77, 2412.96),
+        VAULT: TimeSpan(2681.92, 2688.45),
+        BARS: TimeSpan(2410.77, 2412.96),
     }
 
 
@@ -132,7 +132,7 @@ def test_a_table_of_times_is_read_by_its_suffix(tmp_path):
         f"full_id,class,Subaction_start,Subaction_end\n{BARS},1,2410.7700000000004,2412.96\n",
         encoding="utf-8",
     )
-    assert read_times(path) == {BARS: Interval(2410.77, 2412.96)}
+    assert read_times(path) == {BARS: TimeSpan(2410.77, 2412.96)}
     path.write_text(f"full_id,Subaction_start\n{BARS},1\n", encoding="utf-8")
     with pytest.raises(AnnotationError, match="no column 'Subaction_end'"):
         read_times(path)
@@ -204,7 +204,7 @@ def test_what_only_some_versions_have_is_passed_over(tmp_path):
             "E_003000_003010": {"timestamps": [[3000, 3010]]},
         }
     }
-    assert read_annotations(annotated(tmp_path, more)) == {BARS: Interval(2410.49, 2412.68)}
+    assert read_annotations(annotated(tmp_path, more)) == {BARS: TimeSpan(2410.49, 2412.68)}
 
 
 SECONDS = st.integers(0, 9_000_000).map(lambda milliseconds: milliseconds / 1000)
@@ -242,7 +242,7 @@ def folder(tmp_path_factory):
 def test_lists_and_times_come_back_as_they_were_written(folder, routines, end, bom):
     clips = oracle.clips(routines)
     assume(clips)
-    times = {clip_id: Interval(start, finish) for clip_id, _, start, finish in clips}
+    times = {clip_id: TimeSpan(start, finish) for clip_id, _, start, finish in clips}
     mark = "\ufeff" * bom
     assert read_annotations(listed(folder, mark + oracle.annotation_json(routines))) == times
     table = folder / "times.CSV"
@@ -250,7 +250,7 @@ def test_lists_and_times_come_back_as_they_were_written(folder, routines, end, b
     assert read_times(table) == times
     elements = read_elements(listed(folder, (mark + oracle.element_list(routines, end)).rstrip()))
     assert elements == [(clip_id, label) for clip_id, label, _, _ in clips]
-    assert list(intervals_of([clip_id for clip_id, _ in elements], times)) == list(times)
+    assert list(times_of_clips([clip_id for clip_id, _ in elements], times)) == list(times)
 
 
 def refused_by_name(read, path):
@@ -318,7 +318,7 @@ def test_clips_are_files_of_their_own_or_parts_of_the_full_video():
         source="0LtLS9wROrk",
         split="test",
     )
-    (part,) = to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(2410.77, 2412.96)})
+    (part,) = to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: TimeSpan(2410.77, 2412.96)})
     assert (part.path, part.start_s, part.end_s) == ("0LtLS9wROrk.mp4", 2410.77, 2412.96)
 
 
@@ -326,15 +326,15 @@ def test_labels_without_class_and_clips_without_times_are_refused():
     with pytest.raises(AnnotationError, match="label 2, but the class list ends at 1"):
         to_clips([(BARS, 2)], CLASSES, split="test")
     with pytest.raises(AnnotationError, match=f"1 of 2 clips have no times.*first {BARS}"):
-        to_clips([(VAULT, 0), (BARS, 1)], CLASSES, split="test", times={VAULT: Interval(0, 1)})
+        to_clips([(VAULT, 0), (BARS, 1)], CLASSES, split="test", times={VAULT: TimeSpan(0, 1)})
     with pytest.raises(AnnotationError, match=f"clip {BARS} is annotated from 2.5 to 2.5 s"):
-        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(2.5, 2.5)})
+        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: TimeSpan(2.5, 2.5)})
     with pytest.raises(AnnotationError, match="3.45 to 5.64 s, but its name says 2410 to 2412 s"):
-        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: Interval(3.45, 5.64)})
+        to_clips([(BARS, 1)], CLASSES, split="test", times={BARS: TimeSpan(3.45, 5.64)})
 
 
 def test_a_bad_time_of_a_clip_that_nobody_asks_for_is_no_error():
-    times = {BARS: Interval(2410.77, 2412.96), VAULT: Interval(9, 3)}
+    times = {BARS: TimeSpan(2410.77, 2412.96), VAULT: TimeSpan(9, 3)}
     assert len(to_clips([(BARS, 1)], CLASSES, split="test", times=times)) == 1
 
 

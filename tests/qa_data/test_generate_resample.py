@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from qa_data.generate import build_questions, redrawn
+from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.questions import QuestionError
 from qa_data.taxonomy import ElementClass
@@ -47,7 +47,7 @@ def commonest_answer_is_right(questions, times):
 
 @pytest.mark.parametrize("rule", ["public", "hard"])
 def test_an_epoch_keeps_all_but_the_wrong_options(asked, rule):
-    draw = redrawn(asked, clips(), CLASSES, rule=rule, seed=0)
+    draw = resample_distractors(asked, clips(), CLASSES, rule=rule, seed=0)
     for epoch in range(3):
         for before, after in zip(asked, draw(epoch), strict=True):
             assert before.options[before.answer] == after.options[after.answer]
@@ -58,10 +58,10 @@ def test_an_epoch_keeps_all_but_the_wrong_options(asked, rule):
 
 
 def test_epochs_differ_and_an_epoch_follows_from_seed_and_its_number(asked):
-    draw = redrawn(asked, clips(), CLASSES, rule="hard", seed=0)
+    draw = resample_distractors(asked, clips(), CLASSES, rule="hard", seed=0)
     epochs = {epoch: draw(epoch) for epoch in (2, 0, 1)}
-    assert redrawn(asked, clips()[::-1], CLASSES, rule="hard", seed=0)(2) == epochs[2]
-    assert redrawn(asked, clips(), CLASSES, rule="hard", seed=1)(2) != epochs[2]
+    assert resample_distractors(asked, clips()[::-1], CLASSES, rule="hard", seed=0)(2) == epochs[2]
+    assert resample_distractors(asked, clips(), CLASSES, rule="hard", seed=1)(2) != epochs[2]
     sets = [[frozenset(question.options) for question in epochs[epoch]] for epoch in (0, 1, 2)]
     for first, second in ((0, 1), (1, 2), (0, 2)):
         moved = sum(a != b for a, b in zip(sets[first], sets[second], strict=True))
@@ -70,8 +70,8 @@ def test_epochs_differ_and_an_epoch_follows_from_seed_and_its_number(asked):
 
 def test_hard_stays_at_chance_in_every_epoch_and_public_does_not(asked):
     times = Counter(question.options[question.answer] for question in asked)
-    hard = redrawn(asked, clips(), CLASSES, rule="hard", seed=0)
-    public = redrawn(asked, clips(), CLASSES, rule="public", seed=0)
+    hard = resample_distractors(asked, clips(), CLASSES, rule="hard", seed=0)
+    public = resample_distractors(asked, clips(), CLASSES, rule="public", seed=0)
     found = [commonest_answer_is_right(hard(epoch), times) for epoch in range(12)]
     assert max(found) < 0.38  # 25 % and three standard errors of 196 questions
     assert sum(found) / 12 == pytest.approx(0.25, abs=0.035)
@@ -80,21 +80,21 @@ def test_hard_stays_at_chance_in_every_epoch_and_public_does_not(asked):
 
 
 def test_all_wrong_options_of_hard_are_of_the_apparatus(asked):
-    for question in redrawn(asked, clips(), CLASSES, rule="hard", seed=0)(5):
+    for question in resample_distractors(asked, clips(), CLASSES, rule="hard", seed=0)(5):
         assert {CLASSES[label].event for label in question.option_labels} == {question.event}
 
 
 def test_what_cannot_be_redrawn_is_refused(asked):
     with pytest.raises(QuestionError, match="2 questions are about clip15-3"):
-        redrawn([*asked, asked[0]], clips(), CLASSES, rule="hard", seed=0)
+        resample_distractors([*asked, asked[0]], clips(), CLASSES, rule="hard", seed=0)
     two = [replace(asked[0], options=("a", "b"), answer=0, option_labels=None), *asked[1:]]
     with pytest.raises(QuestionError, match="the questions have 2, 4 options"):
-        redrawn(two, clips(), CLASSES, rule="hard", seed=0)
+        resample_distractors(two, clips(), CLASSES, rule="hard", seed=0)
     with pytest.raises(QuestionError, match="24 of 196 clips are not in the manifest"):
-        redrawn(asked, clips()[24:], CLASSES, rule="hard", seed=0)
+        resample_distractors(asked, clips()[24:], CLASSES, rule="hard", seed=0)
     yes = replace(asked[0], options=("yes", "no", "a", "b"), answer=0, option_labels=None)
     with pytest.raises(QuestionError, match="right option is 'yes', but the clip's class is"):
-        redrawn([yes, *asked[1:]], clips(), CLASSES, rule="hard", seed=0)(0)
+        resample_distractors([yes, *asked[1:]], clips(), CLASSES, rule="hard", seed=0)(0)
     few = [question for question in asked if question.label in (0, 1, 10, 11, 12, 13)]
     with pytest.raises(QuestionError, match="shows too few different texts on its apparatus"):
-        redrawn(few, clips(), CLASSES, rule="hard", seed=0)(0)
+        resample_distractors(few, clips(), CLASSES, rule="hard", seed=0)(0)

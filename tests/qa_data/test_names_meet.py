@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qa_data.files import composed, folded, on_disk
-from qa_data.finegym import Interval
+from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip, ManifestError, read_manifest, write_manifest
 from qa_data.questions import Question, QuestionError, attach_classes
 from sefar_core.data.dataloaders import refuse_missing
@@ -133,7 +133,7 @@ def test_sources_meet_in_clips_questions_and_near_duplicates():
     first = clip("1", path=f"{other}.mp4", source=other, start_s=0.0, end_s=2.0)
     second = clip("2", path="x.mp4", source=one, start_s=None)
     assert first.source == second.source
-    times = {"2": Interval(0.0, 2.0)}
+    times = {"2": TimeSpan(0.0, 2.0)}
     assert list(near_duplicates([first, second], times=times)) == [(0, 1)]
     asked = Question(
         question_id="0", video="3", stem="What?", options=("a", "b"), answer=0, source=other

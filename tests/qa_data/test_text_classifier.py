@@ -8,10 +8,10 @@ from qa_data.questions import Question
 from qa_data.text_classifier import (
     choice_probs,
     classifier_scores,
-    fit,
-    nearness_to_others,
+    fit_conditional_logit,
+    mean_similarity,
     option_tables,
-    word_nearness,
+    word_similarity,
     words,
 )
 from tests.oracles import blind as oracle
@@ -46,7 +46,7 @@ def test_a_word_keeps_its_hyphen_and_its_decimals():
 
 def test_nearness_is_the_mean_overlap_with_the_others():
     _, asked = option_tables(questions(TRAIN), questions(ASKED))
-    near = word_nearness(asked)
+    near = word_similarity(asked)
     for row, (options, _) in enumerate(ASKED):
         expected = [oracle.mean_overlap(options, place) for place in range(len(options))]
         assert near[row].tolist() == pytest.approx(expected + [0] * (4 - len(options)))
@@ -59,14 +59,14 @@ def test_nearness_asks_once_for_each_pair_that_meets():
         asked.append((one, other))
         return 10 * one + other
 
-    near = nearness_to_others(np.array([[3, 1, -1], [1, 3, 2]]), nearness)
+    near = mean_similarity(np.array([[3, 1, -1], [1, 3, 2]]), nearness)
     assert sorted(asked) == [(1, 2), (1, 3), (2, 3)]
     assert near.tolist() == [[13, 13, 0], [(13 + 12) / 2, (13 + 23) / 2, (12 + 23) / 2]]
 
 
 def test_the_classifier_learns_what_plain_gradient_ascent_learns():
     train, asked = option_tables(questions(TRAIN), questions(ASKED))
-    scores = classifier_scores(train, asked, word_nearness(asked))
+    scores = classifier_scores(train, asked, word_similarity(asked))
     expected = oracle.learned_scores(TRAIN, [options for options, _ in ASKED])
     for found, wanted in zip(scores.tolist(), expected, strict=True):
         assert np.subtract(found[: len(wanted)], found[0]) == pytest.approx(
@@ -76,19 +76,19 @@ def test_the_classifier_learns_what_plain_gradient_ascent_learns():
 
 def test_the_classifier_is_the_same_in_chunks(monkeypatch):
     train, asked = option_tables(questions(TRAIN), questions(ASKED))
-    whole = classifier_scores(train, asked, word_nearness(asked))
+    whole = classifier_scores(train, asked, word_similarity(asked))
     monkeypatch.setattr(text_classifier, "CHUNK", 2 * asked.printed.shape[1])
-    assert classifier_scores(train, asked, word_nearness(asked)) == pytest.approx(whole)
+    assert classifier_scores(train, asked, word_similarity(asked)) == pytest.approx(whole)
 
 
 def test_the_classifier_learns_from_even_rows_of_a_large_set(monkeypatch):
     many = [one for row in TRAIN for one in (row, ASKED[0])][:-1]
     asked = questions(ASKED)
     few, table = option_tables(questions(TRAIN), asked)
-    expected = classifier_scores(few, table, word_nearness(table))
+    expected = classifier_scores(few, table, word_similarity(table))
     large, table = option_tables(questions(many), asked)
     monkeypatch.setattr(text_classifier, "MAX_OPTIONS", len(TRAIN) * large.printed.shape[1])
-    assert classifier_scores(large, table, word_nearness(table)) == pytest.approx(expected)
+    assert classifier_scores(large, table, word_similarity(table)) == pytest.approx(expected)
 
 
 def test_a_word_that_marks_the_answer_is_found_and_its_position_is_not_needed():
@@ -101,14 +101,14 @@ def test_a_word_that_marks_the_answer_is_found_and_its_position_is_not_needed():
         options[answer] = options[answer].replace("plain", "marked")
         rows.append((tuple(options), answer))
     train, asked = option_tables(questions(rows[:100]), questions(rows[100:]))
-    scores = classifier_scores(train, asked, word_nearness(asked))
+    scores = classifier_scores(train, asked, word_similarity(asked))
     assert (scores.argmax(axis=1) == asked.answer).all()
 
 
 def test_options_of_one_length_are_learned_from():
     rows = [(("aa", "bb", "cc"), 0), (("aa", "cc", "dd"), 0), (("bb", "dd", "cc"), 1)] * 5
     train, asked = option_tables(questions(rows), questions([(("bb", "aa"), 1)]))
-    (scores,) = classifier_scores(train, asked, word_nearness(asked))
+    (scores,) = classifier_scores(train, asked, word_similarity(asked))
     assert scores[1] > scores[0]
 
 
@@ -121,11 +121,13 @@ def test_the_fit_recovers_the_weights_that_chose():
     weights = np.array([1.0, -0.5, 0.0])
     probs = choice_probs(np.nan_to_num(features) @ weights, present)
     answer = (rng.random((4000, 1)) > probs.cumsum(axis=1)).sum(axis=1)
-    assert fit(features, present, answer) == pytest.approx(weights, abs=0.1)
+    assert fit_conditional_logit(features, present, answer) == pytest.approx(weights, abs=0.1)
 
 
 def test_a_feature_that_parts_all_answers_keeps_a_finite_weight():
     features = np.array([[[1.0], [0.0]]] * 10)
-    (weight,) = fit(features, np.ones((10, 2), dtype=bool), np.zeros(10, dtype=int))
+    (weight,) = fit_conditional_logit(
+        features, np.ones((10, 2), dtype=bool), np.zeros(10, dtype=int)
+    )
     # slope of 10 log(1 / (1 + exp(-w))) - w^2 / 2
     assert 10 / (1 + np.exp(weight)) - weight == pytest.approx(0, abs=1e-6)

@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from qa_data.files import composed, folded
+from qa_data.files import composed, first_few, folded
 from qa_data.manifest import Clip
 from sefar_core.data.datasets.records import ALIKE, UNWRITABLE, ListError, Listing, refuse_repeat
 from sefar_core.data.pictures import is_picture
@@ -55,7 +55,7 @@ class Fit(NamedTuple):
     folders: list[Folder]
 
 
-def place(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
+def resolve_paths(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
     """The clips with the paths under which their files lie beneath the video root.
 
     Of the listed path, the longest end that lies beneath the root counts; then the path without
@@ -67,20 +67,20 @@ def place(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
         ListError: the root is no folder or cannot be read, clips are missing (all are counted, the
             first ten named), two files fit one clip, or one file two clips of different paths.
     """
-    present, missing = find(clips, video_root)
+    present, missing = find_clips(clips, video_root)
     if missing:
-        named = "".join(f"\n  {clip.path}" for clip in missing[:NUM_NAMED])
-        more = len(missing) > NUM_NAMED
+        named = first_few([clip.path for clip in missing], NUM_NAMED)
         raise ListError(
             f"{len(missing)} of {len(clips)} listed clips are not beneath the video root "
             f"{video_root}; it must hold the files in the folders that the list names, or without "
             f"these folders. Give another root, fetch the clips, or take them out of the list:"
-            f"{named}" + ("\n  ..." if more else "") + _elsewhere(missing[0].path, video_root)
+            + "".join(f"\n  {one}" for one in named)
+            + _elsewhere(missing[0].path, video_root)
         )
     return present
 
 
-def find(clips: Sequence[Clip], video_root: Path) -> tuple[list[Clip], list[Clip]]:
+def find_clips(clips: Sequence[Clip], video_root: Path) -> tuple[list[Clip], list[Clip]]:
     """The clips whose files exist, placed as by `place`, and those whose files do not.
 
     Raises:
@@ -190,7 +190,7 @@ def _fits(above: str, tree: Folder) -> list[Fit]:
         return not is_end, -len(kept), kept
 
     return [
-        Fit("".join(f"{parts[place]}/" for place in kept), by_kept[kept])
+        Fit("".join(f"{parts[index]}/" for index in kept), by_kept[kept])
         for kept in sorted(by_kept, key=rank)
     ]
 
@@ -200,9 +200,9 @@ def _descend(
 ) -> Iterator[tuple[tuple[int, ...], Folder]]:
     """Folders reached by names among the parts, in their order, with the places of these names."""
     yield kept, folder
-    for place in range(kept[-1] + 1 if kept else 0, len(parts)):
-        for child in folder.folders.get(_loosely(parts[place]), ()):
-            yield from _descend(child, parts, (*kept, place))
+    for index in range(kept[-1] + 1 if kept else 0, len(parts)):
+        for child in folder.folders.get(_loosely(parts[index]), ()):
+            yield from _descend(child, parts, (*kept, index))
 
 
 def _names(path: str) -> set[str]:

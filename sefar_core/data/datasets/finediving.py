@@ -2,37 +2,26 @@
 
 Two labels are known of a dive: its action type (`5253b`) and, of each picture, the type of the
 step that it belongs to (`Back`, `1.5 Twists`, `2.5 Soms.Pike`, `Entry`). The lists come as pickles,
-which are read as plain data only, or as the JSON lists derived from them. The same dives give the
-same clips from both.
+or as the JSON lists derived from them. The same dives give the same clips from both.
 
-What FineDiving's annotations tell of a dive, in each of their forms.
+Pickles (xujinglin/FineDiving@806717b8) hold dives by (folder, number): the fine-grained one has the
+type of every picture's step and the names of those types; the coarse one has no steps, the aqa one
+no names. JSON lists (jhong93/spot@1daf9611, data/finediving) have, for each cut between two steps,
+the last picture of the first and both names in a comment: "Back -> 1.5 Twists". A first step
+without a picture has no cut there.
 
-Pickles (xujinglin/FineDiving@806717b8) by (folder, number): the fine-grained one has the type of
-every picture's step and the names of those types; the coarse one has no steps, the aqa one no
-names. JSON lists (jhong93/spot@1daf9611, data/finediving) have, for each cut between two steps, the
-last picture of the first and both names in a comment: "Back -> 1.5 Twists". A first step of no
-picture has no cut there.
-
-What a pickle may ask to be made: numpy's arrays and scalars, and bytes.
-
-numpy's own functions for that are not called: arrays of objects, sizes that the bytes do not bear
-out and changes to numpy's own types are what they would also make. The arguments are checked and
-the array made here.
-
-Pickles that hold plain data, read without running what they say.
-
-A pickle is a program whose instructions may call any function on the machine. Here they are only
-listed (`pickletools`, which runs nothing), and those that build plain data are carried out: dict,
-tuple, list, str, bytes, numbers, bool, None, and numpy's arrays and scalars of numbers, bool, str
-or bytes (pickled_arrays.py).
+A pickle is a program whose instructions may call any function on the machine. Here it is read as
+plain data only (see `read_plain_pickle`): nothing that it names is imported or called.
 """
 
+import io
 import math
+import pickle
 import pickletools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from reprlib import repr as brief
@@ -82,493 +71,6 @@ class Dive(NamedTuple):
     def path(self) -> str:
         """The folder of its pictures, beneath the video root."""
         return f"{self.folder}/{self.number}"
-
-
-def key_of(where: str, entry: object) -> Key:
-    """The folder and number of a dive.
-
-    Raises:
-        ListError: it is something else, or the folder's name leads elsewhere.
-    """
-    if isinstance(entry, list | tuple) and len(entry) == 2:
-        folder, number = entry
-        plain = isinstance(folder, str) and folder.isprintable() and folder not in ("", ".", "..")
-        if plain and type(number) is int and number >= 0 and not re.search(r"[/\\]", folder):
-            return folder, number
-    raise ListError(
-        f"{where}: found {entry!r:.120}, not the folder and number of a dive, such as ('01', 3); "
-        f"fetch the list again"
-    )
-
-
-def pickled_dive(where: str, key: Key, entry: object, level: Level) -> Dive:
-    """A dive from its entry in one of the annotation pickles.
-
-    Raises:
-        ListError: it is none of the three forms, or has no steps where they are the clips.
-    """
-    num_frames, steps = None, []
-    action_type, labels, names = _parts(entry)
-    if not isinstance(action_type, str) or not action_type:
-        raise ListError(
-            f"{where}: found {entry!r:.120}, without an action type; give an annotation .pkl of "
-            f"FineDiving"
-        )
-    if labels is not None:
-        types = _types(where, labels)
-        num_frames = len(types)
-        if level == "sub_action" and names is not None:
-            steps = list(_runs(types, _names(where, types, names)))
-    if level == "sub_action" and not steps:
-        raise ListError(
-            f"{where}: the annotation does not name the steps of dives; give "
-            f"FineDiving_fine-grained_annotation.pkl, or set level to action_type"
-        )
-    return Dive(where, *key, action_type.lower(), num_frames, steps)
-
-
-def _parts(entry: object) -> tuple[object, object, object]:
-    """Action type, step type of each picture, and the names of step types, as far as there are."""
-    if isinstance(entry, dict):
-        return entry.get("action_type"), entry.get("frames_labels"), entry.get("sub-action_types")
-    if isinstance(entry, list | tuple) and len(entry) == 5:
-        return entry[0], entry[4], None
-    return None, None, None
-
-
-def _types(where: str, labels: object) -> list[int]:
-    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
-    if isinstance(values, list) and values and {*map(type, values)} <= {int, float}:
-        whole = {value: _whole_number(value) for value in {*values}}
-        types = [number for value in values if (number := whole[value]) is not None]
-        if len(types) == len(values):
-            return types
-    raise ListError(
-        f"{where}: found frames_labels {labels!r:.80}, not a whole number for each picture; fetch "
-        f"the file again"
-    )
-
-
-def _whole_number(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
-
-
-def _names(where: str, types: Sequence[int], names: object) -> dict[int, str]:
-    """The name of each step type of a dive.
-
-    Public code works around dives whose pictures bear a number (22) that has no name, while a name
-    (23) has no picture. One such pair in a dive belongs together.
-    """
-    if not isinstance(names, dict) or not all(isinstance(n, str) and n for n in names.values()):
-        raise ListError(
-            f"{where}: found sub-action_types {names!r:.120}, not a dict of numbers and names; "
-            f"fetch the file again"
-        )
-    name_of = {_whole_number(number): name for number, name in names.items()}
-    unnamed = sorted(set(types) - name_of.keys())
-    unused = [name for number, name in name_of.items() if number not in types]
-    if len(unnamed) == 1 and len(unused) == 1:
-        name_of[unnamed[0]] = unused[0]
-    elif unnamed:
-        raise ListError(
-            f"{where}: frames_labels have the step types {unnamed}, which sub-action_types "
-            f"{names!r:.120} do not name; fetch the file again"
-        )
-    return {number: name_of[number] for number in types}
-
-
-def _runs(types: Sequence[int], name_of: dict[int, str]) -> Iterator[Step]:
-    start = 0
-    for number, pictures in groupby(types):
-        stop = start + len(list(pictures))
-        yield Step(name_of[number], start, stop)
-        start = stop
-
-
-def json_dives(path: Path, level: Level) -> Iterator[Dive]:
-    """The dives of a JSON list.
-
-    Raises:
-        ListError: the file is missing or not of this form.
-    """
-    entries = read_json(path)
-    if not isinstance(entries, list) or not entries:
-        raise ListError(f"{path} holds no list of dives; give train.json, val.json or test.json")
-    for number, entry in enumerate(entries):
-        where = f"{path}, entry {number}"
-        found = entry if isinstance(entry, dict) else {}
-        source, num_frames = found.get("_source_info"), found.get("num_frames")
-        action_type = source.get("action_type") if isinstance(source, dict) else None
-        if not isinstance(action_type, str) or not action_type:
-            raise ListError(f"{where}: found no action_type in _source_info; fetch the list again")
-        if type(num_frames) is not int or not 0 < num_frames <= MOST_PICTURES:
-            raise ListError(f"{where}: found num_frames {num_frames!r:.80}; fetch the list again")
-        folder, _, place = str(found.get("video")).rpartition("__")
-        key = key_of(where, (folder, int(place) if re.fullmatch(r"[0-9]{1,9}", place) else place))
-        whole = level == "action_type"
-        steps = [] if whole else _json_steps(where, found.get("events"), num_frames)
-        yield Dive(where, *key, action_type.lower(), num_frames, steps)
-
-
-def _json_steps(where: str, events: object, num_frames: int) -> list[Step]:
-    """The steps that have a picture; published events are in any order."""
-    listed = events if isinstance(events, list) else []
-    cuts = sorted((_cut(where, event, num_frames) for event in listed), key=lambda cut: cut.start)
-    if not cuts:
-        raise ListError(f"{where}: found no steps in events; fetch the list again")
-    for cut, following in pairwise(cuts):
-        if cut.after != following.before:
-            raise ListError(
-                f"{where}: found the step {following.before!r:.80} after {cut.after!r:.80}, which "
-                f"does not lead on; fetch the list again"
-            )
-    names = [cuts[0].before, *(cut.after for cut in cuts)]
-    edges = [0, *(cut.start for cut in cuts), num_frames]
-    steps = [Step(name, *edge) for name, edge in zip(names, pairwise(edges), strict=True)]
-    return [step for step in steps if step.start < step.stop]
-
-
-class Cut(NamedTuple):
-    """Where one step of a dive ends and the next one begins."""
-
-    start: int
-    """First picture of the step after it."""
-    before: str
-    after: str
-
-
-def _cut(where: str, event: object, num_frames: int) -> Cut:
-    """A cut from an event, whose `frame` is the last picture of the step before."""
-    found = event if isinstance(event, dict) else {}
-    before, arrow, after = str(found.get("comment")).partition(" -> ")
-    frame = found.get("frame")
-    if not before or not after:
-        raise ListError(
-            f"{where}: found the comment {found.get('comment')!r:.80} of a step, not one such as "
-            f"'Back -> Entry'; fetch the list again"
-        )
-    if type(frame) is not int or not 0 <= frame < num_frames:
-        raise ListError(
-            f"{where}: found a step that ends at frame {frame!r:.80}, not between 0 and "
-            f"{num_frames - 1}; fetch the list again"
-        )
-    return Cut(frame + 1, before, after)
-
-
-DTYPE = re.compile(r"[<>|=]?[biufcSU]\d{1,6}")
-
-
-class Refused(Exception):
-    """A pickle asks for more than plain data. The message goes on after "the pickle"."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """What a pickle calls for by its name; nothing of that name is looked up."""
-
-    name: str
-
-
-@dataclass
-class Dtype:
-    """A type of numpy, whose byte order the pickle may tell later."""
-
-    dtype: np.dtype
-
-
-def call(named: object, arguments: object) -> object:
-    """What the pickle means by calling something with arguments.
-
-    Raises:
-        Refused: it is nothing of `MAKERS`, or the arguments are not those of plain data.
-        ValueError: the arguments make no sense.
-        TypeError: the same.
-    """
-    if type(named) is not Named or type(arguments) is not tuple:
-        raise Refused("calls something that it did not ask for by name")
-    return MAKERS[named.name](*arguments)
-
-
-def complete(made: object, state: tuple) -> None:
-    """Give what was made without content its content: an array, or a type with its byte order.
-
-    Raises:
-        Refused: it is something else, or the content is not that of plain data.
-        ValueError: the content makes no sense.
-        TypeError: the same.
-    """
-    if type(made) is np.ndarray:
-        _, shape, dtype, fortran, raw = state
-        _fill(made, raw, dtype, shape, fortran)
-    elif type(made) is Dtype:
-        _, order, *parts = state
-        if parts[:3] != [None] * 3 or len(parts) != 6 or order not in ("<", ">", "|", "="):
-            raise Refused(f"asks for a type of numpy with parts: {brief(state)}")
-        made.dtype = made.dtype.newbyteorder(order)
-    else:
-        raise Refused(f"sets the state of a {type(made).__name__}")
-
-
-def _make_bytes(text: str = "", encoding: str = "latin1") -> bytes:
-    """How protocols before 3 write bytes."""
-    if type(text) is not str or encoding != "latin1":
-        raise Refused(f"encodes a {type(text).__name__} as {brief(encoding)}")
-    return text.encode("latin1")
-
-
-def _make_dtype(text: str, align: bool = False, copy: bool = True) -> Dtype:
-    if type(text) is not str or not DTYPE.fullmatch(text):
-        raise Refused(f"asks for values of numpy type {brief(text)}, not numbers or text")
-    return Dtype(np.dtype(text))
-
-
-def _make_empty_array(subtype: object, shape: object, typecode: object) -> np.ndarray:
-    if subtype != Named("numpy.ndarray") or shape != (0,):
-        raise Refused(f"asks for an array of class {brief(subtype)} and shape {brief(shape)}")
-    return np.empty(0, np.int8)
-
-
-def _make_scalar(dtype: Dtype, raw: bytes) -> object:
-    _refuse_array((), dtype, raw)
-    return np.frombuffer(raw, dtype.dtype)[0].item()
-
-
-def _make_array(raw: bytes, dtype: Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    array = np.empty(0, np.int8)
-    _fill(array, raw, dtype, shape, order == "F")
-    return array
-
-
-def _fill(
-    array: np.ndarray, raw: bytes, dtype: Dtype, shape: tuple[int, ...], fortran: bool
-) -> None:
-    _refuse_array(shape, dtype, raw)
-    # The stub asks for numpy's bool, which numpy itself does not take.
-    array.__setstate__((1, shape, dtype.dtype, bool(fortran), raw))  # type: ignore[arg-type]
-
-
-def _not_called(*arguments: object) -> None:
-    raise Refused("makes an array in a way that numpy does not")
-
-
-def _refuse_array(shape: object, dtype: object, raw: object) -> None:
-    if type(dtype) is not Dtype or type(raw) is not bytes:
-        raise Refused("makes an array of something else than bytes")
-    if type(shape) is not tuple or not all(type(side) is int and side >= 0 for side in shape):
-        raise Refused(f"makes an array of shape {brief(shape)}")
-    size = math.prod(shape) * dtype.dtype.itemsize
-    if size != len(raw) or dtype.dtype.itemsize == 0:
-        raise Refused(f"makes an array of {size} bytes from {len(raw)}")
-
-
-MAKERS: dict[str, Callable] = {
-    "numpy.ndarray": _not_called,
-    "numpy.dtype": _make_dtype,
-    "_codecs.encode": _make_bytes,
-    "__builtin__.bytes": _make_bytes,
-}
-for _core in ("numpy.core", "numpy._core"):  # before and from numpy 2
-    MAKERS[f"{_core}.multiarray._reconstruct"] = _make_empty_array
-    MAKERS[f"{_core}.multiarray.scalar"] = _make_scalar
-    MAKERS[f"{_core}.numeric._frombuffer"] = _make_array
-
-
-MAX_KEY_LENGTH = 16
-MAX_KEY_DEPTH = 4
-"""Tuples in tuples in a key of a dict: what hashes larger ones could run out of stack or time."""
-MALFORMED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    DeprecationWarning,
-)
-"""What bytes that are no pickle come to; wherever they do, they are refused."""
-PLAIN = (dict, tuple, list, str, bytes, int, float, complex, type(None), np.ndarray)
-
-
-@dataclass
-class _Machine:
-    """Values in the making, those below the marks, and those that the pickle refers back to."""
-
-    stack: list = field(default_factory=list)
-    below: list[list] = field(default_factory=list)
-    memo: dict[object, object] = field(default_factory=dict)
-
-    def step(self, name: str, argument: object) -> None:
-        """Carry out one instruction."""
-        if name not in INSTRUCTIONS:
-            raise Refused(f"has the instruction {name}, which plain data does not need")
-        INSTRUCTIONS[name](self, argument)
-
-    def mark(self) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def since_mark(self) -> list:
-        """The values since the last mark, taken off the stack."""
-        values, self.stack = self.stack, self.below.pop()
-        return values
-
-    def last(self, count: int) -> list:
-        """The last values, taken off the stack."""
-        if count > len(self.stack):
-            raise IndexError("an instruction lacks its values")
-        values = self.stack[-count:]
-        del self.stack[-count:]
-        return values
-
-
-def read_plain_pickle(path: Path) -> object:
-    """The plain data in a pickle that Python 3 wrote, in any protocol; numpy's scalars as Python's.
-
-    Raises:
-        ListError: the file is missing, is no whole pickle, or asks for more than plain data. What
-            it asks for is named; none of it is done.
-    """
-    if not path.is_file():
-        raise ListError(f"there is no file {path}; give the pickle (.pkl) of the annotations")
-    content = path.read_bytes()
-    machine, place = _Machine(), 0
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # of names with odd backslashes
-            for opcode, argument, position in pickletools.genops(content):
-                place = position or 0
-                machine.step(opcode.name, argument)
-        if machine.below:
-            raise ValueError("a mark is left open")
-        (result,) = machine.stack
-        _refuse_unfinished(result)
-    except Refused as refused:
-        raise ListError(
-            f"{path}, byte {place}: the pickle {refused}. Only plain data is read from a pickle, "
-            f"since any other may do harm; get the list from its authors, or as JSON"
-        ) from None
-    except MALFORMED as cause:
-        raise ListError(
-            f"{path}, byte {place}: this is no whole pickle of Python 3 "
-            f"({type(cause).__name__}: {str(cause):.120}); fetch it again"
-        ) from None
-    return result
-
-
-def _push(machine: _Machine, argument: object) -> None:
-    if isinstance(argument, int) and argument.bit_length() > 64:  # longer ones do not even print
-        raise Refused(f"has a number of {argument.bit_length()} bits")
-    machine.stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
-
-
-def _refer(machine: _Machine, argument: object) -> None:
-    machine.stack.append(machine.memo[argument])
-
-
-def _remember(machine: _Machine, argument: object) -> None:
-    place = len(machine.memo) if argument is None else argument
-    machine.memo[place] = machine.stack[-1]
-
-
-def _add_to_list(machine: _Machine, values: list) -> None:
-    if type(machine.stack[-1]) is not list:
-        raise Refused("adds to what is no list")
-    machine.stack[-1].extend(values)
-
-
-def _add_to_dict(machine: _Machine, values: list) -> None:
-    if type(machine.stack[-1]) is not dict:
-        raise Refused("puts a key into what is no dict")
-    for key, value in zip(values[::2], values[1::2], strict=True):
-        _refuse_key(key, MAX_KEY_DEPTH)
-        machine.stack[-1][key] = value
-
-
-def _make_dict(machine: _Machine) -> None:
-    values = machine.since_mark()
-    machine.stack.append({})
-    _add_to_dict(machine, values)
-
-
-def _name(machine: _Machine, name: str) -> None:
-    if name not in MAKERS:
-        raise Refused(f"asks for {name}")
-    machine.stack.append(Named(name))
-
-
-def _name_from_stack(machine: _Machine) -> None:
-    module, name = machine.last(2)
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise Refused("asks for something without naming it")
-    _name(machine, f"{module}.{name}")
-
-
-def _call(machine: _Machine) -> None:
-    machine.stack.append(call(*machine.last(2)))
-
-
-def _complete(machine: _Machine) -> None:
-    complete(machine.stack[-2], *machine.last(1))
-
-
-def _refuse_key(key: object, depth: int) -> None:
-    if type(key) is tuple and depth > 0 and len(key) <= MAX_KEY_LENGTH:
-        for part in key:
-            _refuse_key(part, depth - 1)
-    elif type(key) not in (str, bytes, int, float, bool, type(None)):
-        raise Refused(f"has a {type(key).__name__} that cannot be a key, or too large a one")
-
-
-def _refuse_unfinished(result: object) -> None:
-    """Refuse names and types that were asked for and not used."""
-    todo, seen = [result], {id(result)}
-    while todo:
-        value = todo.pop()
-        if not isinstance(value, PLAIN):
-            raise Refused(f"holds {brief(value)}, which is no plain data")
-        if isinstance(value, dict):
-            parts = [*value, *value.values()]
-        else:
-            parts = list(value) if isinstance(value, list | tuple) else []
-        fresh = [part for part in parts if id(part) not in seen]
-        seen.update(map(id, fresh))
-        todo += fresh
-
-
-INSTRUCTIONS: dict[str, Callable] = {
-    "PROTO": lambda machine, _: None,
-    "FRAME": lambda machine, _: None,
-    "STOP": lambda machine, _: None,
-    "MARK": lambda machine, _: machine.mark(),
-    "NONE": lambda machine, _: _push(machine, None),
-    "NEWTRUE": lambda machine, _: _push(machine, True),
-    "NEWFALSE": lambda machine, _: _push(machine, False),
-    "EMPTY_TUPLE": lambda machine, _: _push(machine, ()),
-    "EMPTY_LIST": lambda machine, _: _push(machine, []),
-    "EMPTY_DICT": lambda machine, _: _push(machine, {}),
-    "TUPLE1": lambda machine, _: _push(machine, tuple(machine.last(1))),
-    "TUPLE2": lambda machine, _: _push(machine, tuple(machine.last(2))),
-    "TUPLE3": lambda machine, _: _push(machine, tuple(machine.last(3))),
-    "TUPLE": lambda machine, _: _push(machine, tuple(machine.since_mark())),
-    "LIST": lambda machine, _: _push(machine, machine.since_mark()),
-    "DICT": lambda machine, _: _make_dict(machine),
-    "APPEND": lambda machine, _: _add_to_list(machine, machine.last(1)),
-    "APPENDS": lambda machine, _: _add_to_list(machine, machine.since_mark()),
-    "SETITEM": lambda machine, _: _add_to_dict(machine, machine.last(2)),
-    "SETITEMS": lambda machine, _: _add_to_dict(machine, machine.since_mark()),
-    "MEMOIZE": _remember,
-    "GLOBAL": lambda machine, argument: _name(machine, argument.replace(" ", ".", 1)),
-    "STACK_GLOBAL": lambda machine, _: _name_from_stack(machine),
-    "REDUCE": lambda machine, _: _call(machine),
-    "BUILD": lambda machine, _: _complete(machine),
-}
-for _prefix in ("", "BIN", "LONG_BIN"):
-    INSTRUCTIONS |= {f"{_prefix}PUT": _remember, f"{_prefix}GET": _refer}
-for _literal in (
-    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 FLOAT BINFLOAT UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
-).split():
-    INSTRUCTIONS[_literal] = _push
 
 
 def read_finediving(
@@ -741,3 +243,353 @@ def _steps(dive: Dive, split: str) -> Iterator[Clip]:
             source=dive.folder,
             split=split,
         )
+
+
+def key_of(where: str, entry: object) -> Key:
+    """The folder and number of a dive.
+
+    Raises:
+        ListError: it is something else, or the folder's name leads elsewhere.
+    """
+    if isinstance(entry, list | tuple) and len(entry) == 2:
+        folder, number = entry
+        plain = isinstance(folder, str) and folder.isprintable() and folder not in ("", ".", "..")
+        if plain and type(number) is int and number >= 0 and not re.search(r"[/\\]", folder):
+            return folder, number
+    raise ListError(
+        f"{where}: found {brief(entry):.120}, not the folder and number of a dive, such as "
+        f"('01', 3); fetch the list again"
+    )
+
+
+def pickled_dive(where: str, key: Key, entry: object, level: Level) -> Dive:
+    """A dive from its entry in one of the annotation pickles.
+
+    Raises:
+        ListError: it is none of the three forms, or has no steps where they are the clips.
+    """
+    num_frames, steps = None, []
+    action_type, labels, names = _parts(entry)
+    if not isinstance(action_type, str) or not action_type:
+        raise ListError(
+            f"{where}: found {brief(entry):.120}, without an action type; give an annotation .pkl "
+            f"of FineDiving"
+        )
+    if labels is not None:
+        types = _types(where, labels)
+        num_frames = len(types)
+        if level == "sub_action" and names is not None:
+            steps = list(_runs(types, _names(where, types, names)))
+    if level == "sub_action" and not steps:
+        raise ListError(
+            f"{where}: the annotation does not name the steps of dives; give "
+            f"FineDiving_fine-grained_annotation.pkl, or set level to action_type"
+        )
+    return Dive(where, *key, action_type.lower(), num_frames, steps)
+
+
+def _parts(entry: object) -> tuple[object, object, object]:
+    """Action type, step type of each picture, and the names of step types, as far as there are."""
+    if isinstance(entry, dict):
+        return entry.get("action_type"), entry.get("frames_labels"), entry.get("sub-action_types")
+    if isinstance(entry, list | tuple) and len(entry) == 5:
+        return entry[0], entry[4], None
+    return None, None, None
+
+
+def _types(where: str, labels: object) -> list[int]:
+    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    if isinstance(values, list) and values and {*map(type, values)} <= {int, float}:
+        whole = {value: _whole_number(value) for value in {*values}}
+        types = [number for value in values if (number := whole[value]) is not None]
+        if len(types) == len(values):
+            return types
+    raise ListError(
+        f"{where}: found frames_labels {brief(labels):.80}, not a whole number for each picture; "
+        f"fetch the file again"
+    )
+
+
+def _whole_number(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
+
+
+def _names(where: str, types: Sequence[int], names: object) -> dict[int, str]:
+    """The name of each step type of a dive.
+
+    Public code works around dives whose pictures bear a number (22) that has no name, while a name
+    (23) has no picture. One such pair in a dive belongs together.
+    """
+    if not isinstance(names, dict) or not all(isinstance(n, str) and n for n in names.values()):
+        raise ListError(
+            f"{where}: found sub-action_types {brief(names):.120}, not a dict of numbers and "
+            f"names; fetch the file again"
+        )
+    name_of = {_whole_number(number): name for number, name in names.items()}
+    unnamed = sorted(set(types) - name_of.keys())
+    unused = [name for number, name in name_of.items() if number not in types]
+    if len(unnamed) == 1 and len(unused) == 1:
+        name_of[unnamed[0]] = unused[0]
+    elif unnamed:
+        raise ListError(
+            f"{where}: frames_labels have the step types {unnamed}, which sub-action_types "
+            f"{brief(names):.120} do not name; fetch the file again"
+        )
+    return {number: name_of[number] for number in types}
+
+
+def _runs(types: Sequence[int], name_of: dict[int, str]) -> Iterator[Step]:
+    start = 0
+    for number, pictures in groupby(types):
+        stop = start + len(list(pictures))
+        yield Step(name_of[number], start, stop)
+        start = stop
+
+
+def json_dives(path: Path, level: Level) -> Iterator[Dive]:
+    """The dives of a JSON list.
+
+    Raises:
+        ListError: the file is missing or not of this form.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise ListError(f"{path} holds no list of dives; give train.json, val.json or test.json")
+    for number, entry in enumerate(entries):
+        where = f"{path}, entry {number}"
+        found = entry if isinstance(entry, dict) else {}
+        source, num_frames = found.get("_source_info"), found.get("num_frames")
+        action_type = source.get("action_type") if isinstance(source, dict) else None
+        if not isinstance(action_type, str) or not action_type:
+            raise ListError(f"{where}: found no action_type in _source_info; fetch the list again")
+        if type(num_frames) is not int or not 0 < num_frames <= MOST_PICTURES:
+            raise ListError(f"{where}: found num_frames {num_frames!r:.80}; fetch the list again")
+        folder, _, place = str(found.get("video")).rpartition("__")
+        key = key_of(where, (folder, int(place) if re.fullmatch(r"[0-9]{1,9}", place) else place))
+        whole = level == "action_type"
+        steps = [] if whole else _json_steps(where, found.get("events"), num_frames)
+        yield Dive(where, *key, action_type.lower(), num_frames, steps)
+
+
+def _json_steps(where: str, events: object, num_frames: int) -> list[Step]:
+    """The steps that have a picture; published events are in any order."""
+    listed = events if isinstance(events, list) else []
+    cuts = sorted((_cut(where, event, num_frames) for event in listed), key=lambda cut: cut.start)
+    if not cuts:
+        raise ListError(f"{where}: found no steps in events; fetch the list again")
+    for cut, following in pairwise(cuts):
+        if cut.after != following.before:
+            raise ListError(
+                f"{where}: found the step {following.before!r:.80} after {cut.after!r:.80}, which "
+                f"does not lead on; fetch the list again"
+            )
+    names = [cuts[0].before, *(cut.after for cut in cuts)]
+    edges = [0, *(cut.start for cut in cuts), num_frames]
+    steps = [Step(name, *edge) for name, edge in zip(names, pairwise(edges), strict=True)]
+    return [step for step in steps if step.start < step.stop]
+
+
+class Cut(NamedTuple):
+    """Where one step of a dive ends and the next one begins."""
+
+    start: int
+    """First picture of the step after it."""
+    before: str
+    after: str
+
+
+def _cut(where: str, event: object, num_frames: int) -> Cut:
+    """A cut from an event, whose `frame` is the last picture of the step before."""
+    found = event if isinstance(event, dict) else {}
+    before, arrow, after = str(found.get("comment")).partition(" -> ")
+    frame = found.get("frame")
+    if not before or not after:
+        raise ListError(
+            f"{where}: found the comment {found.get('comment')!r:.80} of a step, not one such as "
+            f"'Back -> Entry'; fetch the list again"
+        )
+    if type(frame) is not int or not 0 <= frame < num_frames:
+        raise ListError(
+            f"{where}: found a step that ends at frame {frame!r:.80}, not between 0 and "
+            f"{num_frames - 1}; fetch the list again"
+        )
+    return Cut(frame + 1, before, after)
+
+
+DTYPE = re.compile(r"[<>|=]?[biufcSU][0-9]{1,6}")
+MALFORMED = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    DeprecationWarning,
+)
+"""Errors of pickle and numpy for bytes that are not a pickle of plain data."""
+PLAIN = (dict, tuple, list, str, bytes, bytearray, int, float, complex, type(None), np.ndarray)
+
+
+class Refused(Exception):
+    """A pickle asks for more than plain data. The message continues "the pickle"."""
+
+
+def read_plain_pickle(path: Path) -> object:
+    """The plain data in a pickle; numpy's scalars as Python's.
+
+    Plain data is dict, tuple, list, str, bytes, numbers, bool, None, and numpy's arrays and scalars
+    of numbers, bool, str or bytes.
+
+    Raises:
+        ListError: the file is missing, is not a whole pickle, or asks for more than plain data.
+            What it asks for is named; none of it is done.
+    """
+    if not path.is_file():
+        raise ListError(f"there is no file {path}; give the pickle (.pkl) of the annotations")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # of texts with odd backslashes
+            content = path.read_bytes()
+            _refuse_large_memo(content)
+            found = PlainUnpickler(io.BytesIO(content)).load()
+        _refuse_other_values(found)
+    except Refused as refused:
+        raise ListError(
+            f"{path}: the pickle {refused}. Only plain data is read from a pickle, since any other "
+            f"may do harm; get the list from its authors, or as JSON"
+        ) from None
+    except MALFORMED as cause:
+        raise ListError(
+            f"{path}: this is not a whole pickle of plain data "
+            f"({type(cause).__name__}: {str(cause):.120}); fetch it again"
+        ) from None
+    return found
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """An unpickler that knows the names in MAKERS alone. A name is never imported."""
+
+    def find_class(self, module: str, name: str) -> "Maker":
+        """The stand-in for a name of numpy's; see the standard library."""
+        wanted = f"{module}.{name}"
+        if wanted not in MAKERS:
+            raise Refused(f"asks for {wanted}")
+        return MAKERS[wanted]
+
+
+class Maker:
+    """Makes what a pickle means by a name of numpy's, after checking the arguments.
+
+    numpy's own functions are not called: they would also make arrays of objects, and change numpy's
+    own types. A maker has no attributes that a pickle could set.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable):
+        self._make = make
+
+    def __call__(self, *arguments: object) -> object:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise Refused("sets the state of a function")
+
+
+class Dtype:
+    """A type of numpy, whose byte order the pickle gives as a state."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, text: str, align: bool = False, copy: bool = True):
+        if type(text) is not str or not DTYPE.fullmatch(text):
+            raise Refused(f"asks for values of numpy type {brief(text)}, not numbers or text")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, order, *parts = state
+        if parts[:3] != [None] * 3 or len(parts) != 6 or order not in ("<", ">", "|", "="):
+            raise Refused(f"asks for a type of numpy with parts: {brief(state)}")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class PlainArray(np.ndarray):
+    """An array that takes its content from a pickle if shape, type and bytes agree."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, raw = state
+        if type(dtype) is not Dtype or type(raw) not in (bytes, bytearray):
+            raise Refused("makes an array of something else than bytes")
+        if type(shape) is not tuple or not all(type(side) is int and side >= 0 for side in shape):
+            raise Refused(f"makes an array of shape {brief(shape)}")
+        size = math.prod(shape) * dtype.dtype.itemsize
+        if size != len(raw) or dtype.dtype.itemsize == 0:
+            raise Refused(f"makes an array of {size} bytes from {len(raw)}")
+        super().__setstate__((1, shape, dtype.dtype, bool(fortran), bytes(raw)))
+
+
+def _empty_array(subtype: object, shape: object, typecode: object) -> PlainArray:
+    if subtype is not MAKERS["numpy.ndarray"] or shape != (0,):
+        raise Refused(f"asks for an array of class {brief(subtype)} and shape {brief(shape)}")
+    return PlainArray(0, np.int8)
+
+
+def _array(raw: object, dtype: object, shape: object, order: object) -> PlainArray:
+    array = PlainArray(0, np.int8)
+    array.__setstate__((1, shape, dtype, order == "F", raw))
+    return array
+
+
+def _scalar(dtype: object, raw: object) -> object:
+    return _array(raw, dtype, (), "C").item()
+
+
+def _bytes(text: object = "", encoding: object = "latin1") -> bytes:
+    """How protocols before 3 write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused(f"encodes a {type(text).__name__} as {brief(encoding)}")
+    return text.encode("latin1")
+
+
+def _not_called(*arguments: object) -> None:
+    raise Refused("makes an array in a way that numpy does not")
+
+
+MAKERS = {
+    "numpy.ndarray": Maker(_not_called),
+    "numpy.dtype": Maker(Dtype),
+    "_codecs.encode": Maker(_bytes),
+    "__builtin__.bytes": Maker(_bytes),
+}
+for _core in ("numpy.core", "numpy._core"):  # before and from numpy 2
+    MAKERS[f"{_core}.multiarray._reconstruct"] = Maker(_empty_array)
+    MAKERS[f"{_core}.multiarray.scalar"] = Maker(_scalar)
+    MAKERS[f"{_core}.numeric._frombuffer"] = Maker(_array)
+
+
+def _refuse_large_memo(content: bytes) -> None:
+    """Refuse numbers of kept values for which `pickle` would take memory beyond the file's size."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(content):
+            raise Refused(f"keeps a value under the number {argument}")
+
+
+def _refuse_other_values(found: object) -> None:
+    """Refuse sets, names that were asked for and not used, and numbers too long to print."""
+    todo, seen = [found], {id(found)}
+    while todo:
+        value = todo.pop()
+        if not isinstance(value, PLAIN):
+            raise Refused(f"holds {brief(value)}, which is not plain data")
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise Refused(f"has a number of {value.bit_length()} bits")
+        if isinstance(value, dict):
+            parts = [*value, *value.values()]
+        else:
+            parts = list(value) if isinstance(value, list | tuple) else []
+        fresh = [part for part in parts if id(part) not in seen]
+        seen.update(map(id, fresh))
+        todo += fresh

@@ -24,10 +24,10 @@ from typing import Literal
 
 from qa_data.finegym import (
     AnnotationError,
-    Interval,
-    intervals_of,
+    TimeSpan,
+    merge_times,
     read_elements,
-    times_of,
+    times_of_clips,
     to_clips,
 )
 from qa_data.manifest import Clip
@@ -117,12 +117,12 @@ def read_finegym(
     try:
         known = read_categories(categories)
         classes = part_of(known, part)
-        times = times_of(annotations)
+        times = merge_times(annotations)
         cut = times if videos == "full" else None
         pool = _clips(train_list, known, classes, split="labeled", times=cut)
         test = _clips(test_list, known, classes, split="test", times=cut)
         trimmed = [] if cut else [clip.id for clip in (*pool, *test)]
-        beside = intervals_of(trimmed, times) if times else {}
+        beside = times_of_clips(trimmed, times) if times else {}
     except (TaxonomyError, AnnotationError) as cause:
         raise ListError(str(cause)) from cause
     names = names_of(classes.values())
@@ -180,7 +180,7 @@ def _clips(
     classes: Mapping[int, ElementClass],
     *,
     split: str,
-    times: Mapping[str, Interval] | None,
+    times: Mapping[str, TimeSpan] | None,
 ) -> list[Clip]:
     elements = read_elements(path)
     if unknown := sorted({label for _, label in elements} - known.keys()):

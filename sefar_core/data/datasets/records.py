@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qa_data import files
 from qa_data.files import composed
-from qa_data.finegym import Interval
+from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip
 
 
@@ -41,7 +41,7 @@ class Listing:
     classes: dict[int, str]
     pool: list[Clip] = field(default_factory=list)
     settled: list[Clip] = field(default_factory=list)
-    times: Mapping[str, Interval] = field(default_factory=dict)
+    times: Mapping[str, TimeSpan] = field(default_factory=dict)
     other_files: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -47,7 +47,7 @@ class ClassName:
     event: str | None = None
 
 
-def read_public(
+def read_sefar_lists(
     folder: Path, *, class_names: Path | None = None, part: str | None = None
 ) -> Listing:
     """The lists of the public SeFAR and SVFormer code: all clips settled, nothing left to draw.

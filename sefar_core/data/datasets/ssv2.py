@@ -18,9 +18,7 @@ from sefar_core.data.datasets.records import (
 )
 
 
-def read_something(
-    labels: Path, train: Path, validation: Path, *, suffix: str = ".webm"
-) -> Listing:
+def read_ssv2(labels: Path, train: Path, validation: Path, *, suffix: str = ".webm") -> Listing:
     """Something-Something v2: the training clips as the pool, the validation clips as the test.
 
     The labels of the official test list are not public. A clip's class is its template without

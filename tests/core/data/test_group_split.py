@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip
 from qa_data.taxonomy import read_categories
-from sefar_core.data.group_split import SplitError, apart_from, one_source_classes, separate_test
+from sefar_core.data.group_split import (
+    SplitError,
+    one_source_classes,
+    split_test,
+    without_shared_sources,
+)
 from tests.finegym import finegym_folder
 from tests.oracles import splits as oracles
 
@@ -41,7 +46,7 @@ def labels(clips):
 
 
 def test_by_source_shares_no_video_and_keeps_the_share_of_test():
-    pool, test = separate_test(*leaky_lists(), rate=0.5)  # which is for data without test clips
+    pool, test = split_test(*leaky_lists(), rate=0.5)  # which is for data without test clips
     assert not sources(pool) & sources(test)
     assert labels(pool) == labels(test) == {0, 1, 2, 3}
     assert len(test) == 48 and len(pool) == 192
@@ -51,32 +56,32 @@ def test_by_source_shares_no_video_and_keeps_the_share_of_test():
 
 
 def test_the_seed_decides_the_cut_and_nothing_else():
-    first, again = (separate_test(*leaky_lists(), seed=3) for _ in range(2))
+    first, again = (split_test(*leaky_lists(), seed=3) for _ in range(2))
     assert first == again
-    others = [frozenset(sources(separate_test(*leaky_lists(), seed=s)[1])) for s in range(8)]
+    others = [frozenset(sources(split_test(*leaky_lists(), seed=s)[1])) for s in range(8)]
     assert len(set(others)) > 4
 
 
 def test_official_is_as_listed():
-    assert separate_test(*leaky_lists(), how="official") == leaky_lists()
+    assert split_test(*leaky_lists(), how="official") == leaky_lists()
 
 
 def test_lists_that_share_no_video_stand_as_they_are():
     pool, test = leaky_lists()
     test = [replace(one, source=f"other {one.source}") for one in test]
-    assert separate_test(pool, test) == (pool, test)
+    assert split_test(pool, test) == (pool, test)
 
 
 def test_lists_whose_sources_are_unknown_stand_as_they_are():
     pool, test = ([replace(one, source="") for one in side] for side in leaky_lists())
     for how in ("by_source", "official", "official_disjoint"):
-        assert separate_test(pool, test, how=how) == (pool, test)
+        assert split_test(pool, test, how=how) == (pool, test)
 
 
 def test_official_disjoint_keeps_test_and_drops_training_clips_of_its_videos():
     pool = [clip(n, n % 2, f"video {n % 6}") for n in range(60)]
     test = [clip(n, n % 2, f"video {n % 2}", "test") for n in range(10)]
-    kept, same = separate_test(pool, test, how="official_disjoint")
+    kept, same = split_test(pool, test, how="official_disjoint")
     assert same == test
     assert kept == [one for one in pool if one.source not in ("video 0", "video 1")]
 
@@ -87,10 +92,10 @@ def test_official_disjoint_names_the_classes_that_lose_all_training_clips():
     with pytest.raises(
         SplitError, match=r"1 classes lose their last training clip.*: 4 'move 4'\."
     ):
-        separate_test(pool, test, how="official_disjoint")
-    kept = separate_test(pool, test, how="official_disjoint", one_sided="keep")
+        split_test(pool, test, how="official_disjoint")
+    kept = split_test(pool, test, how="official_disjoint", one_sided="keep")
     assert kept == (pool[2:4], test)
-    left = separate_test(pool, test, how="official_disjoint", one_sided="leave_out")
+    left = split_test(pool, test, how="official_disjoint", one_sided="leave_out")
     assert left == (pool[2:4], test[:1])
 
 
@@ -102,7 +107,7 @@ def lists_with_a_class_of_one_source():
 def test_classes_of_one_source_are_named_with_the_mend():
     found = r": 1 classes have all their clips from one source video: 9 'move 9'.*one_sided='keep'"
     with pytest.raises(SplitError, match=found):
-        separate_test(*lists_with_a_class_of_one_source())
+        split_test(*lists_with_a_class_of_one_source())
 
 
 def test_of_very_many_classes_the_first_are_named():
@@ -110,14 +115,14 @@ def test_of_very_many_classes_the_first_are_named():
     with pytest.raises(
         SplitError, match="100 classes .*: 0 'move 0', .* 39 'move 39', and 60 more"
     ):
-        separate_test(pool, [])
+        split_test(pool, [])
 
 
 def test_classes_of_one_source_can_stay_in_training_or_leave():
     for seed in range(5):
-        pool, test = separate_test(*lists_with_a_class_of_one_source(), one_sided="keep", seed=seed)
+        pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="keep", seed=seed)
         assert labels(pool) == {0, 1, 2, 3, 9} and labels(test) == {0, 1, 2, 3}
-    pool, test = separate_test(*lists_with_a_class_of_one_source(), one_sided="leave_out")
+    pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="leave_out")
     assert labels(pool) == labels(test) == {0, 1, 2, 3}
     assert len(pool) + len(test) == 240
 
@@ -126,24 +131,24 @@ def test_classes_that_stand_in_one_anothers_way_are_named_too():
     triangle = [(0, "a"), (0, "b"), (1, "b"), (1, "c"), (2, "a"), (2, "c")]
     pool = [clip(n, label, source) for n, (label, source) in enumerate(triangle)]
     with pytest.raises(SplitError, match="1 classes share so few source videos that no cut"):
-        separate_test(pool, [])
-    kept, test = separate_test(pool, [], one_sided="keep")
+        split_test(pool, [])
+    kept, test = split_test(pool, [], one_sided="keep")
     assert labels(kept) == {0, 1, 2} and len(labels(test)) == 2
-    kept, test = separate_test(pool, [], one_sided="leave_out")
+    kept, test = split_test(pool, [], one_sided="leave_out")
     assert len(labels(kept)) == 2 and labels(kept) == labels(test)
 
 
 def test_a_folder_of_ones_own_gets_test_clips_of_every_class():
     pool = [clip(n, min(n // 50, 3), "") for n in range(300)]  # 50, 50, 50 and 150 clips
-    kept, test = separate_test(pool, [], rate=0.2)
+    kept, test = split_test(pool, [], rate=0.2)
     assert Counter(one.label for one in test) == {0: 10, 1: 10, 2: 10, 3: 30}
     assert len(kept) == 240
-    assert separate_test(pool, [], rate=0.0) == (pool, [])
+    assert split_test(pool, [], rate=0.0) == (pool, [])
 
 
 def test_clips_of_known_source_stay_together_among_those_of_unknown():
     pool = [clip(n, n % 3, f"video {n // 9}" if n < 90 else "") for n in range(180)]
-    kept, test = separate_test(pool, [], rate=0.3)
+    kept, test = split_test(pool, [], rate=0.3)
     assert not (sources(kept) & sources(test)) - {""}
     assert 45 <= len(test) <= 63
 
@@ -151,26 +156,26 @@ def test_clips_of_known_source_stay_together_among_those_of_unknown():
 def test_variants_without_test_clips_are_refused():
     for how in ("official", "official_disjoint"):
         with pytest.raises(SplitError, match=f"test_cut='{how}' needs test clips"):
-            separate_test(leaky_lists()[0], [], how=how)
+            split_test(leaky_lists()[0], [], how=how)
 
 
 def test_shared_clips_and_clips_without_a_label_are_refused():
     pool, test = leaky_lists()
     with pytest.raises(SplitError, match="1 clips stand in the training list and in another"):
-        separate_test([*pool, test[0]], test)
+        split_test([*pool, test[0]], test)
     with pytest.raises(SplitError, match="1 training or test clips have no label, first t0"):
-        separate_test(pool, [replace(test[0], label=None), *test[1:]])
+        split_test(pool, [replace(test[0], label=None), *test[1:]])
 
 
 def test_a_listing_that_is_all_test_stays_so():
     test = leaky_lists()[1]
-    assert separate_test([], test) == ([], test)
+    assert split_test([], test) == ([], test)
 
 
 def test_clips_apart_share_no_known_source():
     clips = [clip(0, 0, "a"), clip(1, 0, "b"), clip(2, 0, "")]
     others = [clip(3, 0, "a", "test"), clip(4, 0, "", "test")]
-    assert apart_from(clips, others) == clips[1:]
+    assert without_shared_sources(clips, others) == clips[1:]
 
 
 toy_clips = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=2, max_size=20)
@@ -180,7 +185,7 @@ toy_clips = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=2
 @given(toy_clips, st.integers(0, 9), st.sampled_from([0.1, 0.25, 0.5]))
 def test_no_cut_of_all_would_lack_fewer_classes(drawn, seed, rate):
     pool = [clip(n, label, f"video {source}") for n, (source, label) in enumerate(drawn)]
-    kept, test = separate_test(pool, [], rate=rate, seed=seed, one_sided="keep")
+    kept, test = split_test(pool, [], rate=rate, seed=seed, one_sided="keep")
     assert not sources(kept) & sources(test)
     assert sorted(one.id for one in kept + test) == sorted(one.id for one in pool)
     assert labels(kept) == labels(pool)
@@ -194,12 +199,12 @@ def test_each_way_with_classes_of_one_side_does_what_it_says(drawn, seed):
     pool = [clip(n, label, f"video {source}") for n, (source, label) in enumerate(drawn)]
     if labels(pool) == one_source_classes(pool):
         with pytest.raises(SplitError, match="none is left"):
-            separate_test(pool, [], rate=0.3, seed=seed, one_sided="leave_out")
+            split_test(pool, [], rate=0.3, seed=seed, one_sided="leave_out")
     else:
-        kept, test = separate_test(pool, [], rate=0.3, seed=seed, one_sided="leave_out")
+        kept, test = split_test(pool, [], rate=0.3, seed=seed, one_sided="leave_out")
         assert labels(kept) == labels(test) != set()
     try:
-        kept, test = separate_test(pool, [], rate=0.3, seed=seed)
+        kept, test = split_test(pool, [], rate=0.3, seed=seed)
     except SplitError as error:
         for label in one_source_classes(pool):
             assert f"{label} 'move {label}'" in str(error)
@@ -219,7 +224,7 @@ def finegym(benchmark):
 
 @pytest.mark.lists
 def test_gym99_can_be_cut_by_source_with_every_class_on_both_sides():
-    pool, test = separate_test(*finegym("gym99"))
+    pool, test = split_test(*finegym("gym99"))
     assert not sources(pool) & sources(test)
     assert labels(pool) == labels(test) == set(range(99))
     assert abs(len(test) - 8521) < 0.01 * 34841
@@ -233,10 +238,10 @@ def test_three_classes_of_gym288_come_from_one_video():
         match="3 classes have all their clips from one source video: "
         "208 'salto forward tucked with 1 twist', 209 'salto forward tucked', 210",
     ):
-        separate_test(*finegym("gym288"))
-    pool, test = separate_test(*finegym("gym288"), one_sided="leave_out")
+        split_test(*finegym("gym288"))
+    pool, test = split_test(*finegym("gym288"), one_sided="leave_out")
     assert labels(pool) == labels(test) == set(range(288)) - {208, 209, 210}
-    pool, test = separate_test(*finegym("gym288"), one_sided="keep")
+    pool, test = split_test(*finegym("gym288"), one_sided="keep")
     assert labels(pool) == set(range(288))
     assert labels(test) == set(range(288)) - {208, 209, 210, 226}
 
@@ -244,10 +249,10 @@ def test_three_classes_of_gym288_come_from_one_video():
 @pytest.mark.lists
 def test_classes_of_finegym_are_lost_with_the_videos_of_the_official_test():
     with pytest.raises(SplitError, match="1 classes lose their last training clip.*: 70 'salto"):
-        separate_test(*finegym("gym99"), how="official_disjoint")
-    pool, test = separate_test(*finegym("gym99"), how="official_disjoint", one_sided="keep")
+        split_test(*finegym("gym99"), how="official_disjoint")
+    pool, test = split_test(*finegym("gym99"), how="official_disjoint", one_sided="keep")
     assert (len(pool), len(test)) == (20760, 8521)
     with pytest.raises(SplitError, match="29 classes lose their last training clip"):
-        separate_test(*finegym("gym288"), how="official_disjoint")
-    pool, test = separate_test(*finegym("gym288"), how="official_disjoint", one_sided="keep")
+        split_test(*finegym("gym288"), how="official_disjoint")
+    pool, test = split_test(*finegym("gym288"), how="official_disjoint", one_sided="keep")
     assert (len(pool), len(test)) == (12654, 9646)

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qa_data.finegym import Interval, read_elements, read_timestamps, to_clips
+from qa_data.finegym import TimeSpan, read_elements, read_timestamps, to_clips
 from qa_data.manifest import Clip, without_label
 from qa_data.taxonomy import read_categories
 from qa_data.terminal import console
 from sefar_core.data.group_split import SplitError
 from sefar_core.data.leaks import (
-    compare,
     conflict_lines,
     leak_report,
     leak_tables,
     near_duplicates,
-    shared_lines,
+    overlap,
+    overlap_lines,
 )
 from tests.finegym import finegym_folder
 from tests.oracles import splits as oracles
@@ -65,7 +65,7 @@ def test_each_thing_shared_is_counted_apart():
         gym_clip("three", 0, 0, split="test"),  # a video of its own
         replace(train[3], split="test"),
     ]
-    assert compare(train, test) == {
+    assert overlap(train, test) == {
         "clips": 1,
         "sources": 3,
         "of_sources": 4,
@@ -116,16 +116,16 @@ def test_unknown_sources_are_never_said_to_share_nothing():
         Clip(id="d", path="d.mp4", label=0, split="test"),
         Clip(id="e", path="e.mp4", label=0, split="test"),
     ]
-    lines = shared_lines(compare(train, test))
+    lines = overlap_lines(overlap(train, test))
     assert lines == [
         "1 of 1 clips of known source come from source videos that training clips come from too",
         "2 of 3 clips have no known source: whether training clips share it cannot be told",
         "1 training clips have no known source; they may share more",
     ]
-    assert shared_lines(compare(train, test[1:])) == [
+    assert overlap_lines(overlap(train, test[1:])) == [
         "2 of 2 clips have no known source: whether training clips share it cannot be told"
     ]
-    assert shared_lines(compare(train[:1], test[:1])) == [
+    assert overlap_lines(overlap(train[:1], test[:1])) == [
         "1 of 1 clips come from source videos that training clips come from too"
     ]
     shown = printed(leak_report([train[0], test[1], test[2]]))
@@ -181,7 +181,7 @@ def test_one_moment_cut_out_twice_is_found_by_exact_times_or_whole_seconds():
     elsewhere = gym_clip("two", 98, 10, split="test")
     next_one = gym_clip("one", 100, 10, split="test")
     assert list(near_duplicates([once, again, elsewhere, next_one])) == [(0, 1)]
-    times = {once.id: Interval(108.2, 109.1), again.id: Interval(108.9, 109.9)}
+    times = {once.id: TimeSpan(108.2, 109.1), again.id: TimeSpan(108.9, 109.9)}
     assert list(near_duplicates([once, again], times=times)) == []
     report = leak_report([once, again, elsewhere])
     assert report["near_duplicates"] == {"labeled": 0, "test": 0}
@@ -230,7 +230,7 @@ def test_the_sweep_finds_what_looking_at_every_pair_finds(drawn):
 def test_a_clip_that_ends_before_it_starts_is_named(end_s):
     clip = Clip(id="bad", path="a.mp4", label=0, source="s", split="labeled")
     with pytest.raises(SplitError, match=r"clip bad is said to run from 1.0 to"):
-        list(near_duplicates([clip], times={"bad": Interval(1.0, end_s)}))
+        list(near_duplicates([clip], times={"bad": TimeSpan(1.0, end_s)}))
 
 
 def test_the_report_is_plain_and_prints_the_same_from_a_file():
@@ -279,8 +279,8 @@ def test_the_official_lists_leak_as_much_as_is_known_of_them(benchmark, found):
 @pytest.mark.lists
 def test_each_benchmark_tests_on_clips_that_the_other_trains_on():
     (train99, test99), (train288, test288) = finegym("gym99"), finegym("gym288")
-    assert compare(train99, test288)["clips"] == 99
-    assert compare(train288, test99)["clips"] == 99
+    assert overlap(train99, test288)["clips"] == 99
+    assert overlap(train288, test99)["clips"] == 99
 
 
 @pytest.mark.lists

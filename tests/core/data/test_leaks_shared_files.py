@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qa_data.finegym import Interval
+from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip, write_manifest
-from sefar_core.data.leaks import compare, files_of, manifest_lines, near_duplicates, sharing_frames
+from sefar_core.data.leaks import files_of, manifest_lines, near_duplicates, overlap, sharing_frames
 
 SCRIPT = Path(__file__).parents[3] / "scripts/check_videos.py"
 
@@ -53,7 +53,7 @@ def test_a_file_keeps_its_identity_under_every_name(root, way):
     clips = [clip("x", "a/1.mp4"), clip("y", other, "test"), clip("z", "a/2.mp4", "test")]
     found = files_of(clips, root)
     assert found["x"] == found["y"] != found["z"]
-    shared = compare(clips[:1], clips[1:], video_root=root)
+    shared = overlap(clips[:1], clips[1:], video_root=root)
     assert (shared["near_duplicates"], shared["clips_of_shared_frames"]) == (1, 1)
 
 
@@ -95,7 +95,7 @@ def test_one_whole_file_under_two_ids_is_a_near_duplicate_once():
     one = clip("A0xAXXysHUo_E_002184_002237_A_0035_0036", "x.mp4")
     clips = [replace(one, source="A0xAXXysHUo"), replace(one, id="other", source="A0xAXXysHUo")]
     assert list(near_duplicates(clips)) == [(0, 1)]
-    times = dict.fromkeys((one.id, "other"), Interval(2219.0, 2221.0))
+    times = dict.fromkeys((one.id, "other"), TimeSpan(2219.0, 2221.0))
     assert list(near_duplicates(clips, times=times)) == [(0, 1)]
 
 

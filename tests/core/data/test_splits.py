@@ -11,7 +11,7 @@ from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip, by_split
 from qa_data.taxonomy import read_categories
 from sefar_core.data.group_split import cut_sources
-from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled, split_pool, summary
+from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled, split_pool, split_report
 from tests.finegym import finegym_folder
 from tests.oracles import splits as oracles
 
@@ -284,7 +284,7 @@ def test_settings_out_of_range_are_refused(nonsense):
 
 def test_the_summary_counts_every_split_and_class():
     clips = split_pool(long_tailed_pool(), SplitConfig(rate=0.1, val_rate=0.0))
-    report = summary(clips, SplitConfig(rate=0.1, val_rate=0.0))
+    report = split_report(clips, SplitConfig(rate=0.1, val_rate=0.0))
     assert report["clips"] == {"labeled": 75, "unlabeled": 676, "val": 0, "test": 0}
     assert sum(report["clips_per_class"]["labeled"].values()) == 75
     assert "unlabeled" not in report["clips_per_class"]
@@ -296,7 +296,7 @@ def test_unknown_sources_are_not_counted_as_one():
         700:
     ]
     config = SplitConfig(rate=1.0, val_rate=0.0)
-    report = summary(split_pool(pool, config), config)
+    report = split_report(split_pool(pool, config), config)
     assert report["sources"]["labeled"] == 20
     assert report["without_source"] == {"labeled": 700}
 

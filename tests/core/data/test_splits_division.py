@@ -6,7 +6,7 @@ import pytest
 
 from qa_data.manifest import Clip
 from sefar_core.data.group_split import SplitError
-from sefar_core.data.splits import SplitConfig, divide
+from sefar_core.data.splits import SplitConfig, split_dataset
 
 CLASSES, SOURCES, A_PAIR = 3, 12, 4
 
@@ -32,7 +32,7 @@ def test_every_clip_is_in_a_split_or_counted(test_cut):
     pool, test = clips("labeled", range(SOURCES)), clips("test", range(9, 14))
     never = clips("unlabeled", range(20), labeled=False)
     config = SplitConfig(rate=0.5, val_rate=0.2, test_cut=test_cut)
-    divided, left_out = divide(pool, [*test, *never], config)
+    divided, left_out = split_dataset(pool, [*test, *never], config)
     ids = [clip.id for clip in divided]
     assert len(set(ids)) == len(ids)
     assert len(ids) + sum(left_out.values()) == len(pool) + len(test) + len(never)
@@ -44,7 +44,7 @@ def test_clips_that_never_had_a_label_share_no_video_with_validation(test_cut):
     pool, test = clips("labeled", range(SOURCES)), clips("test", range(9, 14))
     never = clips("unlabeled", range(20), labeled=False)
     config = SplitConfig(rate=0.5, val_rate=0.2, test_cut=test_cut)
-    divided, _ = divide(pool, [*test, *never], config)
+    divided, _ = split_dataset(pool, [*test, *never], config)
     of = {split: {c.source for c in divided if c.split == split} for split in ("val", "test")}
     training = {c.source for c in divided if c.split in ("labeled", "unlabeled")}
     assert of["val"] and not of["val"] & training
@@ -53,12 +53,12 @@ def test_clips_that_never_had_a_label_share_no_video_with_validation(test_cut):
 
 def test_a_data_set_whose_clips_are_all_settled_stays_as_it_is():
     settled = clips("labeled", range(2)) + clips("test", range(2, 3))
-    assert divide([], settled, SplitConfig()) == (settled, {})
+    assert split_dataset([], settled, SplitConfig()) == (settled, {})
     with pytest.raises(SplitError, match="say the split of every clip.*leave these settings out"):
-        divide([], settled, SplitConfig(rate=0.3))
+        split_dataset([], settled, SplitConfig(rate=0.3))
 
 
 def test_settled_validation_clips_stay():
     val = clips("val", range(30, 31))
-    divided, _ = divide(clips("labeled", range(SOURCES)), val, SplitConfig(val_rate=0.0))
+    divided, _ = split_dataset(clips("labeled", range(SOURCES)), val, SplitConfig(val_rate=0.0))
     assert Counter(clip.split for clip in divided)["val"] == len(val)

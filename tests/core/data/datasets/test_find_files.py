@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qa_data.manifest import Clip
-from sefar_core.data.datasets.find_files import find, id_of, place
+from sefar_core.data.datasets.find_files import find_clips, id_of, resolve_paths
 from sefar_core.data.datasets.records import ListError
 from tests.oracles import lists as oracle
 
@@ -27,7 +27,7 @@ def clips(*paths):
 
 
 def placed(root, *paths):
-    return [clip.path for clip in place(clips(*paths), root)]
+    return [clip.path for clip in resolve_paths(clips(*paths), root)]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_longest_end_counts_and_the_name_as_written_goes_first(tmp_path):
 
 def test_the_clip_of_another_class_is_not_taken_for_a_missing_one(tmp_path):
     root = laid_out(tmp_path, "run/1.avi", "sub/jump/2.avi")
-    present, missing = find(clips("run/1.avi", "wave/1.avi", "jump/2.avi"), root)
+    present, missing = find_clips(clips("run/1.avi", "wave/1.avi", "jump/2.avi"), root)
     assert [clip.path for clip in present] == ["run/1.avi"]
     assert [clip.path for clip in missing] == ["wave/1.avi", "jump/2.avi"]
 
@@ -99,12 +99,12 @@ def test_all_that_are_missing_are_counted_and_ten_named(tmp_path):
     root = laid_out(tmp_path, "there.avi")
     paths = [f"no{number:02d}.avi" for number in range(12)]
     oracle.refuses(
-        lambda: place(clips("there.avi", *paths), root),
+        lambda: resolve_paths(clips("there.avi", *paths), root),
         f"12 of 13 listed clips are not beneath the video root {root}",
         *paths[:10],
     )
-    with pytest.raises(ValueError, match=r"no09\.avi\n  \.\.\.$"):
-        place(clips("there.avi", *paths), root)
+    with pytest.raises(ValueError, match=r"no09\.avi\n  and 2 more$"):
+        resolve_paths(clips("there.avi", *paths), root)
 
 
 @pytest.mark.parametrize("files", [("A.avi", "a.avi"), ("Run/B.avi", "run/B.avi")])
@@ -157,7 +157,7 @@ def test_a_folder_of_pictures_is_a_clip_and_an_empty_one_is_not(tmp_path):
         "x/none/a.txt",
         "x/none/._b.jpg",
     )
-    present, missing = find(clips("/r/10/01", "01/10", "x/none", "x"), root)
+    present, missing = find_clips(clips("/r/10/01", "01/10", "x/none", "x"), root)
     assert [clip.path for clip in present] == ["10/01", "01/10"]
     assert [clip.path for clip in missing] == ["x/none", "x"]
 
@@ -205,7 +205,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: "/".join([*par
 def test_every_choice_of_folders_is_weighed_as_by_hand(files, listed, upper):
     with tempfile.TemporaryDirectory() as folder:
         root = laid_out(Path(folder), *files)
-        present, _ = find(clips(listed.upper() if upper else listed), root)
+        present, _ = find_clips(clips(listed.upper() if upper else listed), root)
         expected = oracle.lies_at(listed, files)
         assert [clip.path for clip in present] == ([expected] if expected else [])
 
@@ -219,7 +219,7 @@ def test_any_listed_path_is_found_beneath_the_root_or_missing(paths):
     with tempfile.TemporaryDirectory() as folder:
         root = laid_out(Path(folder), "a/b", "b", "a b/a")
         try:
-            present, missing = find(clips(*paths), root)
+            present, missing = find_clips(clips(*paths), root)
         except ListError as error:
             assert " fits " in str(error)
             return

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_core.data.datasets.find_files import place, read_folders
+from sefar_core.data.datasets.find_files import read_folders, resolve_paths
 from sefar_core.data.datasets.records import ListError
 from tests.oracles import lists as oracle
 
@@ -44,8 +44,8 @@ def test_class_folders_become_the_pool(root):
         ("nod_twice/deeper/c", "nod_twice/deeper/c.webm", 1, "nod twice", "labeled"),
     ]
     assert listing.settled == []
-    assert [c.path for c in place(listing.pool, root)] == [path for _, path, *_ in found]
-    assert place(listing.pool, root.parent)[0].path == "mine/bow/é 1.avi"
+    assert [c.path for c in resolve_paths(listing.pool, root)] == [path for _, path, *_ in found]
+    assert resolve_paths(listing.pool, root.parent)[0].path == "mine/bow/é 1.avi"
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -54,7 +54,7 @@ def test_unlabeled_and_test_clips_may_lie_in_the_root_or_beside_it(root, tmp_pat
     laid_out(parent, "more/u.mp4", "more/x/y/v.ts", "exam/nod_twice/t.mpg", "exam/notes.txt")
     listing = read_folders(root, unlabeled=parent / "more", test_root=parent / "exam")
     assert listing.classes == {0: "bow", 1: "nod twice"}
-    placed = place(listing.settled, parent)
+    placed = resolve_paths(listing.settled, parent)
     assert [(c.path, c.label, c.text, c.split) for c in placed] == [
         ("more/u.mp4", None, None, "unlabeled"),
         ("more/x/y/v.ts", None, None, "unlabeled"),
@@ -140,7 +140,7 @@ def test_a_link_to_nothing_is_no_clip_that_goes_unnoticed(root):
     (root / "bow" / "z.mp4").symlink_to(root / "gone.mp4")
     listing = read_folders(root)
     assert str(root / "bow/z.mp4") in [clip.path for clip in listing.pool]
-    oracle.refuses(lambda: place(listing.pool, root), "1 of 6 listed clips", "bow/z.mp4")
+    oracle.refuses(lambda: resolve_paths(listing.pool, root), "1 of 6 listed clips", "bow/z.mp4")
 
 
 def test_a_link_back_is_refused_and_a_link_elsewhere_followed(root, tmp_path):

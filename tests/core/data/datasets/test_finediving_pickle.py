@@ -156,7 +156,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path, protocol):
 
 def test_what_a_pickle_asks_for_is_named(tmp_path):
     path = write(tmp_path, pickle.dumps(OrderedDict(a=1), protocol=0))
-    with pytest.raises(ListError, match=r"annotations.pkl, byte 0: .*asks for collections.Ordered"):
+    with pytest.raises(ListError, match=r"annotations.pkl: .*asks for collections.Ordered"):
         read_plain_pickle(path)
 
 
@@ -232,24 +232,25 @@ TRICKS = {
     "bytes of terabytes": b"\x8e" + struct.pack("<Q", 2**62) + b"ab.",
     "a bytearray of terabytes": b"\x96" + struct.pack("<Q", 2**62) + b"ab.",
     "a memo of terabytes": b"Nr\xff\xff\xff\xff0.",
-    "a key too deep to hash": b"})" + b"\x85" * 60_000 + b"Ns.",
     "a call with arguments too deep to show": DTYPE + b")" + b"\x85" * 60_000 + b"\x85R.",
     "an odd number of keys and values": b"}(K\x01u.",
     "a mark kept": b"](.",
-    "a mark left open": b"(((t.",
-    "more than one value": b"K\x01K\x02.",
     "no value": b".",
     "nothing": b"",
     "text": b"<html>not found</html>",
-    "a pickle of Python 2": b"(dp0\nS'a'\np1\nI1\ns.",
     "a name with an odd backslash": b"cnum\\qpy\ndtype\n.",
     "a zip file": b"PK\x03\x04" + bytes(30),
 }
 
 
+@pytest.mark.parametrize("content", [b"(((t.", b"K\x01K\x02.", b"(dp0\nS'a'\np1\nI1\ns."])
+def test_odd_plain_data_is_read_as_pythons_reader_reads_it(tmp_path, content):
+    assert read_plain_pickle(write(tmp_path, content)) == pickle.loads(content)
+
+
 @pytest.mark.parametrize("name", TRICKS)
 def test_tricks_are_refused_by_the_named_error(tmp_path, name):
-    with pytest.raises(ListError, match=r"annotations.pkl, byte \d+: "):
+    with pytest.raises(ListError, match=r"annotations.pkl: "):
         read_plain_pickle(write(tmp_path, TRICKS[name]))
 
 
@@ -287,7 +288,7 @@ def test_damaged_bytes_are_refused_or_read_as_plain_data(tmp_path_factory, chang
         try:
             read_plain_pickle(path)
         except ListError as refused:
-            assert str(refused).startswith(f"{path}, byte ")
+            assert str(refused).startswith(f"{path}: ")
 
 
 @settings(max_examples=100, deadline=None)
@@ -297,7 +298,7 @@ def test_any_bytes_are_refused_or_read(tmp_path_factory, content):
     try:
         read_plain_pickle(path)
     except ListError as refused:
-        assert str(refused).startswith(f"{path}, byte ")
+        assert str(refused).startswith(f"{path}: ")
 
 
 def test_a_number_that_is_too_long_to_print_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_core.data.datasets.find_files import place
+from sefar_core.data.datasets.find_files import resolve_paths
 from sefar_core.data.datasets.kinetics import read_kinetics
 from tests.oracles import lists as oracle
 
@@ -79,7 +79,7 @@ def test_videos_are_found_in_any_of_the_usual_folders(tmp_path, folders):
         (root / file).touch()
     folders = {"train_folder": "videos_train", "val_folder": "videos_val"}
     listing = read(tmp_path, **(folders if (root / "videos_train").exists() else {}))
-    paths = [clip.path for clip in place(listing.pool + listing.settled, root)]
+    paths = [clip.path for clip in resolve_paths(listing.pool + listing.settled, root)]
     assert paths == [file.removeprefix("./") for file in files]
 
 

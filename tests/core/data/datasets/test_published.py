@@ -7,7 +7,7 @@ import pytest
 from sefar_core.data.datasets.diving48 import read_diving48
 from sefar_core.data.datasets.hmdb51 import read_hmdb51
 from sefar_core.data.datasets.ucf101 import read_ucf101
-from sefar_core.data.leaks import compare
+from sefar_core.data.leaks import overlap
 from tests.annotations import annotations_folder
 
 pytestmark = pytest.mark.annotations
@@ -21,7 +21,7 @@ def test_diving48_has_47_live_classes_and_shares_no_video():
     assert set(range(48)) - train.keys() == set(range(48)) - test.keys() == {30}
     assert (min(train.values()), max(train.values())) == (33, 1_053)
     assert (min(test.values()), max(test.values())) == (2, 163)
-    assert compare(listing.pool, listing.settled)["sources"] == 0
+    assert overlap(listing.pool, listing.settled)["sources"] == 0
     assert all(clip.source for clip in listing.pool)
 
 
@@ -31,7 +31,7 @@ def test_diving48_has_47_live_classes_and_shares_no_video():
 def test_ucf101_divides_its_13320_clips_by_groups(fold, train, test):
     listing = read_ucf101(annotations_folder() / "ucf101_official", fold=fold)
     assert (len(listing.classes), len(listing.pool), len(listing.settled)) == (101, train, test)
-    assert compare(listing.pool, listing.settled)["sources"] == 0
+    assert overlap(listing.pool, listing.settled)["sources"] == 0
     assert listing.classes[36] == "Handstand Pushups"
     assert {clip.label for clip in listing.pool} == set(range(101))
 

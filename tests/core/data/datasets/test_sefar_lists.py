@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from qa_data.finegym import read_elements
 from qa_data.manifest import by_split
 from qa_data.taxonomy import read_categories
-from sefar_core.data.datasets.find_files import place
-from sefar_core.data.datasets.sefar_lists import read_public
+from sefar_core.data.datasets.find_files import resolve_paths
+from sefar_core.data.datasets.sefar_lists import read_sefar_lists
 from tests.finegym import finegym_folder
 from tests.oracles import lists as oracle
 
@@ -40,7 +40,7 @@ def written(folder, lists):
 
 
 def test_lists_of_finegym_are_read(tmp_path):
-    listing = read_public(written(tmp_path, GYM_LISTS))
+    listing = read_sefar_lists(written(tmp_path, GYM_LISTS))
     assert listing.pool == []
     assert listing.classes == {0: "class 0", 1: "class 1"}
     assert [(c.id, c.label, c.text, c.source, c.split) for c in listing.settled] == [
@@ -62,17 +62,19 @@ def test_sources_of_kinetics_come_from_the_youtube_ids_of_both_manners(tmp_path)
         f"{root}/videos_val/zumba/vCjj3nmTERw.mp4 1\n"
         f"{root}/videos_val/zumba/some other file.mp4 1\n",
     }
-    found = read_public(written(tmp_path, lists)).settled
+    found = read_sefar_lists(written(tmp_path, lists)).settled
     assert [clip.source for clip in found] == [
         "ocs9PbO-hI4", "-JS6qUnKaes", "mlymRPhBUuY",
         "g4TI_iqWxmw", "l43cqc3KvUA", "vCjj3nmTERw", "",
     ]  # fmt: skip
     own = {name: text.replace("_000", "-") for name, text in lists.items()}
-    assert {clip.source for clip in read_public(written(tmp_path / "own", own)).settled} == {""}
+    assert {clip.source for clip in read_sefar_lists(written(tmp_path / "own", own)).settled} == {
+        ""
+    }
 
 
 def test_lists_with_commas_windows_ends_and_a_misspelt_name_are_read(tmp_path):
-    listing = read_public(written(tmp_path / "lists", UCF_LISTS))
+    listing = read_sefar_lists(written(tmp_path / "lists", UCF_LISTS))
     assert listing.classes == {0: "Nod Head", 1: "Handstand Turn"}
     assert [(c.id, c.label, c.source, c.split) for c in listing.settled] == [
         ("NodHead/v_NodHead_g08_c01", 0, "v_NodHead_g08", "labeled"),
@@ -85,7 +87,7 @@ def test_lists_with_commas_windows_ends_and_a_misspelt_name_are_read(tmp_path):
         path = tmp_path / "videos" / clip.path.removeprefix("/root/UCF/").replace("sta", "Sta")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert [clip.path for clip in place(listing.settled, tmp_path / "videos")][1] == (
+    assert [clip.path for clip in resolve_paths(listing.settled, tmp_path / "videos")][1] == (
         "HandStandTurn/v_HandStandTurn_g09_c01.avi"
     )
 
@@ -101,14 +103,16 @@ def test_lists_with_commas_windows_ends_and_a_misspelt_name_are_read(tmp_path):
 )
 def test_names_that_data_sets_give_tell_the_source(tmp_path, path, clip_id, source):
     lists = GYM_LISTS | {"train.csv": f"{path} 1"}
-    (clip,) = by_split(read_public(written(tmp_path, lists)).settled, "labeled")
+    (clip,) = by_split(read_sefar_lists(written(tmp_path, lists)).settled, "labeled")
     assert (clip.id, clip.path, clip.source) == (clip_id, path, source)
 
 
 @pytest.mark.parametrize("line", [f"{HMDB} 0", f"{HMDB},0", f"{HMDB}, 0", f"{HMDB}  0"])
 def test_a_path_may_hold_blanks_and_names_its_film(tmp_path, line):
     lists = GYM_LISTS | {"train.csv": line, "val.csv": "a/1, 2.avi 1", "test.csv": "a/1, 2.avi,1"}
-    train, _, test = read_public(written(tmp_path, lists | {"val.csv": "a/1, 2.avi,1"})).settled
+    train, _, test = read_sefar_lists(
+        written(tmp_path, lists | {"val.csv": "a/1, 2.avi,1"})
+    ).settled
     assert (train.path, train.label, train.source) == (HMDB, 0, "Old Film")
     assert (test.path, test.label, test.source) == ("a/1, 2.avi", 1, "")
 
@@ -116,7 +120,7 @@ def test_a_path_may_hold_blanks_and_names_its_film(tmp_path, line):
 def test_no_label_of_an_unlabeled_list_gets_through(tmp_path):
     for told in (" 99", ",-1", ""):
         lists = GYM_LISTS | {"unlabel.csv": f"a b/c.mp4{told}"}
-        listing = read_public(written(tmp_path, lists))
+        listing = read_sefar_lists(written(tmp_path, lists))
         (clip,) = by_split(listing.settled, "unlabeled")
         assert (clip.path, clip.label, clip.text, clip.event) == ("a b/c.mp4", None, None, None)
         assert len(listing.classes) == 2
@@ -135,7 +139,7 @@ def test_lists_that_say_the_same_are_the_test_split_and_others_what_they_are_cal
     tmp_path, lists, splits
 ):
     base = {"train.csv": "a/t.avi 0", "unlabel.csv": "a/u.avi 0"}
-    listing = read_public(written(tmp_path, base | lists))
+    listing = read_sefar_lists(written(tmp_path, base | lists))
     assert [clip.split for clip in listing.settled] == ["labeled", "unlabeled", *splits]
 
 
@@ -143,23 +147,25 @@ def test_classes_are_called_as_they_are_listed(tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("nod\r\nbow deeply", encoding="utf-8")
     folder = written(tmp_path / "lists", GYM_LISTS)
-    assert read_public(folder, class_names=names).classes == {0: "nod", 1: "bow deeply"}
+    assert read_sefar_lists(folder, class_names=names).classes == {0: "nod", 1: "bow deeply"}
     names.write_text(
         "Clabel: 0; set: 1; Glabel: 4; (VT) leap\n"
         "Clabel: 1; set: 41; Glabel: 6; (UB) swing \n"
         "Clabel: 2; set: 42; Glabel: 7; (UB) turn\n",
         encoding="utf-8",
     )
-    listing = read_public(folder, class_names=names, part="UB")
+    listing = read_sefar_lists(folder, class_names=names, part="UB")
     assert listing.classes == {0: "swing", 1: "turn"}
     assert [clip.event for clip in listing.settled] == ["UB", None, "UB"]
     oracle.refuses(
-        lambda: read_public(folder, class_names=names),
+        lambda: read_sefar_lists(folder, class_names=names),
         "train.csv, line 1: label 1 is the largest", "names.txt names 3 classes",
     )  # fmt: skip
-    oracle.refuses(lambda: read_public(folder, class_names=names, part="41"), "names 1 classes")
     oracle.refuses(
-        lambda: read_public(folder, class_names=names, part="FX"), "no class is of part 'FX'"
+        lambda: read_sefar_lists(folder, class_names=names, part="41"), "names 1 classes"
+    )
+    oracle.refuses(
+        lambda: read_sefar_lists(folder, class_names=names, part="FX"), "no class is of part 'FX'"
     )
 
 
@@ -182,13 +188,13 @@ def test_classes_are_called_as_they_are_listed(tmp_path):
     ],
 )
 def test_lists_that_do_not_fit_are_named(tmp_path, lists, found):
-    oracle.refuses(lambda: read_public(written(tmp_path, GYM_LISTS | lists)), tmp_path, found)
+    oracle.refuses(lambda: read_sefar_lists(written(tmp_path, GYM_LISTS | lists)), tmp_path, found)
 
 
 @pytest.mark.parametrize("gone", [("train.csv",), ("unlabel.csv",), ("val.csv", "test.csv")])
 def test_a_missing_list_is_named(tmp_path, gone):
     lists = {name: text for name, text in GYM_LISTS.items() if name not in gone}
-    oracle.refuses(lambda: read_public(written(tmp_path, lists)), tmp_path, gone[0])
+    oracle.refuses(lambda: read_sefar_lists(written(tmp_path, lists)), tmp_path, gone[0])
 
 
 @pytest.mark.lists
@@ -213,7 +219,7 @@ def test_the_real_lists_in_the_public_form_are_read(tmp_path):
         lists = {"train.csv": pool[:num_labeled], "unlabel.csv": pool[num_labeled:]}
         lists |= {"val.csv": test, "test.csv": test}
         written(tmp_path, {name: "\n".join(lines) for name, lines in lists.items()})
-        clips = read_public(tmp_path, class_names=names, part=part).settled
+        clips = read_sefar_lists(tmp_path, class_names=names, part=part).settled
         counts = [len(by_split(clips, split)) for split in ("labeled", "unlabeled", "test")]
         assert counts == [num_labeled, len(pool) - num_labeled, len(test)]
         for clip, line in zip(by_split(clips, "test"), test, strict=True):
@@ -230,7 +236,7 @@ LINES = st.builds("{}{}{}".format, PATHS, st.sampled_from(" ,"), st.integers(0, 
 def test_lines_are_taken_apart_as_by_hand(lines):
     with tempfile.TemporaryDirectory() as name:
         folder = written(Path(name), GYM_LISTS | {"train.csv": "\n".join(lines)})
-        found = by_split(read_public(folder).settled, "labeled")
+        found = by_split(read_sefar_lists(folder).settled, "labeled")
         assert [(c.path, c.label) for c in found] == [oracle.public_line(line) for line in lines]
 
 
@@ -240,4 +246,4 @@ def test_any_text_is_read_rightly_or_refused(which, lines):
     text = "\n".join(lines).encode("utf-8", "replace").decode()
     with tempfile.TemporaryDirectory() as name:
         folder = written(Path(name), GYM_LISTS | {which: text})
-        oracle.read_or_refused(lambda: read_public(folder), folder)
+        oracle.read_or_refused(lambda: read_sefar_lists(folder), folder)

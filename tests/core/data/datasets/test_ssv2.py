@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sefar_core.data.datasets.ssv2 import read_something
+from sefar_core.data.datasets.ssv2 import read_ssv2
 from tests.oracles import lists as oracle
 
 LABELS = {"Waving something at something": "1", "Dropping something": "0"}
@@ -29,7 +29,7 @@ def read(folder, *, labels=LABELS, train=TRAIN, validation=VALIDATION):
     paths = [folder / f"{name}.json" for name in ("labels", "train", "validation")]
     for path, content in zip(paths, (labels, train, validation), strict=True):
         path.write_text(json.dumps(content), encoding="utf-8")
-    return read_something(*paths)
+    return read_ssv2(*paths)
 
 
 def test_the_lists_become_a_pool_and_a_test_split(tmp_path):
@@ -48,7 +48,7 @@ def test_the_lists_become_a_pool_and_a_test_split(tmp_path):
 def test_files_of_another_kind_are_named_so(tmp_path):
     read(tmp_path)
     paths = [tmp_path / f"{name}.json" for name in ("labels", "train", "validation")]
-    assert read_something(*paths, suffix=".mp4").pool[0].path == "78687.mp4"
+    assert read_ssv2(*paths, suffix=".mp4").pool[0].path == "78687.mp4"
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_any_text_in_place_of_json_is_refused(text):
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "labels.json"
         path.write_text(text, encoding="utf-8")
-        assert oracle.read_or_refused(lambda: read_something(path, path, path), Path(name)) is None
+        assert oracle.read_or_refused(lambda: read_ssv2(path, path, path), Path(name)) is None
