@@ -528,7 +528,8 @@ class PlainArray(np.ndarray):
         size = math.prod(shape) * dtype.dtype.itemsize
         if size != len(raw) or dtype.dtype.itemsize == 0:
             raise Refused(f"makes an array of {size} bytes from {len(raw)}")
-        super().__setstate__((1, shape, dtype.dtype, bool(fortran), bytes(raw)))
+        # The stub asks for numpy's bool, which numpy itself does not take.
+        super().__setstate__((1, shape, dtype.dtype, bool(fortran), bytes(raw)))  # type: ignore[arg-type]
 
 
 def _empty_array(subtype: object, shape: object, typecode: object) -> PlainArray:
