@@ -18,7 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from sefar_core.signals import Interruption
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.dataset import Collator, Lessons, Order, padding_share
+from sefar_mllm.dataset import Collator, LengthBucketedSampler, QuestionDataset, padding_share
 from sefar_mllm.stages import run_stage, stages
 
 OURS = "ours"
@@ -27,7 +27,7 @@ OWN = "plain Trainer, batches in its own order"
 
 
 def passes(
-    config: FinetuneConfig, model: PeftModel, lessons: Lessons, folder: Path
+    config: FinetuneConfig, model: PeftModel, lessons: QuestionDataset, folder: Path
 ) -> dict[str, Callable[[], None]]:
     """One pass over the lessons by each, for `timing.alternate`.
 
@@ -58,13 +58,17 @@ def passes(
 class SameBatches(Trainer):
     """The plain Trainer, given the batches of ours."""
 
-    def _get_train_sampler(self, train_dataset=None) -> Order:
+    def _get_train_sampler(self, train_dataset=None) -> LengthBucketedSampler:
         size = self.args.per_device_train_batch_size
-        return Order(self.train_dataset, batch_size=size, multiple=1)
+        return LengthBucketedSampler(self.train_dataset, batch_size=size, multiple=1)
 
 
 def plain_pass(
-    kind: type[Trainer], config: FinetuneConfig, model: PeftModel, lessons: Lessons, folder: Path
+    kind: type[Trainer],
+    config: FinetuneConfig,
+    model: PeftModel,
+    lessons: QuestionDataset,
+    folder: Path,
 ) -> None:
     """One pass by transformers' Trainer as it comes."""
     cuda = PartialState().device.type == "cuda"
@@ -92,10 +96,13 @@ def plain_pass(
     trainer.train()
 
 
-def padding(lessons: Lessons, batch_size: int) -> dict[str, float]:
+def padding(lessons: QuestionDataset, batch_size: int) -> dict[str, float]:
     """Share of positions that are padding: in our order, and in one drawn plainly."""
     shuffled = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(0)).tolist()
-    orders = {"ours": Order(lessons, batch_size=batch_size, multiple=1), "plain": shuffled}
+    orders = {
+        "ours": LengthBucketedSampler(lessons, batch_size=batch_size, multiple=1),
+        "plain": shuffled,
+    }
     return {
         name: padding_share([lessons.lengths[place] for place in order], batch_size=batch_size)
         for name, order in orders.items()

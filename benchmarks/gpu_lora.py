@@ -14,7 +14,7 @@ from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS, Figures
 from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, language_model, video_tokens
 from benchmarks.timing import seconds
 from sefar_mllm.adapters import add_adapters, composite, optimizer_groups
-from sefar_mllm.build import assemble
+from sefar_mllm.build import build_vlm
 
 
 def memory_gb(device: str) -> float | None:
@@ -93,7 +93,7 @@ def train_in_four_bits(words: int, settings: GpuMllm) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         language_model(settings.size, words=words, device=settings.device).save_pretrained(folder)
         gc.collect()
-        base = assemble(
+        base = build_vlm(
             folder,
             token_dim=TOKEN_DIM,
             token_shape=TOKEN_SHAPE,

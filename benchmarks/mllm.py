@@ -84,7 +84,7 @@ def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str,
     from sefar_mllm.adapters import composite, optimizer_groups
     from sefar_mllm.dataset import pad_batch
     from sefar_mllm.encoders import ENCODERS, pool
-    from sefar_mllm.prompt import LETTERS, Turn, encode_lesson, question_text
+    from sefar_mllm.prompt import LETTERS, Turn, encode_example, question_text
 
     network = preset("vit_s").model
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str,
     files = [write_clip(folder / f"{i}.mp4", num_frames=60, gop=12, seed=i) for i in range(count)]
     config = composite(model).config
     prompts = [
-        encode_lesson(
+        encode_example(
             tokenizer,
             [Turn(question_text(one.stem, one.options), LETTERS[one.answer])],
             num_video_tokens=config.num_video_tokens,
@@ -128,7 +128,7 @@ def training_ways(
     from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, questions, video_tokens
     from sefar_mllm.adapters import composite
     from sefar_mllm.config import FinetuneConfig
-    from sefar_mllm.dataset import Lessons
+    from sefar_mllm.dataset import QuestionDataset
     from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
 
     asked = questions(count)
@@ -137,7 +137,7 @@ def training_ways(
     write_tokens(folder / "tokens", key, {}, spans, iter(video_tokens(count).half()))
     cache = TokenCache(folder / "tokens", [one.video for one in asked])
     vlm = composite(model).config
-    lessons = Lessons(asked, cache, tokenizer, video_id=vlm.video_token_id)
+    lessons = QuestionDataset(asked, cache, tokenizer, video_id=vlm.video_token_id)
     config = FinetuneConfig(batch_size=16, micro_batch_size=16)
     return passes(config, model, lessons, folder), padding(lessons, config.batch_size)
 

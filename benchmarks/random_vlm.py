@@ -72,10 +72,10 @@ def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM"
 def adapted(language: "LlamaForCausalLM", *, device: str, rank: int = 16) -> "PeftModel":
     """The composite model with LoRA on all seven linears, as fine-tuning makes it."""
     from sefar_mllm.adapters import add_adapters
-    from sefar_mllm.build import around
+    from sefar_mllm.build import wrap
 
     known = {"key": {"grid": GRID}}
-    model = around(language, token_dim=TOKEN_DIM, token_shape=TOKEN_SHAPE, encoder=known)
+    model = wrap(language, token_dim=TOKEN_DIM, token_shape=TOKEN_SHAPE, encoder=known)
     return add_adapters(model.to(device), rank=rank, alpha=2.0 * rank, dropout=0.0)
 
 

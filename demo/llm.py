@@ -58,7 +58,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from qa_data.files import new_folder
 from sefar_core.config import check_seed
 from sefar_core.run_dir import surroundings
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import word_table
 from sefar_mllm.prompt import (
@@ -72,7 +72,7 @@ from sefar_mllm.prompt import (
     VIDEO_WORD,
     EncodedPrompt,
     Turn,
-    encode_lesson,
+    encode_example,
     letter_ids,
     question_text,
 )
@@ -297,7 +297,7 @@ class Examiner:
             words, shares, noise = clean_slots(encoded[answer], count, rng)
         if lesson.template:
             turns = draw_turns(options, answer, lesson.spoken, rng)
-            prompt = encode_lesson(
+            prompt = encode_example(
                 self.tokenizer, turns, num_video_tokens=count, video_id=len(self.tokenizer)
             )
         else:
@@ -307,11 +307,11 @@ class Examiner:
     def _bare(self, options: Sequence[str], answer: int, count: int) -> EncodedPrompt:
         """Slots, options and letter without the conversation around them."""
         prompt = EncodedPrompt()
-        prompt.give([self.tokenizer.bos_token_id, *[len(self.tokenizer)] * count])
+        prompt.as_prompt([self.tokenizer.bos_token_id, *[len(self.tokenizer)] * count])
         for letter, option in zip(LETTERS, options, strict=False):
-            prompt.give([*self.encode(f"{letter}."), *self.encode(option)])
-        prompt.give(self.encode("ASSISTANT:"))
-        prompt.teach([self.letters[answer]])
+            prompt.as_prompt([*self.encode(f"{letter}."), *self.encode(option)])
+        prompt.as_prompt(self.encode("ASSISTANT:"))
+        prompt.as_target([self.letters[answer]])
         return prompt
 
     def _encode(self, text: str) -> tuple[int, ...]:

@@ -91,10 +91,10 @@ def chat(settings: Talk) -> bool:
 def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
     """Answer the questions of a file; True if some were left without an answer."""
     from sefar_mllm.chat.assistant import printable
-    from sefar_mllm.chat.batch import answer_all, made_with, open_answers, read_inquiries
+    from sefar_mllm.chat.batch import answer_all, made_with, open_answers, read_batch
     from sefar_mllm.checkpoint import read_config
 
-    inquiries = read_inquiries(questions, settings.limits)
+    inquiries = read_batch(questions, settings.limits)
     read_config(settings.model)  # says what is wrong with the folder
     made = made_with(
         settings.model,

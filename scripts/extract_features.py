@@ -28,7 +28,7 @@ def main(settings: ExtractConfig) -> None:
     from accelerate import Accelerator
 
     from qa_data.manifest import by_split, read_manifest
-    from sefar_mllm.encoders import ENCODERS, recognizer_moments, shown_at
+    from sefar_mllm.encoders import ENCODERS, recognizer_moments, with_frame_times
     from sefar_mllm.features import extract
 
     accelerator = Accelerator()
@@ -38,7 +38,7 @@ def main(settings: ExtractConfig) -> None:
         build = ENCODERS[settings.encoder]
         encoder = build(settings.encoder_dir, seed=settings.seed, device=str(accelerator.device))
         if settings.moments_of is not None:
-            encoder = shown_at(encoder, recognizer_moments(settings.moments_of))
+            encoder = with_frame_times(encoder, recognizer_moments(settings.moments_of))
         fresh = extract(
             clips,
             settings.video_root,

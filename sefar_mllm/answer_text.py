@@ -42,7 +42,7 @@ from sefar_mllm.prompt import (
     encode_question,
     question_text,
 )
-from sefar_mllm.scoring import batches, parse_letter, read_lines
+from sefar_mllm.scoring import batches_by_options, parse_letter, read_lines
 from sefar_mllm.shared_prefix import hidden_states, join
 
 
@@ -86,7 +86,7 @@ def option_text_scores(
     vlm = composite(model)
     scores: dict[str, TextScore] = {}
     with tqdm(total=len(questions), desc="option texts", unit="q") as bar:
-        for batch in batches(questions, batch_size):
+        for batch in batches_by_options(questions, batch_size):
             clips = [(shown or {}).get(q.video, q.video) for q in batch]
             prompts = [answered_prompts(tokenizer, question, vlm.config) for question in batch]
             tokens = [cache[clip] for clip in clips]
@@ -118,7 +118,7 @@ def text_scores(
     rows = [join([prompt.ids for prompt in several]) for several in prompts]
     hidden = hidden_states(vlm, rows, tokens, pad_id)
     targets = [
-        [taught(prompt, path) for prompt, path in zip(several, row.paths, strict=True)]
+        [labeled_places(prompt, path) for prompt, path in zip(several, row.paths, strict=True)]
         for several, row in zip(prompts, rows, strict=True)
     ]
     # Which row, the place there that predicts, and the id that is to be predicted.
@@ -140,7 +140,7 @@ def text_scores(
     ]
 
 
-def taught(prompt: EncodedPrompt, path: Sequence[int]) -> list[tuple[int, int]]:
+def labeled_places(prompt: EncodedPrompt, path: Sequence[int]) -> list[tuple[int, int]]:
     """For each labeled id of a prompt, the place in the row that predicts it, and the id.
 
     Args:
@@ -184,7 +184,7 @@ def pointwise_information(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpokenAnswer:
+class GeneratedAnswer:
     """What the model said to one question."""
 
     question_id: str
@@ -193,7 +193,7 @@ class SpokenAnswer:
     """Position of the option that was named; None if none was, which counts as wrong."""
 
 
-def spoken_answers(  # noqa: PLR0913 - what is asked, of which model, and at what length
+def generate_answers(  # noqa: PLR0913 - what is asked, of which model, and at what length
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
@@ -202,7 +202,7 @@ def spoken_answers(  # noqa: PLR0913 - what is asked, of which model, and at wha
     shown: Mapping[str, str] | None = None,
     batch_size: int = 32,
     max_new_tokens: int = 8,
-) -> list[SpokenAnswer]:
+) -> list[GeneratedAnswer]:
     """The model's greedy answer to every question, in their order.
 
     Args:
@@ -218,11 +218,11 @@ def spoken_answers(  # noqa: PLR0913 - what is asked, of which model, and at wha
         ValueError: a prompt is longer than the model reads.
     """
     config = composite(model).config
-    answers: dict[str, SpokenAnswer] = {}
+    answers: dict[str, GeneratedAnswer] = {}
     with tqdm(total=len(questions), desc="answers", unit="q") as bar:
-        for batch in batches(questions, batch_size):
+        for batch in batches_by_options(questions, batch_size):
             clips = [(shown or {}).get(q.video, q.video) for q in batch]
-            prompts = [asked_prompt(tokenizer, question, config) for question in batch]
+            prompts = [question_prompt(tokenizer, question, config) for question in batch]
             said = generate_ids(
                 model,
                 prompts,
@@ -236,7 +236,7 @@ def spoken_answers(  # noqa: PLR0913 - what is asked, of which model, and at wha
     return [answers[question.question_id] for question in questions]
 
 
-def asked_prompt(
+def question_prompt(
     tokenizer: PreTrainedTokenizerBase, question: Question, config: SefarVlmConfig
 ) -> list[int]:
     """Ids of the question as it stands, ending in `ASSISTANT:`."""
@@ -246,14 +246,14 @@ def asked_prompt(
 
 def as_answer(
     tokenizer: PreTrainedTokenizerBase, question: Question, ids: Sequence[int]
-) -> SpokenAnswer:
+) -> GeneratedAnswer:
     """What was said, and the option that it names."""
     (text,) = tokenizer.batch_decode([list(ids)], skip_special_tokens=True)
     choice = parse_letter(text, len(question.options))
-    return SpokenAnswer(question_id=question.question_id, text=text, choice=choice)
+    return GeneratedAnswer(question_id=question.question_id, text=text, choice=choice)
 
 
-def failure_rate(answers: Sequence[SpokenAnswer]) -> float:
+def failure_rate(answers: Sequence[GeneratedAnswer]) -> float:
     """Share of the answers that name no option, in [0, 1].
 
     Raises:
@@ -269,15 +269,15 @@ STEMS = ("spoken", "option-text")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherAnswers:
+class OtherFormats:
     """What the two ways gave, for the same questions as the predictions."""
 
-    spoken: Sequence[SpokenAnswer]
+    generated: Sequence[GeneratedAnswer]
     texts: Mapping[str, TextScore]
     """Of each option's text, by question id."""
 
 
-def ask_otherwise(
+def score_other_formats(
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
@@ -285,7 +285,7 @@ def ask_otherwise(
     *,
     shown: Mapping[str, str] | None = None,
     batch_size: int = 32,
-) -> OtherAnswers:
+) -> OtherFormats:
     """Let the model speak, and score every option's text.
 
     Args:
@@ -296,8 +296,8 @@ def ask_otherwise(
         shown: the clip to show for each question's clip; by default its own.
         batch_size: questions answered at a time.
     """
-    return OtherAnswers(
-        spoken=spoken_answers(
+    return OtherFormats(
+        generated=generate_answers(
             model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
         ),
         texts=option_text_scores(
@@ -307,12 +307,12 @@ def ask_otherwise(
 
 
 def write_answers(
-    questions: Sequence[Question], answers: OtherAnswers, folder: Path, name: str
+    questions: Sequence[Question], answers: OtherFormats, folder: Path, name: str
 ) -> None:
     """spoken-NAME.jsonl and option-text-NAME.jsonl, one JSON object a question."""
     spoken: list[dict[str, Any]] = [
         {"question_id": one.question_id, "text": one.text, "choice": one.choice}
-        for one in answers.spoken
+        for one in answers.generated
     ]
     texts: list[dict[str, Any]] = [
         {
@@ -329,7 +329,7 @@ def write_answers(
         write_text(folder / f"{stem}-{name}.jsonl", lines)
 
 
-def read_answers(folder: Path, name: str) -> OtherAnswers:
+def read_answers(folder: Path, name: str) -> OtherFormats:
     """What `write_answers` wrote.
 
     Raises:
@@ -337,8 +337,8 @@ def read_answers(folder: Path, name: str) -> OtherAnswers:
         PredictionError: a line is damaged.
     """
     spoken, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
-    return OtherAnswers(
-        spoken=[SpokenAnswer(**row) for row in spoken],
+    return OtherFormats(
+        generated=[GeneratedAnswer(**row) for row in spoken],
         texts={
             row["question_id"]: TextScore(tuple(row["log_probs"]), tuple(row["num_tokens"]))
             for row in texts

@@ -182,7 +182,7 @@ def refuse_gaps(name: str | Path, report: dict[str, Any]) -> None:
             )
 
 
-def assemble(  # noqa: PLR0913 - all that makes a model
+def build_vlm(  # noqa: PLR0913 - all that makes a model
     language_model: str | Path,
     *,
     token_dim: int,
@@ -212,7 +212,7 @@ def assemble(  # noqa: PLR0913 - all that makes a model
         FourBitError: bitsandbytes is not installed.
     """
     language = load_language_model(language_model, dtype=dtype, device=device, four_bit=four_bit)
-    model = around(
+    model = wrap(
         language,
         token_dim=token_dim,
         token_shape=token_shape,
@@ -226,7 +226,7 @@ def assemble(  # noqa: PLR0913 - all that makes a model
     return model
 
 
-def around(
+def wrap(
     language: PreTrainedModel,
     *,
     token_dim: int,
@@ -237,7 +237,7 @@ def around(
 ) -> SefarVlmForConditionalGeneration:
     """The composite model of a language model in memory, which becomes part of it.
 
-    Args: see `assemble`.
+    Args: see `build_vlm`.
     """
     table = word_table(language)
     config = SefarVlmConfig(

@@ -54,7 +54,7 @@ from sefar_mllm.adapters import PROJECTOR, Trained, add_adapters, composite
 from sefar_mllm.build import (
     UNREADABLE,
     FolderError,
-    assemble,
+    build_vlm,
     four_bit_settings,
     load_tokenizer,
     refuse_gaps,
@@ -64,17 +64,17 @@ from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig, recorded_folder
 from sefar_mllm.prompt import Turn, encode_conversation
 
-PROBE = "probe.json"
+FINGERPRINT = "probe.json"
 ADAPTER = "adapter_model.safetensors"
-PROBE_LOGITS = 64
+NUM_LOGITS = 64
 FULL, HALF, FOUR_BIT = 0.005, 0.1, 0.5  # allowed distance, in units of the logits' spread
 
 
-def write_probe(logits: Float[Tensor, "probe_logits"], numbers: str, folder: Path) -> None:
+def write_fingerprint(logits: Float[Tensor, "logit"], numbers: str, folder: Path) -> None:
     """Remember a model in the folder that holds it.
 
     Args:
-        logits: its `probe_logits`.
+        logits: its `fingerprint_logits`.
         numbers: its `precision`.
         folder: with the adapter's file, if there is one.
     """
@@ -83,34 +83,34 @@ def write_probe(logits: Float[Tensor, "probe_logits"], numbers: str, folder: Pat
         "adapter_sha256": file_hash(folder / ADAPTER),
         "logits": logits.tolist(),
     }
-    write_json(folder / PROBE, probe)
+    write_json(folder / FINGERPRINT, probe)
 
 
-def read_probe(folder: Path) -> dict[str, Any]:
+def read_fingerprint(folder: Path) -> dict[str, Any]:
     """What a folder remembers.
 
     Raises:
         FolderError: there is no probe, or it is damaged.
     """
     try:
-        probe = json.loads((folder / PROBE).read_text(encoding="utf-8"))
+        probe = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
         known = {"precision", "adapter_sha256", "logits"} <= set(probe)
     except (OSError, ValueError, TypeError) as cause:
         raise FolderError(
-            f"{folder / PROBE} cannot be read: {cause}; train or merge the model again"
+            f"{folder / FINGERPRINT} cannot be read: {cause}; train or merge the model again"
         ) from cause
     if not known:
         raise FolderError(
-            f"{folder / PROBE} has {sorted(probe)}, expected precision, adapter_sha256 and logits; "
-            f"train or merge the model again"
+            f"{folder / FINGERPRINT} has {sorted(probe)}, expected precision, adapter_sha256 and "
+            f"logits; train or merge the model again"
         )
     return probe
 
 
 @torch.inference_mode()
-def probe_logits(
+def fingerprint_logits(
     model: Trained, tokenizer: PreTrainedTokenizerBase
-) -> Float[Tensor, "probe_logits"]:
+) -> Float[Tensor, "logit"]:
     """Some logits after a fixed question about a fixed pattern of video tokens.
 
     The model is called by its outermost forward: if it is in pieces, that puts them together.
@@ -130,18 +130,18 @@ def probe_logits(
     ids = torch.tensor([prompt.ids], device=vlm.device)
     logits = model(input_ids=ids, video_tokens=pattern.to(vlm.device), logits_to_keep=1).logits
     model.train(was_training)
-    step = max(1, logits.shape[-1] // PROBE_LOGITS)
-    return logits[0, -1, ::step][:PROBE_LOGITS].float().cpu()
+    step = max(1, logits.shape[-1] // NUM_LOGITS)
+    return logits[0, -1, ::step][:NUM_LOGITS].float().cpu()
 
 
-def check_probe(model: Trained, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def check_fingerprint(model: Trained, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Compare a loaded model with what its folder remembers.
 
     Raises:
         FolderError: its logits differ by more than rounding.
     """
-    probe = read_probe(folder)
-    stored, found = torch.tensor(probe["logits"]), probe_logits(model, tokenizer)
+    probe = read_fingerprint(folder)
+    stored, found = torch.tensor(probe["logits"]), fingerprint_logits(model, tokenizer)
     gap = distance(found, stored) if stored.shape == found.shape else float("inf")
     allowed = tolerance(probe["precision"], precision(model))
     if not gap <= allowed:  # a gap that is not a number is a fault too
@@ -230,9 +230,9 @@ def read_adapter(folder: Path, model: PeftModel) -> dict[str, Tensor]:
                 f"{path}: {name} has shape {tuple(found[name].shape)}, adapter_config.json and "
                 f"config.json ask for {tuple(tensor.shape)}; files of two trainings are mixed"
             )
-    if file_hash(path) != read_probe(folder)["adapter_sha256"]:
+    if file_hash(path) != read_fingerprint(folder)["adapter_sha256"]:
         raise FolderError(
-            f"{path} is not the file that was saved: its hash differs from that in {PROBE}; "
+            f"{path} is not the file that was saved: its hash differs from that in {FINGERPRINT}; "
             f"take the whole folder from where it was trained"
         )
     return found
@@ -355,14 +355,14 @@ def save_trained(
         folder: what to write.
         writes: whether this process is the one that writes.
     """
-    weights, logits = whole_trained(model), probe_logits(model, tokenizer)
+    weights, logits = whole_trained(model), fingerprint_logits(model, tokenizer)
     if not writes:
         return
     with new_folder(folder) as draft:
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         composite(model).config.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        write_probe(logits, precision(model), draft)
+        write_fingerprint(logits, precision(model), draft)
         write_card(composite(model).config, draft)
 
 
@@ -407,7 +407,7 @@ def load_trained(
             f"{folder} is merged: it holds its language model; leave {language_model} out"
         )
     model.requires_grad_(False).eval()
-    check_probe(model, tokenizer, folder)
+    check_fingerprint(model, tokenizer, folder)
     return model, tokenizer
 
 
@@ -418,7 +418,7 @@ def read_config(folder: Path) -> SefarVlmConfig:
         FolderError: a file is missing, or the config is none of ours.
     """
     weights = () if is_merged(folder) else ("adapter_config.json", ADAPTER)
-    for name in ("config.json", *weights, PROBE):
+    for name in ("config.json", *weights, FINGERPRINT):
         if not (folder / name).is_file():
             raise FolderError(
                 f"{folder} is not a trained model: it has no {name}; give the folder that "
@@ -477,7 +477,7 @@ def load_adapted(
 ) -> PeftModel:
     """The language model with the adapter and the projector of a folder in it."""
     refuse_other_size(folder, config, base)
-    model = assemble(
+    model = build_vlm(
         base,
         token_dim=config.token_dim,
         token_shape=config.token_shape,
@@ -537,7 +537,7 @@ def merge(
     with new_folder(out) as draft:
         whole.save_pretrained(draft, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(draft)
-        write_probe(probe_logits(whole, tokenizer), precision(whole), draft)
+        write_fingerprint(fingerprint_logits(whole, tokenizer), precision(whole), draft)
         write_card(whole.config, draft, merged=True)
     return out
 

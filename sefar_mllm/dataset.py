@@ -35,12 +35,12 @@ from sefar_mllm.prompt import (
     TEXT_REQUEST,
     EncodedPrompt,
     Turn,
-    encode_lesson,
+    encode_example,
     question_text,
 )
 
 
-class LessonError(ValueError):
+class DataError(ValueError):
     """Questions that cannot be learned from; the message lists what is wrong and the mend."""
 
 
@@ -64,7 +64,7 @@ def name_sets(paths: Sequence[Path]) -> list[str]:
     """A name for each question file: its own, behind its folder's where two are called alike.
 
     Raises:
-        LessonError: a file is given twice.
+        DataError: a file is given twice.
     """
     stems = [path.stem for path in paths]
     names = [
@@ -72,7 +72,7 @@ def name_sets(paths: Sequence[Path]) -> list[str]:
         for path in paths
     ]
     if len(set(names)) < len(names):
-        raise LessonError(f"two question files have one name among {names}; rename one")
+        raise DataError(f"two question files have one name among {names}; rename one")
     return names
 
 
@@ -109,13 +109,13 @@ class Collator:
         return batch
 
 
-FILLER = -1  # the place of a lesson that teaches nothing
+PAD_ITEM = -1  # the place of a lesson that teaches nothing
 
 Redraw = Callable[[int], Sequence[Question]]
 """The questions of an epoch: about the same clips with the same answers, beside other options."""
 
 
-class Lessons(Dataset):
+class QuestionDataset(Dataset):
     """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
 
     Args:
@@ -133,7 +133,7 @@ class Lessons(Dataset):
         lengths: tokens of each lesson's prompt in this epoch.
 
     Raises:
-        LessonError: no questions, or `redraw` gives other ones.
+        DataError: no questions, or `redraw` gives other ones.
     """
 
     def __init__(  # noqa: PLR0913 - one place for all that makes an item
@@ -149,7 +149,7 @@ class Lessons(Dataset):
         redraw: Redraw | None = None,
     ):
         if not questions:
-            raise LessonError("there are no questions to learn; check the question file")
+            raise DataError("there are no questions to learn; check the question file")
         self.questions = questions
         self.cache = cache
         self.tokenizer = tokenizer
@@ -180,9 +180,9 @@ class Lessons(Dataset):
     def _encode(self, question: Question) -> EncodedPrompt:
         frames, rows, columns = self.cache.token_shape
         rng = draw_source(self.seed, self.epoch, question.question_id)
-        return encode_lesson(
+        return encode_example(
             self.tokenizer,
-            [lesson(question, self.answer_style, rng)],
+            [example_turn(question, self.answer_style, rng)],
             num_video_tokens=frames * rows * columns,
             video_id=self.video_id,
         )
@@ -192,7 +192,7 @@ class Lessons(Dataset):
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         """The lesson at a place; at FILLER the shortest, with nothing left to learn."""
-        if place == FILLER:
+        if place == PAD_ITEM:
             item = self[min(range(len(self)), key=self.lengths.__getitem__)]
             ids = item["prompt"].ids
             return {**item, "prompt": EncodedPrompt(ids, [IGNORE] * len(ids))}
@@ -213,7 +213,7 @@ def draw_source(*names: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
 
 
-def lesson(question: Question, style: AnswerStyle, rng: random.Random) -> Turn:
+def example_turn(question: Question, style: AnswerStyle, rng: random.Random) -> Turn:
     """The question with shuffled options, and the answer in the style that is asked for."""
     order = list(range(len(question.options)))
     rng.shuffle(order)
@@ -236,7 +236,7 @@ def refuse_other_questions(
     """Questions of an epoch must be about the same clips, with the same answers.
 
     Raises:
-        LessonError: they are not; the message names what differs.
+        DataError: they are not; the message names what differs.
     """
     wanted, found = (
         Counter((one.video, one.options[one.answer]) for one in questions)
@@ -246,18 +246,18 @@ def refuse_other_questions(
     if lost or added:
         clip, text = next(iter(lost or added))
         where = "is missing" if lost else "was not asked for"
-        raise LessonError(
+        raise DataError(
             f"the questions drawn for epoch {epoch} differ from those that were given: "
             f"{lost.total()} are missing and {added.total()} are others; the one about {clip} with "
             f"the answer {text!r} {where}. Draw them from the clips and classes of these questions"
         )
 
 
-def refuse_too_long(lessons: Lessons, max_length: int, *, epochs: int = 1) -> None:
+def refuse_too_long(lessons: QuestionDataset, max_length: int, *, epochs: int = 1) -> None:
     """Check the length of every prompt of every epoch, and leave the lessons in the first.
 
     Raises:
-        LessonError: some prompts are longer than the model reads, which would cut the video or
+        DataError: some prompts are longer than the model reads, which would cut the video or
             the question.
     """
     fixed = lessons.redraw is None and lessons.answer_style == "letter"
@@ -271,7 +271,7 @@ def refuse_too_long(lessons: Lessons, max_length: int, *, epochs: int = 1) -> No
         ]
         if long:
             most, name = max(long)
-            raise LessonError(
+            raise DataError(
                 f"{len(long)} of {len(names)} prompts exceed {max_length} tokens, the longest is "
                 f"question {name} with {most}; pool the video to fewer tokens (--grid), or raise "
                 f"max_length if the language model reads more"
@@ -286,7 +286,7 @@ class BatchError(ValueError):
     """A batch that devices cannot share. The message says which sizes they can."""
 
 
-def share(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+def split_batch(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
     """Questions that a device takes at a time, and how many times, for one step.
 
     Args:
@@ -332,7 +332,7 @@ def bucketed(lengths: Sequence[int], *, batch_size: int, rng: random.Random) -> 
     return [*(place for batch in batches for place in batch), *last]
 
 
-class Order(Sampler[int]):
+class LengthBucketedSampler(Sampler[int]):
     """Places of an epoch's lessons, for a loader that cuts batches from them in turn.
 
     With several devices the last step is filled up with lessons that teach nothing, so that each
@@ -345,7 +345,7 @@ class Order(Sampler[int]):
             a time, or 1 if there is one device.
     """
 
-    def __init__(self, lessons: Lessons, *, batch_size: int, multiple: int):
+    def __init__(self, lessons: QuestionDataset, *, batch_size: int, multiple: int):
         self.lessons = lessons
         self.batch_size = batch_size
         self.multiple = multiple
@@ -360,7 +360,7 @@ class Order(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = draw_source(self.lessons.seed, "order", self.lessons.epoch)
         yield from bucketed(self.lessons.lengths, batch_size=self.batch_size, rng=rng)
-        yield from [FILLER] * self.fillers
+        yield from [PAD_ITEM] * self.fillers
 
 
 def padding_share(lengths: Sequence[int], *, batch_size: int) -> float:

@@ -58,7 +58,7 @@ from sefar_core.data.pictures import is_picture
 from sefar_core.run_dir import locked
 
 PATTERN = "tokens-*.safetensors"
-MEND = "delete this file and run scripts/extract_features.py again: it encodes the clips anew"
+FIX = "delete this file and run scripts/extract_features.py again: it encodes the clips anew"
 
 Span = list[Any]
 """Which piece of which video a clip is: JSON, made by spans.py."""
@@ -119,7 +119,7 @@ def read_head(path: Path) -> Head:
         clips = json.loads(head["clips"])
         return Head(path, head["cache"], dict(clips.items()), head["sha256"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise CacheError(f"{path} is damaged ({cause!r}); {MEND}") from cause
+        raise CacheError(f"{path} is damaged ({cause!r}); {FIX}") from cause
 
 
 def read_rows(head: Head) -> Float16[Tensor, "clip frame row column dim"]:
@@ -132,22 +132,22 @@ def read_rows(head: Head) -> Float16[Tensor, "clip frame row column dim"]:
         with safe_open(head.path, framework="pt") as shard:
             rows = shard.get_tensor("tokens")
     except (SafetensorError, OSError) as cause:
-        raise CacheError(f"{head.path} is damaged ({cause!r}); {MEND}") from cause
+        raise CacheError(f"{head.path} is damaged ({cause!r}); {FIX}") from cause
     if rows.dtype != torch.float16 or rows.ndim != 5:
         raise CacheError(
             f"{head.path} holds {rows.dtype} of shape {tuple(rows.shape)}, not float16 of shape "
-            f"(clip, frame, row, column, dim); {MEND}"
+            f"(clip, frame, row, column, dim); {FIX}"
         )
     if len(rows) != len(head.clips):
         raise CacheError(
-            f"{head.path} names {len(head.clips)} clips and holds {len(rows)} rows; {MEND}"
+            f"{head.path} names {len(head.clips)} clips and holds {len(rows)} rows; {FIX}"
         )
     if content_hash(head.cache, json.dumps(head.clips), rows) != head.sha256:
-        raise CacheError(f"{head.path} is damaged: its sha256 is not the one it tells; {MEND}")
+        raise CacheError(f"{head.path} is damaged: its sha256 is not the one it tells; {FIX}")
     if not finite(rows):
         raise CacheError(
             f"{head.path} holds tokens that are no finite 16-bit numbers; check the encoder's "
-            f"weights, then {MEND}"
+            f"weights, then {FIX}"
         )
     return rows
 
@@ -383,7 +383,7 @@ def refuse_other_shape(path: Path, shape: tuple[int, ...], key: Mapping[str, Any
     if found != told:
         raise CacheError(
             f"{path} holds tokens of rows, columns and width {found}, but the cache's key says "
-            f"{told}; {MEND}"
+            f"{told}; {FIX}"
         )
 
 

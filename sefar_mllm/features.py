@@ -162,7 +162,7 @@ def extract(
     with ExitStack() as held, Interruption() as wish:
         on_main(accelerator, lambda: held.enter_context(locked(folder)))
         kept = told_by_main(accelerator, lambda: begin(folder, key, encoder.origin, spans))
-        todo = batches(clips, kept)
+        todo = batches_to_encode(clips, kept)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
         threads = decode_threads(accelerator.num_processes)
         tokens = encoded(mine, video_root, encoder, grid, frame_order, threads=threads)
@@ -176,7 +176,7 @@ def extract(
         held.enter_context(bar)
         for _ in range(0, len(todo), accelerator.num_processes * SHARD_BATCHES):
             failure = fill_shard(folder, key, spans, islice(tokens, SHARD_BATCHES), wish, bar)
-            go_on_together(accelerator, folder, failure, wish)
+            stop_together(accelerator, folder, failure, wish)
     return sum(map(len, todo))
 
 
@@ -191,7 +191,7 @@ def begin(
     return kept
 
 
-def batches(clips: Sequence[Clip], kept: Collection[str]) -> list[list[Clip]]:
+def batches_to_encode(clips: Sequence[Clip], kept: Collection[str]) -> list[list[Clip]]:
     """What is to be encoded: the list of all clips cut in fixed places, less what is kept."""
     there = set(kept)
     clips = list({clip.id: clip for clip in clips}.values())
@@ -292,7 +292,7 @@ def fill_shard(
     return None
 
 
-def go_on_together(
+def stop_together(
     accelerator: Accelerator, folder: Path, failure: Exception | None, wish: Interruption
 ) -> None:
     """Stop all processes if one of them failed or got a signal."""

@@ -28,7 +28,7 @@ from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import EncodedPrompt
 
-SPEAKER = ThreadPoolExecutor(1, thread_name_prefix="speaker")
+WRITER = ThreadPoolExecutor(1, thread_name_prefix="speaker")
 """The one thread that streamed answers are generated in: what CUDA recorded belongs to a thread."""
 CACHE_ROOM = 512
 """Tokens; a static cache holds a multiple of it."""
@@ -93,7 +93,7 @@ def stream(  # noqa: PLR0913 - what is asked, and how it is answered
             streamer.end()
             raise
 
-    answer = SPEAKER.submit(work)
+    answer = WRITER.submit(work)
     try:
         yield from streamer
     finally:

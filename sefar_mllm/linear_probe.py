@@ -74,7 +74,7 @@ def held_out(sources: Sequence[str], seed: int) -> Bool[Tensor, "clip"]:
     return torch.tensor([source in chosen for source in sources])
 
 
-def choose(
+def choose_settings(
     features: Float[Tensor, "clip dim"],
     rows: Int[Tensor, "clip"],
     out: Bool[Tensor, "clip"],
@@ -165,7 +165,7 @@ def fit_probe(
         raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
     features, rows = mean_tokens(cache, labeled), _rows(labeled, labels)
     out = held_out([group_key(clip) for clip in labeled], seed)
-    choice = choose(features, rows, out, max_steps=max_steps, lr=lr)
+    choice = choose_settings(features, rows, out, max_steps=max_steps, lr=lr)
     every = torch.ones_like(out)
     walk = learn(features, rows, every, weight_decay=choice.weight_decay, lr=lr)
     solution = next(islice(walk, choice.steps // CHECK_STEPS - 1, None))

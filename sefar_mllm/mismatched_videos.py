@@ -14,7 +14,7 @@ Marks = Mapping[str, frozenset[tuple[str, object]]]
 """By clip, what it may not share with the clip that is shown in its place."""
 
 
-def wrong_videos(questions: Sequence[Question], rng: random.Random) -> dict[str, str]:
+def mismatched_videos(questions: Sequence[Question], rng: random.Random) -> dict[str, str]:
     """Another clip for every clip, each shown once, none of its own class, answer or source.
 
     A maximum matching: each clip takes the first clip left that fits, and where none does, a

@@ -46,12 +46,12 @@ class EncodedPrompt:
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
-    def give(self, ids: Sequence[int]) -> None:
+    def as_prompt(self, ids: Sequence[int]) -> None:
         """Append ids that the model is shown."""
         self.ids.extend(ids)
         self.labels.extend([IGNORE] * len(ids))
 
-    def teach(self, ids: Sequence[int]) -> None:
+    def as_target(self, ids: Sequence[int]) -> None:
         """Append ids that the model is to produce."""
         self.ids.extend(ids)
         self.labels.extend(ids)
@@ -110,25 +110,25 @@ def encode_conversation(
             f"{len(tokenizer)}); take the number of embedding rows or more"
         )
     prompt = EncodedPrompt()
-    prompt.give([tokenizer.bos_token_id, *_plain(tokenizer, f"{SYSTEM} USER:")])
+    prompt.as_prompt([tokenizer.bos_token_id, *_plain(tokenizer, f"{SYSTEM} USER:")])
     for number, turn in enumerate(turns):
         if number > 0:
-            prompt.give(_after_break(tokenizer, "USER:"))
-            prompt.give(_plain(tokenizer, _typed(turn.user)))
+            prompt.as_prompt(_after_break(tokenizer, "USER:"))
+            prompt.as_prompt(_plain(tokenizer, _typed(turn.user)))
         elif num_video_tokens > 0:
-            prompt.give([_space_id(tokenizer), *[video_id] * num_video_tokens])
-            prompt.give([_newline_id(tokenizer), *_after_break(tokenizer, _typed(turn.user))])
+            prompt.as_prompt([_space_id(tokenizer), *[video_id] * num_video_tokens])
+            prompt.as_prompt([_newline_id(tokenizer), *_after_break(tokenizer, _typed(turn.user))])
         else:
-            prompt.give(_plain(tokenizer, _typed(turn.user)))
-        prompt.give(_plain(tokenizer, "ASSISTANT:"))
+            prompt.as_prompt(_plain(tokenizer, _typed(turn.user)))
+        prompt.as_prompt(_plain(tokenizer, "ASSISTANT:"))
         if turn.assistant is not None:
-            prompt.teach([*_plain(tokenizer, _typed(turn.assistant)), tokenizer.eos_token_id])
+            prompt.as_target([*_plain(tokenizer, _typed(turn.assistant)), tokenizer.eos_token_id])
         elif number != len(turns) - 1:
             raise ValueError(f"turn {number + 1} of {len(turns)} has no answer; only the last may")
     return prompt
 
 
-def encode_lesson(
+def encode_example(
     tokenizer: PreTrainedTokenizerBase,
     turns: Sequence[Turn],
     *,

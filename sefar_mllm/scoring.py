@@ -195,7 +195,7 @@ class Prediction:
         return max(range(len(self.probs)), key=self.probs.__getitem__)
 
 
-def predict(  # noqa: PLR0913 - what is asked, of which model, and in which form
+def predict_answers(  # noqa: PLR0913 - what is asked, of which model, and in which form
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
@@ -223,7 +223,7 @@ def predict(  # noqa: PLR0913 - what is asked, of which model, and in which form
     """
     predictions: dict[str, Prediction] = {}
     with tqdm(total=len(questions), desc="questions", unit="q") as bar:
-        for batch in batches(questions, batch_size):
+        for batch in batches_by_options(questions, batch_size):
             clips = [(shown or {}).get(q.video, q.video) for q in batch]
             tokens = [cache[clip] for clip in clips]
             logits = letter_logits(model, tokenizer, batch, tokens, letters=letters)
@@ -233,7 +233,7 @@ def predict(  # noqa: PLR0913 - what is asked, of which model, and in which form
     return [predictions[question.question_id] for question in questions]
 
 
-def batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
+def batches_by_options(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
     """Questions with as many options, about as long, together: little padding, one shape.
 
     Args:

@@ -37,7 +37,7 @@ from sefar_core.signals import Interrupted, Interruption
 from sefar_mllm.adapters import optimizer_groups
 from sefar_mllm.build import is_sharded
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.dataset import Collator, Lessons, Order, share
+from sefar_mllm.dataset import Collator, LengthBucketedSampler, QuestionDataset, split_batch
 
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"  # a checkpoint without this file was not written to its end
@@ -139,10 +139,10 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-Judge = Callable[[Accelerator], dict[str, float]]
+ValidateFn = Callable[[Accelerator], dict[str, float]]
 
 
-class Diary(TrainerCallback):
+class MetricsCallback(TrainerCallback):
     """Writes the numbers down, marks whole checkpoints, and ends a run that must end.
 
     Args:
@@ -156,11 +156,11 @@ class Diary(TrainerCallback):
     def __init__(
         self,
         accelerator: Accelerator,
-        order: Order,
+        order: LengthBucketedSampler,
         stage: Stage,
         *,
         wish: Interruption,
-        judge: Judge | None,
+        judge: ValidateFn | None,
     ):
         self.accelerator = accelerator
         self.order = order
@@ -238,7 +238,7 @@ class Diary(TrainerCallback):
         )
 
 
-class LessonTrainer(Trainer):
+class QuestionTrainer(Trainer):
     """The Trainer with our order of questions, and learning rates for LoRA and projector."""
 
     def __init__(self, *args, settings: FinetuneConfig, **kwargs):
@@ -248,7 +248,7 @@ class LessonTrainer(Trainer):
         self.accelerator.gradient_accumulation_steps = 1
         if is_sharded(kwargs["model"]):  # by the stage before; its layers' class has another name
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
-        self.lessons: Lessons = kwargs["train_dataset"]
+        self.lessons: QuestionDataset = kwargs["train_dataset"]
         self.settings = settings
 
     def create_optimizer(self, model=None):
@@ -258,9 +258,9 @@ class LessonTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.args.weight_decay)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset=None) -> Order:
+    def _get_train_sampler(self, train_dataset=None) -> LengthBucketedSampler:
         at_a_time = self.args.per_device_train_batch_size * self.args.world_size
-        return Order(
+        return LengthBucketedSampler(
             self.lessons,
             batch_size=self.settings.batch_size,
             multiple=at_a_time if self.args.world_size > 1 else 1,
@@ -270,11 +270,11 @@ class LessonTrainer(Trainer):
 def run_stage(
     config: FinetuneConfig,
     model: PeftModel,
-    lessons: Lessons,
+    lessons: QuestionDataset,
     stage: Stage,
     *,
     wish: Interruption,
-    judge: Judge | None = None,
+    judge: ValidateFn | None = None,
 ) -> None:
     """Train what learns in this stage, from its last whole checkpoint if there is one.
 
@@ -294,15 +294,15 @@ def run_stage(
     start = last_whole(stage.folder, clean=PartialState().is_main_process)
     if start is not None:
         refuse_damaged(start)
-    trainer = LessonTrainer(
+    trainer = QuestionTrainer(
         model=model,
         args=arguments(config, stage),
         train_dataset=lessons,
         data_collator=Collator(lessons.tokenizer.pad_token_id),
         settings=config,
     )
-    order = Order(lessons, batch_size=config.batch_size, multiple=1)
-    diary = Diary(trainer.accelerator, order, stage, wish=wish, judge=judge)
+    order = LengthBucketedSampler(lessons, batch_size=config.batch_size, multiple=1)
+    diary = MetricsCallback(trainer.accelerator, order, stage, wish=wish, judge=judge)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(diary)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -320,7 +320,7 @@ def arguments(config: FinetuneConfig, stage: Stage) -> TrainingArguments:
         BatchError: the processes cannot share a step's questions.
     """
     processes = PartialState().num_processes
-    at_a_time, pieces = share(config.batch_size, config.micro_batch_size, processes)
+    at_a_time, pieces = split_batch(config.batch_size, config.micro_batch_size, processes)
     cuda = PartialState().device.type == "cuda"
     recompute: Any = "activation_checkpointing"
     if recompute not in TrainingArguments.__dataclass_fields__:

@@ -25,9 +25,10 @@ from sefar_mllm.adapters import (
     lora_parameters,
     projector_parameters,
 )
-from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.build import build_vlm, load_tokenizer
+from sefar_mllm.checkpoint import save_trained
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.dataset import Lessons, Redraw, refuse_too_long, share
+from sefar_mllm.dataset import QuestionDataset, Redraw, refuse_too_long, split_batch
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.model_config import lasting_place
 from sefar_mllm.prompt import VIDEO_WORD, letter_ids
@@ -76,13 +77,13 @@ def finetune(
         RunFolderBusy: another process trains in the run folder.
         BatchError: the processes cannot share a step's questions.
         CacheError: the cache lacks clips.
-        LessonError: prompts are too long, redrawn questions differ, or no dev part can be cut.
+        DataError: prompts are too long, redrawn questions differ, or no dev part can be cut.
         FloatingPointError: loss or gradient is no longer a finite number.
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
     """
     refuse_lone_ranks()
     refuse_rounding_shards()
-    share(config.batch_size, config.micro_batch_size, PartialState().num_processes)
+    split_batch(config.batch_size, config.micro_batch_size, PartialState().num_processes)
     if (redraw is None) != (config.redraw == "none"):
         raise LaunchError(
             f"redraw is {config.redraw}, but questions are {'not ' * (redraw is None)}drawn for "
@@ -93,9 +94,9 @@ def finetune(
     tokenizer = load_tokenizer(config.language_model)
     letter_ids(tokenizer, max(len(question.options) for question in questions))
     torch.manual_seed(config.seed)  # LoRA's start; peft offers no generator
-    model = build(config, cache, tokenizer)
+    model = build_trainable(config, cache, tokenizer)
     vlm = composite(model).config
-    lessons = Lessons(
+    lessons = QuestionDataset(
         train,
         cache,
         tokenizer,
@@ -113,7 +114,7 @@ def finetune(
         if PartialState().is_main_process:
             until_the_end.enter_context(locked(run_dir))
             learned = {
-                "questions": fingerprint(questions),
+                "questions": questions_hash(questions),
                 "features": json.dumps(cache.key),
                 # Each has random draws of its own, and sums are made in another order.
                 "num_processes": str(PartialState().num_processes),
@@ -134,13 +135,13 @@ def finetune(
     return run_dir / "model"
 
 
-def build(
+def build_trainable(
     config: FinetuneConfig, cache: TokenCache, tokenizer: PreTrainedTokenizerBase
 ) -> PeftModel:
     """The composite model for the tokens of a cache, with adapters."""
     origin = cache.origin | {"folder": lasting_place(cache.origin["folder"])}
     dtype = torch.bfloat16 if PartialState().device.type == "cuda" else torch.float32
-    model = assemble(
+    model = build_vlm(
         config.language_model,
         token_dim=cache.token_dim,
         token_shape=cache.token_shape,
@@ -160,7 +161,7 @@ def without(redraw: Redraw, videos: set[str], epoch: int) -> list[Question]:
     return [question for question in redraw(epoch) if question.video not in videos]
 
 
-def fingerprint(questions: Sequence[Question]) -> str:
+def questions_hash(questions: Sequence[Question]) -> str:
     """A hash of all that the questions say, in their order."""
     lines = (json.dumps(vars(question), sort_keys=True) for question in questions)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

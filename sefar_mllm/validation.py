@@ -21,10 +21,10 @@ from qa_data.questions import Question
 from sefar_core.distributed import joined
 from sefar_core.run_dir import read_metrics
 from sefar_mllm.build import is_sharded, outer_weights_gathered
-from sefar_mllm.dataset import LessonError
+from sefar_mllm.dataset import DataError
 from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.feature_cache import TokenCache
-from sefar_mllm.scoring import Prediction, predict
+from sefar_mllm.scoring import Prediction, predict_answers
 
 ENOUGH = 0.5  # of what was asked for; a smaller dev part is refused
 
@@ -46,13 +46,13 @@ def cut_dev(
         seed: of the order of the sources.
 
     Raises:
-        LessonError: a question has no source, or less than half of `rate` can be cut.
+        DataError: a question has no source, or less than half of `rate` can be cut.
     """
     if rate == 0:
         return list(questions), []
     lone = [question.question_id for question in questions if not question.source]
     if lone:
-        raise LessonError(
+        raise DataError(
             f"{len(lone)} of {len(questions)} questions have no source, the first is {lone[0]}, so "
             f"a dev part cannot be kept apart; give the clips' table (--manifest) or set dev_rate 0"
         )
@@ -71,7 +71,7 @@ def cut_dev(
             count += taken.total()
             left -= taken
     if count < ENOUGH * asked or count == 0:
-        raise LessonError(
+        raise DataError(
             f"dev_rate {rate} asks for {asked} of {len(questions)} questions, but only {count} can "
             f"be cut as whole ones of {len(of_source)} sources with every class still learned; "
             f"take another dev_rate or seed, or set it to 0"
@@ -97,8 +97,8 @@ def dev_scores(
     model.eval()
     if is_sharded(model):  # a forward needs all processes: each asks the same
         with outer_weights_gathered(model):
-            return accuracies(text_scored(predict(model, tokenizer, named, cache), named))
-    found = text_scored(predict(model, tokenizer, mine, cache), mine)
+            return accuracies(text_scored(predict_answers(model, tokenizer, named, cache), named))
+    found = text_scored(predict_answers(model, tokenizer, mine, cache), mine)
     return accuracies(joined(accelerator, found))
 
 

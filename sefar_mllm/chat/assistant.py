@@ -26,10 +26,10 @@ from qa_data.questions import Question
 from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.decode import VideoReadError
 from sefar_mllm.adapters import Trained, composite
-from sefar_mllm.chat.safe_video import Footage, read_frames, read_frames_apart
+from sefar_mllm.chat.safe_video import VideoClip, read_frames, read_frames_apart
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import ChatLimits
-from sefar_mllm.encoders import ENCODERS, Encoder, pool, shown_at
+from sefar_mllm.encoders import ENCODERS, Encoder, pool, with_frame_times
 from sefar_mllm.feature_cache import check_keys
 from sefar_mllm.features import token_key
 from sefar_mllm.generate import lora_switched_off, stream
@@ -313,7 +313,7 @@ class Assistant:
             VideoReadError: the file is missing or broken, or longer or larger than a chat takes.
             ValueError: the clip has no length.
         """
-        footage = Footage(path=Path(path), start_s=start_s, end_s=end_s)
+        footage = VideoClip(path=Path(path), start_s=start_s, end_s=end_s)
         if not untrusted:
             return self.begin(self.tokens_of(read_frames(footage, self.encoder.moments)))
         ((_, tokens),) = self.look([footage])
@@ -328,8 +328,8 @@ class Assistant:
         )
 
     def look(
-        self, footages: Sequence[Footage]
-    ) -> Iterator[tuple[Footage, Float[Tensor, "frame row column dim"] | VideoReadError]]:
+        self, footages: Sequence[VideoClip]
+    ) -> Iterator[tuple[VideoClip, Float[Tensor, "frame row column dim"] | VideoReadError]]:
         """Each video with its tokens, or with what is wrong with it, as they are done.
 
         They are decoded in processes of their own.
@@ -405,6 +405,6 @@ def load_encoder_of(
         )
     encoder = ENCODERS[key["encoder"]](Path(place), seed=origin["seed"], device=device)
     if encoder.any_moments:
-        encoder = shown_at(encoder, key["moments"])
+        encoder = with_frame_times(encoder, key["moments"])
     check_keys(token_key(encoder, key["grid"]), key, where=str(place), who="the fine-tuned model")
     return encoder

@@ -42,11 +42,11 @@ from sefar_mllm.chat.assistant import (
     refuse_halves,
     refuse_text,
 )
-from sefar_mllm.chat.safe_video import Footage
-from sefar_mllm.checkpoint import PROBE
+from sefar_mllm.chat.safe_video import VideoClip
+from sefar_mllm.checkpoint import FINGERPRINT
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.generate import generate_ids
-from sefar_mllm.scoring import batches, letter_logits, option_probs
+from sefar_mllm.scoring import batches_by_options, letter_logits, option_probs
 
 FIELDS = ("id", "video", "question", "options")
 SHOWN = 5
@@ -56,12 +56,12 @@ Answer = dict[str, Any]
 """A line of the file of answers."""
 
 
-class BatchError(ValueError):
+class BatchFileError(ValueError):
     """Files that cannot be used; the message names file and lines, what was found, the mend."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inquiry:
+class BatchQuestion:
     """A question about a video."""
 
     id: str
@@ -77,7 +77,7 @@ class Inquiry:
         return {"id": self.id, "video": self.video, "question": self.question} | options
 
 
-def read_inquiries(path: Path, limits: ChatLimits) -> list[Inquiry]:
+def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
     """The questions of a file.
 
     Raises:
@@ -87,16 +87,16 @@ def read_inquiries(path: Path, limits: ChatLimits) -> list[Inquiry]:
     inquiries, faults = [], []
     for number, line in enumerate(lines_of(path), 1):
         try:
-            inquiries.append(inquiry_of(line, number, limits))
+            inquiries.append(question_of(line, number, limits))
         except ValueError as fault:
             faults.append(f"line {number}: {fault}")
     many = Counter(inquiry.id for inquiry in inquiries)
     faults += [f"{count} lines have the id {one!r}" for one, count in many.items() if count > 1]
     if faults:
         listed = "; ".join(faults[:SHOWN])
-        raise BatchError(f"{path} has {len(faults)} faults; mend them there: {listed}")
+        raise BatchFileError(f"{path} has {len(faults)} faults; mend them there: {listed}")
     if not inquiries:
-        raise BatchError(f"{path} is empty; write a question a line")
+        raise BatchFileError(f"{path} is empty; write a question a line")
     return inquiries
 
 
@@ -109,11 +109,13 @@ def lines_of(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as cause:
-        raise BatchError(f"cannot read {path}: {cause}; give a UTF-8 file of JSON lines") from cause
+        raise BatchFileError(
+            f"cannot read {path}: {cause}; give a UTF-8 file of JSON lines"
+        ) from cause
     return text.removesuffix("\n").split("\n") if text.strip() else []
 
 
-def inquiry_of(line: str, number: int, limits: ChatLimits) -> Inquiry:
+def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
     """The question of a line.
 
     Raises:
@@ -130,11 +132,11 @@ def inquiry_of(line: str, number: int, limits: ChatLimits) -> Inquiry:
     options = entry.get("options")
     if options is None and "options" not in entry:
         refuse_text(entry["question"], "question", limits)
-        return Inquiry(**entry)
+        return BatchQuestion(**entry)
     if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
         raise ValueError(f"options is {options!r:.60}; expected a list of texts")
     choice_of(options, entry["question"], limits)
-    return Inquiry(**{**entry, "options": tuple(options)})
+    return BatchQuestion(**{**entry, "options": tuple(options)})
 
 
 def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def open_answers(
-    out: Path, inquiries: Iterable[Inquiry], settings: Mapping[str, Any]
+    out: Path, inquiries: Iterable[BatchQuestion], settings: Mapping[str, Any]
 ) -> dict[str, Answer]:
     """The answers that lie in a file already, by id; failed ones are left out.
 
@@ -164,7 +166,7 @@ def open_answers(
     found = written_with(out, beside)
     if differing := [name for name in settings if found.get(name) != settings[name]]:
         name = differing[0]
-        raise BatchError(
+        raise BatchFileError(
             f"{out} holds answers made with {name} = {found.get(name)}, this run has "
             f"{settings[name]}; give another --out"
         )
@@ -181,11 +183,11 @@ def written_with(out: Path, beside: Path) -> dict[str, Any]:
     """
     if not out.is_file() or not beside.is_file():
         what = "a folder" if out.is_dir() else "no file of answers"
-        raise BatchError(f"{out} is {what}; give --out the name of a file that does not exist")
+        raise BatchFileError(f"{out} is {what}; give --out the name of a file that does not exist")
     try:
         return dict(json.loads(beside.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as cause:
-        raise BatchError(f"{beside} is damaged ({cause}); give another --out") from cause
+        raise BatchFileError(f"{beside} is damaged ({cause}); give another --out") from cause
 
 
 def whole_lines(path: Path) -> Iterable[tuple[int, str]]:
@@ -204,18 +206,20 @@ def answer_of(out: Path, line: str, number: int, asked: Mapping[str, Answer]) ->
         question = {name: answer[name] for name in FIELDS if name in answer}
         known = asked.get(question["id"]) == question and ("answer" in answer or "error" in answer)
     except (ValueError, TypeError, KeyError) as cause:
-        raise BatchError(
+        raise BatchFileError(
             f"{out}, line {number} is no answer ({cause!r}); give another --out"
         ) from cause
     if not known:
-        raise BatchError(
+        raise BatchFileError(
             f"{out}, line {number} answers a question that is not asked: {question!r:.160}; give "
             f"another --out"
         )
     return answer
 
 
-def write_answers(out: Path, inquiries: Iterable[Inquiry], answers: Mapping[str, Answer]) -> None:
+def write_answers(
+    out: Path, inquiries: Iterable[BatchQuestion], answers: Mapping[str, Answer]
+) -> None:
     """The answers that there are, in the order of the questions, all or nothing."""
     kept = [answers[inquiry.id] for inquiry in inquiries if inquiry.id in answers]
     write_text(out, "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in kept))
@@ -227,7 +231,7 @@ Seen = Float[Tensor, "frame row column dim"] | VideoReadError
 
 def answer_all(
     assistant: Assistant,
-    inquiries: Sequence[Inquiry],
+    inquiries: Sequence[BatchQuestion],
     out: Path,
     *,
     settings: Mapping[str, Any],
@@ -262,7 +266,7 @@ def answer_all(
     ):
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
-            seen |= look(assistant, {paths[one.id] for one in batch} - seen.keys())
+            seen |= encode_videos(assistant, {paths[one.id] for one in batch} - seen.keys())
             found = answer_batch(assistant, batch, [seen[paths[one.id]] for one in batch])
             with writing(out, 0):
                 file.writelines(json.dumps(a, ensure_ascii=False) + "\n" for a in found)
@@ -285,14 +289,14 @@ def made_with(
         OSError: there is no fine-tuned model in the folder.
     """
     return {
-        "model": hashlib.sha256((model / PROBE).read_bytes()).hexdigest()[:16],
+        "model": hashlib.sha256((model / FINGERPRINT).read_bytes()).hexdigest()[:16],
         "max_new_tokens": limits.max_new_tokens,
         "four_bit": four_bit,
         "video_root": None if video_root is None else os.path.realpath(video_root),
     }
 
 
-def path_of(inquiry: Inquiry, video_root: Path | None) -> Path:
+def path_of(inquiry: BatchQuestion, video_root: Path | None) -> Path:
     """Where an inquiry's video lies; below the root every link is followed, for what it leads to
     is what would be read.
 
@@ -312,35 +316,36 @@ def path_of(inquiry: Inquiry, video_root: Path | None) -> Path:
         )
     else:
         return path
-    raise BatchError(
+    raise BatchFileError(
         f"question {inquiry.id}: {inquiry.video} leads out of --video-root {video_root}; {mend}"
     )
 
 
-def look(assistant: Assistant, paths: Iterable[Path]) -> dict[Path, Seen]:
+def encode_videos(assistant: Assistant, paths: Iterable[Path]) -> dict[Path, Seen]:
     """Each video's tokens, or what is wrong with it."""
-    footages = [Footage(path=path) for path in sorted(paths)]
+    footages = [VideoClip(path=path) for path in sorted(paths)]
     return {footage.path: tokens for footage, tokens in assistant.look(footages)}
 
 
 def answer_batch(
-    assistant: Assistant, inquiries: Sequence[Inquiry], seen: Sequence[Seen]
+    assistant: Assistant, inquiries: Sequence[BatchQuestion], seen: Sequence[Seen]
 ) -> list[Answer]:
     """The answers to a batch: words, or the most probable option with the probabilities of all."""
     found: dict[str, Answer] = {}
-    spoken: list[tuple[Inquiry, Tensor]] = []
-    chosen: list[tuple[Inquiry, Tensor]] = []
+    spoken: list[tuple[BatchQuestion, Tensor]] = []
+    chosen: list[tuple[BatchQuestion, Tensor]] = []
     for inquiry, tokens in zip(inquiries, seen, strict=True):
         if isinstance(tokens, VideoReadError):
             found[inquiry.id] = {"error": str(tokens)}
         else:
             (spoken if inquiry.options is None else chosen).append((inquiry, tokens))
-    found |= speak(assistant, spoken) | choose(assistant, chosen)
+    found |= answer_in_words(assistant, spoken) | answer_by_options(assistant, chosen)
     return [inquiry.asked() | found[inquiry.id] for inquiry in inquiries]
 
 
-def speak(
-    assistant: Assistant, asked: Sequence[tuple[Inquiry, Float[Tensor, "frame row column dim"]]]
+def answer_in_words(
+    assistant: Assistant,
+    asked: Sequence[tuple[BatchQuestion, Float[Tensor, "frame row column dim"]]],
 ) -> dict[str, Answer]:
     """Answers in words, generated together."""
     found: dict[str, Answer] = {}
@@ -366,8 +371,9 @@ def speak(
     return found
 
 
-def choose(
-    assistant: Assistant, asked: Sequence[tuple[Inquiry, Float[Tensor, "frame row column dim"]]]
+def answer_by_options(
+    assistant: Assistant,
+    asked: Sequence[tuple[BatchQuestion, Float[Tensor, "frame row column dim"]]],
 ) -> dict[str, Answer]:
     """The most probable option of each, and the probabilities of all, rotation-averaged."""
     found: dict[str, Answer] = {}
@@ -392,7 +398,7 @@ def scored_together(
     assistant: Assistant, questions: Sequence[Question]
 ) -> Iterator[Sequence[Question]]:
     """Questions with as many options, no more at a time than one of the longest may take memory."""
-    for batch in batches(questions, max(1, len(questions))):
+    for batch in batches_by_options(questions, max(1, len(questions))):
         lengths = [joined_length(assistant.model, assistant.tokenizer, one) for one in batch]
         room = max(1, MAX_JOINED**2 // max(lengths) ** 2)
         for start in range(0, len(batch), room):

@@ -36,7 +36,7 @@ PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footage:
+class VideoClip:
     """A video, or a stretch of one.
 
     Raises:
@@ -56,7 +56,7 @@ class Footage:
 
 
 def read_frames(
-    footage: Footage, moments: Sequence[float]
+    footage: VideoClip, moments: Sequence[float]
 ) -> UInt8[Tensor, "frame height width 3"]:
     """Frames at fractions of the footage, after a look at its header.
 
@@ -73,12 +73,12 @@ def read_frames(
 
 
 def read_frames_apart(
-    footages: Sequence[Footage],
+    footages: Sequence[VideoClip],
     moments: Sequence[float],
     *,
     workers: int = 1,
     patience_s: float = PATIENCE_S,
-) -> Iterator[tuple[Footage, UInt8[Tensor, "frame height width 3"] | VideoReadError]]:
+) -> Iterator[tuple[VideoClip, UInt8[Tensor, "frame height width 3"] | VideoReadError]]:
     """`read_frames` in processes of its own, which may crash or hang: each footage with its frames
     or with what is wrong with it, in the order in which they are done.
 
@@ -107,7 +107,7 @@ def read_frames_apart(
             yield footage, torch.from_numpy(found)
 
 
-def refuse_unsuitable(footage: Footage) -> None:
+def refuse_unsuitable(footage: VideoClip) -> None:
     """Raise VideoReadError for a video that is broken or larger than a chat takes, undecoded but
     for its first picture.
     """
@@ -164,7 +164,7 @@ def refuse_long(path: Path, duration_s: float, num_frames: int) -> None:
         )
 
 
-def _confined(footage: Footage, beat: Heartbeat, *, moments: Sequence[float]) -> np.ndarray | str:
+def _confined(footage: VideoClip, beat: Heartbeat, *, moments: Sequence[float]) -> np.ndarray | str:
     """The frames, or what is wrong, within the memory and the work that a decoder may take."""
     limit_memory()
     limit_work()

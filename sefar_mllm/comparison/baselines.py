@@ -62,7 +62,7 @@ from sefar_mllm.scoring import (
     Prediction,
     PredictionError,
     as_prediction,
-    batches,
+    batches_by_options,
     positions,
     rotate,
     write_predictions,
@@ -222,7 +222,7 @@ def predict_text_only(
     )
     model.eval().to(torch.device(device))
     found: dict[str, Prediction] = {}
-    for batch in batches(questions, batch_size):
+    for batch in batches_by_options(questions, batch_size):
         logits = text_logits(model, tokenizer, batch)
         for question, scores in zip(batch, logits, strict=True):
             found[question.question_id] = as_prediction(question, NOTHING, scores)

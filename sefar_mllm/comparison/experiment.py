@@ -56,7 +56,7 @@ from qa_data.terminal import without_interrupts
 from sefar_core.run_dir import dotted, read_metrics
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
-from sefar_mllm.answer_text import ask_otherwise, write_answers
+from sefar_mllm.answer_text import score_other_formats, write_answers
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.rows import (
@@ -74,15 +74,15 @@ from sefar_mllm.comparison.rows import (
     training,
 )
 from sefar_mllm.config import FinetuneConfig, ProbeConfig
-from sefar_mllm.encoders import ENCODERS, recognizer_moments, shown_at
+from sefar_mllm.encoders import ENCODERS, recognizer_moments, with_frame_times
 from sefar_mllm.encoders.probe import read_probe
 from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.feature_cache import TokenCache, read_index
 from sefar_mllm.features import FRAME_ORDERS, extract
 from sefar_mllm.linear_probe import fit_probe, map_cache, save_probe
-from sefar_mllm.mismatched_videos import wrong_videos
+from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.prompt import LETTERS
-from sefar_mllm.scoring import Prediction, predict, write_predictions
+from sefar_mllm.scoring import Prediction, predict_answers, write_predictions
 from sefar_mllm.stages import forget_checkpoints
 from sefar_mllm.train import finetune
 
@@ -233,7 +233,7 @@ def fill(
     source = folder_of(job.encoder, config, job.seed)
     encoder = ENCODERS[job.encoder](source, seed=job.seed, device=device)
     if encoder.any_moments:
-        encoder = shown_at(encoder, recognizer_moments(config.sefar[0]))
+        encoder = with_frame_times(encoder, recognizer_moments(config.sefar[0]))
     grid = config.grid if job.encoder not in UNMATCHED else 1
     extract(clips, config.video_root, encoder, folder, grid=grid, frame_order=job.order)
     return read_index(folder)["key"]
@@ -377,7 +377,7 @@ def tell(cell: Cell, model: Trained, tokenizer: PreTrainedTokenizerBase) -> None
         return
     questions = cell.questions.test
     cache = TokenCache(cell.tokens(), [question.video for question in questions])
-    found = ask_otherwise(model, tokenizer, questions, cache, batch_size=cell.batch_size)
+    found = score_other_formats(model, tokenizer, questions, cache, batch_size=cell.batch_size)
     write_answers(questions, found, cell.folder, "test")
     finish(cell.folder / TOLD, inputs)
 
@@ -396,8 +396,10 @@ def answers(
     questions = cell.questions.test
     clips = [question.video for question in questions]
     cache = TokenCache(cell.tokens(shown), clips)
-    other = wrong_videos(questions, random.Random(cell.seed)) if shown == "wrong_videos" else None
-    return predict(
+    other = (
+        mismatched_videos(questions, random.Random(cell.seed)) if shown == "wrong_videos" else None
+    )
+    return predict_answers(
         model,
         tokenizer,
         questions,
@@ -575,7 +577,7 @@ def choose_rates(
 
     Raises:
         StaleError: an earlier trial was made from other inputs.
-        LessonError: no development part can be cut.
+        DataError: no development part can be cut.
     """
     tuned = [cell for cell in cells if cell.row.lessons == "as_written"]
     trials = [

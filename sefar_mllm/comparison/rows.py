@@ -34,7 +34,7 @@ from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.dataset import load_questions
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.evaluation.metrics import prior_adversarial, unseen_sources
-from sefar_mllm.mismatched_videos import wrong_videos
+from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.prompt import LETTERS, marker_ids
 
 Lessons = Literal["as_written", "wrong_videos", "wrong_answers"]
@@ -353,7 +353,7 @@ def load_whole(path: Path) -> Sequence[Question]:
     """
     questions = load_questions(path)
     try:
-        wrong_videos(questions, random.Random(0))
+        mismatched_videos(questions, random.Random(0))
     except ValueError as cause:
         raise QuestionError(f"{path}: {cause}; a comparison needs this control (C3)") from cause
     return questions
@@ -369,7 +369,7 @@ def taught(questions: Sequence[Question], lessons: Lessons, seed: int) -> list[Q
     """
     rng = random.Random(seed)
     if lessons == "wrong_videos":
-        other = wrong_videos(questions, rng)
+        other = mismatched_videos(questions, rng)
         return [replace(question, video=other[question.video]) for question in questions]
     if lessons == "wrong_answers":
         return permute_answers(questions, rng)

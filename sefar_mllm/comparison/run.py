@@ -14,7 +14,7 @@ from qa_data.files import write_json, write_text
 from qa_data.manifest import Clip, read_manifest
 from sefar_core.data.class_names import refuse_several_names
 from sefar_core.run_dir import read_metrics, surroundings
-from sefar_mllm.answer_text import OtherAnswers, read_answers
+from sefar_mllm.answer_text import OtherFormats, read_answers
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.comparison.baselines import answer_alone, seeds_alone
 from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
@@ -256,7 +256,7 @@ def read_runs(config: CompareConfig, questions: QuestionSet) -> dict[str, Runs]:
     return runs
 
 
-def read_told(config: CompareConfig, questions: QuestionSet) -> dict[str, list[OtherAnswers]]:
+def read_told(config: CompareConfig, questions: QuestionSet) -> dict[str, list[OtherFormats]]:
     """What the trained rows that are there answered in other ways, for each seed."""
     return {
         row.name: [

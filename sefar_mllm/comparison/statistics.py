@@ -27,7 +27,7 @@ import numpy as np
 
 from qa_data.questions import Question
 from sefar_core.intervals import Interval, in_percent
-from sefar_mllm.answer_text import OtherAnswers, failure_rate, pointwise_information
+from sefar_mllm.answer_text import OtherFormats, failure_rate, pointwise_information
 from sefar_mllm.comparison.rows import BLIND, ROWS, SHOWINGS, QuestionSet, Showing
 from sefar_mllm.evaluation.diagnostics import best_options, credits
 from sefar_mllm.evaluation.metrics import summarize
@@ -45,7 +45,7 @@ from sefar_mllm.evaluation.significance import (
 )
 from sefar_mllm.scoring import Prediction
 
-Answers = Mapping[str, Sequence[OtherAnswers]]
+Answers = Mapping[str, Sequence[OtherFormats]]
 """By row, of each seed."""
 
 
@@ -84,14 +84,14 @@ def told_of(questions: Sequence[Question], answers: Answers, *, resamples: int) 
         rng = np.random.default_rng(0)
         return share_over_seeds(rows, sources, resamples=resamples, rng=rng)
 
-    def row(name: str, runs: Sequence[OtherAnswers]) -> Told:
+    def row(name: str, runs: Sequence[OtherFormats]) -> Told:
         blind = answers.get(BLIND) if name != BLIND else None
         sums, means = (
             [{key: getattr(one, kind) for key, one in run.texts.items()} for run in runs]
             for kind in ("sums", "means")
         )
         return Told(
-            unreadable=float(np.mean([failure_rate(run.spoken) for run in runs])),
+            unreadable=float(np.mean([failure_rate(run.generated) for run in runs])),
             spoken=share([said(questions, run) for run in runs]),
             text_sum=share([best_options(questions, one) for one in sums]),
             text_mean=share([best_options(questions, one) for one in means]),
@@ -108,9 +108,9 @@ def told_of(questions: Sequence[Question], answers: Answers, *, resamples: int) 
     return {name: row(name, runs) for name, runs in answers.items()}
 
 
-def said(questions: Sequence[Question], run: OtherAnswers) -> list[int | None]:
+def said(questions: Sequence[Question], run: OtherFormats) -> list[int | None]:
     """The option that each spoken answer names, in the questions' order."""
-    choice = {one.question_id: one.choice for one in run.spoken}
+    choice = {one.question_id: one.choice for one in run.generated}
     return [choice[question.question_id] for question in questions]
 
 

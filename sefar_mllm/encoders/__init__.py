@@ -1,16 +1,18 @@
 """One contract for every encoder: frames of a clip -> tokens (batch frame row column dim).
 
-All see the same moments of a clip, the centers of its equal segments in the order of time unless
-the recognizer takes others, which image models are then shown too (`shown_at`). Each scales, crops
-and normalizes the frames for itself. `ENCODERS[name](folder)` makes one: contract.py says what it
-gives, recognizer.py has SeFAR's, its twin without SeFAR, what its classifier sees and the controls,
-image_models.py CLIP and EVA-CLIP as published.py knows them, probe.py these two with a map that
-learned from the same labels as SeFAR.
+`ENCODERS[name](folder)` makes an encoder. All see a clip at the same moments, the centers of its
+equal segments in the order of time, unless the recognizer was trained on others; image models are
+then shown those (`with_frame_times`). Each encoder scales, crops and normalizes frames by itself.
+
+- base.py: what an encoder is.
+- recognizer.py: SeFAR's, its supervised twin, what its classifier sees, and the controls.
+- image_models.py: CLIP and EVA-CLIP as published.
+- probe.py: CLIP and EVA-CLIP with a linear map trained on the labels that SeFAR had.
 """
 
 from collections.abc import Callable, Mapping
 
-from sefar_mllm.encoders.base import Encoder, pool, refuse_unequal_moments, shown_at
+from sefar_mllm.encoders.base import Encoder, pool, refuse_unequal_moments, with_frame_times
 from sefar_mllm.encoders.image_models import clip, eva
 from sefar_mllm.encoders.probe import clip_probe, eva_probe
 from sefar_mllm.encoders.recognizer import (
@@ -29,7 +31,7 @@ __all__ = [
     "pool",
     "recognizer_moments",
     "refuse_unequal_moments",
-    "shown_at",
+    "with_frame_times",
 ]
 
 ENCODERS: Mapping[str, Callable[..., Encoder]] = {

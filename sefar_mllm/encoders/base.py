@@ -53,7 +53,7 @@ class Encoder:
         }
 
 
-def shown_at(encoder: Encoder, moments: Sequence[float]) -> Encoder:
+def with_frame_times(encoder: Encoder, moments: Sequence[float]) -> Encoder:
     """The encoder, to be shown exactly these moments: those of another, so that the two can be
     compared. Rounded ones could show the frame before.
 

@@ -472,7 +472,7 @@ def used_state(model: Any) -> dict[str, Tensor]:
     return {n: value for n, value in model.state_dict().items() if not n.startswith(after)}
 
 
-def build(published: ImageModel, sizes: Mapping[str, Any]) -> Any:
+def make_network(published: ImageModel, sizes: Mapping[str, Any]) -> Any:
     """timm's network with the weights of chance, to be filled from a file.
 
     Args:
@@ -492,7 +492,7 @@ def build(published: ImageModel, sizes: Mapping[str, Any]) -> Any:
 def _load(published: ImageModel, found: WeightFolder) -> Any:
     """The network of the folder, frozen and in evaluation mode; every tensor is the file's."""
     refuse_other_model(published, found)
-    model = build(published, found.sizes)
+    model = make_network(published, found.sizes)
     refuse_other_activation(published, model, found)
     mend = f"put {published.wanted} there"
     refuse_misfits(model.state_dict(), found.state, found.file, mend=mend)

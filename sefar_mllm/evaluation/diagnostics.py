@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from qa_data.questions import Question
 from sefar_core.intervals import Interval, draw_sources, mean
-from sefar_mllm.answer_text import OtherAnswers, failure_rate
+from sefar_mllm.answer_text import OtherFormats, failure_rate
 from sefar_mllm.evaluation.metrics import answered_right
 from sefar_mllm.scoring import Prediction, PredictionError
 
@@ -44,7 +44,7 @@ class Diagnosis:
 def diagnose(
     questions: Sequence[Question],
     predictions: Sequence[Prediction],
-    answers: OtherAnswers,
+    answers: OtherFormats,
     *,
     resamples: int,
     rng: np.random.Generator,
@@ -64,7 +64,7 @@ def diagnose(
         PredictionError: predictions or spoken answers are not those of the questions.
     """
     ids = [question.question_id for question in questions]
-    spoken = list(answers.spoken)
+    spoken = list(answers.generated)
     if [p.question_id for p in predictions] != ids or [s.question_id for s in spoken] != ids:
         raise PredictionError(
             "predictions and spoken answers must be those of the questions, in their order; "

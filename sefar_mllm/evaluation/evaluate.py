@@ -21,19 +21,19 @@ from qa_data.questions import Question
 from sefar_core.intervals import Interval
 from sefar_core.run_dir import surroundings
 from sefar_mllm.adapters import composite
-from sefar_mllm.answer_text import ask_otherwise, write_answers
+from sefar_mllm.answer_text import score_other_formats, write_answers
 from sefar_mllm.config import EvaluateConfig
 from sefar_mllm.evaluation.diagnostics import Diagnosis, diagnose
 from sefar_mllm.evaluation.metrics import Summary, summarize
 from sefar_mllm.evaluation.significance import Comparison, compare
 from sefar_mllm.feature_cache import CacheError, TokenCache, check_keys
 from sefar_mllm.generate import Trained
-from sefar_mllm.mismatched_videos import wrong_videos
+from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.prompt import LETTERS
 from sefar_mllm.scoring import (
     Prediction,
     PredictionError,
-    predict,
+    predict_answers,
     read_predictions,
     write_predictions,
 )
@@ -85,7 +85,7 @@ def score_file(
             f"{name} has a question with {widest} options, but the letters are {letters}; "
             f"give as many as there are options"
         )
-    predictions = predict(
+    predictions = predict_answers(
         model,
         tokenizer,
         questions,
@@ -115,7 +115,7 @@ def diagnose_file(
         PredictionError: `score_file` has not written the predictions of this set.
     """
     predictions = read_predictions(config.out / f"predictions-{name}.jsonl")
-    answers = ask_otherwise(
+    answers = score_other_formats(
         model,
         tokenizer,
         questions,
@@ -179,7 +179,7 @@ def shown_clips(config: EvaluateConfig, questions: Sequence[Question]) -> dict[s
     """
     if not config.shuffle_videos:
         return None
-    return wrong_videos(questions, random.Random(config.seed))
+    return mismatched_videos(questions, random.Random(config.seed))
 
 
 def control(config: EvaluateConfig) -> str | None:

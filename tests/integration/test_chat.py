@@ -17,10 +17,11 @@ from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.adapters import add_adapters
+from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.chat import safe_video
 from sefar_mllm.chat.cli import Chat, talk
-from sefar_mllm.chat.safe_video import Footage, read_frames_apart
-from sefar_mllm.checkpoint import assemble, load_tokenizer, merge, save_trained
+from sefar_mllm.chat.safe_video import VideoClip, read_frames_apart
+from sefar_mllm.checkpoint import merge, save_trained
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.feature_cache import CacheError, TokenCache
@@ -60,7 +61,7 @@ def root(tmp_path_factory):
     encoder = ENCODERS["sefar"](make_encoder(root / "encoder", 0))
     base = toy_llm.language_model(root / "llm")
     known = {"key": token_key(encoder, 2), "origin": encoder.origin}
-    model = assemble(base, token_dim=16, token_shape=(8, 2, 2), encoder=known)
+    model = build_vlm(base, token_dim=16, token_shape=(8, 2, 2), encoder=known)
     adapted = add_adapters(model, rank=2, alpha=4.0, dropout=0.0)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -147,7 +148,7 @@ def test_a_file_that_kills_or_hangs_its_process_harms_no_other(monkeypatch):
     names = ("exit", "sound", "abort", "hang", "well")
     monkeypatch.setattr(safe_video, "_confined", poisoned_frames)
     let_a_day_pass, found = passing_hours(monkeypatch), {}
-    footages = [Footage(path=Path(f"{name}.mp4")) for name in names]
+    footages = [VideoClip(path=Path(f"{name}.mp4")) for name in names]
     for footage, frames in read_frames_apart(footages, MOMENTS, workers=2, patience_s=3600.0):
         found[footage.path.stem] = str(frames) if isinstance(frames, VideoReadError) else frames
         if len(found) == len(names) - 1:
@@ -174,7 +175,7 @@ def test_a_decoder_gets_no_more_memory_than_it_may_take():
 @pytest.mark.videos
 @pytest.mark.skipif(not FILES, reason="SEFAR_VIDEOS_DIR")
 def test_every_damaged_file_gives_an_answer_or_one_line(assistant):
-    found = dict(assistant.look([Footage(path=path) for path in FILES]))
+    found = dict(assistant.look([VideoClip(path=path) for path in FILES]))
     assert len(found) == len(FILES)
     said = {f.path.name: str(t) for f, t in found.items() if isinstance(t, VideoReadError)}
     assert {"zero.mp4", "text.mp4", "audio_only.mp4", "decord_corrupted.mp4"} <= said.keys()

@@ -162,7 +162,7 @@ def test_a_second_run_trains_and_scores_nothing(world, found, monkeypatch):
 
     monkeypatch.setattr(experiment, "finetune", never)
     monkeypatch.setattr(experiment, "predict", never)
-    monkeypatch.setattr(experiment, "ask_otherwise", never)
+    monkeypatch.setattr(experiment, "score_other_formats", never)
     again = compare_encoders(world)
     assert again["sets"] == found["sets"]
     assert again["verdicts"] == found["verdicts"]

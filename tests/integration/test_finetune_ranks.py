@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from sefar_core.run_dir import RunFolderBusy
 from sefar_core.signals import Interrupted
-from sefar_mllm.checkpoint import FolderError
+from sefar_mllm.build import FolderError
 from sefar_mllm.dataset import load_questions
-from sefar_mllm.stages import Diary, LessonTrainer
+from sefar_mllm.stages import MetricsCallback, QuestionTrainer
 from sefar_mllm.train import finetune
 from tests.integration.tiny_finetune import make_world, run, run_here, settled, start
 from tests.script_process import LIMIT_S
@@ -128,13 +128,13 @@ MICRO_BATCHES = 24  # 15 questions, two at a time, in three epochs
 @pytest.fixture
 def seen(monkeypatch) -> list[int]:
     """Grows with each micro-batch that is learned."""
-    whole, counted = LessonTrainer.training_step, []
+    whole, counted = QuestionTrainer.training_step, []
 
     def step(trainer, *parts):
         counted.append(len(counted) + 1)
         return whole(trainer, *parts)
 
-    monkeypatch.setattr(LessonTrainer, "training_step", step)
+    monkeypatch.setattr(QuestionTrainer, "training_step", step)
     return counted
 
 
@@ -155,7 +155,7 @@ def test_a_signal_saves_a_checkpoint_where_none_was_asked_for(
     world, tmp_path, monkeypatch, seen, unwished, micro_batch
 ):
     """In either stage, and in the last step of one; nothing is learned or written twice."""
-    whole = LessonTrainer.compute_loss
+    whole = QuestionTrainer.compute_loss
 
     def loss(trainer, *parts, **named):
         if len(seen) == micro_batch:
@@ -164,14 +164,14 @@ def test_a_signal_saves_a_checkpoint_where_none_was_asked_for(
 
     step, kept = SIGNALS[micro_batch]
     told = f"stopped after step {step}; saved in .*{kept[0]}"
-    monkeypatch.setattr(LessonTrainer, "compute_loss", loss)
+    monkeypatch.setattr(QuestionTrainer, "compute_loss", loss)
     with pytest.raises(Interrupted, match=told) as wish:
         here(world, tmp_path, save_every_steps=0)
     assert wish.value.exit_code == 130
     assert not (tmp_path / "model").exists()
     found = [path.parent.relative_to(tmp_path / "checkpoints") for path in checkpoints(tmp_path)]
     assert list(map(str, found)) == kept
-    monkeypatch.setattr(LessonTrainer, "compute_loss", whole)
+    monkeypatch.setattr(QuestionTrainer, "compute_loss", whole)
     here(world, tmp_path, save_every_steps=0)
     assert len(seen) == MICRO_BATCHES
     assert lines(tmp_path) == lines(unwished)
@@ -205,13 +205,13 @@ def test_a_run_goes_on_with_as_many_processes_or_not_at_all(world, tmp_path):
 def test_a_model_that_is_no_longer_finite_is_not_asked_about_dev(
     world, tmp_path, monkeypatch, seen
 ):
-    whole = LessonTrainer.compute_loss
+    whole = QuestionTrainer.compute_loss
 
     def loss(trainer, *parts, **named):
         found = whole(trainer, *parts, **named)
         return found * torch.nan if len(seen) == 16 else found
 
-    monkeypatch.setattr(LessonTrainer, "compute_loss", loss)
+    monkeypatch.setattr(QuestionTrainer, "compute_loss", loss)
     with pytest.raises(FloatingPointError, match="loss became nan in step 8 .joint, step 4"):
         here(world, tmp_path, save_every_steps=0)
     assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [1, 2, 3, 4, 5, 6, 7]
@@ -229,5 +229,5 @@ def test_a_checkpoint_is_whole_once_every_process_has_written_its_part(tmp_path)
 
     state = SimpleNamespace(is_world_process_zero=True, global_step=3)
     told = SimpleNamespace(output_dir=str(tmp_path))
-    Diary.on_save(SimpleNamespace(accelerator=Two()), told, state, None)  # type: ignore[arg-type]
+    MetricsCallback.on_save(SimpleNamespace(accelerator=Two()), told, state, None)  # type: ignore[arg-type]
     assert waited == [False] and complete.exists()

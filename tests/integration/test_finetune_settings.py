@@ -12,11 +12,11 @@ from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
 from sefar_mllm.adapters import lora_parameters, projector_parameters
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.dataset import LessonError
-from sefar_mllm.stages import LessonTrainer
-from sefar_mllm.train import build, finetune
+from sefar_mllm.dataset import DataError
+from sefar_mllm.stages import QuestionTrainer
+from sefar_mllm.train import build_trainable, finetune
 from tests.oracles import toy_llm
 
 ADAPTER = "adapter_model.safetensors"
@@ -49,7 +49,7 @@ class Watch(TrainerCallback):
 
     def __init__(self, monkeypatch):
         self.steps, self.inputs = [], []
-        start, whole = LessonTrainer.__init__, LessonTrainer.training_step
+        start, whole = QuestionTrainer.__init__, QuestionTrainer.training_step
 
         def started(trainer, *parts, **named):
             start(trainer, *parts, **named)
@@ -59,8 +59,8 @@ class Watch(TrainerCallback):
             self.inputs.append(inputs)
             return whole(trainer, model, inputs, *rest)
 
-        monkeypatch.setattr(LessonTrainer, "__init__", started)
-        monkeypatch.setattr(LessonTrainer, "training_step", step)
+        monkeypatch.setattr(QuestionTrainer, "__init__", started)
+        monkeypatch.setattr(QuestionTrainer, "training_step", step)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         self.steps.append(
@@ -84,7 +84,7 @@ def lines(run_dir):
 def test_stage_a_moves_the_projector_alone_and_stage_b_lora_too(world, tmp_path):
     root, _, cache = world
     torch.manual_seed(0)
-    begun = build(tiny(root), cache, load_tokenizer(root / "llm"))
+    begun = build_trainable(tiny(root), cache, load_tokenizer(root / "llm"))
     start = {n.removeprefix("base_model.model."): p for n, p in projector_parameters(begun)}
     assert len(start) == 7
     for name, epochs, moved in (("a", 0, False), ("b", 1, True)):
@@ -147,7 +147,7 @@ def test_noise_on_tokens_changes_what_is_learned(world, tmp_path):
 
 
 def test_prompts_longer_than_allowed_are_refused(world, tmp_path):
-    with pytest.raises(LessonError, match="22 of 22 prompts exceed 60 tokens"):
+    with pytest.raises(DataError, match="22 of 22 prompts exceed 60 tokens"):
         learned(world, tmp_path / "run", max_length=60)
     assert not (tmp_path / "run").exists()
 

@@ -15,9 +15,10 @@ from transformers import TrainerCallback
 
 from sefar_mllm import train
 from sefar_mllm.adapters import composite
-from sefar_mllm.checkpoint import load_tokenizer, load_trained
+from sefar_mllm.build import load_tokenizer
+from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.dataset import BatchError, LessonError, Lessons
+from sefar_mllm.dataset import BatchError, DataError, QuestionDataset
 from sefar_mllm.prompt import (  # fmt: skip
     IGNORE,
     TEXT_REQUEST,
@@ -25,8 +26,8 @@ from sefar_mllm.prompt import (  # fmt: skip
     encode_conversation,
     question_text,
 )
-from sefar_mllm.stages import LessonTrainer
-from sefar_mllm.train import LaunchError, build, finetune
+from sefar_mllm.stages import QuestionTrainer
+from sefar_mllm.train import LaunchError, build_trainable, finetune
 from tests.oracles import toy_llm
 from tests.oracles.permissions import unlike_opened
 
@@ -53,21 +54,21 @@ class Gradients(TrainerCallback):
 
     def __init__(self, monkeypatch):
         self.found, self.clips = [], []
-        whole = LessonTrainer.training_step
+        whole = QuestionTrainer.training_step
 
         def step(trainer, model, inputs, *rest):
             self.clips.append(inputs["clip_ids"])
             return whole(trainer, model, inputs, *rest)
 
-        monkeypatch.setattr(LessonTrainer, "training_step", step)
-        monkeypatch.setattr(LessonTrainer, "_clip_grad_norm", lambda *_: torch.tensor(1.0))
-        start = LessonTrainer.__init__
+        monkeypatch.setattr(QuestionTrainer, "training_step", step)
+        monkeypatch.setattr(QuestionTrainer, "_clip_grad_norm", lambda *_: torch.tensor(1.0))
+        start = QuestionTrainer.__init__
 
         def with_callback(trainer, *parts, **named):
             start(trainer, *parts, **named)
             trainer.add_callback(self)
 
-        monkeypatch.setattr(LessonTrainer, "__init__", with_callback)
+        monkeypatch.setattr(QuestionTrainer, "__init__", with_callback)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         learned = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -103,9 +104,9 @@ def test_a_step_is_the_mean_over_all_labeled_tokens_of_its_questions(
     finetune(config, asked, root / "tokens", tmp_path / "run")
     tokenizer = load_tokenizer(root / "llm")
     torch.manual_seed(config.seed)
-    model = build(config, cache, tokenizer)
+    model = build_trainable(config, cache, tokenizer)
     model.train()
-    lessons = Lessons(
+    lessons = QuestionDataset(
         asked, cache, tokenizer, video_id=composite(model).config.video_token_id,
         answer_style="mixed",
     )  # fmt: skip
@@ -218,7 +219,7 @@ def test_each_epoch_is_taught_with_its_own_options(world, tmp_path):
     finetune(tiny(root, epochs=3, redraw="hard"), asked, root / "tokens", tmp_path, redraw=draw)
     assert drawn[-3:] == [0, 1, 2]  # after a look at the lengths of all
     tokenizer = load_tokenizer(root / "llm")
-    made = Lessons(asked, cache, tokenizer, video_id=640, redraw=redraw_by_turning(asked))
+    made = QuestionDataset(asked, cache, tokenizer, video_id=640, redraw=redraw_by_turning(asked))
     made.begin_epoch(3)
     assert made.questions[0].options == asked[0].options[3:] + asked[0].options[:3]
 
@@ -236,7 +237,7 @@ def test_each_epoch_is_taught_with_its_own_options(world, tmp_path):
 )
 def test_an_epoch_with_other_clips_or_answers_is_refused(world, tmp_path, spoil, message):
     root, asked, _ = world
-    with pytest.raises(LessonError, match=f"drawn for epoch 0 differ .*{message}"):
+    with pytest.raises(DataError, match=f"drawn for epoch 0 differ .*{message}"):
         finetune(
             tiny(root, redraw="hard"), asked, root / "tokens", tmp_path / "run",
             redraw=lambda _: spoil(asked),

@@ -12,7 +12,8 @@ from qa_data.manifest import Clip, write_manifest
 from qa_data.questions import write_questions
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
-from sefar_mllm.checkpoint import FolderError, load_trained
+from sefar_mllm.build import FolderError
+from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import EvaluateConfig, FinetuneConfig, LoraSettings
 from sefar_mllm.dataset import load_questions
 from sefar_mllm.encoders import ENCODERS

@@ -126,7 +126,7 @@ def disturb(wishes: dict) -> None:
     from sefar_mllm import stages
 
     rank, seen = int(os.environ.get("RANK", "0")), []
-    whole = stages.LessonTrainer.compute_loss
+    whole = stages.QuestionTrainer.compute_loss
 
     def loss(trainer, *parts, **named):
         seen.append(1)
@@ -136,7 +136,7 @@ def disturb(wishes: dict) -> None:
         found = whole(trainer, *parts, **named)
         return found * torch.nan if wishes.get("nan_at") == [len(seen), rank] else found
 
-    stages.LessonTrainer.compute_loss = loss
+    stages.QuestionTrainer.compute_loss = loss
     if wishes.get("sgd"):
         torch.optim.AdamW = lambda groups, weight_decay: torch.optim.SGD(groups)
 

@@ -12,7 +12,7 @@ from sefar_mllm.adapters import (
     optimizer_groups,
     projector_parameters,
 )
-from sefar_mllm.build import around, assemble
+from sefar_mllm.build import build_vlm, wrap
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from tests.oracles import toy_llm
@@ -36,7 +36,7 @@ def namesakes():
 
 @pytest.fixture
 def model(folder):
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    whole = build_vlm(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
     # Others with the same layer names as the language model's: the usual leak.
     for place in (
         whole,
@@ -66,7 +66,7 @@ def test_only_lora_and_projector_learn(model):
 
 
 def test_what_learns_is_in_full_precision_over_a_16_bit_model(folder):
-    whole = assemble(
+    whole = build_vlm(
         folder,
         token_dim=toy_llm.DIM,
         token_shape=toy_llm.SHAPE,
@@ -103,7 +103,7 @@ def test_layers_that_lack_a_linear_are_refused_by_name():
     """Phi-3 has one linear in place of three; LoRA would go into the others in silence."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
     phi = Phi3ForCausalLM(Phi3Config(vocab_size=640, num_attention_heads=2, **sizes))
-    whole = around(phi, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    whole = wrap(phi, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
     named = r"phi3 lacks 10 of them, for example 0.self_attn.q_proj, .*0.mlp.up_proj, 1.self_attn"
     with pytest.raises(ValueError, match=named):
         add_adapters(whole, rank=2, alpha=4.0, dropout=0.0)
@@ -142,6 +142,6 @@ def test_vicunas_shape_learns_as_many_parameters_as_the_arithmetic_says(dim, ran
 
 
 def test_the_composite_model_is_found_with_and_without_adapters(folder):
-    whole = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    whole = build_vlm(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
     assert composite(whole) is whole
     assert composite(add_adapters(whole, rank=2, alpha=4.0, dropout=0.0)) is whole

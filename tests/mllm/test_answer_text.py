@@ -4,7 +4,7 @@ import pytest
 
 from sefar_mllm.adapters import composite
 from sefar_mllm.answer_text import TextScore, option_text_scores, pointwise_information
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn
 from tests.oracles import toy_llm
 from tests.oracles.letters import encoded, sharp_model, text_log_probs_alone

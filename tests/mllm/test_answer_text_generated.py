@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.answer_text import SpokenAnswer, as_answer, failure_rate, spoken_answers
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.answer_text import GeneratedAnswer, as_answer, failure_rate, generate_answers
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import Turn, question_text
 from tests.oracles import toy_llm
 from tests.oracles.letters import encoded, sharp_model
@@ -52,8 +52,8 @@ def greedy(vlm, tokenizer, question, tokens, steps):
 def test_batched_answers_are_greedy_answers_to_each_question_alone(model, tokenizer, tmp_path):
     asked = uneven(5)
     cache = toy_llm.cache(tmp_path, asked)
-    said = spoken_answers(model, tokenizer, asked, cache, max_new_tokens=6)
-    single = spoken_answers(model, tokenizer, asked, cache, batch_size=1, max_new_tokens=6)
+    said = generate_answers(model, tokenizer, asked, cache, max_new_tokens=6)
+    single = generate_answers(model, tokenizer, asked, cache, batch_size=1, max_new_tokens=6)
     assert said == single
     assert [answer.question_id for answer in said] == [q.question_id for q in asked]
     for answer, question in zip(said, asked, strict=True):
@@ -65,8 +65,8 @@ def test_batched_answers_are_greedy_answers_to_each_question_alone(model, tokeni
 def test_another_clip_is_shown_where_asked(model, tokenizer, tmp_path):
     asked = toy_llm.questions(2)
     cache = toy_llm.cache(tmp_path, asked)
-    other = spoken_answers(model, tokenizer, asked[:1], cache, shown={"clip0": "clip1"})
-    moved = spoken_answers(model, tokenizer, [replace(asked[0], video="clip1")], cache)
+    other = generate_answers(model, tokenizer, asked[:1], cache, shown={"clip0": "clip1"})
+    moved = generate_answers(model, tokenizer, [replace(asked[0], video="clip1")], cache)
     assert other == moved
 
 
@@ -86,11 +86,11 @@ def test_what_comes_behind_the_end_mark_is_not_part_of_the_answer(model, tokeniz
                 -1, torch.tensor([next(scores)]), 1.0
             )
         )
-        (answer,) = spoken_answers(model, tokenizer, [question], cache)
+        (answer,) = generate_answers(model, tokenizer, [question], cache)
     finally:
         pushed.remove()
         hook.remove()
-    assert answer == SpokenAnswer(question_id=question.question_id, text="C", choice=2)
+    assert answer == GeneratedAnswer(question_id=question.question_id, text="C", choice=2)
     assert torch.equal(kept, vlm.lm_head.weight.data)
     assert len(seen) == 2
 
@@ -100,12 +100,14 @@ def test_only_a_letter_of_the_question_is_a_choice(tokenizer, said, choice):
     question = replace(toy_llm.questions(1, num_options=3)[0])
     ids = tokenizer(said, add_special_tokens=False)["input_ids"]
     answer = as_answer(tokenizer, question, [*ids, tokenizer.eos_token_id])
-    assert answer == SpokenAnswer(question_id="0000000", text=said, choice=choice)
+    assert answer == GeneratedAnswer(question_id="0000000", text=said, choice=choice)
 
 
 def test_failures_are_counted_and_never_left_out():
     choices = [0, None, 3, None, None]
-    answers = [SpokenAnswer(question_id=str(i), text="", choice=c) for i, c in enumerate(choices)]
+    answers = [
+        GeneratedAnswer(question_id=str(i), text="", choice=c) for i, c in enumerate(choices)
+    ]
     assert failure_rate(answers) == pytest.approx(0.6)
     with pytest.raises(ValueError, match="no answers to count"):
         failure_rate([])
@@ -115,4 +117,4 @@ def test_prompts_that_are_too_long_are_refused(model, tokenizer, tmp_path):
     (question,) = toy_llm.questions(1)
     cache = toy_llm.cache(tmp_path, [question])
     with pytest.raises(ValueError, match="model reads 512"):
-        spoken_answers(model, tokenizer, [replace(question, stem="why " * 400)], cache)
+        generate_answers(model, tokenizer, [replace(question, stem="why " * 400)], cache)

@@ -4,8 +4,8 @@ import pytest
 
 from qa_data.questions import Question
 from sefar_mllm.answer_text import (
-    OtherAnswers,
-    SpokenAnswer,
+    GeneratedAnswer,
+    OtherFormats,
     TextScore,
     read_answers,
     write_answers,
@@ -19,8 +19,8 @@ def test_answers_with_any_sign_of_a_lines_end_come_back(tmp_path):
     question = Question(
         question_id="7", video="clip", stem="Which?", options=("salto", LINE_SIGNS), answer=1
     )
-    answers = OtherAnswers(
-        spoken=[SpokenAnswer(question_id="7", text=LINE_SIGNS, choice=None)],
+    answers = OtherFormats(
+        generated=[GeneratedAnswer(question_id="7", text=LINE_SIGNS, choice=None)],
         texts={"7": TextScore((-1.5, -2.0), (3, 4))},
     )
     write_answers([question], answers, tmp_path, "test")

@@ -8,7 +8,8 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sefar_mllm import build
 from sefar_mllm.adapters import adapter_dtype
-from sefar_mllm.checkpoint import FolderError, assemble, load_trained, merge, precision
+from sefar_mllm.build import FolderError, build_vlm
+from sefar_mllm.checkpoint import load_trained, merge, precision
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from tests.oracles import toy_llm, toy_trained
@@ -24,7 +25,7 @@ def test_without_bitsandbytes_four_bits_are_refused_before_anything_is_loaded(
 ):
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(build.FourBitError, match="pip install 'bitsandbytes"):
-        assemble(tmp_path / "gone", token_dim=12, token_shape=(8, 2, 2), encoder={}, four_bit=True)
+        build_vlm(tmp_path / "gone", token_dim=12, token_shape=(8, 2, 2), encoder={}, four_bit=True)
 
 
 def test_transformers_quantizes_the_seven_linears_of_each_layer_and_nothing_else():

@@ -12,7 +12,7 @@ from sefar_core.data.video import VideoReadError
 from sefar_mllm.adapters import composite
 from sefar_mllm.chat import assistant as module
 from sefar_mllm.chat.assistant import load_encoder_of, printable
-from sefar_mllm.chat.safe_video import Footage
+from sefar_mllm.chat.safe_video import VideoClip
 from sefar_mllm.encoders.base import origin_of
 from sefar_mllm.feature_cache import CacheError
 from tests.oracles import toy_chat, videos
@@ -56,7 +56,7 @@ def test_a_video_from_a_stranger_gives_the_same_tokens(assistant, clip, monkeypa
 
 
 def test_what_is_wrong_with_a_strangers_video_is_raised(assistant, clip, monkeypatch):
-    broken = [(Footage(path=clip), VideoReadError("cannot decode clip.mp4"))]
+    broken = [(VideoClip(path=clip), VideoReadError("cannot decode clip.mp4"))]
     monkeypatch.setattr(module, "read_frames_apart", lambda *_, **__: broken)
     with pytest.raises(VideoReadError, match="cannot decode clip.mp4"):
         assistant.watch(clip, untrusted=True)

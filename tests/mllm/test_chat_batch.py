@@ -8,14 +8,14 @@ from sefar_core.data.video import VideoReadError
 from sefar_mllm.chat import batch as chat_batch
 from sefar_mllm.chat.assistant import ChatError
 from sefar_mllm.chat.batch import (
-    BatchError,
-    Inquiry,
+    BatchFileError,
+    BatchQuestion,
     answer_all,
-    inquiry_of,
     made_with,
     open_answers,
     path_of,
-    read_inquiries,
+    question_of,
+    read_batch,
 )
 from sefar_mllm.config import ChatLimits
 from tests.oracles import toy_chat
@@ -66,8 +66,8 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def inquiries(lines=LINES) -> list[Inquiry]:
-    return [Inquiry(**{**one, "options": tuple(one["options"])} if "options" in one else one)
+def inquiries(lines=LINES) -> list[BatchQuestion]:
+    return [BatchQuestion(**{**one, "options": tuple(one["options"])} if "options" in one else one)
             for one in lines]  # fmt: skip
 
 
@@ -162,18 +162,18 @@ def test_a_file_never_mixes_models_or_questions(assistant, looked, tmp_path):
     run(assistant, out)
     text = out.read_text()
     other = {**SETTINGS, "model": "m2"}
-    with pytest.raises(BatchError, match="made with model = m1, this run has m2"):
+    with pytest.raises(BatchFileError, match="made with model = m1, this run has m2"):
         answer_all(assistant, inquiries(), out, settings=other)
     changed = [LINES[0] | {"question": "What else?"}, *LINES[1:]]
     for lines in (changed, LINES[1:]):
-        with pytest.raises(BatchError, match=r"line 1 answers a question that is not asked"):
+        with pytest.raises(BatchFileError, match=r"line 1 answers a question that is not asked"):
             run(assistant, out, lines)
     out.write_text(text.replace('"id": "b"', '"id": '))
-    with pytest.raises(BatchError, match="line 2 is no answer"):
+    with pytest.raises(BatchFileError, match="line 2 is no answer"):
         run(assistant, out)
     beside = tmp_path / "out.jsonl.settings.json"
     beside.write_text('{"model": "m1",')
-    with pytest.raises(BatchError, match=r"settings\.json is damaged"):
+    with pytest.raises(BatchFileError, match=r"settings\.json is damaged"):
         run(assistant, out)
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_file_of_answers_is_refused_and_kept(tmp_path, what):
         out.write_text(json.dumps(LINES[0]) + "\n" if what == "questions" else "my notes\n")
     if what in ("damaged", "other"):
         beside.write_text("{" if what == "damaged" else '{"model": "m1", "limit": 2}')
-    with pytest.raises(BatchError) as refused:
+    with pytest.raises(BatchFileError) as refused:
         open_answers(out, inquiries(), {"model": "m1", "limit": 2})
     words = str(refused.value)
     assert str(out) in words and "give" in words and "--out" in words
@@ -256,13 +256,13 @@ def test_a_compiled_batch_says_the_same(assistant, looked, tmp_path, monkeypatch
 def test_paths_stay_within_the_root(assistant, looked, tmp_path):
     run(assistant, tmp_path / "out.jsonl", LINES[:1], video_root=tmp_path / "videos")
     for path in ("../secret.mp4", "/etc/passwd", "a/../../b.mp4"):
-        with pytest.raises(BatchError, match="leads out of --video-root"):
+        with pytest.raises(BatchFileError, match="leads out of --video-root"):
             run(assistant, tmp_path / "2.jsonl", [LINES[0] | {"video": path}], video_root=tmp_path)
 
 
 def test_links_are_followed_and_lead_nowhere_but_into_the_root(tmp_path):
     def place(video, root):
-        return path_of(Inquiry(id="a", video=video, question="Q"), root)
+        return path_of(BatchQuestion(id="a", video=video, question="Q"), root)
 
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "inner").mkdir(parents=True)
@@ -271,7 +271,9 @@ def test_links_are_followed_and_lead_nowhere_but_into_the_root(tmp_path):
     (root / "folder").symlink_to(outside)
     (root / "well.mp4").symlink_to(root / "inner" / "clip.mp4")
     for video in ("file.mp4", "folder/clip.mp4", "folder/../outside/clip.mp4"):
-        with pytest.raises(BatchError, match=f"question a: {video} .*let the root itself be the"):
+        with pytest.raises(
+            BatchFileError, match=f"question a: {video} .*let the root itself be the"
+        ):
             place(video, root)
     inside = root.resolve() / "inner" / "clip.mp4"
     assert place("well.mp4", root) == place("inner/../inner/clip.mp4", root) == inside
@@ -283,9 +285,11 @@ def test_links_are_followed_and_lead_nowhere_but_into_the_root(tmp_path):
 def test_lines_are_read_with_their_numbers_as_ids(tmp_path):
     lines = [{name: value for name, value in line.items() if name != "id"} for line in LINES[:2]]
     path = write_lines(tmp_path / "in.jsonl", [*lines, LINES[2]])
-    found = read_inquiries(path, LIMITS)
+    found = read_batch(path, LIMITS)
     assert [one.id for one in found] == ["1", "2", "c"]
-    assert found[1] == Inquiry(id="2", video="1.mp4", question="Which?", options=tuple(OPTIONS))
+    assert found[1] == BatchQuestion(
+        id="2", video="1.mp4", question="Which?", options=tuple(OPTIONS)
+    )
     assert found[0].options is None
 
 
@@ -312,8 +316,8 @@ def test_lines_are_read_with_their_numbers_as_ids(tmp_path):
 def test_lines_that_are_no_questions_are_named(tmp_path, line, said):
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps(LINES[0]) + "\n" + line + "\n" + json.dumps(LINES[1]) + "\n")
-    with pytest.raises(BatchError, match="has 1 faults") as refusal:
-        read_inquiries(path, LIMITS)
+    with pytest.raises(BatchFileError, match="has 1 faults") as refusal:
+        read_batch(path, LIMITS)
     assert said in str(refusal.value)
 
 
@@ -322,8 +326,8 @@ def test_files_without_questions_are_refused(tmp_path, content):
     path = tmp_path / "in.jsonl"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BatchError, match="in.jsonl"):
-        read_inquiries(path, LIMITS)
+    with pytest.raises(BatchFileError, match="in.jsonl"):
+        read_batch(path, LIMITS)
 
 
 def test_answers_are_told_apart_by_all_that_they_depend_on(tmp_path):
@@ -353,4 +357,4 @@ def test_half_a_character_is_refused_on_its_line(tmp_path):
     for name in ("id", "video", "question"):
         entry = {"video": "a.mp4", "question": "Which?", name: "\ud800"}
         with pytest.raises(ChatError, match=f"the {name} holds halves of characters"):
-            inquiry_of(json.dumps(entry), 1, ChatLimits())
+            question_of(json.dumps(entry), 1, ChatLimits())

@@ -14,7 +14,7 @@ from sefar_mllm.chat.safe_video import (
     MAX_CPU_S,
     MAX_DECODER_BYTES,
     PATIENCE_S,
-    Footage,
+    VideoClip,
     read_frames,
     refuse_coding,
     refuse_unsuitable,
@@ -35,9 +35,9 @@ def brightening_clip(
 
 def test_a_suitable_video_gives_its_frames(tmp_path):
     path = brightening_clip(tmp_path / "clip.mp4")
-    shades = read_frames(Footage(path=path), MOMENTS).float().mean(dim=(1, 2, 3))
+    shades = read_frames(VideoClip(path=path), MOMENTS).float().mean(dim=(1, 2, 3))
     assert shades.tolist() == pytest.approx([20, 120], abs=4)
-    stretch = Footage(path=path, start_s=0.2, end_s=0.4)
+    stretch = VideoClip(path=path, start_s=0.2, end_s=0.4)
     assert read_frames(stretch, [0.1]).float().mean().item() == pytest.approx(100, abs=4)
 
 
@@ -56,21 +56,21 @@ def test_what_is_larger_than_a_chat_takes_is_refused(
     tmp_path, monkeypatch, limit, value, stretch, said
 ):
     path = brightening_clip(tmp_path / "clip.mp4")
-    refuse_unsuitable(Footage(path=path, **stretch))
+    refuse_unsuitable(VideoClip(path=path, **stretch))
     monkeypatch.setattr(safe_video, limit, value)
     with pytest.raises(VideoReadError, match=said):
-        refuse_unsuitable(Footage(path=path, **stretch))
+        refuse_unsuitable(VideoClip(path=path, **stretch))
 
 
 def test_pictures_that_scaling_would_blow_up_are_refused_by_their_header(tmp_path, monkeypatch):
     for width, height in [(64, 4), (4, 64)]:
         frames = np.zeros((2, height, width, 3), np.uint8)
-        refuse_unsuitable(Footage(path=videos.write_video(tmp_path / f"{width}.mp4", frames)))
+        refuse_unsuitable(VideoClip(path=videos.write_video(tmp_path / f"{width}.mp4", frames)))
     monkeypatch.setattr(safe_video, "read_fractions", lambda *_, **__: pytest.fail("decoded"))
     for width, height in [(66, 4), (4, 66)]:
         path = videos.write_video(tmp_path / "bomb.mp4", np.zeros((2, height, width, 3), np.uint8))
         with pytest.raises(VideoReadError, match=f"bomb.mp4 has pictures of {width} x {height} "):
-            read_frames(Footage(path=path), MOMENTS)
+            read_frames(VideoClip(path=path), MOMENTS)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 68), (2100, 2100)])
@@ -81,14 +81,14 @@ def test_pictures_that_are_other_than_the_header_says_are_refused(
     other = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     monkeypatch.setattr(safe_video, "read_fractions", lambda *_, **__: other)
     with pytest.raises(VideoReadError, match=f"has .*{width} x {height} pixels"):
-        read_frames(Footage(path=path), MOMENTS)
+        read_frames(VideoClip(path=path), MOMENTS)
 
 
 def test_a_format_that_only_attackers_use_is_never_decoded(tmp_path, monkeypatch):
     path = brightening_clip(tmp_path / "clip.mkv", codec="ffv1")
     monkeypatch.setattr(safe_video, "probe", lambda _: pytest.fail("it was decoded"))
     with pytest.raises(VideoReadError, match="is coded as ffv1"):
-        read_frames(Footage(path=path), MOMENTS)
+        read_frames(VideoClip(path=path), MOMENTS)
 
 
 def test_av1_is_known_by_the_names_of_its_decoders():
@@ -103,19 +103,19 @@ def test_folders_of_pictures_have_the_same_limits(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(safe_video, "probe", lambda _: info)
     with pytest.raises(VideoReadError, match="has 9,000 frames"):
-        refuse_unsuitable(Footage(path=tmp_path))
+        refuse_unsuitable(VideoClip(path=tmp_path))
 
 
 @pytest.mark.parametrize("name", ["gone.mp4", "x" * 5000, "a\0b", ""])
 def test_names_of_nothing_are_refused(tmp_path, name):
     with pytest.raises(VideoReadError):
-        read_frames(Footage(path=tmp_path / "inner" / name), MOMENTS)
+        read_frames(VideoClip(path=tmp_path / "inner" / name), MOMENTS)
 
 
 @pytest.mark.parametrize(("start", "end"), [(2.0, 2.0), (3.0, 1.0), (None, 0.0), (-1.0, None)])
 def test_a_stretch_has_a_length(start, end):
     with pytest.raises(ValueError, match="has no length"):
-        Footage(path=Path("clip.mp4"), start_s=start, end_s=end)
+        VideoClip(path=Path("clip.mp4"), start_s=start, end_s=end)
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     for decode in ("probe", "read_fractions"):
         monkeypatch.setattr(safe_video, decode, lambda *_, **__: pytest.fail("it was decoded"))
     with pytest.raises(VideoReadError, match="has 2100 x 2100 pixels"):
-        read_frames(Footage(path=path), MOMENTS)
+        read_frames(VideoClip(path=path), MOMENTS)
 
 
 def limited(code: str) -> subprocess.CompletedProcess:
@@ -166,13 +166,13 @@ def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatc
     monkeypatch.setattr(safe_video, "limit_work", lambda: done.append("work"))
     monkeypatch.setattr(safe_video, "refuse_unsuitable", lambda _: done.append("opened"))
     for _ in range(2):
-        safe_video._confined(Footage(path=tmp_path / "gone"), lambda: None, moments=MOMENTS)
+        safe_video._confined(VideoClip(path=tmp_path / "gone"), lambda: None, moments=MOMENTS)
     assert done == ["memory", "work", "opened"] * 2
 
 
 def test_a_video_that_takes_too_much_work_says_so_and_how_to_mend_it(monkeypatch):
     lost = WorkerFailure("crashed", "the process that checked it died (SIGXCPU)", signal.SIGXCPU)
-    footage = Footage(path=Path("long.mp4"))
+    footage = VideoClip(path=Path("long.mp4"))
     monkeypatch.setattr(safe_video, "run_isolated", lambda *_, **__: [(footage, lost)])
     ((_, refusal),) = safe_video.read_frames_apart([footage], MOMENTS)
     assert "long.mp4 takes more than 20 s of work to decode; scale it down" in str(refusal)

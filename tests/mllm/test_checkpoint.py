@@ -9,16 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.build import assemble, load_language_model
-from sefar_mllm.checkpoint import (
-    FolderError,
-    language_model_of,
-    load_tokenizer,
-    load_trained,
-    merge,
-    read_config,
-    save_trained,
-)
+from sefar_mllm.build import FolderError, build_vlm, load_language_model, load_tokenizer
+from sefar_mllm.checkpoint import language_model_of, load_trained, merge, read_config, save_trained
 from sefar_mllm.prompt import Turn, encode_conversation
 from tests.oracles import toy_llm, toy_trained
 
@@ -161,7 +153,7 @@ def test_a_base_of_the_hub_is_named_as_such(base, monkeypatch):
     language = load_language_model(base)
     monkeypatch.setattr("sefar_mllm.build.load_language_model", lambda *_, **__: language)
     sizes = {"token_dim": toy_llm.DIM, "token_shape": toy_llm.SHAPE}
-    config = assemble("lmsys/vicuna", **sizes, encoder={}).config
+    config = build_vlm("lmsys/vicuna", **sizes, encoder={}).config
     assert (config.language_model, config.language_model_from_hub) == ("lmsys/vicuna", True)
     assert language_model_of(Path("model"), config) == "lmsys/vicuna"
 
@@ -327,7 +319,7 @@ def test_code_in_a_base_is_not_run(base, folder, tmp_path):
 
 def test_saving_that_fails_leaves_the_older_model_alone(base, folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr("sefar_mllm.checkpoint.write_probe", lambda *_: 1 / 0)
+    monkeypatch.setattr("sefar_mllm.checkpoint.write_fingerprint", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_trained(toy_trained.adapted(base, seed=9), load_tokenizer(base), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

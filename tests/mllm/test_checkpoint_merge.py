@@ -8,7 +8,8 @@ from transformers import AutoModelForImageTextToText
 
 from sefar_mllm import checkpoint as merging
 from sefar_mllm.adapters import composite
-from sefar_mllm.checkpoint import FolderError, load_tokenizer, load_trained, merge
+from sefar_mllm.build import FolderError, load_tokenizer
+from sefar_mllm.checkpoint import load_trained, merge
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import Turn, encode_conversation
@@ -204,7 +205,7 @@ def test_a_language_model_is_not_replaced(base, saved):
 
 
 def test_merging_that_fails_leaves_nothing_behind(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "write_probe", lambda *_: 1 / 0)
+    monkeypatch.setattr(merging, "write_fingerprint", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         merge(saved, tmp_path / "whole")
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from sefar_mllm.answer_text import OtherAnswers
+from sefar_mllm.answer_text import OtherFormats
 from sefar_mllm.comparison import experiment
 from sefar_mllm.comparison.experiment import Cell, run_cell
 from sefar_mllm.comparison.rows import (
@@ -39,8 +39,8 @@ class Calls:
         tokenizer = Mock(spec=PreTrainedTokenizerBase)
         monkeypatch.setattr(experiment, "finetune", lambda *given: self.learned.append(given))
         monkeypatch.setattr(experiment, "load_trained", lambda *_, **__: (model, tokenizer))
-        monkeypatch.setattr(experiment, "predict", self.predict)
-        monkeypatch.setattr(experiment, "ask_otherwise", self.otherwise)
+        monkeypatch.setattr(experiment, "predict_answers", self.predict)
+        monkeypatch.setattr(experiment, "score_other_formats", self.otherwise)
 
     def predict(self, model, tokenizer, asked, cache, **how):
         self.asked[cache.folder.name, how["letters"], how["shown"] is None] = how["shown"]
@@ -48,7 +48,7 @@ class Calls:
 
     def otherwise(self, model, tokenizer, asked, cache, **how):
         self.asked["otherwise"] = cache.folder.name
-        return OtherAnswers(spoken=[], texts={})
+        return OtherFormats(generated=[], texts={})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.answer_text import OtherAnswers, SpokenAnswer, TextScore
+from sefar_mllm.answer_text import GeneratedAnswer, OtherFormats, TextScore
 from sefar_mllm.comparison.experiment import run_all
 from sefar_mllm.comparison.report import page
 from sefar_mllm.comparison.rows import BLIND, QuestionSet, read_set
@@ -70,11 +70,13 @@ def answered(name: str, seed: int) -> list[Prediction]:
     return found
 
 
-def otherwise(spoken: int | None, likeliest: int) -> OtherAnswers:
+def otherwise(spoken: int | None, likeliest: int) -> OtherFormats:
     """A model that always says one option, or none, and finds one option's text the likeliest."""
     sums = tuple(-1.0 if place == likeliest else -2.0 for place in range(4))
-    return OtherAnswers(
-        spoken=[SpokenAnswer(question_id=one.question_id, text="", choice=spoken) for one in ASKED],
+    return OtherFormats(
+        generated=[
+            GeneratedAnswer(question_id=one.question_id, text="", choice=spoken) for one in ASKED
+        ],
         texts={one.question_id: TextScore(sums, (1, 2, 3, 4)) for one in ASKED},
     )
 

@@ -9,12 +9,12 @@ import torch
 from demo.llm import make_tokenizer
 from qa_data.manifest import Clip, write_manifest
 from qa_data.questions import QuestionError, write_public_json, write_questions
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import (
     Collator,
-    LessonError,
-    Lessons,
-    lesson,
+    DataError,
+    QuestionDataset,
+    example_turn,
     load_questions,
     name_sets,
     pad_batch,
@@ -40,7 +40,7 @@ def asked():
 @pytest.fixture
 def lessons(tmp_path, tokenizer, asked):
     cache = toy_llm.cache(tmp_path, asked)
-    return Lessons(asked, cache, tokenizer, video_id=len(tokenizer), seed=3)
+    return QuestionDataset(asked, cache, tokenizer, video_id=len(tokenizer), seed=3)
 
 
 def shown_options(lessons, index):
@@ -75,13 +75,13 @@ def test_items_depend_on_seed_epoch_and_question_and_on_no_global_state(lessons,
     torch.manual_seed(99)
     random.seed(99)
     assert lessons[2]["prompt"].ids == before
-    alone = Lessons(asked[2:3], lessons.cache, lessons.tokenizer, video_id=640, seed=3)
+    alone = QuestionDataset(asked[2:3], lessons.cache, lessons.tokenizer, video_id=640, seed=3)
     assert alone[0]["prompt"].ids == before
 
 
 def test_noise_on_tokens_is_drawn_anew_every_epoch_and_is_reproducible(tmp_path, tokenizer, asked):
     cache = toy_llm.cache(tmp_path, asked)
-    noisy = Lessons(asked, cache, tokenizer, video_id=len(tokenizer), token_noise=0.5)
+    noisy = QuestionDataset(asked, cache, tokenizer, video_id=len(tokenizer), token_noise=0.5)
     first = noisy[1]["video_tokens"]
     assert torch.equal(first, noisy[1]["video_tokens"])
     moved = first - cache[asked[1].video].float()
@@ -94,7 +94,7 @@ def test_noise_on_tokens_is_drawn_anew_every_epoch_and_is_reproducible(tmp_path,
 
 @pytest.mark.parametrize("style", ["letter", "text", "mixed"])
 def test_answer_styles_teach_what_they_say(asked, style):
-    answers = [lesson(asked[1], style, random.Random(i)).assistant for i in range(60)]
+    answers = [example_turn(asked[1], style, random.Random(i)).assistant for i in range(60)]
     letters = [answer for answer in answers if len(answer) == 1]
     texts = [answer for answer in answers if answer == "salto backward tucked"]
     both = [answer for answer in answers if answer[1:] == ". salto backward tucked"]
@@ -123,7 +123,7 @@ def test_a_batch_carries_each_clips_tokens_and_name(lessons, asked):
 def test_prompts_that_are_too_long_are_refused_all_at_once(lessons):
     longest = max(len(lessons[i]["prompt"].ids) for i in range(6))
     refuse_too_long(lessons, longest)
-    with pytest.raises(LessonError, match="6 of 6 prompts exceed 50 tokens"):
+    with pytest.raises(DataError, match="6 of 6 prompts exceed 50 tokens"):
         refuse_too_long(lessons, 50)
 
 
@@ -151,14 +151,14 @@ def test_a_clip_of_another_name_is_no_clip_called_by_its_path():
 
 
 def test_no_questions_are_refused(lessons):
-    with pytest.raises(LessonError, match="no questions"):
-        Lessons([], lessons.cache, lessons.tokenizer, video_id=640)
+    with pytest.raises(DataError, match="no questions"):
+        QuestionDataset([], lessons.cache, lessons.tokenizer, video_id=640)
 
 
 def test_question_sets_that_are_called_alike_take_their_folders_names():
     paths = [Path("qa-public/test.jsonl"), Path("qa-hard/test.jsonl"), Path("qa-hard/val.jsonl")]
     assert name_sets(paths) == ["qa-public-test", "qa-hard-test", "val"]
-    with pytest.raises(LessonError, match="two question files have one name"):
+    with pytest.raises(DataError, match="two question files have one name"):
         name_sets([Path("a/test.jsonl"), Path("a/test.json")])
 
 

@@ -14,8 +14,16 @@ from qa_data.finegym import read_elements, to_clips
 from qa_data.generate import build_questions
 from qa_data.taxonomy import read_categories
 from sefar_core.data.splits import SplitConfig, draw_labeled
-from sefar_mllm.checkpoint import load_tokenizer
-from sefar_mllm.dataset import FILLER, BatchError, Lessons, Order, bucketed, padding_share, share
+from sefar_mllm.build import load_tokenizer
+from sefar_mllm.dataset import (
+    PAD_ITEM,
+    BatchError,
+    LengthBucketedSampler,
+    QuestionDataset,
+    bucketed,
+    padding_share,
+    split_batch,
+)
 from sefar_mllm.prompt import IGNORE
 from tests.finegym import finegym_folder
 from tests.oracles import toy_llm
@@ -36,7 +44,7 @@ def world(tmp_path_factory):
 
 def lessons(world, count, *, seed=0, epoch=0):
     tokenizer, cache, asked = world
-    made = Lessons(asked[:count], cache, tokenizer, video_id=len(tokenizer), seed=seed)
+    made = QuestionDataset(asked[:count], cache, tokenizer, video_id=len(tokenizer), seed=seed)
     made.begin_epoch(epoch)
     return made
 
@@ -73,18 +81,22 @@ def test_batches_are_of_about_one_length_and_come_in_no_order_of_length():
 
 def test_the_questions_of_a_step_do_not_depend_on_the_devices(world):
     made = lessons(world, 21, seed=2, epoch=3)
-    alone = list(Order(made, batch_size=8, multiple=1))
+    alone = list(LengthBucketedSampler(made, batch_size=8, multiple=1))
     assert sorted(alone) == list(range(21))
     for multiple in (2, 4, 8):
-        order = Order(made, batch_size=8, multiple=multiple)
+        order = LengthBucketedSampler(made, batch_size=8, multiple=multiple)
         places = list(order)
         assert len(places) == len(order) and len(places) % multiple == 0
-        assert places[:21] == alone and set(places[21:]) <= {FILLER}
+        assert places[:21] == alone and set(places[21:]) <= {PAD_ITEM}
 
 
 def test_the_order_follows_from_seed_and_epoch(world):
     def order(seed, epoch):
-        return tuple(Order(lessons(world, 24, seed=seed, epoch=epoch), batch_size=4, multiple=1))
+        return tuple(
+            LengthBucketedSampler(
+                lessons(world, 24, seed=seed, epoch=epoch), batch_size=4, multiple=1
+            )
+        )
 
     random.seed(1)
     first = order(0, 0)
@@ -95,7 +107,7 @@ def test_the_order_follows_from_seed_and_epoch(world):
 
 def test_a_filler_is_read_like_a_lesson_and_teaches_nothing(world):
     made = lessons(world, 5)
-    filler = made[FILLER]
+    filler = made[PAD_ITEM]
     assert len(filler["prompt"].ids) == min(made.lengths)
     assert set(filler["prompt"].labels) == {IGNORE}
     assert filler["video_tokens"].shape == made[0]["video_tokens"].shape
@@ -107,9 +119,9 @@ def test_a_filler_is_read_like_a_lesson_and_teaches_nothing(world):
 def test_devices_share_a_step_equally_or_not_at_all(batch, micro, processes):
     if batch % processes:
         with pytest.raises(BatchError, match=f"choose a multiple of {processes}"):
-            share(batch, micro, processes)
+            split_batch(batch, micro, processes)
         return
-    at_a_time, times = share(batch, micro, processes)
+    at_a_time, times = split_batch(batch, micro, processes)
     assert at_a_time * times * processes == batch
     assert 1 <= at_a_time <= micro
 
@@ -131,12 +143,12 @@ def test_at_most_a_twentieth_of_gym_qa_is_padding(tmp_path, style, before):
     tokenizer = load_tokenizer(os.environ["SEFAR_TOKENIZER_DIR"])
 
     cache = toy_llm.cache(tmp_path, toy_llm.questions(2))  # of Vicuna's shape: 32 tokens a clip
-    made = Lessons(questions, cache, tokenizer, video_id=32000, answer_style=style)
+    made = QuestionDataset(questions, cache, tokenizer, video_id=32000, answer_style=style)
     plain = [made.lengths[p] for p in random.Random(0).sample(range(1316), 1316)]
     assert padding_share(plain, batch_size=16) == pytest.approx(before, abs=0.015)
     for epoch in range(3):
         made.begin_epoch(epoch)
-        places = Order(made, batch_size=16, multiple=1)
+        places = LengthBucketedSampler(made, batch_size=16, multiple=1)
         order = [made.lengths[place] for place in places]
         assert Counter(order) == Counter(made.lengths)
         assert padding_share(order, batch_size=16) <= 0.05

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sefar_core.intervals import Interval
-from sefar_mllm.answer_text import OtherAnswers, SpokenAnswer, TextScore
+from sefar_mllm.answer_text import GeneratedAnswer, OtherFormats, TextScore
 from sefar_mllm.evaluation.diagnostics import diagnose, verdict
 from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
@@ -25,12 +25,12 @@ def asked_and_answered(right):
 
 def answers(questions, choices, texts=None):
     said = [
-        SpokenAnswer(question_id=q.question_id, text="", choice=choice)
+        GeneratedAnswer(question_id=q.question_id, text="", choice=choice)
         for q, choice in zip(questions, choices, strict=True)
     ]
     scores = texts or {q.question_id: TextScore((-1.0, -2.0, -3.0, -4.0), (1, 1, 1, 1))
                        for q in questions}  # fmt: skip
-    return OtherAnswers(spoken=said, texts=scores)
+    return OtherFormats(generated=said, texts=scores)
 
 
 def diagnosed(questions, predictions, other):

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from sefar_core.checkpoint import build_model, refuse_misfits, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.sampling import SAMPLINGS, center_fractions
-from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments, shown_at
-from sefar_mllm.encoders.image_models import CLIP, EVA, build, image_encoder, read_folder
+from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments, with_frame_times
+from sefar_mllm.encoders.image_models import CLIP, EVA, image_encoder, make_network, read_folder
 from tests.oracles import image_folders as toy
 
 
@@ -196,7 +196,7 @@ def test_the_published_sizes_are_timms(published):
 
 def build_on_meta(published):
     with torch.device("meta"):
-        return build(published, {})
+        return make_network(published, {})
 
 
 def test_full_size_names_of_transformers_become_timms():
@@ -213,7 +213,7 @@ def test_full_size_names_of_transformers_become_timms():
         patch_size=14,
     )
     with torch.device("meta"):
-        model = build(CLIP, {})
+        model = make_network(CLIP, {})
         state = CLIPVisionModel(config).state_dict()
     bare = {name.removeprefix("vision_model."): value for name, value in state.items()}
     refuse_misfits(model.state_dict(), _timm_names(bare), "meta", mend="")
@@ -228,9 +228,9 @@ def test_tokens_pool_to_any_grid_that_they_fill(folders):
 @pytest.mark.parametrize("name", ["clip", "eva"])
 def test_an_image_model_is_shown_the_moments_of_another(folders, name):
     encoder = ENCODERS[name](folders[name])
-    moved = shown_at(encoder, [0.1, 1 / 3, 0.7])
+    moved = with_frame_times(encoder, [0.1, 1 / 3, 0.7])
     assert moved.key(2)["moments"] == [0.1, 1 / 3, 0.7] == list(moved.moments)
-    assert shown_at(moved, encoder.moments).key(2) == encoder.key(2)
+    assert with_frame_times(moved, encoder.moments).key(2) == encoder.key(2)
     frames = telltale_frames()
     torch.testing.assert_close(moved.encode(frames), encoder.encode(frames))
 
@@ -250,9 +250,9 @@ def recognizer(tmp_path):
 
 def test_a_recognizer_keeps_the_moments_that_it_was_trained_on(recognizer):
     plain, other = recognizer("a", "interleaved"), recognizer("b", "local_window")
-    assert shown_at(plain, plain.moments) is plain
+    assert with_frame_times(plain, plain.moments) is plain
     with pytest.raises(ValueError, match=r"made for the moments .*compare networks of the same"):
-        shown_at(plain, other.moments)
+        with_frame_times(plain, other.moments)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -262,7 +262,7 @@ def test_an_image_model_sees_the_very_frames_of_the_recognizer(
 ):
     """Moments often fall on the edge of a frame: one rounded down shows the frame before."""
     sefar = recognizer("sefar", sampling, sizes)
-    seen = shown_at(ENCODERS["clip"](folders["clip"]), sefar.moments)
+    seen = with_frame_times(ENCODERS["clip"](folders["clip"]), sefar.moments)
     for count in range(1, 200):
         frames = [[math.floor(at * count) for at in one.moments] for one in (sefar, seen)]
         assert frames[0] == frames[1]

@@ -9,7 +9,7 @@ from rich.console import Console
 from qa_data.terminal import console
 from sefar_core.intervals import Interval
 from sefar_mllm.adapters import add_adapters
-from sefar_mllm.checkpoint import assemble, load_tokenizer
+from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.config import EvaluateConfig
 from sefar_mllm.evaluation.diagnostics import Diagnosis
 from sefar_mllm.evaluation.evaluate import (
@@ -34,7 +34,7 @@ def world(tmp_path_factory):
     """A model, its tokenizer, questions, and their tokens in order and reversed."""
     root = tmp_path_factory.mktemp("evaluate")
     folder = toy_llm.language_model(root / "llm")
-    whole = assemble(
+    whole = build_vlm(
         folder,
         token_dim=toy_llm.DIM,
         token_shape=toy_llm.SHAPE,

@@ -13,7 +13,7 @@ from sefar_core.signals import Interrupted
 from sefar_mllm import features
 from sefar_mllm.encoders import Encoder
 from sefar_mllm.feature_cache import CacheError, TokenCache, read_places
-from sefar_mllm.features import FRAME_ORDERS, ahead, batches, encode, extract, token_key
+from sefar_mllm.features import FRAME_ORDERS, ahead, batches_to_encode, encode, extract, token_key
 from tests.oracles.holder import held
 
 MOMENTS = (0.25, 0.75)
@@ -152,12 +152,12 @@ def test_a_signal_keeps_what_is_done_and_the_run_goes_on_later(tmp_path, told):
 
 def test_batches_do_not_change_when_a_run_goes_on():
     """What a clip is encoded beside may change its last bit."""
-    whole = batches(clips(9), [])
+    whole = batches_to_encode(clips(9), [])
     assert [[clip.id for clip in batch] for batch in whole] == [
         ["clip0", "clip1"], ["clip2", "clip3"], ["clip4", "clip5"], ["clip6", "clip7"], ["clip8"],
     ]  # fmt: skip
-    assert batches(clips(9), names(4)) == whole[2:]
-    assert batches(clips(9), ["clip2"])[1] == clips(4)[3:]
+    assert batches_to_encode(clips(9), names(4)) == whole[2:]
+    assert batches_to_encode(clips(9), ["clip2"])[1] == clips(4)[3:]
 
 
 def test_clips_are_decoded_ahead_and_come_in_order():

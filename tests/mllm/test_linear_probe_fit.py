@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 import torch
 
-from sefar_mllm.linear_probe import CHECK_STEPS, WEIGHT_DECAYS, choose, held_out, learn
+from sefar_mllm.linear_probe import CHECK_STEPS, WEIGHT_DECAYS, choose_settings, held_out, learn
 
 
 def test_learning_is_adam_on_cross_entropy_of_the_two_maps_in_turn():
@@ -58,7 +58,7 @@ def test_settings_are_the_first_of_the_best_on_clips_held_out(noise, gentle):
     rows = torch.tensor([0, 1, 2] * 20)
     features = 4 * torch.eye(3)[rows] + noise * torch.randn(60, 3, generator=generator)
     out = held_out([f"source{number // 3}" for number in range(60)], seed=0)
-    choice = choose(features, rows, out, max_steps=75, lr=0.01)
+    choice = choose_settings(features, rows, out, max_steps=75, lr=0.01)
     best = 0.0
     for decay in WEIGHT_DECAYS:
         walk = learn(features, rows, ~out, weight_decay=decay, lr=0.01)

@@ -8,7 +8,7 @@ import pytest
 from qa_data.finegym import read_elements, to_clips
 from qa_data.questions import Question
 from qa_data.taxonomy import read_categories
-from sefar_mllm.mismatched_videos import wrong_videos
+from sefar_mllm.mismatched_videos import mismatched_videos
 from tests.finegym import finegym_folder
 from tests.oracles import toy_llm
 
@@ -51,15 +51,15 @@ def assert_wrong(questions, shown):
 @pytest.mark.parametrize("seed", range(20))
 def test_no_clip_is_shown_one_of_its_class_answer_or_source(seed):
     questions = long_tailed(20 + 30 * seed, random.Random(seed))
-    assert_wrong(questions, wrong_videos(questions, random.Random(seed)))
+    assert_wrong(questions, mismatched_videos(questions, random.Random(seed)))
 
 
 def test_it_depends_on_the_seed_alone():
     questions = long_tailed(120, random.Random(0))
     moved = random.Random(1).sample(questions, len(questions))
-    first = wrong_videos(questions, random.Random(5))
-    assert first == wrong_videos(moved, random.Random(5))
-    assert first != wrong_videos(questions, random.Random(6))
+    first = mismatched_videos(questions, random.Random(5))
+    assert first == mismatched_videos(moved, random.Random(5))
+    assert first != mismatched_videos(questions, random.Random(6))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -69,7 +69,7 @@ def test_a_single_way_is_found(seed):
         [(f"a{i}", 0, "salto", f"s{i}") for i in range(12)]
         + [(f"b{i}", 1 + i % 6, f"move {i % 6}", f"t{i}") for i in range(12)]
     )
-    shown = wrong_videos(questions, random.Random(seed))
+    shown = mismatched_videos(questions, random.Random(seed))
     assert_wrong(questions, shown)
     assert {clip[0] + other[0] for clip, other in shown.items()} == {"ab", "ba"}
 
@@ -80,7 +80,7 @@ def test_classes_of_other_numbers_that_read_alike_are_one():
         + [("c", 5, "salto", "s3"), ("d", 6, "stalder", "s4")]
     )
     for seed in range(10):
-        shown = wrong_videos(questions, random.Random(seed))
+        shown = mismatched_videos(questions, random.Random(seed))
         assert {shown["a"], shown["b"]} == {"c", "d"}
 
 
@@ -90,7 +90,7 @@ def test_one_class_is_one_whatever_is_asked_about_it():
         + [("c", 5, "piked", "s3"), ("d", 6, "twice", "s4")]
     )
     for seed in range(10):
-        shown = wrong_videos(questions, random.Random(seed))
+        shown = mismatched_videos(questions, random.Random(seed))
         assert {shown["a"], shown["b"]} == {"c", "d"}
 
 
@@ -100,7 +100,7 @@ def test_several_questions_about_one_clip_are_heeded_together():
     more[0] = replace(more[0], options=("tucked", "piked"), answer=0, label=None)
     more[1] = replace(more[1], options=("tucked", "piked"), answer=0, label=None)
     for seed in range(10):
-        shown = wrong_videos([*questions, *more], random.Random(seed))
+        shown = mismatched_videos([*questions, *more], random.Random(seed))
         assert shown["clip0"] != "clip1" and shown["clip1"] != "clip0"
 
 
@@ -120,7 +120,7 @@ def test_several_questions_about_one_clip_are_heeded_together():
 )
 def test_clips_that_are_too_much_alike_are_refused(clips, message):
     with pytest.raises(ValueError, match=f"no wrong video for clip .*{message}"):
-        wrong_videos(asked_about(clips), random.Random(0))
+        mismatched_videos(asked_about(clips), random.Random(0))
 
 
 @pytest.mark.lists
@@ -129,6 +129,6 @@ def test_the_validation_list_of_gym99_can_be_shown_wrong_videos():
     classes = read_categories(folder / "gym99_categories.txt")
     clips = to_clips(read_elements(folder / "gym99_val_element.txt"), classes, split="val")
     questions = asked_about((clip.id, clip.label, clip.text, clip.source) for clip in clips)
-    shown = wrong_videos(questions, random.Random(0))
+    shown = mismatched_videos(questions, random.Random(0))
     assert len(shown) > 8000
     assert_wrong(questions, shown)

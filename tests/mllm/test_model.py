@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from sefar_mllm import model as module
-from sefar_mllm.checkpoint import assemble, load_tokenizer
+from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
@@ -37,7 +37,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return assemble(
+    return build_vlm(
         folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={}, seed=0
     ).eval()
 
@@ -85,7 +85,7 @@ def test_text_alone_gives_the_language_models_own_logits(model, tokenizer, folde
 def test_relatives_of_llama_keep_their_own_logits(folder, tokenizer, tmp_path, family):
     # Large weights: what is lost of a trait is then seen in the logits.
     relative = toy_trained.relative(folder, tmp_path / "llm", initializer_range=0.3, **family)
-    whole = assemble(relative, token_dim=12, token_shape=toy_llm.SHAPE, encoder={}).eval()
+    whole = build_vlm(relative, token_dim=12, token_shape=toy_llm.SHAPE, encoder={}).eval()
     plain = AutoModelForCausalLM.from_pretrained(relative, dtype=torch.float32).eval()
     ids = torch.tensor([tokenizer("what is this?")["input_ids"]])
     assert_close(whole(input_ids=ids).logits, plain(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
@@ -238,7 +238,7 @@ def test_the_auto_classes_know_the_model(model, tmp_path):
 
 
 def test_projector_stays_in_full_precision_over_a_16_bit_language_model(folder):
-    model = assemble(
+    model = build_vlm(
         folder,
         token_dim=toy_llm.DIM,
         token_shape=toy_llm.SHAPE,

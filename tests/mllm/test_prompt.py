@@ -8,13 +8,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from demo.llm import make_tokenizer
-from sefar_mllm.checkpoint import FolderError, load_tokenizer
+from sefar_mllm.build import FolderError, load_tokenizer
 from sefar_mllm.prompt import (
     BLANK,
     IGNORE,
     Turn,
     encode_conversation,
-    encode_lesson,
+    encode_example,
     letter_ids,
     missing_for_prompts,
     question_text,
@@ -75,7 +75,7 @@ def test_a_letter_is_scored_where_vicunas_prompt_ends_and_taught_as_the_same_id(
 
 def test_only_answers_and_their_end_marks_are_labeled(toy):
     turns = [Turn("first", "salto forward"), Turn("second", "B")]
-    prompt = encode_lesson(toy, turns, num_video_tokens=4, video_id=len(toy))
+    prompt = encode_example(toy, turns, num_video_tokens=4, video_id=len(toy))
     labeled = [token for token, label in zip(prompt.ids, prompt.labels, strict=True) if label >= 0]
     assert [label for label in prompt.labels if label != IGNORE] == labeled
     assert toy.decode(labeled) == "salto forward</s> B</s>"
@@ -118,7 +118,7 @@ def test_one_option_is_no_question():
 
 def test_a_lesson_without_an_answer_is_refused(toy):
     with pytest.raises(ValueError, match="no label is left"):
-        encode_lesson(toy, [Turn("what?")], num_video_tokens=1, video_id=len(toy))
+        encode_example(toy, [Turn("what?")], num_video_tokens=1, video_id=len(toy))
 
 
 @pytest.mark.parametrize("turns", [[], [Turn("a"), Turn("b", "c")], [Turn(" ")], [Turn("a", " ")]])

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from sefar_mllm.adapters import composite
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import marker_ids
 from sefar_mllm.scoring import (
     Prediction,
     PredictionError,
     as_prediction,
-    batches,
+    batches_by_options,
     letter_logits,
-    predict,
+    predict_answers,
     read_predictions,
     write_predictions,
 )
@@ -96,7 +96,7 @@ def test_other_letters_stand_in_the_question_and_are_the_answers(
     alone = letter_logits_alone(composite(model), tokenizer, question, tokens, letters)
     got = letter_logits(model, tokenizer, [question], [tokens], letters=letters)
     torch.testing.assert_close(got[0], alone, atol=1e-4, rtol=1e-4)
-    (one,) = predict(model, tokenizer, [question], cache, letters=letters)
+    (one,) = predict_answers(model, tokenizer, [question], cache, letters=letters)
     assert one.first_letter == int(alone[0].argmax())
 
 
@@ -114,16 +114,16 @@ def test_letters_that_are_alike_or_too_few_are_refused(model, tokenizer, tmp_pat
     cache = toy_llm.cache(tmp_path, asked)
     for letters in ("ABCA", "ABCE"):  # E is two tokens of this tokenizer
         with pytest.raises(ValueError, match=f"option markers '{letters}'"):
-            predict(model, tokenizer, asked, cache, letters=letters)
+            predict_answers(model, tokenizer, asked, cache, letters=letters)
     with pytest.raises(ValueError, match="2 to 3 options, got 4"):
-        predict(model, tokenizer, asked, cache, letters="ABC")
+        predict_answers(model, tokenizer, asked, cache, letters="ABC")
 
 
 def test_prompts_that_are_longer_than_the_model_reads_are_refused(model, tokenizer, tmp_path):
     (question,) = toy_llm.questions(1)
     cache = toy_llm.cache(tmp_path, [question])
     with pytest.raises(ValueError, match="question 0000000: its prompt has .* model reads 512"):
-        predict(model, tokenizer, [replace(question, stem="why " * 400)], cache)
+        predict_answers(model, tokenizer, [replace(question, stem="why " * 400)], cache)
 
 
 def test_clips_are_projected_once_and_whole_prompts_never_repeat(model, tokenizer, tmp_path):
@@ -134,7 +134,7 @@ def test_clips_are_projected_once_and_whole_prompts_never_repeat(model, tokenize
         part.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape))
         for part in (vlm.model.multi_modal_projector, vlm.lm_head)
     ]
-    predict(model, tokenizer, asked, cache)
+    predict_answers(model, tokenizer, asked, cache)
     for hook in hooks:
         hook.remove()
     assert [tuple(shape) for shape in seen] == [(2, 8, 2, 2, 12), (2, 4, 32)]
@@ -143,7 +143,7 @@ def test_clips_are_projected_once_and_whole_prompts_never_repeat(model, tokenize
 def test_batches_hold_questions_alike_and_fewer_the_more_options_they_have():
     asked = [*uneven(5), *uneven(5, num_options=2)]
     asked += [replace(q, options=tuple(f"move {k}" for k in range(16))) for q in uneven(5)]
-    found = list(batches(asked, 4))
+    found = list(batches_by_options(asked, 4))
     assert [(len(batch), len(batch[0].options)) for batch in found] == [
         (4, 2), (1, 2), (4, 4), (1, 4), (1, 16), (1, 16), (1, 16), (1, 16), (1, 16)
     ]  # fmt: skip
@@ -154,8 +154,8 @@ def test_batches_hold_questions_alike_and_fewer_the_more_options_they_have():
 def test_batches_change_nothing_and_predictions_keep_the_order(model, tokenizer, tmp_path):
     asked = [*toy_llm.questions(5), replace(toy_llm.questions(6, num_options=2)[5], answer=1)]
     cache = toy_llm.cache(tmp_path, toy_llm.questions(6))
-    whole = predict(model, tokenizer, asked, cache, batch_size=8)
-    single = predict(model, tokenizer, asked, cache, batch_size=1)
+    whole = predict_answers(model, tokenizer, asked, cache, batch_size=8)
+    single = predict_answers(model, tokenizer, asked, cache, batch_size=1)
     assert [p.question_id for p in whole] == [q.question_id for q in asked]
     assert [len(p.probs) for p in whole] == [4, 4, 4, 4, 4, 2]
     for one, other in zip(whole, single, strict=True):
@@ -166,8 +166,10 @@ def test_shuffled_videos_show_another_clip(model, tokenizer, tmp_path):
     asked = toy_llm.questions(5)
     cache = toy_llm.cache(tmp_path, asked)
     shown = {f"clip{i}": f"clip{(i + 2) % 5}" for i in range(5)}
-    shuffled = predict(model, tokenizer, asked, cache, shown=shown)
-    swapped = predict(model, tokenizer, [replace(q, video=shown[q.video]) for q in asked], cache)
+    shuffled = predict_answers(model, tokenizer, asked, cache, shown=shown)
+    swapped = predict_answers(
+        model, tokenizer, [replace(q, video=shown[q.video]) for q in asked], cache
+    )
     assert {p.video: p.shown for p in shuffled} == shown
     for one, other in zip(shuffled, swapped, strict=True):
         assert one.probs == pytest.approx(other.probs, abs=1e-5)

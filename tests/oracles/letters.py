@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefar_mllm.adapters import add_adapters
-from sefar_mllm.checkpoint import assemble
+from sefar_mllm.build import build_vlm
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.prompt import (
     LETTERS,
@@ -32,7 +32,7 @@ def sharpen(model, *, seed: int = 5) -> None:
 
 def sharp_model(base: Path) -> PeftModel:
     """A composite model with LoRA in which every token counts, in evaluation mode."""
-    whole = assemble(base, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
+    whole = build_vlm(base, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder={})
     adapted = add_adapters(whole, rank=2, alpha=4.0, dropout=0.5).eval()
     sharpen(adapted)
     return adapted

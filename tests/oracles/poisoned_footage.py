@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sefar_mllm.chat.safe_video import Footage
+from sefar_mllm.chat.safe_video import VideoClip
 from tests.oracles.poison import swallow
 
 
 def poisoned_frames(
-    footage: Footage, heartbeat: Callable[[], None], *, moments: Sequence[float]
+    footage: VideoClip, heartbeat: Callable[[], None], *, moments: Sequence[float]
 ) -> np.ndarray:
     """Black frames, except for files of certain names."""
     swallow(footage.path.stem)

@@ -9,8 +9,8 @@ import torch
 from einops import reduce
 
 from sefar_mllm.adapters import add_adapters, composite
+from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.chat.assistant import Assistant
-from sefar_mllm.checkpoint import assemble, load_tokenizer
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import Encoder
 from sefar_mllm.features import token_key
@@ -41,7 +41,7 @@ def encoder() -> Encoder:
 def base_model(folder: Path):
     """The composite model as it is before training, deaf to nothing: its weights are large."""
     known = {"key": token_key(encoder(), 2), "origin": encoder().origin}
-    model = assemble(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder=known)
+    model = build_vlm(folder, token_dim=toy_llm.DIM, token_shape=toy_llm.SHAPE, encoder=known)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from demo.llm import make_tokenizer
 from qa_data.questions import Question
-from sefar_mllm.checkpoint import load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
 
 TEXTS = ("salto forward tucked", "salto backward tucked", "stalder forward", "giant circle forward")

@@ -8,7 +8,8 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sefar_mllm.adapters import add_adapters, lora_parameters, projector_parameters
-from sefar_mllm.checkpoint import assemble, load_tokenizer, save_trained
+from sefar_mllm.build import build_vlm, load_tokenizer
+from sefar_mllm.checkpoint import save_trained
 from tests.oracles import toy_llm
 
 ENCODER = {"key": toy_llm.KEY, "origin": {"folder": "", "seed": 0}}
@@ -18,7 +19,7 @@ RANK = 2
 def adapted(base: Path, *, seed: int = 3, **how) -> PeftModel:
     """A model whose LoRA matrices and projector all hold numbers of their own."""
     shape = {"token_dim": toy_llm.DIM, "token_shape": toy_llm.SHAPE}
-    model = assemble(base, **shape, encoder=ENCODER, **how)
+    model = build_vlm(base, **shape, encoder=ENCODER, **how)
     trained = add_adapters(model, rank=RANK, alpha=8.0, dropout=0.1)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

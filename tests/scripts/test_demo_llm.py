@@ -17,7 +17,7 @@ from demo.llm import (
     new_model,
     rate,
 )
-from sefar_mllm.checkpoint import assemble, load_tokenizer
+from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.prompt import IGNORE, VIDEO_WORD
 from tests.oracles.permissions import unlike_opened
 
@@ -150,7 +150,7 @@ def test_a_folder_is_made_that_loads_as_any_language_model(tmp_path, monkeypatch
     assert len(made) == 4
     card = (tmp_path / "llm/README.md").read_text()
     assert "--seed 0" in card and "held-out texts, mixed description" in card
-    model = assemble(tmp_path / "llm", token_dim=8, token_shape=(8, 2, 2), encoder={})
+    model = build_vlm(tmp_path / "llm", token_dim=8, token_shape=(8, 2, 2), encoder={})
     assert model.dtype == torch.float32
     assert sum(path.stat().st_size for path in (tmp_path / "llm").iterdir()) < 4_000_000
     assert [path.name for path in tmp_path.iterdir()] == ["llm"]
