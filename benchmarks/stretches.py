@@ -33,7 +33,7 @@ class Stretches:
     files: tuple[str, ...] = ()
     """Names of files, all by default."""
     reader: str = "auto"
-    """What reads: auto, decord or torchcodec."""
+    """Name of the reader: auto or decord."""
     out: Path | None = None
     """Folder for a dated result."""
 

@@ -3,9 +3,9 @@
     python -m benchmarks.video_read --out benchmarks/results
 
 Files of 320x256 pixels are written first: 2 s and 60 s, with a keyframe every 12 and every 250
-frames. Read are: this package's reader (auto) and its decord and torchcodec (where they import),
-a plain loop of PyAV that decodes in order to the last wanted frame, torchcodec by itself in its
-exact mode, and OpenCV seeking each frame. All give the same frames but for the rounding of colors.
+frames. The ways: this package's readers auto and decord (where it imports), a plain loop of PyAV
+that decodes in order to the last wanted frame, torchcodec in its exact mode (where it imports), and
+OpenCV seeking each frame. All give the same frames but for the rounding of colors.
 The ways take turns; figures are medians.
 """
 
@@ -76,12 +76,11 @@ def ways() -> dict[str, Callable]:
     from sefar_core.data.video_backends import choose_file_reader
 
     found: dict[str, Callable] = {"auto": choose_file_reader("auto"), "PyAV loop": pyav_loop}
-    for name in ("decord", "torchcodec"):
-        try:
-            found[f"{name} (reader)"] = choose_file_reader(name)
-        except ValueError as cause:
-            print(f"without {name}: {cause}")
-    if "torchcodec (reader)" in found and find_spec("torchcodec"):
+    try:
+        found["decord (reader)"] = choose_file_reader("decord")
+    except ValueError as cause:
+        print(f"without decord: {cause}")
+    if find_spec("torchcodec"):
         found["torchcodec alone"] = torchcodec_alone
     return found | {"OpenCV seeking": opencv_seeking}
 

@@ -110,10 +110,10 @@ class DataConfig:
     """Loader processes of each training process, shared between labeled and unlabeled clips; 1
     gives each of the two one of its own, 0 loads in the training process. Validation on a split
     val starts as many again while it lasts."""
-    reader: Literal["auto", "decord", "torchcodec"] = "auto"
-    """What reads the videos. auto is PyAV, which reads every file that plays; decord is asked only
-    for MP4, MOV and Matroska files without oddities (docs/damage.md), and torchcodec, to be
-    installed apart, in its exact mode."""
+    reader: Literal["auto", "decord"] = "auto"
+    """What reads the videos. auto is PyAV, which reads every file that plays; decord is faster on
+    some files, and refuses all but MP4, MOV and Matroska files without oddities (docs/damage.md).
+    """
     store: Literal["none", "raw", "jpeg"] = "none"
     """Decode every clip once into a file of frames and train from it: raw ones, or JPEGs (quality
     95) of a tenth of the size."""

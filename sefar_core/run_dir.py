@@ -97,6 +97,9 @@ def open_run(
     if (run_dir / "config.json").exists():
         defaults = json.loads(as_json(dataclasses.asdict(type(settings)())))
         found = dotted(defaults) | dotted(read_config(run_dir / "config.json"))
+        if found.get("data.reader") == "torchcodec":
+            print(f"note: {run_dir} was trained with data.reader torchcodec; it resumes with auto")
+            found["data.reader"] = "auto"
         refuse_other_settings(run_dir, found, asked, free=free)
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_drafts(run_dir)

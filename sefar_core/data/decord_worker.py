@@ -1,48 +1,32 @@
-"""A process that reads frames with decord for another one, which kills it if it hangs.
+"""What `video_backends.read_decord` does in a process of its own, which can hang for ever.
 
-A line of JSON comes in, {"path": ..., "numbers": [...], "num_frames": ...}; a line of JSON goes
-out, {"shape": [...]} with as many bytes of RGB pixels behind it, or {"fault": ...}. It ends when
-its input does.
+A file apart, so that this process imports numpy and decord alone: no torch, and no second FFmpeg
+beside the one that decord brings.
 """
 
-import json
-import os
-import sys
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 
+from sefar_core.data.worker_pool import Heartbeat
 
-def serve(asked: BinaryIO, answers: BinaryIO) -> None:
+
+class Request(NamedTuple):
+    """Frames by number, of a file that is known to show `num_frames` frames."""
+
+    path: str
+    numbers: list[int]
+    num_frames: int
+
+
+def read_frames(request: Request, heartbeat: Heartbeat) -> np.ndarray | str:
+    """The frames (frame, height, width, color), or why decord refuses them."""
     import decord
 
-    refusals = (decord.DECORDError, RuntimeError, IndexError, OSError, ValueError)
-    for line in asked:
-        try:
-            frames = read(**json.loads(line))
-        except refusals as cause:  # the asking process words the error
-            answers.write(line_of({"fault": (str(cause).strip() or repr(cause)).splitlines()[0]}))
-        else:
-            answers.write(line_of({"shape": frames.shape}) + frames.tobytes())
-        answers.flush()
-
-
-def line_of(answer: dict) -> bytes:
-    return json.dumps(answer).encode() + b"\n"
-
-
-def read(path: str, numbers: list[int], num_frames: int) -> np.ndarray:
-    """The frames with these numbers of a file that is known to show `num_frames` frames."""
-    import decord
-
-    video = decord.VideoReader(path, num_threads=1)
-    if len(video) != num_frames:
-        raise ValueError(f"decord counts {len(video)} frames, its packets {num_frames}")
-    return video.get_batch(numbers).asnumpy()
-
-
-if __name__ == "__main__":
-    # The libraries' messages go to stderr; what stdout was carries answers alone.
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)
-        serve(sys.stdin.buffer, answers)
+    try:
+        video = decord.VideoReader(request.path, num_threads=1)
+        if len(video) != request.num_frames:
+            return f"decord counts {len(video)} frames, its packets {request.num_frames}"
+        return video.get_batch(request.numbers).asnumpy()
+    except (decord.DECORDError, RuntimeError, IndexError, OSError, ValueError) as cause:
+        return (str(cause).strip() or repr(cause)).splitlines()[0]

@@ -1,32 +1,14 @@
-"""The readers of video files by name.
+"""The readers of video files by name: `auto` and `decord`.
 
-`auto` is PyAV: of the readers that were measured it alone never gave a wrong frame. The others are
-for those who need them, on files that they read right.
-
-What the readers that ask by frame number share: which frames, and how large.
-
-The numbers come from a file's packets, so that every reader shows the same frames at the same
-moments.
-
-Frames by decord, which is fast and hangs for ever on one real kind of file.
-
-It is asked only for files whose packets show no oddity and whose first picture is the one that
-PyAV gives, and in a process of its own, which is killed when it takes too long (dmlc/decord#269,
-#363, #373).
-
-Frames by torchcodec, which is no dependency: it needs shared libraries of FFmpeg on the machine.
-
-Only its exact mode is used, which reads a file's packets first; the approximate one gives wrong
-frames on open groups of pictures.
+`auto` is PyAV (video.py): of the readers that were measured it alone never gave a wrong frame.
+`decord` is fast, gives wrong frames on some files and hangs for ever on others (dmlc/decord#269,
+#363, #373). So it reads only files whose packets show no oddity and whose first picture is the one
+that PyAV gives, and in a process of its own, which is killed when it takes too long. It is asked
+by frame number; the numbers come from the file's packets, so that both readers show the same
+frames at the same times.
 """
 
-import atexit
-import json
 import os
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -38,11 +20,13 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data import video
+from sefar_core.data import decord_worker, video
 from sefar_core.data.decode import fitted_size
+from sefar_core.data.decord_worker import Request, read_frames
 from sefar_core.data.frame_index import numbers_at
 from sefar_core.data.video import VideoInfo, VideoReadError, places_of, probe, refuse_beyond
 from sefar_core.data.video import read_fractions as read_in_order
+from sefar_core.data.worker_pool import Worker, WorkerFailure
 
 FIX = "Set data.reader to auto, which reads every file that plays and folders of pictures."
 
@@ -110,8 +94,6 @@ MOST_APART = 8.0
 """Mean difference, of 255, between the first picture by decord and by PyAV; colors are rounded
 differently."""
 TIMEOUT_S = 20.0
-# As a file, and without its folder on the path: it needs nothing of this package.
-COMMAND = [sys.executable, "-P", str(Path(__file__).with_name("decord_worker.py"))]
 
 
 def read_decord(
@@ -148,7 +130,7 @@ def read_decord(
             f"decord cannot be trusted with {path}: its first picture differs from PyAV's by "
             f"{apart:.0f} of 255. {FIX}"
         )
-    frames = _worker_of(os.getpid()).read(path, numbers, info.num_frames, timeout_s)
+    frames = ask_decord(Request(str(path), numbers, info.num_frames), timeout_s)
     return torch.from_numpy(shrunk(frames, short_side))
 
 
@@ -166,151 +148,41 @@ def doubts(info: VideoInfo) -> str:
 @lru_cache(maxsize=1024)
 def _first_pictures_apart(path: Path, size: int, changed_ns: int, timeout_s: float) -> float:
     own = read_in_order(path, [0.0]).numpy().astype(np.int16)
-    other = _worker_of(os.getpid()).read(path, [0], known(path).num_frames, timeout_s)
+    other = ask_decord(Request(str(path), [0], known(path).num_frames), timeout_s)
     return float(np.abs(own - other).mean()) if own.shape == other.shape else 255.0
 
 
-class Worker:
-    """A long-lived reading process, started when it is first needed and again after a kill."""
+def ask_decord(request: Request, timeout_s: float) -> np.ndarray:
+    """The frames of a request, from a process that is killed if it takes longer, or dies.
 
-    def __init__(self, command: Sequence[str]):
-        self.command = command
-        self.process: subprocess.Popen | None = None
-
-    def read(
-        self, path: Path, numbers: Sequence[int], num_frames: int, timeout_s: float
-    ) -> np.ndarray:
-        """The frames with these numbers.
-
-        Raises:
-            VideoReadError: the process refuses, dies, or does not answer in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        where = f"frames {min(numbers)} to {max(numbers)} of {path}"
-        question = {"path": str(path), "numbers": list(numbers), "num_frames": num_frames}
-        try:
-            self._send(question)
-            answer = json.loads(self._line(deadline))
-            if "fault" in answer:
-                raise VideoReadError(f"decord cannot read {where}: {answer['fault']}. {FIX}")
-            shape = tuple(answer["shape"])
-            pixels = self._receive(int(np.prod(shape)), deadline)
-        except TimeoutError as cause:
-            self.stop()
+    Raises:
+        VideoReadError: decord refuses them, dies, or does not answer in time.
+    """
+    where = f"frames {min(request.numbers)} to {max(request.numbers)} of {request.path}"
+    worker = _worker_of(os.getpid())
+    answer = worker.ask(request, timeout_s)
+    if isinstance(answer, WorkerFailure):
+        worker.stop()
+        _worker_of.cache_clear()
+        if answer.kind == "hung":
             raise VideoReadError(
                 f"decord hangs on {where}: no answer within {timeout_s:g} s. {FIX}"
-            ) from cause
-        except (BrokenPipeError, EOFError) as cause:
-            self.stop()
-            raise VideoReadError(f"decord died reading {where}. {FIX}") from cause
-        return np.frombuffer(pixels, np.uint8).reshape(shape)
-
-    def stop(self) -> None:
-        """Kill the process, if there is one."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
-    def _send(self, question: dict) -> None:
-        if self.process is None:
-            # A plain child: loader processes may not have children of multiprocessing.
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
             )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(question).encode() + b"\n")
-
-    def _line(self, deadline: float) -> bytes:
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            line += self._receive(1, deadline)
-        return bytes(line)
-
-    def _receive(self, size: int, deadline: float) -> bytearray:
-        assert self.process is not None and self.process.stdout is not None
-        pipe = self.process.stdout.fileno()
-        received = bytearray(size)
-        view, place = memoryview(received), 0
-        while place < size:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                raise TimeoutError
-            got = os.readv(pipe, [view[place:]])
-            if got == 0:
-                raise EOFError
-            place += got
-        return received
+        raise VideoReadError(f"decord died reading {where}. {FIX}")
+    if isinstance(answer, str):
+        raise VideoReadError(f"decord cannot read {where}: {answer}. {FIX}")
+    return answer
 
 
 @cache
-def _worker_of(pid: int) -> Worker:
-    """The reading process of a loader process; one that is forked gets another."""
-    worker = Worker(COMMAND)
-    atexit.register(worker.stop)
-    return worker
-
-
-def read_torchcodec(
-    path: Path,
-    fractions: Sequence[float],
-    *,
-    start_s: float | None = None,
-    end_s: float | None = None,
-    short_side: int | None = None,
-) -> UInt8[Tensor, "frame height width channel"]:
-    """As `video.read_fractions`, by torchcodec; it applies the file's rotation itself.
-
-    Raises:
-        VideoReadError: torchcodec refuses the file or counts other frames than its packets do.
-        ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
-        ImportError: torchcodec is not installed; `check` says so before.
-    """
-    from torchcodec.decoders import VideoDecoder
-
-    info = known(path)
-    numbers = frame_numbers(path, info, fractions, start_s=start_s, end_s=end_s)
-    where = f"frames {min(numbers)} to {max(numbers)} of {path}"
-    try:
-        video = VideoDecoder(
-            str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
-        )
-        counted = video.metadata.num_frames
-        if counted != info.num_frames:
-            raise VideoReadError(
-                f"torchcodec counts {counted} frames in {path}, its packets {info.num_frames}. "
-                f"{FIX}"
-            )
-        frames = video.get_frames_at(numbers).data
-    except (RuntimeError, ValueError, IndexError) as cause:
-        reason = str(cause).strip().splitlines()[0]
-        raise VideoReadError(f"torchcodec cannot read {where}: {reason}. {FIX}") from cause
-    return torch.from_numpy(shrunk(frames.numpy(), short_side))
-
-
-def check() -> None:
-    """Refuse at once what would fail at the first clip.
-
-    Raises:
-        ValueError: torchcodec is not installed, or finds no FFmpeg.
-    """
-    mend = "install torchcodec and FFmpeg 4 to 8, or set data.reader to auto"
-    try:
-        from torchcodec.decoders import VideoDecoder
-
-        VideoDecoder(b"no video")
-    except ImportError as cause:
-        raise ValueError(f"data.reader is torchcodec, which does not import: {mend}") from cause
-    except (RuntimeError, ValueError) as cause:
-        # Its library is loaded on first use; that it refuses these bytes means that it is there.
-        if "libtorchcodec" in str(cause):
-            raise ValueError(f"data.reader is torchcodec, which finds no FFmpeg: {mend}") from cause
+def _worker_of(pid: int) -> Worker[Request]:
+    """The reading process of this process; one that is forked gets another."""
+    return Worker(read_frames, preload=decord_worker.__name__)
 
 
 READERS: dict[str, Callable[..., Tensor]] = {
     "auto": video.read_fractions,
     "decord": read_decord,
-    "torchcodec": read_torchcodec,
 }
 
 
@@ -320,8 +192,6 @@ def choose_file_reader(name: str) -> Callable[..., Tensor]:
     Raises:
         ValueError: what it needs is not installed.
     """
-    if name == "torchcodec":
-        check()
-    elif name == "decord" and find_spec("decord") is None:
+    if name == "decord" and find_spec("decord") is None:
         raise ValueError("data.reader is decord, which is not installed: pip install decord")
     return READERS[name]

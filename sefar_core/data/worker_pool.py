@@ -1,15 +1,16 @@
-"""Work handed to processes that may die or hang, none of which loses the work of the others.
+"""Work in processes that may die or hang, none of which loses the work of the others.
 
-A damaged file can take a decoder's whole process with it, or keep it busy for ever. Each process
-has one task at a time, so that the parent knows which task it was.
+A damaged file can end a decoder's whole process, or keep it busy forever. Each process has one
+task at a time, so that the parent knows which task it was. `run_isolated` does many tasks in
+several processes; `Worker.ask` does one task at a time in one.
 """
 
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from multiprocessing import get_all_start_methods, get_context
+from contextlib import contextmanager, suppress
+from multiprocessing import current_process, get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -21,11 +22,11 @@ Heartbeat = Callable[[], None]
 """To be called whenever the work has come a step further."""
 
 GLANCE_S = 0.2
-"""How often processes are looked at that have nothing to say."""
+"""How often silent processes are checked for heartbeats, seconds."""
 
 
 class WorkerFailure(NamedTuple):
-    """Takes the place of an answer that never came.
+    """Replaces an answer that never came.
 
     Attributes:
         kind: `crashed` or `hung`.
@@ -60,9 +61,9 @@ def run_isolated(
         RuntimeError: a process dies before it is given a task.
     """
     left = deque(tasks)
-    crew: list[_Worker[Task]] = []
+    crew: list[Worker[Task]] = []
     try:
-        crew += [_Worker(work, preload) for _ in range(min(workers, len(left)))]
+        crew += [Worker(work, preload) for _ in range(min(workers, len(left)))]
         while crew:
             for worker in _heard(crew, patience_s):
                 task, answer = worker.task, worker.answer(patience_s)
@@ -74,7 +75,7 @@ def run_isolated(
                 if isinstance(answer, WorkerFailure) and task is None:
                     raise RuntimeError(f"a process to check in does not start: {answer.words}")
                 if isinstance(answer, WorkerFailure) and left:
-                    crew.append(_Worker(work, preload))
+                    crew.append(Worker(work, preload))
                 if task is not None:
                     yield task, answer
     finally:
@@ -82,78 +83,111 @@ def run_isolated(
             worker.stop()
 
 
-class _Worker(Generic[Task]):
+def _heard(crew: Sequence["Worker[Task]"], patience_s: float) -> list["Worker[Task]"]:
+    """Those that have sent something, and those that hang."""
+    ready = wait([worker.pipe for worker in crew], timeout=GLANCE_S)
+    return [worker for worker in crew if worker.pipe in ready or worker.hangs(patience_s)]
+
+
+class Worker(Generic[Task]):
     """A process with a pipe to it and the count of its heartbeats. Its first message says that it
     is ready.
 
     Attributes:
-        task: what it works on; None until it is ready.
+        task: what it works on, or worked on last; None until it is ready.
+        process: runs until the parent ends or calls `stop`.
     """
 
     def __init__(self, work: Callable[[Task, Heartbeat], Any], preload: str):
-        # Not forked from this process, whose threads could leave a lock held in the copy.
-        forkserver = "forkserver" in get_all_start_methods()
-        context: Any = get_context("forkserver" if forkserver else "spawn")
+        # Not forked from this process, whose threads could leave a lock held in the copy. A fork
+        # server serves the process that started it, which a loader process did not.
+        method = "spawn"
+        if "forkserver" in get_all_start_methods() and not current_process().daemon:
+            method = "forkserver"
+        context: Any = get_context(method)
         context.set_forkserver_preload([preload])
         self.task: Task | None = None
         self.pipe, far_end = context.Pipe()
         self._heartbeats = context.RawValue("Q", 0)
         self._seen = (0, time.monotonic())
         arguments = (work, far_end, self._heartbeats)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         # The process that forks the others starts with the first, and would print a traceback.
-        with without_interrupts():
-            self._process.start()
+        with without_interrupts(), _children_allowed():
+            self.process.start()
         far_end.close()
 
     def give(self, task: Task) -> None:
+        """Send it a task."""
         self.task, self._seen = task, (self._heartbeats.value, time.monotonic())
-        with suppress(BrokenPipeError):  # it died idle: so its pipe will say
+        with suppress(BrokenPipeError):  # it died idle: the pipe will say so
             self.pipe.send(task)
 
     def hangs(self, patience_s: float) -> bool:
         """Whether its task has given no heartbeat for so long."""
-        heartbeats, moment = self._heartbeats.value, time.monotonic()
+        heartbeats, at_s = self._heartbeats.value, time.monotonic()
         if self.task is None or heartbeats != self._seen[0]:
-            self._seen = (heartbeats, moment)
-        return moment - self._seen[1] > patience_s
+            self._seen = (heartbeats, at_s)
+        return at_s - self._seen[1] > patience_s
 
     def answer(self, patience_s: float) -> Any:
-        """What it says; that it died; or, if it says nothing, that it hangs."""
+        """What it sent; a WorkerFailure if it died or, where it sent nothing, hangs."""
         if not self.pipe.poll():
-            return WorkerFailure(
-                "hung", f"the process that checked it came no further in {patience_s:g} s"
-            )
+            words = f"the process that checked it came no further in {patience_s:g} s"
+            return WorkerFailure("hung", words)
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self._process.join()
-            code = self._process.exitcode or 0
+            self.process.join()
+            code = self.process.exitcode or 0
             ended_by = signal.Signals(-code) if code < 0 else None
             cause = ended_by.name if ended_by else f"exit code {code}"
             return WorkerFailure("crashed", f"the process that checked it died ({cause})", ended_by)
 
+    def ask(self, task: Task, patience_s: float) -> Any:
+        """Send it a task and wait for the answer. After a WorkerFailure it has to be stopped."""
+        if self.task is None and isinstance(failure := self._wait(patience_s), WorkerFailure):
+            return failure
+        self.give(task)
+        return self._wait(patience_s)
+
+    def _wait(self, patience_s: float) -> Any:
+        while not self.pipe.poll(GLANCE_S) and not self.hangs(patience_s):
+            pass
+        return self.answer(patience_s)
+
     def stop(self) -> None:
-        self._process.kill()
-        self._process.join()
+        """Kill the process."""
+        self.process.kill()
+        self.process.join()
         self.pipe.close()
 
 
-def _heard(crew: Sequence[_Worker[Task]], patience_s: float) -> list[_Worker[Task]]:
-    """Those that have something to say, and those that hang."""
-    ready = wait([worker.pipe for worker in crew], timeout=GLANCE_S)
-    return [worker for worker in crew if worker.pipe in ready or worker.hangs(patience_s)]
+@contextmanager
+def _children_allowed() -> Iterator[None]:
+    """Let a daemon, as each loader process of torch is, start a process.
+
+    multiprocessing forbids it because a daemon that is killed leaves its children running. Ours
+    end by themselves when their pipe does.
+    """
+    config = current_process()._config  # type: ignore[attr-defined]
+    daemon = config.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemon is not None:
+            config["daemon"] = daemon
 
 
-def _serve(work: Callable[[Task, Heartbeat], Any], questions: Connection, heartbeats: Any) -> None:
-    """The life of a process: until the other end of the pipe is closed."""
+def _serve(work: Callable[[Task, Heartbeat], Any], pipe: Connection, heartbeats: Any) -> None:
+    """What a process does until the other end of the pipe is closed."""
     # Ctrl-C reaches every process of a terminal; the parent answers it for all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def heartbeat() -> None:
         heartbeats.value += 1
 
-    questions.send(None)
+    pipe.send(None)
     with suppress(EOFError):
         while True:
-            questions.send(work(questions.recv(), heartbeat))
+            pipe.send(work(pipe.recv(), heartbeat))

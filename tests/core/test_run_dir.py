@@ -8,6 +8,7 @@ import pytest
 
 from qa_data.files import WriteError, writing
 from sefar_core import run_dir
+from sefar_core.config import TrainConfig
 from sefar_core.run_dir import (
     RunFolderBusy,
     add_to_run,
@@ -103,6 +104,15 @@ def test_a_run_from_before_a_setting_resumes_with_its_default_alone(tmp_path):
     with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is asked"):
         open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
     open_run(tmp_path, Settings(), seed=0)
+
+
+def test_a_run_of_the_reader_torchcodec_resumes_with_auto_and_says_so_once(tmp_path, capsys):
+    open_run(tmp_path, TrainConfig(), seed=0)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"reader": "auto"', '"reader": "torchcodec"'))
+    for notes in (1, 0):
+        open_run(tmp_path, TrainConfig(), seed=0)
+        assert capsys.readouterr().out.count("reader torchcodec; it resumes with auto") == notes
 
 
 def test_settings_that_change_no_result_may_differ(tmp_path):

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+
 from sefar_core.data import worker_pool
 from sefar_core.data.check_videos import check_file
+from sefar_core.data.decord_worker import Request
 
 
 def passing_hours(monkeypatch) -> Callable[[], None]:
@@ -34,6 +37,12 @@ def poisoned_check(
     """`check_file`, fatal for files of certain names."""
     swallow(Path(clips[0].path).stem)
     return check_file(clips, heartbeat, video_root=video_root, quick=quick)
+
+
+def poisoned_numbers(request: Request, heartbeat: Callable[[], None]) -> np.ndarray:
+    """Black frames, except for files of certain names."""
+    swallow(request.path)
+    return np.zeros((len(request.numbers), 2, 2, 3), np.uint8)
 
 
 def swallow(name: str) -> None:

@@ -333,12 +333,9 @@ def test_the_doctor_names_a_damaged_picture(tmp_path):
     assert "00003.png" in str(health.faults)
 
 
-@pytest.mark.parametrize("reader", [video_backends, video_backends])
-def test_readers_of_files_point_to_the_one_that_reads_folders(folder, reader):
-    if reader is video_backends:
-        pytest.importorskip("torchcodec")
+def test_a_reader_of_files_points_to_the_one_that_reads_folders(folder):
     with pytest.raises(VideoReadError, match="folder of pictures.*data.reader to auto"):
-        reader.read_fractions(folder, [0.5])
+        video_backends.read_decord(folder, [0.5])
 
 
 def test_damaged_bytes_give_an_error_or_a_picture(tmp_path):

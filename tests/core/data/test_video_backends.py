@@ -1,19 +1,22 @@
 """Every reader gives PyAV's frames on files that it can be trusted with, and refuses the others."""
 
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
+import tyro
 from torch.utils.data import DataLoader
 
+from sefar_core.config import DataConfig
 from sefar_core.data import video_backends
+from sefar_core.data.decord_worker import Request
 from sefar_core.data.video import VideoReadError, probe, read_fractions
-from sefar_core.data.video_backends import COMMAND, READERS, Worker, choose_file_reader
+from sefar_core.data.video_backends import READERS, choose_file_reader
 from tests.oracles import videos as oracle
+from tests.oracles.poison import passing_hours, poisoned_numbers
 from tests.script_process import LIMIT_S
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
@@ -35,16 +38,11 @@ def clip(tmp_path_factory) -> Path:
     return oracle.write_referring_clip(tmp_path_factory.mktemp("video") / "clip.mp4")
 
 
-def choose(name: str):
-    """The reader of that name; decord's process may take as long as it likes to begin."""
-    if name == "torchcodec":
-        pytest.importorskip("torchcodec")
-        try:
-            return choose_file_reader(name)
-        except ValueError as cause:
-            pytest.skip(str(cause))
+@pytest.fixture(scope="module")
+def decord():
+    """The reader; its process may take as long as it likes to begin."""
     pytest.importorskip("decord")
-    return partial(choose_file_reader(name), timeout_s=LIMIT_S)
+    return partial(choose_file_reader("decord"), timeout_s=LIMIT_S)
 
 
 def assert_same_frames(got, expected) -> None:
@@ -53,39 +51,34 @@ def assert_same_frames(got, expected) -> None:
     assert (got.int() - expected.int()).abs().float().mean() < 3
 
 
-@pytest.mark.parametrize("name", ["decord", "torchcodec"])
 @pytest.mark.parametrize("span", [(None, None), (0.2, 0.9), (None, 0.5), (0.5, None)])
-def test_readers_agree_frame_by_frame(clip, name, span):
-    read = choose(name)
+def test_readers_agree_frame_by_frame(clip, decord, span):
     fractions = [0.999, 0.0, 0.5, 0.5, *np.random.default_rng(0).random(10).tolist()]
-    got = read(clip, fractions, start_s=span[0], end_s=span[1])
+    got = decord(clip, fractions, start_s=span[0], end_s=span[1])
     expected = read_fractions(clip, fractions, start_s=span[0], end_s=span[1])
     assert_same_frames(got, expected)
     columns = [[oracle.column_of(frame) for frame in frames.numpy()] for frames in (got, expected)]
     assert columns[0] == pytest.approx(columns[1], abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["decord", "torchcodec"])
-def test_readers_scale_alike_on_the_way(clip, name):
-    got = choose(name)(clip, [0.1, 0.6], short_side=24)
+def test_readers_scale_alike_on_the_way(clip, decord):
+    got = decord(clip, [0.1, 0.6], short_side=24)
     expected = read_fractions(clip, [0.1, 0.6], short_side=24)
     assert got.shape == expected.shape == (2, 24, 32, 3)
     # Scaled after the conversion to RGB, not before: sharp edges of color differ.
     assert (got.int() - expected.int()).abs().float().mean() < 6
 
 
-@pytest.mark.parametrize("name", ["decord", "torchcodec"])
-def test_readers_refuse_the_same_places(clip, name):
-    read = choose(name)
+def test_readers_refuse_the_same_places(clip, decord):
     for places in ([], [-0.1], [1.1], [float("nan")]):
         with pytest.raises(ValueError, match="fractions must"):
-            read(clip, places)
+            decord(clip, places)
     with pytest.raises(ValueError, match="has no length"):
-        read(clip, [0.5], start_s=0.5, end_s=0.5)
+        decord(clip, [0.5], start_s=0.5, end_s=0.5)
     with pytest.raises(VideoReadError, match=r"clip.mp4 ends after 1.000 s"):
-        read(clip, [0.9], start_s=0.5, end_s=9.0)
+        decord(clip, [0.9], start_s=0.5, end_s=9.0)
     with pytest.raises(VideoReadError, match="does not exist"):
-        read(clip.with_name("absent.mp4"), [0.5])
+        decord(clip.with_name("absent.mp4"), [0.5])
 
 
 def test_decord_is_not_asked_for_a_file_that_it_misreads(tmp_path):
@@ -112,47 +105,55 @@ def test_decord_is_not_trusted_with_a_file_whose_first_picture_it_shows_otherwis
         video_backends.read_decord(path, [0.5])
 
 
-def child(code: str) -> Worker:
-    return Worker([sys.executable, "-c", code])
+def frames_of(path: Path, *numbers: int, num_frames: int = 30, timeout_s: float = LIMIT_S):
+    return video_backends.ask_decord(Request(str(path), list(numbers), num_frames), timeout_s)
 
 
-def test_a_hung_reader_is_killed_and_the_error_names_file_and_mend():
-    worker = child("import time; time.sleep(3600)")
-    with pytest.raises(VideoReadError, match=r"hangs on frames 3 to 7 of .*x\.mp4.*reader to auto"):
-        worker.read(Path("x.mp4"), [3, 7], 10, timeout_s=0.3)
-    assert worker.process is None
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("hang", r"hangs on frames 3 to 7 of hang: no answer within .*data.reader to auto"),
+        ("exit", r"died reading frames 3 to 7 of exit\..*data.reader to auto"),
+    ],
+)
+def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, words, monkeypatch):
+    monkeypatch.setattr(video_backends, "read_frames", poisoned_numbers)
+    video_backends._worker_of.cache_clear()
+    let_a_day_pass = passing_hours(monkeypatch)
+    frames_of(Path("sound"), 3, 7)
+    first = video_backends._worker_of(os.getpid()).process
+    if name == "hang":
+        Timer(1.0, let_a_day_pass).start()
+    with pytest.raises(VideoReadError, match=words):
+        frames_of(Path(name), 3, 7, timeout_s=3600.0)
+    assert not first.is_alive()
+    assert frames_of(Path("sound"), 3, 7).shape == (2, 2, 2, 3)
+    video_backends._worker_of(os.getpid()).stop()
+    video_backends._worker_of.cache_clear()
 
 
-def test_a_reader_that_dies_is_an_error_and_is_started_again():
-    worker = child("import sys; sys.stdin.readline()")
-    for _ in range(2):
-        with pytest.raises(VideoReadError, match=r"died reading frames 0 to 0 of .*x\.mp4"):
-            worker.read(Path("x.mp4"), [0], 10, timeout_s=LIMIT_S)
-
-
-def test_one_reading_process_serves_clip_after_clip(clip):
-    pytest.importorskip("decord")
-    video_backends.read_decord(clip, [0.5], timeout_s=LIMIT_S)
+def test_one_reading_process_serves_clip_after_clip(clip, decord):
+    decord(clip, [0.5])
     first = video_backends._worker_of(os.getpid()).process
     with pytest.raises(VideoReadError, match="decord cannot read"):
-        video_backends._worker_of(os.getpid()).read(clip, [3], 31, timeout_s=LIMIT_S)
-    video_backends.read_decord(clip, [0.1], timeout_s=LIMIT_S)
+        frames_of(clip, 3, num_frames=31)
+    decord(clip, [0.1])
     assert video_backends._worker_of(os.getpid()).process is first
 
 
-def test_what_decord_refuses_is_told_and_a_mistake_of_ours_is_not_passed_off_as_it(clip, tmp_path):
-    pytest.importorskip("decord")
+def test_what_decord_refuses_is_reported(clip, decord, tmp_path):
     noise = tmp_path / "noise.mp4"
     noise.write_bytes(np.random.default_rng(0).bytes(5000))
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(clip.read_bytes()[:-300])
-    worker = Worker(COMMAND)
     for path, number in [(noise, 0), (tmp_path / "absent.mp4", 0), (clip, 30), (cut, 29)]:
         with pytest.raises(VideoReadError, match=rf"decord cannot read .*{path.name}: \S"):
-            worker.read(path, [number], 30, timeout_s=LIMIT_S)
-    worker.stop()
-    asked = subprocess.run(COMMAND, input=b'{"file": "x"}\n', capture_output=True, check=False)
-    assert asked.stdout == b"" and b"TypeError" in asked.stderr
+            frames_of(path, number)
+
+
+def test_a_mistake_of_ours_is_not_passed_off_as_a_refusal_of_decord(clip, decord):
+    with pytest.raises(VideoReadError, match="decord died"):
+        frames_of(clip, None)  # type: ignore[arg-type]
 
 
 def test_decord_serves_a_loader_process_which_may_not_have_children_of_its_own(clip):
@@ -168,31 +169,30 @@ def test_decord_serves_a_loader_process_which_may_not_have_children_of_its_own(c
         assert_same_frames(got, read_fractions(clip, fractions))
 
 
-def test_a_missing_torchcodec_is_refused_with_its_mend(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    with pytest.raises(ValueError, match="install torchcodec.*or set data.reader to auto"):
-        choose_file_reader("torchcodec")
+def test_the_command_line_names_the_readers_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(DataConfig, args=["--reader", "torchcodec"])
+    assert "torchcodec" in (words := capsys.readouterr().err) and "auto" in words
+    assert "decord" in words
 
 
 def test_auto_is_pyav():
     assert choose_file_reader("auto") is READERS["auto"] is read_fractions
-    assert READERS["torchcodec"] is video_backends.read_torchcodec
+    assert list(READERS) == ["auto", "decord"]
 
 
 @real_videos
 @pytest.mark.videos
-@pytest.mark.parametrize("name", ["decord", "torchcodec"])
 @pytest.mark.parametrize("file", SOUND)
-def test_readers_agree_on_real_files(name, file):
-    read, path = choose(name), REAL / file
-    if name == "decord" and (flags := probe(path).flags):
+def test_readers_agree_on_real_files(decord, file):
+    path = REAL / file
+    if flags := probe(path).flags:
         with pytest.raises(VideoReadError, match=f"it is marked {', '.join(flags)}"):
-            read(path, [0.5])
+            decord(path, [0.5])
         return
     for seed in range(3):
         fractions = np.random.default_rng(seed).random(8).tolist()
-        assert_same_frames(read(path, fractions), read_fractions(path, fractions))
+        assert_same_frames(decord(path, fractions), read_fractions(path, fractions))
 
 
 @real_videos
@@ -205,23 +205,16 @@ def test_decord_is_kept_from_real_files_that_it_misreads(file):
 
 @real_videos
 @pytest.mark.videos
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("decord", "many_streams"), ("torchcodec", r"counts 390 frames.*, its packets 325")],
-)
-def test_a_reader_that_takes_another_of_two_video_streams_is_refused(name, words):
-    with pytest.raises(VideoReadError, match=words):
-        choose(name)(REAL / "torchcodec_nasa_13013.mp4", [0.5])
+def test_a_reader_that_takes_another_of_two_video_streams_is_refused(decord):
+    with pytest.raises(VideoReadError, match="many_streams"):
+        decord(REAL / "torchcodec_nasa_13013.mp4", [0.5])
 
 
 @real_videos
 @pytest.mark.videos
-def test_decord_really_hangs_on_a_real_file_and_is_stopped():
-    pytest.importorskip("decord")
-    worker = Worker(COMMAND)
+def test_decord_really_hangs_on_a_real_file_and_is_stopped(decord):
     path = REAL / "damaged/hang_55.mp4"
     assert probe(path).num_frames == 39
     with pytest.raises(VideoReadError, match="hangs on frames 179 to 179"):
         # It counts as the header does, so that the count does not give it away.
-        worker.read(path, [179], 180, timeout_s=2.0)
-    assert worker.process is None
+        frames_of(path, 179, num_frames=180, timeout_s=2.0)
