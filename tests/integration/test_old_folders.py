@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 import sefar_core
 from qa_data.manifest import by_split, read_manifest
-from qa_data.schema import read_questions
-from sefar_core.data.frame_store import FrameStore
+from qa_data.questions import read_questions
+from sefar_core.data.frame_cache import FrameCache
 from sefar_core.data.video import read_fractions
+from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.encoders.probe import read_probe
-from sefar_mllm.folders.checkpoint import load_trained
-from sefar_mllm.scoring.predict import read_predictions
-from sefar_mllm.tokens.cache import TokenCache
+from sefar_mllm.feature_cache import TokenCache
+from sefar_mllm.scoring import read_predictions
 from tests.oracles import image_folders
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +168,7 @@ def test_a_run_is_scored_as_it_was(here, monkeypatch):
 @pytest.mark.parametrize(("kind", "apart"), [("raw", 1), ("jpeg", 5)])
 def test_a_frame_store_holds_the_frames_of_the_videos(here, kind, apart):
     (folder,) = (here / "runs/frames").glob(f"{kind}-*")
-    store = FrameStore(folder)
+    store = FrameCache(folder)
     clips = by_split(read_manifest(here / "splits/manifest.csv"), "labeled")
     assert len(clips) == 15
     for clip in clips:
