@@ -4,12 +4,12 @@
         --lists data/gym99_train_element_v1.1.txt data/gym99_val_element.txt \
         --annotations data/finegym_annotation_info_v1.1.json
 
-Several clips are cut at a time, each is encoded anew from its exact start to its exact end, and
-measured before it gets its name `<clip id>.mp4`. Run again, the command goes on where it stopped.
-All clips that could not be cut are named at the end; the exit code is 1 if there are any.
+Each clip is encoded anew from its exact start to its exact end, and its length is checked before
+the file is named `<clip id>.mp4`. Run the command again to resume: files that are there are kept.
+Clips that could not be cut are listed at the end; the exit code is then 1.
 
-Cutting is not needed for training, which reads clips out of full videos as well; it saves disk and
-seeking.
+Training does not need this step, since it reads clips out of full videos as well; cut clips take
+less disk and no seeking.
 """
 
 import os
@@ -26,17 +26,17 @@ import tyro
 @dataclass(frozen=True, kw_only=True)
 class TrimFineGym:
     video_root: Path
-    """Folder of the full videos, `<YouTube id>.mp4` or another ending."""
+    """Folder of the full videos, named `<YouTube id>.mp4` (or .mkv, .webm, .mov)."""
     out: Path
-    """Folder of the clips."""
+    """Folder to write the clips to."""
     lists: tuple[Path, ...]
-    """Element lists of FineGym, one or several."""
+    """FineGym element lists, one or more."""
     annotations: tuple[Path, ...]
-    """Annotation JSON or CSV of times, one or several, of the lists' version."""
+    """Annotation JSON or CSV files with the times, one or more, of the lists' version."""
     audio: bool = False
-    """Copy the sound as well."""
+    """Copy the sound as well; without it the clips are silent."""
     workers: int = os.cpu_count() or 1
-    """Clips cut at a time."""
+    """Number of clips to cut at a time."""
 
     def __post_init__(self):
         if self.workers < 1:

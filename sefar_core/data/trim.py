@@ -1,16 +1,10 @@
 """Sub-actions cut out of full videos into files of their own, by the ffmpeg program.
 
 Each cut is encoded anew: a copied stream could begin at keyframes only, seconds away from the
-annotated start. A cut is made under another name, measured, and only then given its own, so that
-a file `<clip id>.mp4` is a whole clip. A ledger beside the files says of which seconds each is,
-so that cutting goes on where it stopped and cuts again what was annotated anew.
+annotated start. A cut is made under another name, its length is checked, and only then is it named
+`<clip id>.mp4`, so that a file of that name is a whole clip and is not cut again.
 
 The cuts are those of mmaction2 (tools/data/gym), made in one step instead of two.
-
-Which seconds of its source video each trimmed clip holds, and how large its file is.
-
-One row a clip, written when the file has its name: what is in the ledger is not cut again, unless
-the annotation or the file has changed.
 """
 
 import os
@@ -18,61 +12,24 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_data.files import write_text
 from qa_data.finegym import merge_times, read_elements, source_of, times_of_clips
 from sefar_core.data.decode import VideoReadError, opened
 from sefar_core.data.frame_index import MICROSECOND
 from sefar_core.data.video import probe
 
-LEDGER = "trimmed.csv"
-HEADER = "id,start_s,end_s,bytes"
-
-
-class TrimError(ValueError):
-    """Cutting that cannot begin. The message says what is missing or wrong, and the mend."""
-
-
-def read_ledger(path: Path) -> dict[str, str]:
-    """The ledger's last row for each clip id; a last row without line end was never finished.
-
-    Raises:
-        TrimError: the file is not a ledger.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        text = ""
-    header, *rows = text[: text.rfind("\n") + 1].splitlines() or [""]
-    odd = next((row for row in rows if row.count(",") != HEADER.count(",")), None)
-    if header != HEADER or odd is not None:
-        raise TrimError(
-            f"{path} is no ledger of cuts: found {odd or header!r:.80}, expected rows of {HEADER}; "
-            f"delete it, and every clip that is there is measured instead"
-        )
-    return {row.partition(",")[0]: row for row in rows}
-
-
-def write_ledger(path: Path, rows: Mapping[str, str]) -> None:
-    """Write the ledger anew, all or nothing."""
-    write_text(path, "".join(f"{row}\n" for row in (HEADER, *rows.values())))
-
-
-def ledger_row(clip_id: str, start_s: float, end_s: float, size: int) -> str:
-    """The row of a clip: its times in the source video, seconds, and its file's bytes."""
-    return f"{clip_id},{start_s},{end_s},{size}"
-
-
 CUT_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")  # a jump into AVI or TS lands beside the start
 LEAD_S = 1.0  # decoded before the start: frames right after a jump can lack what they refer to
 TOLERANCE_FRAMES = 2
 CUT_LIMIT_S = 600  # a cut takes seconds; a program that hangs on a damaged video is stopped
+
+
+class TrimError(ValueError):
+    """Cutting that cannot begin. The message says what is missing or wrong, and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +54,11 @@ class Outcome:
     """What became of a cut.
 
     Attributes:
-        cut: as asked for.
+        cut: as planned.
         problem: why there is no clip; None if it is there and has the right length.
         made: the clip was cut in this run, not in one before.
         remark: what ffmpeg complained of without failing. Pictures damaged in the source look
-            sound to a decoder once they are encoded anew, so that it is told here or never.
+            sound to a decoder once they are encoded anew, so it is reported here or never.
     """
 
     cut: Cut
@@ -196,37 +153,25 @@ def trim(
 
     Args:
         cuts: clips, each id once.
-        out: folder of the clips and the ledger.
+        out: folder of the clips.
         program: ffmpeg.
         workers: cuts made at a time, each by one thread of ffmpeg.
         audio: copy the sound as well.
 
     Raises:
-        TrimError: the ledger is damaged, or there are no workers.
+        TrimError: there are no workers.
     """
     if workers < 1:
         raise TrimError(f"workers must be at least 1, got {workers}")
     out.mkdir(parents=True, exist_ok=True)
-    known = read_ledger(out / LEDGER)
-    write_ledger(out / LEDGER, known)
     _remove_stale(out)
     with (
         tempfile.TemporaryDirectory(dir=out, prefix=".cutting-") as drafts,
         ThreadPoolExecutor(workers) as pool,
-        (out / LEDGER).open("a", encoding="utf-8") as stream,
     ):
-        jobs = [
-            pool.submit(_made, cut, out, known.get(cut.id), Path(drafts), program, audio)
-            for cut in cuts
-        ]
+        jobs = [pool.submit(_made, cut, out, Path(drafts), program, audio) for cut in cuts]
         try:
-            for job in as_completed(jobs):
-                outcome = job.result()
-                row = None if outcome.problem else _row(outcome.cut, out)
-                if row is not None and row != known.get(outcome.cut.id):
-                    stream.write(f"{row}\n")
-                    stream.flush()
-                yield outcome
+            yield from (job.result() for job in as_completed(jobs))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -246,21 +191,12 @@ def length_problem(path: Path, cut: Cut) -> str | None:
     )
 
 
-def _row(cut: Cut, out: Path) -> str:
-    return ledger_row(cut.id, cut.start_s, cut.end_s, os.path.getsize(out / f"{cut.id}.mp4"))
-
-
-def _made(
-    cut: Cut, out: Path, known: str | None, drafts: Path, program: str, audio: bool
-) -> Outcome:
+def _made(cut: Cut, out: Path, drafts: Path, program: str, audio: bool) -> Outcome:
     path = out / f"{cut.id}.mp4"
     if path.is_file():
-        if known == _row(cut, out):
-            return Outcome(cut=cut)
-        if known is None:  # another tool's file, perhaps: it is kept, or left to its owner
-            odd = length_problem(path, cut)
-            words = f"{path} is not in {LEDGER}, and {odd}; move it away, and the clip is cut"
-            return Outcome(cut=cut, problem=odd and words)
+        odd = length_problem(path, cut)
+        words = f"{path} is there already, and {odd}; move it away, and the clip is cut"
+        return Outcome(cut=cut, problem=odd and words)
     if not cut.source.is_file():
         return Outcome(cut=cut, problem=f"there is no source video {cut.source}")
     draft = drafts / path.name
