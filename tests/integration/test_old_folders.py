@@ -122,6 +122,15 @@ def test_a_stopped_training_goes_on_from_state_and_frame_store(here, monkeypatch
         torch.testing.assert_close(continued, expected, atol=0.05, rtol=0)
 
 
+def test_an_old_training_by_the_reader_torchcodec_goes_on_by_auto(here, monkeypatch, capsys):
+    run_dir = here / "runs/torchcodec"
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    command = recorded(run_dir / "run.json")
+    script(monkeypatch, *other(command, "--data.reader", "auto"))
+    assert capsys.readouterr().out.count("torchcodec; it resumes with auto") == 1
+    assert_goes_on(run_dir, before, EXPECTED["ssl"]["metrics"], {"step", "lr", "ramp"})
+
+
 def test_a_finished_training_learns_nothing_more(here, monkeypatch):
     run_dir, stores = here / "runs/supervised", files_of(here / "runs/frames")
     before = (run_dir / "metrics.jsonl").read_bytes()
