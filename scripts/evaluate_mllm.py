@@ -34,8 +34,8 @@ def main(settings: EvaluateConfig) -> None:
     from sefar_mllm.checkpoint import load_trained
     from sefar_mllm.dataset import load_questions, name_sets
     from sefar_mllm.evaluation.evaluate import control, diagnose_file, score_file, write_metrics
-    from sefar_mllm.evaluation.metrics import named_parts
-    from sefar_mllm.evaluation.report import diagnosis_table, part_table, plot_set, score_table
+    from sefar_mllm.evaluation.metrics import known_subsets
+    from sefar_mllm.evaluation.report import diagnosis_table, plot_set, score_table, subset_table
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest, learned = settings.manifest, settings.train_questions
@@ -51,15 +51,15 @@ def main(settings: EvaluateConfig) -> None:
         settings.model, language_model=settings.language_model, device=device
     )
     for name, questions in sets.items():
-        parts = named_parts(questions, train=train, clips=clips)
-        one = score_file(settings, model, tokenizer, questions, name=name, parts=parts)
+        subsets = known_subsets(questions, train=train, clips=clips)
+        one = score_file(settings, model, tokenizer, questions, name=name, subsets=subsets)
         summaries[name] = one
         if settings.diagnostics:
             diagnoses[name] = diagnose_file(settings, model, tokenizer, questions, name=name)
     write_metrics(settings, summaries, diagnoses)
     terminal, shown = console(), control(settings)
     terminal.print(score_table(summaries, control=shown))
-    terminal.print(part_table(summaries, control=shown))
+    terminal.print(subset_table(summaries, control=shown))
     if diagnoses:
         terminal.print(diagnosis_table(diagnoses, control=shown))
     for name, questions in sets.items():  # last: a picture that fails loses no score

@@ -217,7 +217,7 @@ def paired(out: Path) -> list[tuple[str, str]]:
     import numpy as np
 
     from sefar_core.intervals import in_percent
-    from sefar_mllm.evaluation.evaluate import compare
+    from sefar_mllm.evaluation.significance import compare
     from sefar_mllm.scoring import read_predictions
 
     def predictions(name: str, folder: str = "test"):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qa_data.files import as_json, new_folder
@@ -35,6 +35,8 @@ from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
 CHECK_STEPS = 25
 WEIGHT_DECAYS = (0.01, 1.0, 10.0)
 HELD_OUT = 0.2
+LBFGS_STEPS = 200
+LBFGS_WEIGHT_DECAY = 1e-3
 
 
 class Solution(NamedTuple):
@@ -163,7 +165,7 @@ def fit_probe(
     labels = tuple(sorted({int(clip.label) for clip in labeled if clip.label is not None}))
     if len(labels) < 2:
         raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
-    features, rows = mean_tokens(cache, labeled), _rows(labeled, labels)
+    features, rows = mean_tokens(cache, [clip.id for clip in labeled]), _rows(labeled, labels)
     out = held_out([group_key(clip) for clip in labeled], seed)
     choice = choose_settings(features, rows, out, max_steps=max_steps, lr=lr)
     every = torch.ones_like(out)
@@ -178,7 +180,9 @@ def fit_probe(
     )
     accuracy = {"labeled": accuracy_of(solution, features, rows), "held_out": choice.accuracy}
     if val:
-        accuracy["val"] = accuracy_of(solution, mean_tokens(cache, val), _rows(val, labels))
+        accuracy["val"] = accuracy_of(
+            solution, mean_tokens(cache, [clip.id for clip in val]), _rows(val, labels)
+        )
     names = class_names(clips)
     told = {
         "class_names": [names[label] for label in labels],
@@ -194,9 +198,37 @@ def fit_probe(
     return probe, told
 
 
-def mean_tokens(cache: TokenCache, clips: Sequence[Clip]) -> Float[Tensor, "clip dim"]:
+def fit_classifier(
+    features: Float[Tensor, "clip dim"], labels: Int[Tensor, "clip"], num_classes: int
+) -> nn.Linear:
+    """Multinomial logistic regression with weight decay, by L-BFGS from zero; no random numbers.
+
+    Args:
+        features: standardized features of clips.
+        labels: class of each clip.
+        num_classes: number of classes.
+    """
+    head = nn.Linear(features.shape[1], num_classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-6
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        fit = F.cross_entropy(head(features), labels)
+        total = fit + LBFGS_WEIGHT_DECAY * head.weight.square().sum() / 2
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return head.requires_grad_(False)
+
+
+def mean_tokens(cache: TokenCache, clip_ids: Sequence[str]) -> Float[Tensor, "clip dim"]:
     """The mean of all tokens of each clip."""
-    return torch.stack([cache[clip.id].float().mean(dim=(0, 1, 2)) for clip in clips])
+    return torch.stack([cache[clip_id].float().mean(dim=(0, 1, 2)) for clip_id in clip_ids])
 
 
 def save_probe(folder: Path, probe: Probe, told: dict[str, Any]) -> None:

@@ -1,36 +1,16 @@
-"""One cell of the comparison: a row's model trained with one seed on one question set, and all
-that it is asked. A cell that is done is not done again; one that was stopped goes on.
+"""The experiments of a comparison: extract features, search learning rates, train, evaluate.
 
-runs/SET/ROW/seed-S holds the training (see `train.finetune`), predictions.jsonl, what the model
-says when it is let speak and how likely it finds the options' texts (spoken-test.jsonl,
-option-text-test.jsonl), and trained.json, scored.json and told.json, which say what these were
-made from.
+A `Run` is one trained row with one seed on one question folder, with all its evaluation
+conditions. It is written to OUT/runs/QUESTIONS/ROW/seed-S: the training (see `train.finetune`),
+predictions.jsonl, the generated answers and the option-text scores (spoken-test.jsonl,
+option-text-test.jsonl). The features of an encoder are in OUT/tokens/ENCODER, with -seed-S where
+each seed has its own encoder and -frames_ORDER for another frame order.
 
-What a finished piece of work was made from, so that it is neither repeated nor mistaken.
-
-The record is written last and names every input: question files by hash, tokens by their key,
-settings by value, the code of the packages by hash. A piece whose record says the same is used
-again. One that was made from anything else is refused, never overwritten or passed off as this
-comparison's.
-
-The same work on many items, some at a time in processes of their own.
-
-Asked to end (SIGTERM or Ctrl-C), it asks its processes to end; a training among them saves first.
-
-The tokens of every encoder that the comparison can have, each extracted once.
-
-Folder names: tokens/ENCODER, with -seed-S where each seed has an encoder of its own (`weights`),
-and -frames_ORDER for frames that are shown in another order in the test. Beside each lies
-NAME.json, which says by which code it is made.
-
-C8: one grid of learning rates for every row, each taking its best on training questions.
-
-The choice is made with the first seed, on a development part that is cut from the training
-questions by source video and not learned meanwhile; the test questions are not looked at. The
-controls that learn something wrong take the choice of the row that they are a control of.
+Each piece of work has a JSON record, written last, that is its cache key: question files by hash,
+tokens by their key, settings by value, the code of the packages by hash. Work with an equal record
+is reused; work with another record is refused, and never overwritten.
 """
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -40,7 +20,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -60,18 +40,18 @@ from sefar_mllm.answer_text import score_other_formats, write_answers
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.rows import (
-    SHOWINGS,
-    TRAININGS,
-    QuestionSet,
-    Showing,
-    Shown,
-    Training,
-    available,
-    folder_of,
-    own_for_each_seed,
-    seeds_of,
-    taught,
-    training,
+    CONDITION_ROWS,
+    TRAINED_ROWS,
+    ConditionRow,
+    EvalCondition,
+    QuestionFolder,
+    TrainedRow,
+    available_encoders,
+    encoder_path,
+    encoder_seeds,
+    has_encoder_per_seed,
+    train_questions,
+    trained_row,
 )
 from sefar_mllm.config import FinetuneConfig, ProbeConfig
 from sefar_mllm.encoders import ENCODERS, recognizer_moments, with_frame_times
@@ -86,54 +66,245 @@ from sefar_mllm.scoring import Prediction, predict_answers, write_predictions
 from sefar_mllm.stages import forget_checkpoints
 from sefar_mllm.train import finetune
 
+TRAINED, SCORED, DIAGNOSED, PREDICTIONS = (
+    "trained.json",
+    "scored.json",
+    "told.json",
+    "predictions.jsonl",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training, and every condition under which its model answers the test questions."""
+
+    out: Path
+    questions: QuestionFolder
+    row: TrainedRow
+    conditions: Sequence[ConditionRow]
+    seed: int
+    own_encoder: bool
+    """Whether this seed has its own encoder."""
+    finetune: FinetuneConfig
+    language_model: str
+    """Hash of the language model's folder."""
+    option_symbols: Mapping[EvalCondition, str]
+    """The names of the options in the control C10."""
+    batch_size: int
+
+    @property
+    def folder(self) -> Path:
+        return run_folder(self.out, self.questions, self.row.name, self.seed)
+
+    def tokens(self, condition: EvalCondition = "own_video") -> Path:
+        """The token cache that the model reads."""
+        order = condition if condition in FRAME_ORDERS else "in_order"
+        seed = self.seed if self.own_encoder else None
+        return self.out / "tokens" / feature_folder(self.row.encoder, seed=seed, order=order)
+
+
+def run_name(run: Run) -> str:
+    return f"{run.questions.name} {run.row.name} seed {run.seed}"
+
+
+def run_folder(out: Path, questions: QuestionFolder, row: str, seed: int) -> Path:
+    return out / "runs" / questions.name / row / f"seed-{seed}"
+
+
+def complete_run(run: Run) -> None:
+    """Train the model and answer the test questions under each condition; skip finished work.
+
+    The output of the training goes to log.txt in the run's folder.
+
+    Raises:
+        StaleError: some of its files were made from other inputs.
+    """
+    if is_done(run):
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with output_to_file(run.folder / "log.txt"):
+        if not is_finished(run.folder / TRAINED, training_inputs(run)):
+            questions = train_questions(run.questions.train, run.row.train_variant, run.seed)
+            finetune(run.finetune, questions, run.tokens(), run.folder)
+            record_finished(run.folder / TRAINED, training_inputs(run))
+            forget_checkpoints(run.folder)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model, tokenizer = load_trained(run.folder / "model", device=device)
+        for folder, condition in run_conditions(run):
+            inputs = scoring_inputs(run, condition)
+            if not is_finished(folder / SCORED, inputs):
+                answers = predict_condition(run, model, tokenizer, condition)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_predictions(text_scored(answers, run.questions.test), folder / PREDICTIONS)
+                record_finished(folder / SCORED, inputs)
+        if has_diagnostics(run.row):
+            run_diagnostics(run, model, tokenizer)
+
+
+def is_done(run: Run) -> bool:
+    """Whether the run has all its predictions.
+
+    Raises:
+        StaleError: some of its files were made from other inputs.
+    """
+    trained = is_finished(run.folder / TRAINED, training_inputs(run))
+    scored = [
+        is_finished(folder / SCORED, scoring_inputs(run, condition))
+        for folder, condition in run_conditions(run)
+    ]
+    diagnosed = not has_diagnostics(run.row) or is_finished(
+        run.folder / DIAGNOSED, scoring_inputs(run, "own_video")
+    )
+    return trained and all(scored) and diagnosed
+
+
+def has_diagnostics(row: TrainedRow) -> bool:
+    """Whether the row is scored in other answer formats: all but those trained on wrong data."""
+    return row.train_variant == "as_written"
+
+
+def run_diagnostics(run: Run, model: Trained, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Generate answers and score the options' texts, unless that was done before."""
+    inputs = scoring_inputs(run, "own_video")
+    if is_finished(run.folder / DIAGNOSED, inputs):
+        return
+    questions = run.questions.test
+    cache = TokenCache(run.tokens(), [question.video for question in questions])
+    answers = score_other_formats(model, tokenizer, questions, cache, batch_size=run.batch_size)
+    write_answers(questions, answers, run.folder, "test")
+    record_finished(run.folder / DIAGNOSED, inputs)
+
+
+def run_conditions(run: Run) -> Iterator[tuple[Path, EvalCondition]]:
+    """The folder and condition of each evaluation, the row's own test first."""
+    yield run.folder, "own_video"
+    for row in run.conditions:
+        yield run_folder(run.out, run.questions, row.name, run.seed), row.condition
+
+
+def predict_condition(
+    run: Run, model: Trained, tokenizer: PreTrainedTokenizerBase, condition: EvalCondition
+) -> list[Prediction]:
+    """The model's answers to the test questions under one condition."""
+    questions = run.questions.test
+    clips = [question.video for question in questions]
+    cache = TokenCache(run.tokens(condition), clips)
+    wrong = condition == "wrong_videos"
+    shown = mismatched_videos(questions, random.Random(run.seed)) if wrong else None
+    return predict_answers(
+        model,
+        tokenizer,
+        questions,
+        cache,
+        shown=shown,
+        batch_size=run.batch_size,
+        letters=run.option_symbols.get(condition, LETTERS),
+    )
+
+
+def training_inputs(run: Run) -> dict[str, Any]:
+    """Everything that the trained model depends on; the cache key of the training."""
+    return {
+        "questions": file_hash(run.questions.files["train"]),
+        "lessons": run.row.train_variant,
+        "tokens": read_index(run.tokens())["key"],
+        "language_model": run.language_model,
+        "finetune": asdict(cacheable_settings(run.finetune)),
+    }
+
+
+def cacheable_settings(config: FinetuneConfig) -> FinetuneConfig:
+    """The settings without the path of the language model, whose hash is recorded in its place."""
+    return replace(config, language_model="", save_every_steps=0)
+
+
+def scoring_inputs(run: Run, condition: EvalCondition) -> dict[str, Any]:
+    """Everything that a file of predictions depends on; its cache key."""
+    return {
+        "training": training_inputs(run),
+        "questions": file_hash(run.questions.files["test"]),
+        "tokens": read_index(run.tokens(condition))["key"],
+        "shown": condition,
+        "markers": run.option_symbols.get(condition, LETTERS),
+    }
+
+
+@contextmanager
+def output_to_file(path: Path) -> Iterator[None]:
+    """Append stdout and stderr, with progress bars, to a file."""
+    with path.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+def unfinished_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs that are not finished; all are checked before any starts.
+
+    Raises:
+        StaleError: some were made from other inputs.
+    """
+    todo, stale = [], []
+    for run in runs:
+        try:
+            if not is_done(run):
+                todo.append(run)
+        except StaleError as problem:
+            stale.append(str(problem))
+    if stale:
+        raise StaleError(f"{len(stale)} of {len(runs)} runs are stale; the first: {stale[0]}")
+    return todo
+
+
 SMALL = 2**24  # bytes; larger files of a language model count by name and size
+
+
 CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
-ONLY_READ = ("sefar_mllm/comparison/report.py", "sefar_mllm/comparison/statistics.py")
-"""Files that read finished work and make none of it: the page may be written anew."""
+
+
+ONLY_READ = tuple(f"sefar_mllm/comparison/{name}.py" for name in ("report", "statistics"))
+"""Files that only read finished work; a change in them makes no work stale."""
 
 
 class StaleError(ValueError):
-    """A piece of an earlier comparison with other inputs; the message names the first."""
+    """Finished work has other inputs than those requested; the message names the first."""
 
 
-def finished(record: Path, inputs: dict[str, Any]) -> bool:
-    """Whether the work was done before, from these very inputs.
+def is_finished(record: Path, inputs: dict[str, Any]) -> bool:
+    """Whether this work was finished before with equal inputs.
 
     Raises:
-        StaleError: it was done from other ones, or the record is damaged.
+        StaleError: it was finished with other inputs, or the record is damaged.
     """
     if not record.is_file():
         return False
-    asked = dotted(json.loads(as_json(with_code(inputs))))
+    requested = dotted(json.loads(as_json(with_code_hash(inputs))))
     try:
-        found = dotted(dict(json.loads(record.read_bytes())))
+        saved = dotted(dict(json.loads(record.read_bytes())))
     except (ValueError, TypeError) as cause:
         raise StaleError(
-            f"{record} is damaged ({cause}); delete {record.parent}: the same command makes it "
-            f"again"
+            f"{record} is damaged ({cause}); delete {record.parent} and rerun the same command"
         ) from cause
-    for name in sorted(found.keys() | asked.keys()):
-        if found.get(name) != asked.get(name):
+    for name in sorted(saved.keys() | requested.keys()):
+        if saved.get(name) != requested.get(name):
             raise StaleError(
-                f"{record.parent} was made with {name} = {found.get(name)}, but "
-                f"{asked.get(name)} is asked for; give another --out, or delete {record.parent}"
+                f"{record.parent} was made with {name} = {saved.get(name)}, but "
+                f"{requested.get(name)} is requested; give another --out, or delete {record.parent}"
             )
     return True
 
 
-def finish(record: Path, inputs: dict[str, Any]) -> None:
-    """Say what the work beside this file was made from; called when all of it is written."""
-    write_json(record, with_code(inputs))
+def record_finished(record: Path, inputs: dict[str, Any]) -> None:
+    """Write the record of finished work; called when all of the work is written."""
+    write_json(record, with_code_hash(inputs))
 
 
-def with_code(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs and the code that makes something of them."""
+def with_code_hash(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs and the hash of the code that uses them."""
     return {"code": code_hash(), **inputs}
 
 
 @cache
 def code_hash(packages: Sequence[Path] = CODE) -> str:
-    """A hash of the source of packages, but for what only reads finished work."""
+    """A hash of the source of packages, without the files that only read finished work."""
     total = hashlib.sha256()
     for package in packages:
         for path in sorted(package.rglob("*.py")):
@@ -144,16 +315,16 @@ def code_hash(packages: Sequence[Path] = CODE) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """A hash of a file's bytes, short enough to read."""
+    """The first 16 hex digits of the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def model_hash(name: str) -> str:
-    """A hash of a language model's folder; a hub name stands for itself.
+    """A hash of a language model's folder; a hub name is returned as it is.
 
-    Files of many megabytes count by name and size alone; every fine-tuned model besides checks
-    its language model by logits when it is loaded.
+    Files above 16 MiB count by name and size alone. Every fine-tuned model also compares the logits
+    of its language model when it is loaded.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -168,69 +339,75 @@ def model_hash(name: str) -> str:
 
 
 PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}
-UNMATCHED = {row.encoder for row in TRAININGS if not row.matched}  # one token an element
+
+
+UNMATCHED = {row.encoder for row in TRAINED_ROWS if not row.matched}  # one token an element
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenJob:
-    """One cache to fill."""
+class FeatureJob:
+    """One token cache to fill."""
 
     encoder: str
     order: str = "in_order"
     seed: int
-    """The one whose encoder it is, or the first where one encoder serves all."""
+    """The seed of this encoder, or the first seed where one encoder serves all."""
     own: bool
-    """Whether each seed has an encoder of its own."""
+    """Whether each seed has its own encoder."""
 
     @property
     def folder(self) -> str:
-        return token_folder(self.encoder, seed=self.seed if self.own else None, order=self.order)
+        return feature_folder(self.encoder, seed=self.seed if self.own else None, order=self.order)
 
 
-def token_folder(encoder: str, *, seed: int | None, order: str = "in_order") -> str:
+def feature_folder(encoder: str, *, seed: int | None, order: str = "in_order") -> str:
     """Name of the folder with an encoder's tokens.
 
     Args:
-        encoder: its name.
-        seed: the one that has this encoder for its own; None where one serves all.
-        order: of the frames.
+        encoder: name of the encoder.
+        seed: the seed that this encoder belongs to; None where one encoder serves all.
+        order: frame order.
     """
     own = "" if seed is None else f"-seed-{seed}"
     return f"{encoder}{own}" if order == "in_order" else f"{encoder}{own}-frames_{order}"
 
 
-def token_jobs(config: CompareConfig) -> list[TokenJob]:
-    """All caches of this comparison."""
-    names = available(config)
-    wanted = [(name, "in_order") for name in dict.fromkeys(row.encoder for row in TRAININGS)]
+def feature_jobs(config: CompareConfig) -> list[FeatureJob]:
+    """All token caches of this comparison."""
+    names = available_encoders(config)
+    wanted = [(name, "in_order") for name in dict.fromkeys(row.encoder for row in TRAINED_ROWS)]
     wanted += [
-        (training(row.of).encoder, str(row.shown)) for row in SHOWINGS if row.shown in FRAME_ORDERS
+        (trained_row(row.base).encoder, str(row.condition))
+        for row in CONDITION_ROWS
+        if row.condition in FRAME_ORDERS
     ]
     return [
-        TokenJob(encoder=name, order=order, seed=seed, own=own_for_each_seed(name, config))
+        FeatureJob(encoder=name, order=order, seed=seed, own=has_encoder_per_seed(name, config))
         for name, order in wanted
         if name in names
-        for seed in seeds_of(name, config)
+        for seed in encoder_seeds(name, config)
     ]
 
 
-def fill(
-    job: TokenJob, config: CompareConfig, clips: Sequence[Clip], *, device: str
+def extract_job(
+    job: FeatureJob, config: CompareConfig, clips: Sequence[Clip], *, device: str
 ) -> dict[str, Any]:
-    """Encode what the cache lacks, and return its key.
+    """Encode the clips that a cache lacks, and return the key of the cache.
 
     Raises:
-        StaleError: the cache was begun by other code, or a probe on other tokens or labels.
+        StaleError: the cache was begun by other code, or a probe was fitted on other tokens or
+            labels.
     """
     folder = config.out / "tokens" / job.folder
     record = folder.with_name(f"{job.folder}.json")
-    if not finished(record, asdict(job)):
+    if not is_finished(record, asdict(job)):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        finish(record, asdict(job))  # before it is whole: what is added later is by the same code
+        # Written before the cache is complete: clips are added later by the same code only.
+        record_finished(record, asdict(job))
     if job.encoder in PROBE_BASES:
-        fill_probed(job, config, clips)
+        fill_probe_cache(job, config, clips)
         return read_index(folder)["key"]
-    source = folder_of(job.encoder, config, job.seed)
+    source = encoder_path(job.encoder, config, job.seed)
     encoder = ENCODERS[job.encoder](source, seed=job.seed, device=device)
     if encoder.any_moments:
         encoder = with_frame_times(encoder, recognizer_moments(config.sefar[0]))
@@ -239,15 +416,16 @@ def fill(
     return read_index(folder)["key"]
 
 
-def authenticity(config: CompareConfig) -> dict[str, str]:
-    """What is known of whose weights image models have; it belongs beside their numbers."""
-    named = [name for name in available(config) if name in {*PROBE_BASES, *PROBE_BASES.values()}]
-    folders = {name: config.out / "tokens" / token_folder(name, seed=None) for name in named}
+def weight_origins(config: CompareConfig) -> dict[str, str]:
+    """Whether the weights of each image model were verified; reported beside its numbers."""
+    image_models = {*PROBE_BASES, *PROBE_BASES.values()}
+    names = [name for name in available_encoders(config) if name in image_models]
+    folders = {name: config.out / "tokens" / feature_folder(name, seed=None) for name in names}
     return {name: read_index(folder)["origin"]["weights"] for name, folder in folders.items()}
 
 
-def fill_probed(job: TokenJob, config: CompareConfig, clips: Sequence[Clip]) -> None:
-    """C7: fit the map of CLIP's or EVA's tokens on the labels that SeFAR had, and apply it.
+def fill_probe_cache(job: FeatureJob, config: CompareConfig, clips: Sequence[Clip]) -> None:
+    """C7: fit a linear map of CLIP's or EVA's tokens on the labels that SeFAR had, and apply it.
 
     Raises:
         StaleError: it was fitted before on other tokens or labels.
@@ -264,226 +442,134 @@ def fill_probed(job: TokenJob, config: CompareConfig, clips: Sequence[Clip]) -> 
         "seed": defaults.seed,
     }
     record = folder.with_name(f"{job.encoder}.json")
-    if not finished(record, inputs):
+    if not is_finished(record, inputs):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        probe, told = fit_probe(
+        probe, report = fit_probe(
             base, labeled, max_steps=defaults.max_steps, lr=defaults.lr, seed=defaults.seed
         )
-        save_probe(folder, probe, told)
-        finish(record, inputs)
+        save_probe(folder, probe, report)
+        record_finished(record, inputs)
     map_cache(base, read_probe(folder), folder, config.out / "tokens" / job.folder)
 
 
-TRAINED, SCORED, TOLD, PREDICTIONS = (
-    "trained.json",
-    "scored.json",
-    "told.json",
-    "predictions.jsonl",
-)
+TRIED = "tuned.json"
+
+
+LrFactors = Mapping[tuple[str, str], float]
+"""(question folder, row) -> factor on both learning rates."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One training, and every way in which its model is shown the test questions."""
+class LrTrial:
+    """A training with one learning-rate factor, scored on the development questions."""
 
-    out: Path
-    questions: QuestionSet
-    row: Training
-    showings: Sequence[Showing]
-    seed: int
-    own_encoder: bool
-    """Whether this seed has an encoder of its own."""
-    finetune: FinetuneConfig
-    language_model: str
-    """Hash of the language model's folder."""
-    markers: Mapping[Shown, str]
-    """What options are called in the controls of letters."""
-    batch_size: int
+    run: Run
+    factor: float
 
     @property
     def folder(self) -> Path:
-        return cell_folder(self.out, self.questions, self.row.name, self.seed)
-
-    def tokens(self, shown: Shown = "own_video") -> Path:
-        """The token cache that the model is shown."""
-        order = shown if shown in FRAME_ORDERS else "in_order"
-        seed = self.seed if self.own_encoder else None
-        return self.out / "tokens" / token_folder(self.row.encoder, seed=seed, order=order)
+        return self.run.folder.parent / "tuning" / f"factor-{self.factor:g}"
 
 
-def name_of_cell(cell: Cell) -> str:
-    return f"{cell.questions.name} {cell.row.name} seed {cell.seed}"
+def scale_lr(config: FinetuneConfig, factor: float) -> FinetuneConfig:
+    """The settings with both learning rates multiplied by a factor."""
+    lora = replace(config.lora, lr=config.lora.lr * factor)
+    return replace(config, lora=lora, projector_lr=config.projector_lr * factor)
 
 
-def cell_folder(out: Path, questions: QuestionSet, row: str, seed: int) -> Path:
-    return out / "runs" / questions.name / row / f"seed-{seed}"
+def search_lr_factors(
+    runs: Sequence[Run], grid: Sequence[float], *, dev_rate: float, jobs: int
+) -> LrFactors:
+    """C8: the best learning-rate factor of each row on each question folder, from one grid.
 
+    The choice is made with the first seed on development questions: a part of the training
+    questions, cut by source video and not trained on. Test questions are not read. The controls
+    that are trained on wrong data use the factor of the row that they are a control of.
 
-def is_done(cell: Cell) -> bool:
-    """Whether every prediction of the cell is there.
+    Args:
+        runs: one for each row and question folder, with the settings to scale.
+        grid: factors; a single factor is used without a trial.
+        dev_rate: share of the training questions to choose on.
+        jobs: number of trials at a time.
 
     Raises:
-        StaleError: something of it was made from other inputs.
+        StaleError: an earlier trial was made from other inputs.
+        DataError: the development questions cannot be cut.
     """
-    trained = finished(cell.folder / TRAINED, training_inputs(cell))
-    scored = [
-        finished(folder / SCORED, scoring_inputs(cell, shown)) for folder, shown in showings(cell)
+    tuned = [run for run in runs if run.row.train_variant == "as_written"]
+    trials = [
+        LrTrial(
+            run=replace(run, finetune=replace(scale_lr(run.finetune, factor), dev_rate=dev_rate)),
+            factor=factor,
+        )
+        for run in tuned
+        for factor in grid
+        if len(grid) > 1
     ]
-    told = not diagnosed(cell.row) or finished(
-        cell.folder / TOLD, scoring_inputs(cell, "own_video")
-    )
-    return trained and all(scored) and told
+    scores = run_parallel(run_trial, trials, jobs=jobs, label=trial_name)
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for trial, score in zip(trials, scores, strict=True):
+        key = (trial.run.questions.name, trial.run.row.name)
+        if key not in best or score > best[key][0]:
+            best[key] = (score, trial.factor)
+    chosen = {key: factor for key, (_, factor) in best.items()}
 
+    def tuned_row(row: TrainedRow) -> str:
+        return row.name if row.train_variant == "as_written" else row.encoder
 
-def run_cell(cell: Cell) -> None:
-    """Train if need be, then answer what was not answered.
-
-    What training prints goes to log.txt in the cell's folder.
-
-    Raises:
-        StaleError: something of it was made from other inputs.
-    """
-    if is_done(cell):
-        return
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    with printed_to(cell.folder / "log.txt"):
-        if not finished(cell.folder / TRAINED, training_inputs(cell)):
-            questions = taught(cell.questions.train, cell.row.lessons, cell.seed)
-            finetune(cell.finetune, questions, cell.tokens(), cell.folder)
-            finish(cell.folder / TRAINED, training_inputs(cell))
-            forget_checkpoints(cell.folder)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model, tokenizer = load_trained(cell.folder / "model", device=device)
-        for folder, shown in showings(cell):
-            inputs = scoring_inputs(cell, shown)
-            if not finished(folder / SCORED, inputs):
-                found = answers(cell, model, tokenizer, shown)
-                folder.mkdir(parents=True, exist_ok=True)
-                write_predictions(text_scored(found, cell.questions.test), folder / PREDICTIONS)
-                finish(folder / SCORED, inputs)
-        if diagnosed(cell.row):
-            tell(cell, model, tokenizer)
-
-
-def diagnosed(row: Training) -> bool:
-    """Whether the row is asked in other ways too: those that were taught nothing wrong are."""
-    return row.lessons == "as_written"
-
-
-def tell(cell: Cell, model: Trained, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let the model speak and score the options' texts, unless that was done before."""
-    inputs = scoring_inputs(cell, "own_video")
-    if finished(cell.folder / TOLD, inputs):
-        return
-    questions = cell.questions.test
-    cache = TokenCache(cell.tokens(), [question.video for question in questions])
-    found = score_other_formats(model, tokenizer, questions, cache, batch_size=cell.batch_size)
-    write_answers(questions, found, cell.folder, "test")
-    finish(cell.folder / TOLD, inputs)
-
-
-def showings(cell: Cell) -> Iterator[tuple[Path, Shown]]:
-    """Where the answers go and what is shown: the row's own test first."""
-    yield cell.folder, "own_video"
-    for row in cell.showings:
-        yield cell_folder(cell.out, cell.questions, row.name, cell.seed), row.shown
-
-
-def answers(
-    cell: Cell, model: Trained, tokenizer: PreTrainedTokenizerBase, shown: Shown
-) -> list[Prediction]:
-    """The model's answers to the test questions, under one way of showing them."""
-    questions = cell.questions.test
-    clips = [question.video for question in questions]
-    cache = TokenCache(cell.tokens(shown), clips)
-    other = (
-        mismatched_videos(questions, random.Random(cell.seed)) if shown == "wrong_videos" else None
-    )
-    return predict_answers(
-        model,
-        tokenizer,
-        questions,
-        cache,
-        shown=other,
-        batch_size=cell.batch_size,
-        letters=cell.markers.get(shown, LETTERS),
-    )
-
-
-def training_inputs(cell: Cell) -> dict[str, Any]:
-    """All that the trained model depends on."""
     return {
-        "questions": file_hash(cell.questions.files["train"]),
-        "lessons": cell.row.lessons,
-        "tokens": read_index(cell.tokens())["key"],
-        "language_model": cell.language_model,
-        "finetune": asdict(settings_of(cell.finetune)),
+        (run.questions.name, run.row.name): chosen.get(
+            (run.questions.name, tuned_row(run.row)), grid[0]
+        )
+        for run in runs
     }
 
 
-def settings_of(config: FinetuneConfig) -> FinetuneConfig:
-    """The settings without the place of the language model, which its hash stands for."""
-    return replace(config, language_model="", save_every_steps=0)
+def run_trial(trial: LrTrial) -> float:
+    """Development accuracy after the last epoch: class mean, or micro without classes.
 
-
-def scoring_inputs(cell: Cell, shown: Shown) -> dict[str, Any]:
-    """All that a file of predictions depends on."""
-    return {
-        "training": training_inputs(cell),
-        "questions": file_hash(cell.questions.files["test"]),
-        "tokens": read_index(cell.tokens(shown))["key"],
-        "shown": shown,
-        "markers": cell.markers.get(shown, LETTERS),
-    }
-
-
-@contextlib.contextmanager
-def printed_to(path: Path) -> Iterator[None]:
-    """Send what is printed, progress bars too, to the end of a file."""
-    with (
-        path.open("a", encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        yield
-
-
-def refuse_stale(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that are still to be done, after a look at all of them.
-
-    Raises:
-        StaleError: some were made from other inputs; nothing has run yet.
+    Not of the best epoch: the model of the last epoch answers the test questions.
     """
-    todo, stale = [], []
-    for cell in cells:
-        try:
-            if not is_done(cell):
-                todo.append(cell)
-        except StaleError as problem:
-            stale.append(str(problem))
-    if stale:
-        raise StaleError(f"{len(stale)} of {len(cells)} cells do not fit; the first: {stale[0]}")
-    return todo
+    run, folder = trial.run, trial.folder
+    inputs = training_inputs(run)
+    if not is_finished(folder / TRIED, inputs):
+        folder.mkdir(parents=True, exist_ok=True)
+        with output_to_file(folder / "log.txt"):
+            finetune(run.finetune, run.questions.train, run.tokens(), folder)
+        record_finished(folder / TRIED, inputs)
+        forget_checkpoints(folder)
+    lines = read_metrics(folder / "metrics.jsonl")
+    last = [line for line in lines if "dev_micro" in line][-1]
+    return float(last.get("dev_macro", last["dev_micro"]))
+
+
+def trial_name(trial: LrTrial) -> str:
+    run = trial.run
+    return f"{run.questions.name} {run.row.name}, learning rates times {trial.factor:g}"
 
 
 Item = TypeVar("Item")
+
+
 Result = TypeVar("Result")
 
 
-def run_all(
+def run_parallel(
     work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, label: Callable
 ) -> list[Result]:
-    """What the work gives for each item, in their order; stops at the first error.
+    """The result of the work for each item, in their order; stops at the first error.
+
+    SIGTERM and Ctrl-C are passed on to the worker processes; a training among them saves first.
 
     Args:
-        work: a function of a module, so that other processes find it.
-        items: what it is done on.
-        jobs: processes; 1 works in this one.
-        label: what to say of an item that is done.
+        work: a module-level function, so that other processes can import it.
+        items: arguments of the work.
+        jobs: number of processes; 1 works in this process.
+        label: progress message for a finished item.
     """
     began = time.perf_counter()
 
-    def say(done: int, item: Item) -> None:
+    def print_progress(done: int, item: Item) -> None:
         left = (time.perf_counter() - began) / done * (len(items) - done) / 60
         print(f"[{done}/{len(items)}] {label(item)}; about {left:.0f} min left", flush=True)
 
@@ -491,22 +577,22 @@ def run_all(
     if jobs == 1:
         for item in items:
             results.append(work(item))
-            say(len(results), item)
+            print_progress(len(results), item)
         return results
-    with _ending_together(), _pool(jobs) as pool:
+    with _terminate_together(), _process_pool(jobs) as pool:
         with without_interrupts():
-            waiting = {pool.submit(_apart, work, item): item for item in items}
+            waiting = {pool.submit(_in_worker, work, item): item for item in items}
         try:
             for done, future in enumerate(as_completed(waiting), 1):
                 future.result()
-                say(done, waiting[future])
+                print_progress(done, waiting[future])
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in waiting]
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes that share the cores; spawned, for torch does not outlive a fork."""
+def _process_pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that share the cores; spawned, because torch does not survive a fork."""
     return ProcessPoolExecutor(
         max_workers=jobs,
         mp_context=multiprocessing.get_context("spawn"),
@@ -515,115 +601,27 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     )
 
 
-def _apart(work: Callable[[Item], Result], item: Item) -> Result:
-    """The work in a process of its own; an interruption comes home as the end of the program."""
+def _in_worker(work: Callable[[Item], Result], item: Item) -> Result:
+    """The work in a worker process; an interruption becomes SystemExit, which can be pickled."""
     try:
         return work(item)
-    except Interrupted as wish:
-        raise SystemExit(wish.exit_code) from None
+    except Interrupted as stop:
+        raise SystemExit(stop.exit_code) from None
 
 
 @contextmanager
-def _ending_together() -> Iterator[None]:
-    """While entered, SIGTERM and SIGINT are passed on to the processes that work."""
+def _terminate_together() -> Iterator[None]:
+    """While entered, SIGTERM and SIGINT terminate the worker processes as well."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             child.terminate()
-        raise Interrupted(number, "interrupted; the same command goes on where it stopped")
+        raise Interrupted(number, "interrupted; rerun the same command to resume")
 
-    wishes = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in wishes}
+    caught = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in caught}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-TUNED = "tuned.json"
-Rates = Mapping[tuple[str, str], float]
-"""(question set, row) -> factor on both learning rates."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A training with one factor, scored on the development part."""
-
-    cell: Cell
-    factor: float
-
-    @property
-    def folder(self) -> Path:
-        return self.cell.folder.parent / "tuning" / f"factor-{self.factor:g}"
-
-
-def scaled(config: FinetuneConfig, factor: float) -> FinetuneConfig:
-    """The settings with both learning rates times a factor."""
-    lora = replace(config.lora, lr=config.lora.lr * factor)
-    return replace(config, lora=lora, projector_lr=config.projector_lr * factor)
-
-
-def choose_rates(
-    cells: Sequence[Cell], grid: Sequence[float], *, dev_rate: float, jobs: int
-) -> Rates:
-    """The best factor of each row on each question set.
-
-    Args:
-        cells: one for each row and set, with the settings that the factors are applied to.
-        grid: factors; a single one is taken without a trial.
-        dev_rate: share of the training questions to choose on.
-        jobs: trials that run side by side.
-
-    Raises:
-        StaleError: an earlier trial was made from other inputs.
-        DataError: no development part can be cut.
-    """
-    tuned = [cell for cell in cells if cell.row.lessons == "as_written"]
-    trials = [
-        Trial(
-            cell=replace(cell, finetune=replace(scaled(cell.finetune, factor), dev_rate=dev_rate)),
-            factor=factor,
-        )
-        for cell in tuned
-        for factor in grid
-        if len(grid) > 1
-    ]
-    scores = run_all(try_factor, trials, jobs=jobs, label=name_of_trial)
-    best: dict[tuple[str, str], tuple[float, float]] = {}
-    for trial, score in zip(trials, scores, strict=True):
-        place = (trial.cell.questions.name, trial.cell.row.name)
-        if place not in best or score > best[place][0]:
-            best[place] = (score, trial.factor)
-    chosen = {place: factor for place, (_, factor) in best.items()}
-    return {
-        (cell.questions.name, cell.row.name): chosen.get(
-            (cell.questions.name, cell.row.encoder), grid[0]
-        )
-        if cell.row.lessons != "as_written"
-        else chosen.get((cell.questions.name, cell.row.name), grid[0])
-        for cell in cells
-    }
-
-
-def try_factor(trial: Trial) -> float:
-    """Accuracy on the development part after the last epoch: class mean, or micro without classes.
-
-    The last epoch's, not the best one's: the test is answered by the model of the last epoch.
-    """
-    cell, folder = trial.cell, trial.folder
-    inputs = training_inputs(cell)
-    if not finished(folder / TUNED, inputs):
-        folder.mkdir(parents=True, exist_ok=True)
-        with printed_to(folder / "log.txt"):
-            finetune(cell.finetune, cell.questions.train, cell.tokens(), folder)
-        finish(folder / TUNED, inputs)
-        forget_checkpoints(folder)
-    lines = read_metrics(folder / "metrics.jsonl")
-    last = [line for line in lines if "dev_micro" in line][-1]
-    return float(last.get("dev_macro", last["dev_micro"]))
-
-
-def name_of_trial(trial: Trial) -> str:
-    cell = trial.cell
-    return f"{cell.questions.name} {cell.row.name}, learning rates times {trial.factor:g}"

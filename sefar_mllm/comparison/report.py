@@ -1,14 +1,9 @@
-"""comparison.md: the verdicts, the tables, the blind rows, the published figures, what ran.
+"""comparison.md and its plots: decisions, tables, published figures, budget, versions.
 
-The page's tables of paired differences: between rows, and of a row with itself.
-
-Pictures of a comparison: accuracies with intervals, classes, letters, learning curves.
-
-What the paper and the public question files say, to stand beside our rows, never among them.
-
-Source: SeFAR (arXiv:2501.01245), Table 5, Vicuna-7B. Its prompts, projector, LoRA settings and
-scoring are not public, so these figures and ours do not compare. The blind row is ours: the option
-that was the answer most often in the public training file, on the public validation file.
+Source of the published figures: SeFAR (arXiv:2501.01245), Table 5, Vicuna-7B. Its prompts,
+projector, LoRA settings and scoring are not public, so they are not comparable with ours and stand
+beside our rows. The blind row among them is our own measurement: the option that was the answer
+most often in the public training file, on the public validation file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +16,150 @@ import numpy as np
 from sefar_core.plots import plt, save
 from sefar_core.run_dir import dotted, read_metrics
 from sefar_mllm.comparison.config import CompareConfig
-from sefar_mllm.comparison.rows import ROWS, SHOWINGS, TRAININGS, QuestionSet, Showing, Standalone
+from sefar_mllm.comparison.rows import (
+    CONDITION_ROWS,
+    ROWS,
+    TRAINED_ROWS,
+    BaselineRow,
+    ConditionRow,
+    QuestionFolder,
+)
 from sefar_mllm.comparison.statistics import (
     FIRST,
+    Decision,
+    FolderNumbers,
     RowNumbers,
-    SetNumbers,
-    Verdict,
     signed,
     times_trained,
 )
 from sefar_mllm.evaluation.significance import SeedComparison, SeedMean
 
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+NOT_MEASURED = "not measured"
 
 
-def difference_table(one: SetNumbers) -> str:
+HOLDS = {True: "holds", False: "does not hold", None: NOT_MEASURED}
+
+
+BLIND_ROWS = (
+    ("C0", "chance"),
+    ("C0", "commonest answer"),
+    ("C0", "rarest answer"),
+    ("C0", "longest option"),
+    ("C9", "apparatus known"),
+    ("C9", "apparatus known, commonest answer"),
+)
+
+
+def comparison_page(
+    numbers: Mapping[str, FolderNumbers],
+    decided: Sequence[Decision],
+    sets: Sequence[QuestionFolder],
+    budget: Mapping[str, Any],
+) -> str:
+    """The whole page as Markdown."""
+    blocks = [
+        "# Encoders in the language model",
+        "## Decisions",
+        decision_list(decided),
+        training_sentence(budget),
+    ]
+    for questions in sets:
+        one = numbers[questions.name]
+        blocks += [
+            f"## {questions.name}: {one.num_questions} questions from {one.num_sources} source "
+            f"videos, rule {one.rule}",
+            row_table(one),
+            f"{FIRST} minus each row that is tested as it was trained, in points. McNemar's p is "
+            "per seed; it treats questions as independent, which those of one video are not:",
+            difference_table(one),
+            "Ablation drops (C3, C4, C10): a model's own test minus its test under the condition, "
+            f"run by run, in points. The extra drop of {FIRST} is its drop under that condition "
+            "minus this drop:",
+            drop_table(one),
+            "The trained rows in other answer formats, percent: generated answers that name no "
+            "option, generated answers that are right, and the option whose text has the highest "
+            "log-likelihood, by the sum over its tokens, by their mean, and by the sum minus that "
+            "of the blind model (PMI):",
+            diagnostics_table(one),
+            "Letters, percent (A, B, ...: questions, in the order of the file, in which the letter "
+            "is the likeliest; spread: standard deviation of the recall over the letters), and the "
+            "calibration error of the probabilities, percent:",
+            letter_table(one),
+            "Rules that see no video (C0), and rules that know the apparatus (C9); ± is one "
+            "standard error. The gain of the rarest answer in the class mean needs no video:",
+            blind_table(questions.blind),
+        ]
+    blocks += [
+        "## Published figures",
+        "Not comparable with the rows above: prompts, projector, LoRA settings and scoring of the "
+        "paper are not public.",
+        published_table(),
+        "## Decision rule, condition by condition",
+        *(condition_table(one) for one in decided),
+        "## Budget, settings and versions",
+        lr_sentence(budget),
+        budget_lines(budget),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def decision_list(decided: Sequence[Decision]) -> str:
+    return "\n".join(f"- {one.words}" for one in decided)
+
+
+def training_sentence(budget: Mapping[str, Any]) -> str:
+    """The number of trainings, and whether the weights of the image models were verified."""
+    recognizers, num_seeds = budget["recognizers"], len(budget["seeds"])
+    trained = times_trained(list(recognizers), num_seeds, recognizers)
+    runs = " and of these runs" if num_seeds > 1 else ""
+    sentences = [f"Trained with {trained}. Intervals cover the choice of source videos{runs}."]
+    sentences += [f"{name}: {words}." for name, words in budget["weights"].items()]
+    return " ".join(sentences)
+
+
+def row_table(one: FolderNumbers) -> str:
+    """Every row: accuracies in percent with 95 % intervals."""
+    measured = next(row for row in one.rows.values() if row is not None)
+    events, subsets = list(measured.per_event), list(measured.subsets)
+    header = ["row", "control", "description", "micro", "class mean", "every rotation", *events]
+    header += [subset.replace("_", " ") for subset in subsets]
+    header += ["seeds"]
+    rows = []
+    for row in ROWS:
+        row_numbers = one.rows[row.name]
+        if isinstance(row, ConditionRow) and one.rows[row.base] is None:
+            continue  # the row of its model reads "not measured"
+        start = [row.name, row.control or "-", row.description]
+        if row_numbers is None:
+            rows.append([*start, NOT_MEASURED, *["-"] * (len(header) - len(start) - 1)])
+            continue
+        rows.append(
+            [
+                *start,
+                *accuracies(row_numbers),
+                *(f"{100 * row_numbers.per_event[event].mean.value:.1f}" for event in events),
+                *(percent(row_numbers.subsets[subset]) for subset in subsets),
+                str(row_numbers.num_seeds),
+            ]
+        )
+    return markdown(header, rows)
+
+
+def accuracies(row: RowNumbers) -> list[str]:
+    """Micro, class mean, strict."""
+    macro = "no classes" if row.macro is None else percent(row.macro)
+    return [percent(row.micro), macro, f"{100 * row.strict:.1f}"]
+
+
+def percent(number: SeedMean | None) -> str:
+    """Mean over seeds with its interval, and the standard deviation of single seeds."""
+    if number is None:
+        return "no questions"
+    spread = "" if number.spread is None else f" (seeds ±{100 * number.spread:.1f})"
+    return f"{number.mean}{spread}"
+
+
+def difference_table(one: FolderNumbers) -> str:
     """`sefar` minus each row, with McNemar's p-value of each seed."""
     rows = [
         [
@@ -52,20 +173,20 @@ def difference_table(one: SetNumbers) -> str:
     return markdown([f"{FIRST} minus", "class mean", "micro", "McNemar p"], rows)
 
 
-def loss_table(one: SetNumbers) -> str:
-    """What each model loses under each change, and whether `sefar` loses more."""
+def drop_table(one: FolderNumbers) -> str:
+    """The ablation drop of each model under each condition, and the extra drop of `sefar`."""
     rows = [
         [
-            row.of,
-            row.says,
-            *points(one.losses[row.name]),
-            *(points(one.more_lost[row.name]) if row.name in one.more_lost else ("-", "-")),
+            row.base,
+            row.description,
+            *points(one.drops[row.name]),
+            *(points(one.extra_drops[row.name]) if row.name in one.extra_drops else ("-", "-")),
         ]
-        for row in SHOWINGS
-        if row.name in one.losses
+        for row in CONDITION_ROWS
+        if row.name in one.drops
     ]
-    header = ["row", "shown", "own minus shown, class mean", "own minus shown, micro"]
-    header += [f"{FIRST} loses more, class mean", f"{FIRST} loses more, micro"]
+    header = ["row", "condition", "drop, class mean", "drop, micro"]
+    header += [f"extra drop of {FIRST}, class mean", f"extra drop of {FIRST}, micro"]
     return markdown(header, rows)
 
 
@@ -74,132 +195,26 @@ def points(gap: SeedComparison) -> tuple[str, str]:
     return "no classes" if gap.macro is None else signed(gap.macro), signed(gap.micro)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """Micro accuracy in percent on Gym-QA-99 and Gym-QA-288; None where there is no figure."""
-
-    name: str
-    gym_qa_99: float
-    gym_qa_288: float | None
-    source: str
-
-
-PAPER = "published, Table 5"
-TABLE_5 = (
-    Published(name="CLIP ViT-L", gym_qa_99=37.3, gym_qa_288=41.0, source=PAPER),
-    Published(name="EVA-CLIP ViT-G/14", gym_qa_99=43.7, gym_qa_288=44.8, source=PAPER),
-    Published(name="ViT-L/14", gym_qa_99=44.3, gym_qa_288=46.0, source=PAPER),
-    Published(name="SeFAR", gym_qa_99=49.0, gym_qa_288=56.2, source=PAPER),
-    Published(
-        name="commonest training answer, without looking",
-        gym_qa_99=46.7,
-        gym_qa_288=None,
-        source="measured on the public file; class mean 24.3",
-    ),
-)
-
-
-NOT_MEASURED = "not measured"
-HOLDS = {True: "holds", False: "does not hold", None: NOT_MEASURED}
-BLIND_ROWS = (
-    ("C0", "chance"),
-    ("C0", "commonest answer"),
-    ("C0", "rarest answer"),
-    ("C0", "longest option"),
-    ("C9", "apparatus known"),
-    ("C9", "apparatus known, commonest answer"),
-)
-
-
-def page(
-    found: Mapping[str, SetNumbers],
-    judged: Sequence[Verdict],
-    sets: Sequence[QuestionSet],
-    budget: Mapping[str, Any],
-) -> str:
-    """The whole page as Markdown."""
-    blocks = [
-        "# Encoders in the language model",
-        "## Verdict",
-        verdict_list(judged),
-        how_often(budget),
-    ]
-    for questions in sets:
-        one = found[questions.name]
-        blocks += [
-            f"## {questions.name}: {one.num_questions} questions from {one.num_sources} source "
-            f"videos, rule {one.rule}",
-            row_table(one),
-            f"{FIRST} minus each row that is asked as it was taught, points; McNemar's p-value "
-            "seed by seed, which takes questions for independent (those of one video are not):",
-            difference_table(one),
-            "What a model loses when it is shown something else (C3, C4, C10): its own test minus "
-            f"that, run by run, points; last, what {FIRST} loses under the same change minus this "
-            "loss:",
-            loss_table(one),
-            "The trained rows asked in other ways, percent: spoken answers that name no option, "
-            "spoken answers that are right, and the option whose text is the likeliest, by the "
-            "sum over its tokens, by their mean, and by what the video adds to the blind model's "
-            "likelihood (PMI):",
-            told_table(one),
-            "Letters (A, B, ...: percent of the questions, as written, in which a letter came "
-            "first; spread: standard deviation over the letters of the share that is right where "
-            "the letter is), and the calibration error of the probabilities, percent:",
-            letter_table(one),
-            "Without looking (C0), and with the apparatus known (C9); ± is one standard error. "
-            "What the rarest answer gains in the class mean is no sight:",
-            blind_table(questions.blind),
+def diagnostics_table(one: FolderNumbers) -> str:
+    rows = [
+        [
+            name,
+            f"{100 * row.unreadable:.1f}",
+            percent(row.spoken),
+            percent(row.text_sum),
+            percent(row.text_mean),
+            "-" if row.text_information is None else percent(row.text_information),
         ]
-    blocks += [
-        "## Published",
-        "Beside ours, not among them: prompts, projector, LoRA settings and scoring of the paper "
-        "are not public.",
-        published_table(),
-        "## The rule, condition by condition",
-        *(condition_table(one) for one in judged),
-        "## Budget, and what ran",
-        rates_chosen(budget),
-        budget_lines(budget),
+        for name, row in one.diagnostics.items()
     ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def verdict_list(judged: Sequence[Verdict]) -> str:
-    return "\n".join(f"- {one.words}" for one in judged)
-
-
-def row_table(one: SetNumbers) -> str:
-    """Every row: accuracies in percent with 95 % intervals."""
-    measured = next(row for row in one.rows.values() if row is not None)
-    events, parts = list(measured.per_event), list(measured.parts)
-    header = ["row", "control", "what it is", "micro", "class mean", "every rotation", *events]
-    header += [part.replace("_", " ") for part in parts]
-    header += ["seeds"]
-    rows = []
-    for row in ROWS:
-        shown = one.rows[row.name]
-        if isinstance(row, Showing) and one.rows[row.of] is None:
-            continue  # its model's row says "not measured"
-        start = [row.name, row.control or "-", row.says]
-        if shown is None:
-            rows.append([*start, NOT_MEASURED, *["-"] * (len(header) - len(start) - 1)])
-            continue
-        rows.append(
-            [
-                *start,
-                *accuracies(shown),
-                *(f"{100 * shown.per_event[event].mean.value:.1f}" for event in events),
-                *(percent(shown.parts[part]) for part in parts),
-                str(shown.num_seeds),
-            ]
-        )
+    header = ["row", "no option named", "generated", "text, sum", "text, mean", "text, PMI"]
     return markdown(header, rows)
 
 
-def letter_table(one: SetNumbers) -> str:
-    """Letter bias and calibration of the rows that a language model answers."""
-    asked = [row.name for row in ROWS if not isinstance(row, Standalone) or row.kind == "text"]
-    shown = [(name, row) for name in asked if (row := one.rows[name]) is not None]
+def letter_table(one: FolderNumbers) -> str:
+    """Letter bias and calibration of the rows with a language model."""
+    names = [row.name for row in ROWS if not isinstance(row, BaselineRow) or row.kind == "text"]
+    shown = [(name, row) for name in names if (row := one.rows[name]) is not None]
     letters = list(shown[0][1].letters)
     rows = [
         [
@@ -213,50 +228,48 @@ def letter_table(one: SetNumbers) -> str:
     return markdown(["row", *letters, "spread", "calibration error"], rows)
 
 
-def told_table(one: SetNumbers) -> str:
-    rows = [
-        [
-            name,
-            f"{100 * row.unreadable:.1f}",
-            percent(row.spoken),
-            percent(row.text_sum),
-            percent(row.text_mean),
-            "-" if row.text_information is None else percent(row.text_information),
-        ]
-        for name, row in one.told.items()
-    ]
-    return markdown(["row", "unreadable", "spoken", "text, sum", "text, mean", "text, PMI"], rows)
-
-
-def accuracies(row: RowNumbers) -> list[str]:
-    """Micro, class mean, strict."""
-    macro = "no classes" if row.macro is None else percent(row.macro)
-    return [percent(row.micro), macro, f"{100 * row.strict:.1f}"]
-
-
-def percent(number: SeedMean | None) -> str:
-    """Mean over seeds with its interval, and how single seeds scatter."""
-    if number is None:
-        return "no questions"
-    spread = "" if number.spread is None else f" (seeds ±{100 * number.spread:.1f})"
-    return f"{number.mean}{spread}"
-
-
 def blind_table(blind: Mapping[str, Any]) -> str:
     rows = []
     for control, name in BLIND_ROWS:
-        found = blind.get(name)
+        scores = blind.get(name)
         rows.append(
             [name, control, NOT_MEASURED, "-"]
-            if found is None
+            if scores is None
             else [
                 name,
                 control,
-                f"{100 * found['micro']:.1f} ± {100 * found['micro_se']:.1f}",
-                f"{100 * found['macro']:.1f} ± {100 * found['macro_se']:.1f}",
+                f"{100 * scores['micro']:.1f} ± {100 * scores['micro_se']:.1f}",
+                f"{100 * scores['macro']:.1f} ± {100 * scores['macro_se']:.1f}",
             ]
         )
-    return markdown(["answers by", "control", "micro", "class mean"], rows)
+    return markdown(["rule", "control", "micro", "class mean"], rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Micro accuracy in percent on Gym-QA-99 and Gym-QA-288; None where there is no figure."""
+
+    name: str
+    gym_qa_99: float
+    gym_qa_288: float | None
+    source: str
+
+
+PAPER = "published, Table 5"
+
+
+TABLE_5 = (
+    Published(name="CLIP ViT-L", gym_qa_99=37.3, gym_qa_288=41.0, source=PAPER),
+    Published(name="EVA-CLIP ViT-G/14", gym_qa_99=43.7, gym_qa_288=44.8, source=PAPER),
+    Published(name="ViT-L/14", gym_qa_99=44.3, gym_qa_288=46.0, source=PAPER),
+    Published(name="SeFAR", gym_qa_99=49.0, gym_qa_288=56.2, source=PAPER),
+    Published(
+        name="commonest training answer, no video",
+        gym_qa_99=46.7,
+        gym_qa_288=None,
+        source="measured on the public file; class mean 24.3",
+    ),
+)
 
 
 def published_table() -> str:
@@ -272,59 +285,56 @@ def published_table() -> str:
     return markdown(["row", "Gym-QA-99, micro", "Gym-QA-288, micro", "source"], rows)
 
 
-def condition_table(one: Verdict) -> str:
+def condition_table(one: Decision) -> str:
     rows = [
         [each.name, HOLDS[each.holds], each.words, each.over_all_questions]
         for each in one.conditions
     ]
     return f"### {one.first} against {one.second}\n\n" + markdown(
-        ["condition", "", "class-mean points [95 %]", "over all questions (micro)"], rows
+        ["condition", "result", "class-mean points [95 %]", "over all questions (micro)"], rows
     )
 
 
-def how_often(budget: Mapping[str, Any]) -> str:
-    """How often everything was trained, and whose weights the image models have."""
-    recognizers, num_seeds = budget["recognizers"], len(budget["seeds"])
-    trained = times_trained(list(recognizers), num_seeds, recognizers)
-    runs = " and of these runs" if num_seeds > 1 else ""
-    said = [f"Trained with {trained}. Intervals cover the draw of source videos{runs}."]
-    said += [f"{name}: {words}." for name, words in budget["weights"].items()]
-    return " ".join(said)
-
-
-def rates_chosen(budget: Mapping[str, Any]) -> str:
-    """C8: how the learning rates of the rows came about."""
+def lr_sentence(budget: Mapping[str, Any]) -> str:
+    """C8: how the learning rates of the rows were chosen."""
     grid = ", ".join(f"{factor:g}" for factor in budget["lr_grid"])
     shared = f"Every row had the same settings and {len(budget['seeds'])} seeds (C8)."
     if len(budget["lr_grid"]) == 1:
         return f"{shared} Learning rates: those of the settings times {grid}; no row was tuned."
     return (
-        f"{shared} Learning rates: each row took its best factor of {grid}, tried with the first "
+        f"{shared} Learning rates: each row has its best factor of {grid}, chosen with the first "
         f"seed on {100 * budget['dev_rate']:.0f} % of its training questions."
     )
 
 
 def budget_lines(budget: Mapping[str, Any]) -> str:
-    """Settings and what ran, nested ones under dotted names."""
+    """Settings and versions, nested ones under dotted names."""
     return "\n".join(f"- {name}: {value}" for name, value in dotted(dict(budget)).items())
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 SHOWN_CLASSES = 40
+
+
 CURVES = ("sefar", "clip", "eva", "supervised", "random", "constant")
 
 
-def plot_all(found: Mapping[str, SetNumbers], config: CompareConfig) -> None:
-    """All pictures, into the folder plots."""
+def plot_all(numbers: Mapping[str, FolderNumbers], config: CompareConfig) -> None:
+    """All plots, written to the folder plots."""
     folder = config.out / "plots"
     folder.mkdir(exist_ok=True)
-    for name, one in found.items():
+    for name, one in numbers.items():
         plot_rows(one, folder / f"{name}-rows.png")
         plot_classes(one, folder / f"{name}-classes.png")
         plot_letters(one, folder / f"{name}-letters.png")
         plot_learning(config, name, folder / f"{name}-learning.png")
 
 
-def plot_rows(one: SetNumbers, path: Path) -> None:
+def plot_rows(one: FolderNumbers, path: Path) -> None:
     """Class-mean accuracy of every measured row with its 95 % interval, micro as a ring."""
     rows = [(name, row) for name, row in one.rows.items() if row is not None and row.macro]
     figure, axes = plt.subplots(figsize=(7.5, 1.2 + 0.26 * len(rows)))
@@ -344,9 +354,9 @@ def plot_rows(one: SetNumbers, path: Path) -> None:
     save(figure, path)
 
 
-def plot_classes(one: SetNumbers, path: Path) -> None:
-    """Accuracy within each class: sefar beside the other rivals."""
-    rows = {row.name: one.rows[row.name] for row in TRAININGS if row.name in CURVES}
+def plot_classes(one: FolderNumbers, path: Path) -> None:
+    """Accuracy within each class: `sefar` beside the other encoders."""
+    rows = {row.name: one.rows[row.name] for row in TRAINED_ROWS if row.name in CURVES}
     shown = {name: row for name, row in rows.items() if row is not None}
     labels = sorted(next(iter(shown.values())).per_class)[:SHOWN_CLASSES]
     figure, axes = plt.subplots(figsize=(2 + 0.45 * len(labels), 3.4))
@@ -361,9 +371,9 @@ def plot_classes(one: SetNumbers, path: Path) -> None:
     save(figure, path)
 
 
-def plot_letters(one: SetNumbers, path: Path) -> None:
-    """How often each letter came first in the questions as they are written."""
-    rows = [(row.name, one.rows[row.name]) for row in TRAININGS]
+def plot_letters(one: FolderNumbers, path: Path) -> None:
+    """Share of the questions, in the order of the file, in which each letter is the likeliest."""
+    rows = [(row.name, one.rows[row.name]) for row in TRAINED_ROWS]
     shown = [(name, row) for name, row in rows if row is not None]
     figure, axes = plt.subplots(figsize=(6.5, 1.2 + 0.26 * len(shown)))
     left = np.zeros(len(shown))
@@ -373,13 +383,13 @@ def plot_letters(one: SetNumbers, path: Path) -> None:
         left += shares
     axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("share of questions whose first letter is this one, %")
+    axes.set_xlabel("share of questions in which this letter is the likeliest, %")
     axes.legend(fontsize=7, ncols=8)
     save(figure, path)
 
 
 def plot_learning(config: CompareConfig, questions: str, path: Path) -> None:
-    """Training loss of the rivals, first seed; dashed, accuracy on a dev part if there is one."""
+    """Training loss of the encoders, first seed; dashed, development accuracy if measured."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
     for name in CURVES:
         metrics = config.out / "runs" / questions / name / f"seed-{config.seeds[0]}/metrics.jsonl"
@@ -391,7 +401,7 @@ def plot_learning(config: CompareConfig, questions: str, path: Path) -> None:
             places = np.arange(1, len(dev) + 1) / max(1, len(dev))
             axes.plot(places, dev, "--", color=drawn.get_color())
     axes.set_xlabel("share of the training")
-    axes.set_ylabel("loss; dashed: dev accuracy")
+    axes.set_ylabel("loss; dashed: development accuracy")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
     save(figure, path)

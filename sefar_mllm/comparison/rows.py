@@ -1,22 +1,13 @@
-"""The rows of the comparison by name: encoders, controls C0 to C12, and what each rules out.
+"""The rows of the comparison: encoders and controls C0 to C12, and the inputs of each row.
 
-Three kinds. A `Training` is a language model fine-tuned once for each seed. A `Showing` asks a
-trained model once more and shows it something else. A `Standalone` row needs no fine-tuning. The
-controls without a row of their own are columns or sections of the table: C9 is the audit of the
-questions beside the rows, C12 the accuracy on unseen sources, C8 the check that all matched rows
-share moments, number of tokens, questions, steps and seeds.
+A `TrainedRow` is a language model fine-tuned once for each seed. A `ConditionRow` evaluates the
+model of a trained row under another condition, such as wrong videos. A `BaselineRow` needs no
+fine-tuning. Three controls have no row: C8 checks that all matched rows share moments, number of
+tokens, questions, steps and seeds; C9 is the audit of the questions; C12 is the accuracy on unseen
+source videos.
 
-C10: other names for the options than A, B, C, D, as far as the tokenizer has them.
-
-Likelihoods of single tokens can be compared where the markers differ in their last token alone.
-Llama's letters and digits do; a small tokenizer may break some into more pieces.
-
-The question folders of a comparison, and training questions that teach something wrong.
-
-Which folder of weights serves which encoder, and for which seed.
-
-A recognizer may be given once, or once for each seed: training i is then fine-tuned on recognizer
-i, so that what is said of several seeds holds for the training of both.
+An encoder path is given once, or once for each seed. In the second case seed i is fine-tuned on
+recognizer i, so that the spread over seeds covers the training of both.
 """
 
 import json
@@ -37,180 +28,188 @@ from sefar_mllm.evaluation.metrics import prior_adversarial, unseen_sources
 from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.prompt import LETTERS, marker_ids
 
-Lessons = Literal["as_written", "wrong_videos", "wrong_answers"]
-Shown = Literal[
+TrainVariant = Literal["as_written", "wrong_videos", "wrong_answers"]
+EvalCondition = Literal[
     "own_video", "wrong_videos", "reversed", "shuffled", "middle", "letters_digits", "letters_drawn"
 ]
 BLIND = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainedRow:
     """A model that is fine-tuned on tokens of one encoder."""
 
     name: str
     encoder: str
     control: str = ""
-    """Which control of the protocol it is; empty for the rivals themselves."""
-    says: str
-    lessons: Lessons = "as_written"
+    """Control of the protocol, such as C3; empty for an encoder under test."""
+    description: str
+    train_variant: TrainVariant = "as_written"
     matched: bool = True
-    """Under the common budget of tokens; ablations with fewer tokens are not."""
+    """Whether it has the common number of tokens; ablations with fewer tokens do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Showing:
-    """The trained model of a row, shown something else in the test."""
+class ConditionRow:
+    """The trained model of another row, evaluated under another condition."""
 
     name: str
-    of: str
+    base: str
     control: str
-    says: str
-    shown: Shown
+    description: str
+    condition: EvalCondition
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standalone:
+class BaselineRow:
     """A row without fine-tuning."""
 
     name: str
     kind: Literal["rule", "text", "head", "probe"]
     control: str
-    says: str
+    description: str
     encoder: str | None = None
 
 
-Row = Training | Showing | Standalone
+Row = TrainedRow | ConditionRow | BaselineRow
 
-RIVALS = (
-    Training(name="sefar", encoder="sefar", says="SeFAR's frame tokens"),
-    Training(name="clip", encoder="clip", says="CLIP ViT-L/14"),
-    Training(name="eva", encoder="eva", says="EVA-CLIP ViT-g/14"),
-    Training(
+ENCODER_ROWS = (
+    TrainedRow(name="sefar", encoder="sefar", description="SeFAR's frame tokens"),
+    TrainedRow(name="clip", encoder="clip", description="CLIP ViT-L/14"),
+    TrainedRow(name="eva", encoder="eva", description="EVA-CLIP ViT-g/14"),
+    TrainedRow(
         name="supervised",
         encoder="supervised",
         control="C7",
-        says="the same network on the same labels, without SeFAR",
+        description="the same network on the same labels, without SeFAR",
     ),
-    Training(name="clip_probe", encoder="clip_probe", control="C7", says="CLIP given the labels"),
-    Training(name="eva_probe", encoder="eva_probe", control="C7", says="EVA given the labels"),
-    Training(
+    TrainedRow(
+        name="clip_probe", encoder="clip_probe", control="C7", description="CLIP given the labels"
+    ),
+    TrainedRow(
+        name="eva_probe", encoder="eva_probe", control="C7", description="EVA given the labels"
+    ),
+    TrainedRow(
         name="random",
         encoder="random",
         control="C5",
-        says="the same network with random weights, drawn anew for each seed",
+        description="the same network with random weights, drawn anew for each seed",
     ),
-    Training(name=BLIND, encoder="constant", control="C1", says="blind: one value for every clip"),
+    TrainedRow(
+        name=BLIND, encoder="constant", control="C1", description="blind: one value for every clip"
+    ),
 )
 ABLATIONS = (
-    Training(
+    TrainedRow(
         name="sefar_elements",
         encoder="sefar_elements",
-        says="the class token of each element in place of frame tokens",
+        description="the class token of each element in place of frame tokens",
         matched=False,
     ),
-    Training(
+    TrainedRow(
         name="sefar_fused",
         encoder="sefar_fused",
-        says="the one feature that SeFAR's classifier sees",
+        description="the one feature that SeFAR's classifier sees",
         matched=False,
     ),
 )
-TRAINED_WRONG = (
-    Training(
+CORRUPTED_ROWS = (
+    TrainedRow(
         name="sefar-trained_on_wrong_videos",
         encoder="sefar",
         control="C3",
-        says="trained on another clip's video",
-        lessons="wrong_videos",
+        description="trained on another clip's video",
+        train_variant="wrong_videos",
     ),
-    Training(
+    TrainedRow(
         name="sefar-trained_on_wrong_answers",
         encoder="sefar",
         control="C11",
-        says="trained on answers permuted among the questions",
-        lessons="wrong_answers",
+        description="trained on answers permuted among the questions",
+        train_variant="wrong_answers",
     ),
 )
-TRAININGS = (*RIVALS, *ABLATIONS, *TRAINED_WRONG)
+TRAINED_ROWS = (*ENCODER_ROWS, *ABLATIONS, *CORRUPTED_ROWS)
 
-WRONG_VIDEOS = tuple(
-    Showing(
+WRONG_VIDEO_ROWS = tuple(
+    ConditionRow(
         name=f"{row.name}-wrong_videos",
-        of=row.name,
+        base=row.name,
         control="C3",
-        says="another clip's video shown in the test",
-        shown="wrong_videos",
+        description="another clip's video in the test",
+        condition="wrong_videos",
     )
-    for row in RIVALS
+    for row in ENCODER_ROWS
     if row.name != BLIND
 )
-ORDERS: dict[Shown, str] = {
+FRAME_ORDER_WORDS: dict[EvalCondition, str] = {
     "reversed": "frames in reversed order",
     "shuffled": "frames shuffled",
     "middle": "the middle frame, repeated",
 }
-FRAME_ORDER = tuple(
-    Showing(name=f"{name}-{order}", of=name, control="C4", says=says, shown=order)
+FRAME_ORDER_ROWS = tuple(
+    ConditionRow(
+        name=f"{name}-{order}", base=name, control="C4", description=description, condition=order
+    )
     for name in ("sefar", "clip", "eva", "supervised")
-    for order, says in ORDERS.items()
+    for order, description in FRAME_ORDER_WORDS.items()
 )
 LETTER_ROWS = (
-    Showing(
+    ConditionRow(
         name="sefar-letters_digits",
-        of="sefar",
+        base="sefar",
         control="C10",
-        says="options called 1 to 4",
-        shown="letters_digits",
+        description="options called 1 to 4",
+        condition="letters_digits",
     ),
-    Showing(
+    ConditionRow(
         name="sefar-letters_drawn",
-        of="sefar",
+        base="sefar",
         control="C10",
-        says="options called by letters drawn from E to Z",
-        shown="letters_drawn",
+        description="options called by letters drawn from E to Z",
+        condition="letters_drawn",
     ),
 )
-SHOWINGS = (*WRONG_VIDEOS, *FRAME_ORDER, *LETTER_ROWS)
+CONDITION_ROWS = (*WRONG_VIDEO_ROWS, *FRAME_ORDER_ROWS, *LETTER_ROWS)
 
-STANDALONE = (
-    Standalone(
+BASELINE_ROWS = (
+    BaselineRow(
         name="prior",
         kind="rule",
         control="C0",
-        says="the option that was the answer most often in the training questions",
+        description="the option that was the answer most often in the training questions",
     ),
-    Standalone(name="longest", kind="rule", control="C0", says="the longest option"),
-    Standalone(
+    BaselineRow(name="longest", kind="rule", control="C0", description="the longest option"),
+    BaselineRow(
         name="text_only",
         kind="text",
         control="C2",
-        says="the language model before fine-tuning, no video",
+        description="the language model before fine-tuning, no video",
     ),
     *(
-        Standalone(
+        BaselineRow(
             name=f"{name}_head",
             kind="head",
             control="C6",
-            says="no language model: the recognizer's classes, restricted to the options",
+            description="no language model: the recognizer's classes, restricted to the options",
             encoder=name,
         )
         for name in ("sefar", "supervised")
     ),
     *(
-        Standalone(
+        BaselineRow(
             name=f"{name}_classifier",
             kind="probe",
             control="C6",
-            says="no language model: a linear classifier on the mean token",
+            description="no language model: a linear classifier on the mean token",
             encoder=name,
         )
         for name in ("sefar", "supervised", "clip", "eva", "random")
     ),
 )
-ROWS: tuple[Row, ...] = (*TRAININGS, *SHOWINGS, *STANDALONE)
+ROWS: tuple[Row, ...] = (*TRAINED_ROWS, *CONDITION_ROWS, *BASELINE_ROWS)
 
-FOLDER_OF = {
+PATH_FIELDS = {
     "sefar": "sefar",
     "sefar_elements": "sefar",
     "sefar_fused": "sefar",
@@ -222,67 +221,71 @@ FOLDER_OF = {
     "eva": "eva",
     "eva_probe": "eva",
 }
-"""Which of the given folders an encoder is made from."""
+"""The setting of `CompareConfig` that names the folder of an encoder's weights."""
 
 
-def encoder_of(row: Row) -> str | None:
-    """The encoder whose tokens or head a row uses; none for text alone."""
-    if isinstance(row, Showing):
-        return training(row.of).encoder
+def row_encoder(row: Row) -> str | None:
+    """The encoder whose tokens or head a row uses; None for text alone."""
+    if isinstance(row, ConditionRow):
+        return trained_row(row.base).encoder
     return row.encoder
 
 
-def training(name: str) -> Training:
+def trained_row(name: str) -> TrainedRow:
     """The trained row of this name."""
-    return next(row for row in TRAININGS if row.name == name)
+    return next(row for row in TRAINED_ROWS if row.name == name)
 
 
 DIGITS = "123456789"
 
 
-def option_markers(
+def option_symbols(
     tokenizer: PreTrainedTokenizerBase, num_options: int, seed: int
-) -> Mapping[Shown, str]:
-    """The markers of each control of letters that this tokenizer can have.
+) -> Mapping[EvalCondition, str]:
+    """C10: other names for the options than A, B, C, D, as far as the tokenizer has them.
 
     Args:
-        tokenizer: the language model's.
-        num_options: of the question with the most.
-        seed: of the letters that are drawn.
+        tokenizer: tokenizer of the language model.
+        num_options: number of options of the question with the most.
+        seed: seed of the letters that are drawn.
     """
-    found: dict[Shown, str] = {}
+    symbols: dict[EvalCondition, str] = {}
     digits = DIGITS[:num_options]
-    if len(digits) == num_options == len(comparable(tokenizer, digits)):
-        found["letters_digits"] = digits
-    others = comparable(tokenizer, LETTERS[num_options:])
+    if len(digits) == num_options == len(comparable_symbols(tokenizer, digits)):
+        symbols["letters_digits"] = digits
+    others = comparable_symbols(tokenizer, LETTERS[num_options:])
     if len(others) >= num_options:
-        found["letters_drawn"] = "".join(random.Random(seed).sample(others, num_options))
-    return found
+        symbols["letters_drawn"] = "".join(random.Random(seed).sample(others, num_options))
+    return symbols
 
 
-def comparable(tokenizer: PreTrainedTokenizerBase, markers: str) -> str:
-    """The largest group of the markers that begin with the same tokens and end in one each."""
+def comparable_symbols(tokenizer: PreTrainedTokenizerBase, symbols: str) -> str:
+    """The largest group of symbols that differ in their last token alone.
+
+    Only their likelihoods can be compared token by token. Llama's letters and digits are such a
+    group; a small tokenizer may break some symbols into more pieces.
+    """
     groups: dict[tuple[int, ...], str] = {}
-    for marker in markers:
-        shared, _ = marker_ids(tokenizer, marker)
-        groups[tuple(shared)] = groups.get(tuple(shared), "") + marker
+    for symbol in symbols:
+        shared, _ = marker_ids(tokenizer, symbol)
+        groups[tuple(shared)] = groups.get(tuple(shared), "") + symbol
     return max(groups.values(), key=len, default="")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionSet:
-    """Questions of one rule."""
+class QuestionFolder:
+    """Training and test questions with one distractor rule, from scripts/build_gym_qa.py."""
 
     name: str
-    """The folder's."""
+    """Name of the folder."""
     rule: str
-    """Rule of the wrong options, from the folder's audit: public, hard, and so on."""
+    """Distractor rule, from the folder's audit: public, hard, and so on."""
     folder: Path
     train: Sequence[Question]
     test: Sequence[Question]
     blind: Mapping[str, Any]
-    """Rows of the audit of the test questions: what every rule that never looks gets right."""
-    parts: Mapping[str, frozenset[str]]
+    """Rows of the audit of the test questions: accuracy of every rule that sees no video."""
+    subsets: Mapping[str, frozenset[str]]
     """Ids of the prior-adversarial test questions, and of those about unseen sources."""
 
     @property
@@ -290,20 +293,18 @@ class QuestionSet:
         return {name: self.folder / f"{name}.jsonl" for name in ("train", "test")}
 
 
-def read_sets(folders: Sequence[Path], clips: Sequence[Clip]) -> list[QuestionSet]:
-    """The question sets in these folders.
+def read_question_folders(folders: Sequence[Path], clips: Sequence[Clip]) -> list[QuestionFolder]:
+    """The questions in these folders.
 
     Raises:
-        QuestionError: a folder is not whole, two are called alike or follow one rule, or a
-            training question is about a clip that is not labeled.
+        QuestionError: a folder is incomplete, two share a name or a rule, or a training question
+            is about a clip that is not labeled.
     """
-    sets = [read_set(folder, clips) for folder in folders]
+    sets = [read_question_folder(folder, clips) for folder in folders]
     for kind in ("name", "rule"):
-        found = [getattr(one, kind) for one in sets]
-        if len(set(found)) < len(found):
-            raise QuestionError(
-                f"two question folders have one {kind} among {found}; leave one out"
-            )
+        values = [getattr(one, kind) for one in sets]
+        if len(set(values)) < len(values):
+            raise QuestionError(f"two question folders share one {kind} ({values}); leave one out")
     labeled = {clip.id for clip in clips if clip.split == "labeled"}
     for one in sets:
         strays = [question.video for question in one.train if question.video not in labeled]
@@ -315,7 +316,7 @@ def read_sets(folders: Sequence[Path], clips: Sequence[Clip]) -> list[QuestionSe
     return sets
 
 
-def read_set(folder: Path, clips: Sequence[Clip]) -> QuestionSet:
+def read_question_folder(folder: Path, clips: Sequence[Clip]) -> QuestionFolder:
     """Training and test questions with the audit that was made with them."""
     audit = folder / "audit.json"
     if not audit.is_file():
@@ -323,33 +324,35 @@ def read_set(folder: Path, clips: Sequence[Clip]) -> QuestionSet:
             f"{folder} has no audit.json; give a folder that scripts/build_gym_qa.py wrote"
         )
     try:
-        told = json.loads(audit.read_bytes())
-        rule, blind = told["settings"]["distractors"], told["audits"]["test"]["rows"]
+        saved = json.loads(audit.read_bytes())
+        rule, blind = saved["settings"]["distractors"], saved["audits"]["test"]["rows"]
     except (ValueError, KeyError, TypeError) as cause:
         raise QuestionError(
-            f"{audit} is damaged, or tells no audit of a test set with rules of wrong options "
+            f"{audit} is damaged, or has no audit of the test questions and no distractor rule "
             f"({cause!r}); build the questions again with scripts/build_gym_qa.py"
         ) from cause
-    train, test = (load_whole(folder / f"{name}.jsonl") for name in ("train", "test"))
-    return QuestionSet(
+    train, test = (
+        load_controllable_questions(folder / f"{name}.jsonl") for name in ("train", "test")
+    )
+    return QuestionFolder(
         name=folder.resolve().name,
         rule=rule,
         folder=folder,
         train=train,
         test=test,
         blind=blind,
-        parts={
+        subsets={
             "prior_adversarial": prior_adversarial(test, train),
             "unseen_sources": unseen_sources(test, clips),
         },
     )
 
 
-def load_whole(path: Path) -> Sequence[Question]:
-    """The questions of a file, for which the control of wrong videos can be made.
+def load_controllable_questions(path: Path) -> Sequence[Question]:
+    """The questions of a file, checked to allow the wrong-video control.
 
     Raises:
-        QuestionError: they cannot be read, or too many clips share a class, an answer or a source.
+        QuestionError: the file is not readable, or too many clips share a class, answer or source.
     """
     questions = load_questions(path)
     try:
@@ -359,72 +362,76 @@ def load_whole(path: Path) -> Sequence[Question]:
     return questions
 
 
-def taught(questions: Sequence[Question], lessons: Lessons, seed: int) -> list[Question]:
-    """The training questions as a row learns them.
+def train_questions(
+    questions: Sequence[Question], variant: TrainVariant, seed: int
+) -> list[Question]:
+    """The training questions of a row.
 
-    `wrong_videos` gives every question the video of another one, of another class, answer and
-    source: a model may learn what the answer is not, and fall below the blind one. `wrong_answers`
-    permutes the places of the answers among the questions with as many options: the right option
-    is called right by chance alone, whatever its text.
+    `wrong_videos` gives every question the video of another question, of another class, answer and
+    source: a model may learn what the answer is not, and fall below the blind model.
+    `wrong_answers` permutes the positions of the answers among the questions with as many options:
+    the right option is marked as right by chance alone, whatever its text.
     """
     rng = random.Random(seed)
-    if lessons == "wrong_videos":
+    if variant == "wrong_videos":
         other = mismatched_videos(questions, rng)
         return [replace(question, video=other[question.video]) for question in questions]
-    if lessons == "wrong_answers":
+    if variant == "wrong_answers":
         return permute_answers(questions, rng)
     return list(questions)
 
 
 def permute_answers(questions: Sequence[Question], rng: random.Random) -> list[Question]:
-    """Every question with the answer's place of a question with as many options."""
-    places: dict[int, list[int]] = {}
+    """Every question with the answer position of a question with as many options."""
+    positions: dict[int, list[int]] = {}
     for question in questions:
-        places.setdefault(len(question.options), []).append(question.answer)
-    for drawn in places.values():
+        positions.setdefault(len(question.options), []).append(question.answer)
+    for drawn in positions.values():
         rng.shuffle(drawn)
     return [
-        replace(question, answer=places[len(question.options)].pop(), option_labels=None)
+        replace(question, answer=positions[len(question.options)].pop(), option_labels=None)
         for question in questions
     ]
 
 
-DRAWN = "random"
+RANDOM_ENCODER = "random"
 RECOGNIZERS = ("sefar", "supervised")
 
 
-def folders_of(encoder: str, config: CompareConfig) -> tuple[Path, ...]:
-    """The folders that an encoder is made from; none if it is not there."""
-    given = getattr(config, FOLDER_OF[encoder])
+def encoder_paths(encoder: str, config: CompareConfig) -> tuple[Path, ...]:
+    """The weight folders of an encoder; empty if none is given."""
+    given = getattr(config, PATH_FIELDS[encoder])
     if given is None:
         return ()
     return given if isinstance(given, tuple) else (given,)
 
 
-def available(config: CompareConfig) -> list[str]:
-    """Encoders whose folder is given; the others' rows read "not measured"."""
-    return [name for name in FOLDER_OF if name in ENCODERS and folders_of(name, config)]
+def available_encoders(config: CompareConfig) -> list[str]:
+    """Encoders whose folder is given; the rows of all others read "not measured"."""
+    return [name for name in PATH_FIELDS if name in ENCODERS and encoder_paths(name, config)]
 
 
-def own_for_each_seed(encoder: str, config: CompareConfig) -> bool:
-    """Whether every seed has another encoder: weights drawn anew, or a recognizer of its own.
+def has_encoder_per_seed(encoder: str, config: CompareConfig) -> bool:
+    """Whether every seed has its own encoder: fresh random weights, or its own recognizer.
 
-    What the blind one gives depends on the size of the tokens alone.
+    The tokens of the blind encoder depend on their size alone, so one serves all seeds.
     """
-    return encoder == DRAWN or (encoder != BLIND and len(folders_of(encoder, config)) > 1)
+    return encoder == RANDOM_ENCODER or (
+        encoder != BLIND and len(encoder_paths(encoder, config)) > 1
+    )
 
 
-def seeds_of(encoder: str, config: CompareConfig) -> tuple[int, ...]:
-    """The seeds that have an encoder of their own; the first one where one serves all."""
-    return config.seeds if own_for_each_seed(encoder, config) else config.seeds[:1]
+def encoder_seeds(encoder: str, config: CompareConfig) -> tuple[int, ...]:
+    """The seeds that have their own encoder; the first seed where one encoder serves all."""
+    return config.seeds if has_encoder_per_seed(encoder, config) else config.seeds[:1]
 
 
-def folder_of(encoder: str, config: CompareConfig, seed: int) -> Path:
-    """The folder that the encoder of a seed is made from."""
-    folders = folders_of(encoder, config)
+def encoder_path(encoder: str, config: CompareConfig, seed: int) -> Path:
+    """The weight folder of a seed's encoder."""
+    folders = encoder_paths(encoder, config)
     return folders[config.seeds.index(seed) if len(folders) > 1 else 0]
 
 
 def num_recognizers(config: CompareConfig) -> dict[str, int]:
-    """How often each recognizer was trained, by the name of its row."""
-    return {name: len(found) for name in RECOGNIZERS if (found := folders_of(name, config))}
+    """How many trainings of each recognizer are given, by the name of its row."""
+    return {name: len(paths) for name in RECOGNIZERS if (paths := encoder_paths(name, config))}

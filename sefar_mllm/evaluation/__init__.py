@@ -1,1 +1,1 @@
-"""Predictions -> numbers, their intervals, their pictures."""
+"""Predictions -> accuracies, their intervals, tables and plots."""

@@ -1,8 +1,8 @@
-"""Does the primary number mean what it should? The same questions asked in two other ways.
+"""Checks of the primary number: the same questions in two other answer formats.
 
-Letters by likelihood are compared with what the model says when it is let speak, and with which
-option's text it finds likeliest. A model that was taught letters, asked by the template that it was
-taught with, says the letter that its likelihoods favor.
+The letter likelihoods are compared with the generated answers, and with the option whose text has
+the highest likelihood. A model that was trained on letters, with the prompt that it was trained on,
+generates the letter that its likelihoods favor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,25 +20,25 @@ from sefar_mllm.scoring import Prediction, PredictionError
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Shares of questions, in [0, 1]; intervals cover the draw of the source videos."""
+    """Shares of questions, in [0, 1]; intervals cover the choice of source videos."""
 
     unreadable: float
-    """Spoken answers that name no option; they count as wrong."""
+    """Generated answers that name no option; they count as wrong."""
     spoken: Interval
-    """Accuracy of the spoken answers, greedy, in the order of the file."""
+    """Accuracy of the generated answers, greedy, with the options in the order of the file."""
     agreement: float
-    """Spoken answers that name the letter with the highest likelihood in the same order."""
+    """Generated answers that name the letter with the highest likelihood in the same order."""
     spoken_gap: Interval
-    """Accuracy spoken minus that of the primary number."""
+    """Accuracy of the generated answers minus the primary number."""
     rotation_gap: Interval
-    """Accuracy of likelihoods in the file's order minus that of the primary number: what a liking
-    for letters costs, spoken or not."""
+    """Accuracy of the likelihoods in the order of the file minus the primary number: the cost of a
+    letter preference, with or without generation."""
     text_sum: Interval
-    """Accuracy of the option whose text is the likeliest."""
+    """Accuracy of the option whose text has the highest log-likelihood, summed over its tokens."""
     text_mean: Interval
-    """The same by the mean over the text's tokens, which does not favor short texts."""
+    """The same with the mean over the text's tokens, which does not favor short texts."""
     verdict: str
-    """What the gap means, in words."""
+    """The meaning of the gap, in words."""
 
 
 def diagnose(
@@ -49,82 +49,83 @@ def diagnose(
     resamples: int,
     rng: np.random.Generator,
 ) -> Diagnosis:
-    """Compare the primary number with the two other ways.
+    """Compare the primary number with the two other answer formats.
 
-    An option that reads as the right one is right.
+    An option with the text of the right one is right.
 
     Args:
-        questions: the set.
-        predictions: of the same questions, in their order, scored by text.
-        answers: of the same questions.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        questions: the question set.
+        predictions: predictions of the same questions, in the same order, credited by text.
+        answers: answers to the same questions in the other formats.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
 
     Raises:
-        PredictionError: predictions or spoken answers are not those of the questions.
+        PredictionError: predictions or generated answers are not those of the questions.
     """
     ids = [question.question_id for question in questions]
     spoken = list(answers.generated)
     if [p.question_id for p in predictions] != ids or [s.question_id for s in spoken] != ids:
         raise PredictionError(
-            "predictions and spoken answers must be those of the questions, in their order; "
-            "score and speak the same file"
+            "predictions and generated answers must be those of the questions, in their order; "
+            "score and generate answers for the same file"
         )
     draws = draw_sources([p.source for p in predictions], resamples=resamples, rng=rng)
-    said = [answer.choice for answer in spoken]
+    generated = [answer.choice for answer in spoken]
     in_order = [p.first_letter for p in predictions]
     sums, means = (
         {name: getattr(row, kind) for name, row in answers.texts.items()}
         for kind in ("sums", "means")
     )
     primary = answered_right(predictions)
-    by_voice, by_letter = credits(questions, said), credits(questions, in_order)
+    by_generation, by_letter = credits(questions, generated), credits(questions, in_order)
     by_sum = credits(questions, best_options(questions, sums))
     by_mean = credits(questions, best_options(questions, means))
     unreadable = failure_rate(spoken)
-    gap = mean(by_voice - primary, draws).interval
+    gap = mean(by_generation - primary, draws).interval
     return Diagnosis(
         unreadable=unreadable,
-        spoken=mean(by_voice, draws).interval,
-        agreement=float(np.mean([one == other for one, other in zip(said, in_order, strict=True)])),
+        spoken=mean(by_generation, draws).interval,
+        agreement=float(np.mean([a == b for a, b in zip(generated, in_order, strict=True)])),
         spoken_gap=gap,
         rotation_gap=mean(by_letter - primary, draws).interval,
         text_sum=mean(by_sum, draws).interval,
         text_mean=mean(by_mean, draws).interval,
-        verdict=verdict(gap, mean(by_voice - by_letter, draws).interval, unreadable),
+        verdict=interpret_gap(gap, mean(by_generation - by_letter, draws).interval, unreadable),
     )
 
 
-def verdict(gap: Interval, letter_gap: Interval, unreadable: float) -> str:
-    """What spoken answers say about the primary number.
+def interpret_gap(gap: Interval, letter_gap: Interval, unreadable: float) -> str:
+    """What the generated answers say about the primary number.
 
     Args:
-        gap: accuracy spoken minus the primary number.
-        letter_gap: accuracy spoken minus that of likelihoods in the same order of the options.
-        unreadable: share of the spoken answers that name no option.
+        gap: accuracy of the generated answers minus the primary number.
+        letter_gap: accuracy of the generated answers minus that of the likelihoods with the options
+            in the same order.
+        unreadable: share of the generated answers that name no option.
     """
-    points = f"spoken answers are {100 * gap.value:+.1f} points from the primary number"
+    points = f"generated answers are {100 * gap.value:+.1f} points from the primary number"
     if gap.holds_zero is None:
         return f"{points}; one source video gives no interval"
     if gap.holds_zero:
         return f"{points}, within noise"
     if letter_gap.holds_zero:
         return (
-            f"{points}, beyond noise, but no further than letters that are not rotated: the model "
-            f"likes some letters better than others"
+            f"{points}, beyond noise, but within noise of the letters without rotation: the model "
+            f"prefers some letters"
         )
     return (
-        f"{points}, beyond noise, and {100 * unreadable:.1f} % name no option: the template is "
-        f"broken, or the model was not taught letters"
+        f"{points}, beyond noise, and {100 * unreadable:.1f} % name no option: the prompt is "
+        f"wrong, or the model was not trained on letters"
     )
 
 
 def best_options(questions: Sequence[Question], scores: Mapping[str, Sequence[float]]) -> list[int]:
-    """Position of each question's option with the highest score; the first of equals.
+    """Index of each question's option with the highest score; the first of equal scores.
 
     Args:
-        questions: in the order that is wanted.
-        scores: of the options, by question id.
+        questions: questions in the order of the result.
+        scores: scores of the options, by question id.
     """
     rows = [scores[one.question_id] for one in questions]
     return [max(range(len(row)), key=row.__getitem__) for row in rows]
@@ -133,7 +134,7 @@ def best_options(questions: Sequence[Question], scores: Mapping[str, Sequence[fl
 def credits(
     questions: Sequence[Question], choices: Sequence[int | None]
 ) -> Float[np.ndarray, "question"]:
-    """1.0 where the option reads as the right one; no option counts as wrong."""
+    """1.0 where the option has the text of the right one, else 0.0; None counts as wrong."""
     return np.array(
         [
             float(choice is not None and one.options[choice] == one.options[one.answer])

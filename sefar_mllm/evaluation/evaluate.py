@@ -1,9 +1,9 @@
-"""Score a trained model on question files: predict, credit by text, write down, sum up.
+"""Score a model on question files: predict, credit by text, write predictions, compute metrics.
 
-What a guesser who sees no video answers, as predictions: the rows `prior` and `longest`.
-
-They stand in the same tables as the models, with the same intervals. qa_data.blind knows more such
-rules, and gives ties their mean; here a tie is drawn, since a prediction has one answer.
+`blind_predictions` gives the answers of two rules that see no video, `prior` and `longest`, as
+predictions, so that they have the same tables and intervals as the models. qa_data.blind has more
+such rules and averages over ties; here ties are broken at random, since a prediction has one
+answer.
 """
 
 import random
@@ -18,14 +18,12 @@ from transformers import PreTrainedTokenizerBase
 from qa_data.blind import ROUNDING, blind_scores, option_tables
 from qa_data.files import write_json
 from qa_data.questions import Question
-from sefar_core.intervals import Interval
 from sefar_core.run_dir import surroundings
 from sefar_mllm.adapters import composite
 from sefar_mllm.answer_text import score_other_formats, write_answers
 from sefar_mllm.config import EvaluateConfig
 from sefar_mllm.evaluation.diagnostics import Diagnosis, diagnose
-from sefar_mllm.evaluation.metrics import Summary, summarize
-from sefar_mllm.evaluation.significance import Comparison, compare
+from sefar_mllm.evaluation.metrics import Metrics, compute_metrics
 from sefar_mllm.feature_cache import CacheError, TokenCache, check_keys
 from sefar_mllm.generate import Trained
 from sefar_mllm.mismatched_videos import mismatched_videos
@@ -38,22 +36,6 @@ from sefar_mllm.scoring import (
     write_predictions,
 )
 
-__all__ = [
-    "Comparison",
-    "Interval",
-    "Summary",
-    "as_json",
-    "compare",
-    "control",
-    "diagnose_file",
-    "open_tokens",
-    "score_file",
-    "shown_clips",
-    "summarize",
-    "text_scored",
-    "write_metrics",
-]
-
 
 def score_file(
     config: EvaluateConfig,
@@ -62,21 +44,22 @@ def score_file(
     questions: Sequence[Question],
     *,
     name: str,
-    parts: Mapping[str, Collection[str]] | None = None,
-) -> Summary:
-    """Predict one question set, write its predictions, and sum them up.
+    subsets: Mapping[str, Collection[str]] | None = None,
+) -> Metrics:
+    """Predict the answers of one question set, write the predictions, and compute the metrics.
 
     Args:
-        config: the controls that are run, and where things lie.
-        model: as `checkpoint.load_trained` gives it.
-        tokenizer: its tokenizer.
-        questions: the set.
-        name: of the set, and of its file of predictions.
-        parts: name of a part to the ids of its questions.
+        config: controls and paths.
+        model: a model from `checkpoint.load_trained`.
+        tokenizer: tokenizer of the model.
+        questions: the question set.
+        name: name of the set, used in the name of its predictions file.
+        subsets: question ids of each named subset.
 
     Raises:
-        CacheError: the cache lacks a clip, or has not the tokens that the model learned from.
-        PredictionError: some question has more options than there are letters.
+        CacheError: the cache lacks a clip, or its tokens are not those that the model was trained
+            on.
+        PredictionError: a question has more options than there are letters.
     """
     letters = config.letters or LETTERS
     widest = max((len(question.options) for question in questions), default=0)
@@ -98,7 +81,7 @@ def score_file(
     config.out.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, config.out / f"predictions-{name}.jsonl")
     rng = np.random.default_rng(config.seed)
-    return summarize(predictions, resamples=config.resamples, rng=rng, parts=parts)
+    return compute_metrics(predictions, resamples=config.resamples, rng=rng, subsets=subsets)
 
 
 def diagnose_file(
@@ -109,7 +92,7 @@ def diagnose_file(
     *,
     name: str,
 ) -> Diagnosis:
-    """Ask one question set in two other ways, write the answers, compare with its predictions.
+    """Score one question set in two other answer formats, and compare with its predictions.
 
     Raises:
         PredictionError: `score_file` has not written the predictions of this set.
@@ -130,35 +113,36 @@ def diagnose_file(
 
 def write_metrics(
     config: EvaluateConfig,
-    summaries: Mapping[str, Summary],
+    metrics: Mapping[str, Metrics],
     diagnoses: Mapping[str, Diagnosis] | None = None,
 ) -> None:
-    """metrics.json: all numbers by the name of the set, the control, settings, versions, commit."""
-    numbers = {
+    """Write metrics.json: the metrics by name of the set, the control, settings and versions."""
+    content = {
         "control": control(config),
-        "sets": {name: as_json(one) for name, one in summaries.items()},
+        "sets": {name: as_json(one) for name, one in metrics.items()},
         "diagnostics": {name: as_json(one) for name, one in (diagnoses or {}).items()},
         "settings": asdict(config),
         "run": surroundings(),
     }
-    write_json(config.out / "metrics.json", numbers)
+    write_json(config.out / "metrics.json", content)
 
 
 def open_tokens(
     config: EvaluateConfig, model: Trained, questions: Sequence[Question]
 ) -> TokenCache:
-    """The tokens of the questions' clips, checked to be what the model learned from.
+    """The tokens of the questions' clips, checked to be those that the model was trained on.
 
-    With the control of the frames' order, that alone may differ, and must be the one asked for.
+    With the frame-order control, the frame order alone may differ, and must be the requested one.
 
     Raises:
-        CacheError: the cache lacks a clip, or has not the tokens that the model learned from.
+        CacheError: the cache lacks a clip, or its tokens are not those that the model was trained
+            on.
     """
     cache = TokenCache(config.encoder_features, [question.video for question in questions])
     order = config.frame_order
     if order is not None and cache.key["frame_order"] != order:
         raise CacheError(
-            f"{cache.folder} shows frames {cache.key['frame_order']}, but frame_order is {order}; "
+            f"{cache.folder} has frames {cache.key['frame_order']}, but frame_order is {order}; "
             f"give the cache that was extracted with --frame-order {order}"
         )
     check_keys(
@@ -172,10 +156,10 @@ def open_tokens(
 
 
 def shown_clips(config: EvaluateConfig, questions: Sequence[Question]) -> dict[str, str] | None:
-    """The clip to show for each question's clip; none if it is its own.
+    """The clip to show for each question's clip; None for its own.
 
     Raises:
-        ValueError: some clip shares its class, answer or source with too many others.
+        ValueError: a clip shares its class, answer or source with too many others.
     """
     if not config.shuffle_videos:
         return None
@@ -183,58 +167,65 @@ def shown_clips(config: EvaluateConfig, questions: Sequence[Question]) -> dict[s
 
 
 def control(config: EvaluateConfig) -> str | None:
-    """The control that is run, in words; none if it is the score itself."""
-    runs = {
+    """The control in words; None without one."""
+    controls = {
         "another clip's video": config.shuffle_videos,
         f"frames {config.frame_order}": config.frame_order is not None,
         f"letters {config.letters}": config.letters is not None,
     }
-    return ", ".join(name for name, on in runs.items() if on) or None
+    return ", ".join(name for name, on in controls.items() if on) or None
 
 
 def text_scored(
     predictions: Sequence[Prediction], questions: Sequence[Question]
 ) -> list[Prediction]:
-    """Predictions in which every option that reads as the right one is right.
+    """Predictions in which every option with the text of the right one is right.
 
     The public sets print some right texts at two letters (34 of 8,521 questions of Gym-QA-99), and
-    nothing in clip or question tells which of the two is meant. Where such an option was chosen,
-    the answer becomes its position; a letter in the order of the file that reads as the right one
-    becomes the answer's.
+    neither clip nor question tells them apart. Where such an option was chosen, the answer becomes
+    its position; likewise, a first letter with the right text becomes the answer's letter.
     """
-    asked = {question.question_id: question for question in questions}
+    by_id = {question.question_id: question for question in questions}
     credited = []
     for one in predictions:
-        question = asked[one.question_id]
+        question = by_id[one.question_id]
         text = question.options[question.answer]
-        right = [place for place, other in enumerate(question.options) if other == text]
+        right = [index for index, other in enumerate(question.options) if other == text]
         answer = one.choice if one.choice in right else one.answer
         first = answer if one.first_letter in right else one.first_letter
         credited.append(replace(one, answer=answer, first_letter=first))
     return credited
 
 
-def as_json(numbers: Any) -> dict:
-    """The numbers of a dataclass as plain lists and dictionaries."""
-    return asdict(numbers)
+JSON_NAMES: Mapping[str, str] = {"subsets": "parts"}
+"""Fields whose names in metrics.json are older; the file format is kept."""
 
 
-RULES: Mapping[str, str] = {"prior": "commonest answer", "longest": "longest option"}
+def as_json(numbers: Any, names: Mapping[str, str] = JSON_NAMES) -> dict[str, Any]:
+    """The fields of a dataclass as plain lists and dictionaries, under their names in the file."""
+
+    def renamed(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        return {names.get(name, name): value for name, value in fields}
+
+    return asdict(numbers, dict_factory=renamed)
+
+
+BLIND_RULES: Mapping[str, str] = {"prior": "commonest answer", "longest": "longest option"}
 
 
 def blind_predictions(
     questions: Sequence[Question], train: Sequence[Question], *, rng: np.random.Generator
 ) -> dict[str, list[Prediction]]:
-    """Answers of two rules that never look at a video.
+    """Answers of two rules that see no video.
 
     `prior` takes the option that was the right answer most often in the training questions,
-    `longest` the one of the most characters. A rule is as sure of its answer as can be, and gives
-    it in every rotation.
+    `longest` the option with the most characters. A rule gives its answer the probability 1, in
+    every rotation.
 
     Args:
-        questions: what to answer.
-        train: where answers are counted.
-        rng: draws among options that a rule likes alike.
+        questions: questions to answer.
+        train: training questions, in which answers are counted.
+        rng: breaks ties.
 
     Returns:
         Predictions by the name of the rule.
@@ -247,14 +238,13 @@ def blind_predictions(
             f"blind rules need questions and training questions, got {len(questions)} and "
             f"{len(train)}; check the question files"
         )
-    learned, asked = option_tables(train, questions)
-    scores = blind_scores(learned, asked)
+    scores = blind_scores(*option_tables(train, questions))
     return {
         name: [
             _as_prediction(question, row[: len(question.options)], rng)
             for question, row in zip(questions, scores[rule].astype(float), strict=True)
         ]
-        for name, rule in RULES.items()
+        for name, rule in BLIND_RULES.items()
     }
 
 
@@ -273,7 +263,7 @@ def _as_prediction(
         event=question.event,
         label=question.label,
         answer=answer,
-        probs=tuple(float(place == choice) for place in range(len(question.options))),
+        probs=tuple(float(index == choice) for index in range(len(question.options))),
         first_letter=choice,
         strict=right,
     )

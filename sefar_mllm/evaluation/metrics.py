@@ -1,14 +1,12 @@
-"""All numbers of one question set, from the predictions of one model.
+"""The metrics of one question set, from the predictions of one model.
 
-Beside micro accuracy stands the mean over classes (macro): FineGym's answers are long-tailed, and
-a guesser who knows the frequencies looks good in micro. All intervals resample whole source videos
-(see `sefar_core.intervals`), those of one set with the same draws.
+Accuracy is reported over all questions (micro) and as the mean over classes (macro): FineGym's
+answers are long-tailed, and a guesser that knows the class frequencies has a high micro accuracy.
+All intervals resample whole source videos (see `sefar_core.intervals`); those of one set share
+their resamples. Subsets are sets of question ids.
 
-How far the model's confidence can be believed: reliability in bins of equal width.
-
-Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2.
-
-Parts of a question set that ask for more than the whole: each a set of question ids.
+Calibration: reliability in bins of equal width. Source: Guo et al., On Calibration of Modern Neural
+Networks, ICML 2017, section 2.
 """
 
 from collections import Counter
@@ -29,25 +27,25 @@ NUM_BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """The questions whose confidence lies above `low` and at most at `high`."""
+    """The questions with a confidence in (low, high]."""
 
     low: float
     high: float
     num_questions: int
     confidence: float | None
-    """Mean of the bin; none if the bin is empty."""
+    """Mean of the bin; None if the bin is empty."""
     accuracy: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Confidence beside accuracy; both in [0, 1]."""
+    """Confidence compared with accuracy; both in [0, 1]."""
 
     error: float
     """Expected calibration error (ECE): |accuracy - confidence| of each bin, weighted by its share
-    of the questions. Noise alone makes it positive: few questions give a large one."""
+    of the questions. It is positive by noise alone, and large for few questions."""
     confidence: float
-    """Mean over all questions; above the accuracy, the model is too sure of itself."""
+    """Mean over all questions; a value above the accuracy means overconfidence."""
     bins: tuple[Bin, ...]
 
 
@@ -58,10 +56,10 @@ def calibration(
 
     Args:
         confidence: probability of the chosen option, in (0, 1].
-        right: whether it is the right one.
+        right: whether the chosen option is right.
 
     Raises:
-        ValueError: a confidence outside (0, 1], such as a log-probability.
+        ValueError: a confidence is outside (0, 1], for example a log-probability.
     """
     if not ((confidence > 0) & (confidence <= 1 + 1e-6)).all():
         raise ValueError(
@@ -69,9 +67,9 @@ def calibration(
             f"{confidence.max():.3g}]; were log-probabilities passed?"
         )
     edges = np.arange(NUM_BINS + 1) / NUM_BINS
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, NUM_BINS - 1)
+    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, NUM_BINS - 1)
     bins = tuple(
-        _bin(edges[i], edges[i + 1], confidence[place == i], right[place == i])
+        _bin(edges[i], edges[i + 1], confidence[index == i], right[index == i])
         for i in range(NUM_BINS)
     )
     gaps = [
@@ -101,21 +99,21 @@ def _bin(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Accuracy on some of the questions, in [0, 1]."""
+class SubsetMetrics:
+    """Accuracy on a subset of the questions, in [0, 1]."""
 
     num_questions: int
     num_sources: int
-    """One source gives no interval, few give one that is too narrow."""
+    """One source gives no interval; few sources give an interval that is too narrow."""
     micro: Interval | None
-    """None if there is no question."""
+    """None if the subset is empty."""
     macro: Interval | None
-    """Mean over the classes of the right answers; none if the questions carry no class."""
+    """Mean over the classes of the right answers; None if the questions have no classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """All numbers of one question set; accuracies in [0, 1]."""
+class Metrics:
+    """The metrics of one question set; accuracies in [0, 1]."""
 
     num_questions: int
     num_sources: int
@@ -123,62 +121,64 @@ class Summary:
     """Expected accuracy of a guess: the mean of 1 / number of options."""
     micro: Interval
     macro: Interval | None
-    """Mean over the classes of the right answers; none if the questions carry no class."""
+    """Mean over the classes of the right answers; None if the questions have no classes."""
     strict: float
     """Share of questions that are right in every rotation."""
     file_order: Interval
-    """Micro accuracy of the letters in the order of the file, not rotated: the official way."""
-    per_event: dict[str, Part]
-    """On each apparatus."""
-    parts: dict[str, Part]
-    """On each named part."""
-    per_class: dict[int, Part]
+    """Micro accuracy with the options in the order of the file, as the official metric is."""
+    per_event: dict[str, SubsetMetrics]
+    """Metrics on each apparatus."""
+    subsets: dict[str, SubsetMetrics]
+    """Metrics on each named subset."""
+    per_class: dict[int, SubsetMetrics]
     letters: dict[str, int]
-    """How often each letter came first in the questions as they are written."""
+    """How often each letter was the likeliest, with the options in the order of the file."""
     answer_letters: dict[str, int]
-    """How often each letter is the right one there."""
+    """How often each letter is the right one in that order."""
     letter_recall: dict[str, float]
-    """In the order of the file: of the questions whose right letter is this one, the share that
-    is right. A letter that the model likes has a high one."""
+    """Share of right answers among the questions whose right letter is this one, in the order of
+    the file. It is high for a letter that the model prefers."""
     letter_spread: float
-    """Standard deviation of these recalls over the letters: RStd of Zheng et al., Large Language
+    """Standard deviation of the recall over the letters: RStd of Zheng et al., Large Language
     Models Are Not Robust Multiple Choice Selectors, ICLR 2024 (there in percent)."""
     calibration: Calibration
-    """Of the rotation-averaged probabilities."""
+    """Calibration of the rotation-averaged probabilities."""
 
 
-def summarize(
+def compute_metrics(
     predictions: Sequence[Prediction],
     *,
     resamples: int,
     rng: np.random.Generator,
-    parts: Mapping[str, Collection[str]] | None = None,
-) -> Summary:
-    """All numbers of one question set.
+    subsets: Mapping[str, Collection[str]] | None = None,
+) -> Metrics:
+    """The metrics of one question set.
 
     Args:
-        predictions: of every question of the set.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
-        parts: name of a part to the ids of its questions (see `sefar_mllm.evaluation.metrics`).
+        predictions: predictions of every question of the set.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
+        subsets: question ids of each named subset.
 
     Raises:
         PredictionError: there are no predictions.
     """
     if not predictions:
-        raise PredictionError("there are no predictions to sum up; check the question file")
+        raise PredictionError("there are no predictions to score; check the question file")
     right = answered_right(predictions)
     in_order = np.array([float(p.first_letter == p.answer) for p in predictions])
     labels = class_labels(predictions)
     draws = draw_sources([p.source for p in predictions], resamples=resamples, rng=rng)
-    whole = _part(right, labels, draws)
+    whole = _subset(right, labels, draws)
     recall = _letter_recall(predictions, in_order)
     confidence = np.array([max(p.probs) for p in predictions])
 
-    def among(chosen: Bool[np.ndarray, "question"]) -> Part:
-        return _part(right[chosen], None if labels is None else labels[chosen], draws.among(chosen))
+    def among(chosen: Bool[np.ndarray, "question"]) -> SubsetMetrics:
+        return _subset(
+            right[chosen], None if labels is None else labels[chosen], draws.among(chosen)
+        )
 
-    return Summary(
+    return Metrics(
         num_questions=whole.num_questions,
         num_sources=whole.num_sources,
         chance=float(np.mean([1 / len(p.probs) for p in predictions])),
@@ -190,9 +190,9 @@ def summarize(
             event: among(np.array([p.event == event for p in predictions]))
             for event in sorted({p.event for p in predictions if p.event is not None})
         },
-        parts={
+        subsets={
             name: among(np.array([p.question_id in ids for p in predictions]))
-            for name, ids in (parts or {}).items()
+            for name, ids in (subsets or {}).items()
         },
         per_class={}
         if labels is None
@@ -211,18 +211,18 @@ def answered_right(predictions: Sequence[Prediction]) -> Float[np.ndarray, "ques
 
 
 def class_labels(predictions: Sequence[Prediction]) -> Int[np.ndarray, "question"] | None:
-    """The class of each question's clip; none if some question carries none."""
+    """The class of each question's clip; None if any question has no class."""
     labels = [p.label for p in predictions if p.label is not None]
     return np.array(labels) if len(labels) == len(predictions) else None
 
 
-def _part(
+def _subset(
     right: Float[np.ndarray, "question"],
     labels: Int[np.ndarray, "question"] | None,
     draws: Draws,
-) -> Part:
+) -> SubsetMetrics:
     empty = len(right) == 0
-    return Part(
+    return SubsetMetrics(
         num_questions=len(right),
         num_sources=len(np.unique(draws.source)),
         micro=None if empty else mean(right, draws).interval,
@@ -230,8 +230,8 @@ def _part(
     )
 
 
-def _count_letters(places: Iterable[int]) -> dict[str, int]:
-    counts = Counter(LETTERS[place] for place in places)
+def _count_letters(positions: Iterable[int]) -> dict[str, int]:
+    counts = Counter(LETTERS[position] for position in positions)
     return {letter: counts[letter] for letter in LETTERS[: LETTERS.index(max(counts)) + 1]}
 
 
@@ -240,14 +240,15 @@ def _letter_recall(
 ) -> dict[str, float]:
     answers = np.array([p.answer for p in predictions])
     return {
-        LETTERS[place]: float(in_order[answers == place].mean()) for place in np.unique(answers)
+        LETTERS[position]: float(in_order[answers == position].mean())
+        for position in np.unique(answers)
     }
 
 
 def prior_adversarial(questions: Iterable[Question], train: Sequence[Question]) -> frozenset[str]:
-    """Questions in which some wrong option was the answer more often than the right one.
+    """Questions in which a wrong option was the answer more often than the right one.
 
-    Counted by text in the training questions: whoever answers by frequency is wrong here.
+    Answers are counted by text in the training questions: answering by frequency is wrong here.
 
     Raises:
         ValueError: there are no training questions.
@@ -267,22 +268,22 @@ def unseen_sources(questions: Iterable[Question], clips: Iterable[Clip]) -> froz
     """Questions about source videos from which no labeled or unlabeled clip was cut.
 
     Args:
-        questions: those of no known source are not among them.
-        clips: the manifest; its splits labeled and unlabeled are what models learn from. Where the
-            source of one of these is not known, no source counts as unseen.
+        questions: the question set; questions of unknown source are never included.
+        clips: the manifest; models are trained on its splits labeled and unlabeled. If the source
+            of one of these clips is unknown, no source counts as unseen.
     """
-    learned = {clip.source for clip in clips if clip.split in ("labeled", "unlabeled")}
-    if "" in learned:
+    seen = {clip.source for clip in clips if clip.split in ("labeled", "unlabeled")}
+    if "" in seen:
         return frozenset()
     return frozenset(
         question.question_id
         for question in questions
-        if question.source and question.source not in learned
+        if question.source and question.source not in seen
     )
 
 
 def right_text_twice(questions: Iterable[Question]) -> frozenset[str]:
-    """Questions that print the text of the right option at another letter as well."""
+    """Questions that print the text of the right option at a second letter."""
     return frozenset(
         question.question_id
         for question in questions
@@ -290,22 +291,22 @@ def right_text_twice(questions: Iterable[Question]) -> frozenset[str]:
     )
 
 
-def named_parts(
+def known_subsets(
     questions: Sequence[Question],
     *,
     train: Sequence[Question] | None = None,
     clips: Sequence[Clip] | None = None,
 ) -> dict[str, frozenset[str]]:
-    """The parts that can be told from what is known, by their names.
+    """The subsets that can be determined, by name.
 
     Args:
-        questions: the set.
-        train: the questions that the model learned; gives `prior_adversarial`.
-        clips: the manifest; gives `unseen_sources`.
+        questions: the question set.
+        train: training questions of the model, for `prior_adversarial`.
+        clips: the manifest, for `unseen_sources`.
     """
-    parts = {"right_text_twice": right_text_twice(questions)}
+    subsets = {"right_text_twice": right_text_twice(questions)}
     if train is not None:
-        parts["prior_adversarial"] = prior_adversarial(questions, train)
+        subsets["prior_adversarial"] = prior_adversarial(questions, train)
     if clips is not None:
-        parts["unseen_sources"] = unseen_sources(questions, clips)
-    return parts
+        subsets["unseen_sources"] = unseen_sources(questions, clips)
+    return subsets

@@ -1,9 +1,7 @@
-"""The numbers for the terminal: accuracies in percent with their 95 % intervals.
+"""Tables for the terminal and plots of one model on its question sets.
 
-Names that others chose are `Text`, which rich prints as it is: it takes `[...]` in a plain string
-for markup and `:name:` for an emoji.
-
-Pictures of one model on one question set: classes, letters, reliability.
+Accuracies are in percent with 95 % intervals. Names that come from data are `Text`, which rich
+prints unchanged: in a plain string it reads `[...]` as markup and `:name:` as an emoji.
 """
 
 from collections import Counter
@@ -20,27 +18,27 @@ from qa_data.questions import Question
 from sefar_core.intervals import Interval
 from sefar_core.plots import save
 from sefar_mllm.evaluation.diagnostics import Diagnosis
-from sefar_mllm.evaluation.metrics import Calibration, Summary
+from sefar_mllm.evaluation.metrics import Calibration, Metrics
 
 
-def score_table(summaries: Mapping[str, Summary], *, control: str | None) -> Table:
-    """One row a question set.
+def score_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table:
+    """One row for each question set.
 
     Args:
-        summaries: by the name of the set.
-        control: which control was run, in words.
+        metrics: metrics by the name of the set.
+        control: the control in words; None without one.
     """
     view = Table(
         title=titled("letter likelihood, averaged over the rotations of the options", control),
         caption="macro: mean over classes; strict: right in every rotation; file order: not "
-        "rotated; letters: first ones in the file's order, and the spread of their recall; ECE: "
-        "expected calibration error",
+        "rotated; letters: how often each is the likeliest in the file order, and the spread of "
+        "their recall; ECE: expected calibration error",
     )
     for column in ("questions", "n", "sources", "chance", "micro", "macro", "strict"):
         view.add_column(column)
     for column in ("file order", "letters", "ECE"):
         view.add_column(column)
-    for name, one in summaries.items():
+    for name, one in metrics.items():
         letters = " ".join(f"{letter}{count}" for letter, count in one.letters.items())
         view.add_row(
             Text(name),
@@ -48,7 +46,7 @@ def score_table(summaries: Mapping[str, Summary], *, control: str | None) -> Tab
             str(one.num_sources),
             percent(one.chance),
             str(one.micro),
-            shown(one.macro, "no classes"),
+            interval_text(one.macro, "no classes"),
             percent(one.strict),
             str(one.file_order),
             Text(f"{letters} ({percent(one.letter_spread)})"),
@@ -57,29 +55,29 @@ def score_table(summaries: Mapping[str, Summary], *, control: str | None) -> Tab
     return view
 
 
-def part_table(summaries: Mapping[str, Summary], *, control: str | None) -> Table:
-    """One row for each apparatus and each named part of each question set."""
-    view = Table(title=titled("apparatus and parts", control))
-    for column in ("questions", "part", "n", "sources", "micro", "macro"):
+def subset_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table:
+    """One row for each apparatus and each named subset of each question set."""
+    view = Table(title=titled("apparatus and subsets", control))
+    for column in ("questions", "subset", "n", "sources", "micro", "macro"):
         view.add_column(column)
-    for name, one in summaries.items():
-        for part_name, part in (one.per_event | one.parts).items():
+    for name, one in metrics.items():
+        for label, subset in (one.per_event | one.subsets).items():
             view.add_row(
                 Text(name),
-                Text(part_name if part_name in one.per_event else part_name.replace("_", " ")),
-                str(part.num_questions),
-                str(part.num_sources),
-                shown(part.micro, "no questions"),
-                shown(part.macro, "-"),
+                Text(label if label in one.per_event else label.replace("_", " ")),
+                str(subset.num_questions),
+                str(subset.num_sources),
+                interval_text(subset.micro, "no questions"),
+                interval_text(subset.macro, "-"),
             )
     return view
 
 
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis], *, control: str | None) -> Table:
-    """One row a question set, and the verdict on each below."""
+    """One row for each question set, with the meaning of each gap in the caption."""
     verdicts = "\n".join(f"{name}: {one.verdict}" for name, one in diagnoses.items())
     view = Table(title=titled("diagnostics", control), caption=Text(verdicts))
-    columns = ("questions", "spoken", "unreadable", "same letter", "spoken - primary")
+    columns = ("questions", "generated", "no option", "same letter", "generated - primary")
     for column in (*columns, "file order - primary", "text, sum", "text, mean"):
         view.add_column(column)
     for name, one in diagnoses.items():
@@ -104,36 +102,35 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def shown(interval: Interval | None, without: str) -> str:
+def interval_text(interval: Interval | None, without: str) -> str:
     return without if interval is None else str(interval)
 
 
-NAME_WIDTH = 50  # characters of a class's name; FineGym's longest have three times as many
+NAME_WIDTH = 50  # characters of a class name; FineGym's longest have three times as many
 
 
 def plot_set(
-    summary: Summary,
+    metrics: Metrics,
     questions: Sequence[Question],
     folder: Path,
     *,
     name: str,
     train: Sequence[Question] | None,
 ) -> None:
-    """classes-NAME.png (if there are classes), letters-NAME.png and reliability-NAME.png.
+    """Plot classes-NAME.png (if there are classes), letters-NAME.png and reliability-NAME.png.
 
     Args:
-        summary: numbers of the set.
-        questions: the set.
-        folder: where the pictures go.
-        name: of the set.
-        train: the questions that were learned, which say how common a class is; without them the
-            set itself does.
+        metrics: metrics of the set.
+        questions: the question set.
+        folder: folder of the plots.
+        name: name of the set.
+        train: training questions, in which classes are counted; without them the set itself.
     """
     known = train is not None and all(one.label is not None for one in train)
     counted = train if train is not None and known else questions
-    if summary.per_class:
+    if metrics.per_class:
         plot_classes(
-            summary,
+            metrics,
             folder / f"classes-{name}.png",
             frequency=Counter(one.label for one in counted if one.label is not None),
             names={
@@ -141,29 +138,29 @@ def plot_set(
             },
             counted="the training questions" if known else "these questions",
         )
-    plot_letters(summary, folder / f"letters-{name}.png")
-    plot_reliability(summary.calibration, folder / f"reliability-{name}.png")
+    plot_letters(metrics, folder / f"letters-{name}.png")
+    plot_reliability(metrics.calibration, folder / f"reliability-{name}.png")
 
 
 def plot_classes(
-    summary: Summary,
+    metrics: Metrics,
     path: Path,
     *,
     frequency: Mapping[int, int],
     names: Mapping[int, str],
     counted: str,
 ) -> None:
-    """A bar for the accuracy of each class, the commonest class first, with its interval.
+    """A bar for the accuracy of each class with its interval, the most frequent class first.
 
     Args:
-        summary: numbers of a set whose questions carry classes.
-        path: of the PNG.
-        frequency: how often each class was there; a class that is not named was not.
-        names: what each class is called.
-        counted: where the frequency was counted, for the title.
+        metrics: metrics of a set whose questions have classes.
+        path: path of the PNG.
+        frequency: number of questions of each class; 0 for a class that is missing.
+        names: name of each class.
+        counted: questions in which classes were counted, for the title.
     """
-    order = sorted(summary.per_class, key=lambda label: (-frequency.get(label, 0), label))
-    intervals = [summary.per_class[label].micro for label in order]
+    order = sorted(metrics.per_class, key=lambda label: (-frequency.get(label, 0), label))
+    intervals = [metrics.per_class[label].micro for label in order]
     values = np.array([one.value for one in intervals if one is not None])
     limits = [
         (place, *one.limits)
@@ -175,7 +172,7 @@ def plot_classes(
     axes.barh(places, values, color="tab:blue", alpha=0.6)
     for place, low, high in limits:
         axes.hlines(place, low, high, color="black", linewidth=0.8)
-    axes.axvline(summary.chance, color="gray", linestyle=":", label="chance")
+    axes.axvline(metrics.chance, color="gray", linestyle=":", label="chance")
     labels = [
         f"{shorten(f'{label} {names[label]}', NAME_WIDTH, placeholder=' ...')} "
         f"({frequency.get(label, 0)})"
@@ -185,34 +182,34 @@ def plot_classes(
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel("accuracy")
-    axes.set_title(f"class (how often in {counted})", fontsize=9)
+    axes.set_title(f"class (count in {counted})", fontsize=9)
     axes.legend(fontsize=8)
     save(figure, path)
 
 
-def plot_letters(summary: Summary, path: Path) -> None:
-    """How often each letter is right and is chosen in the file's order, and each one's recall."""
-    letters = list(summary.letter_recall)
+def plot_letters(metrics: Metrics, path: Path) -> None:
+    """How often each letter is right and is chosen in the order of the file, and its recall."""
+    letters = list(metrics.letter_recall)
     places = np.arange(len(letters))
-    count = summary.num_questions
+    count = metrics.num_questions
     figure, axes = plt.subplots(figsize=(5.5, 3.2))
     bars = (
-        ("is right", [summary.answer_letters.get(one, 0) / count for one in letters], "gray"),
-        ("is chosen", [summary.letters.get(one, 0) / count for one in letters], "tab:orange"),
-        ("recall", list(summary.letter_recall.values()), "tab:blue"),
+        ("is right", [metrics.answer_letters.get(one, 0) / count for one in letters], "gray"),
+        ("is chosen", [metrics.letters.get(one, 0) / count for one in letters], "tab:orange"),
+        ("recall", list(metrics.letter_recall.values()), "tab:blue"),
     )
     for number, (name, values, color) in enumerate(bars):
         axes.bar(places + 0.27 * (number - 1), values, width=0.25, color=color, label=name)
     axes.set_xticks(places, letters)
     axes.set_ylim(0, 1)
     axes.set_ylabel("share of questions")
-    axes.set_title(f"spread of the recall: {100 * summary.letter_spread:.1f} points", fontsize=9)
+    axes.set_title(f"spread of recall: {100 * metrics.letter_spread:.1f} points", fontsize=9)
     axes.legend(ncols=3, fontsize=8)
     save(figure, path)
 
 
 def plot_reliability(calibration: Calibration, path: Path) -> None:
-    """Accuracy over confidence in each bin; the area of a dot is its share of the questions."""
+    """Accuracy over confidence in each bin; the area of a dot is the bin's share of questions."""
     filled = [
         (one.confidence, one.accuracy, one.num_questions)
         for one in calibration.bins

@@ -1,28 +1,23 @@
-"""Several training seeds of each model on the same questions.
+"""Differences between models on the same questions: intervals, several seeds, McNemar's test.
 
-Two things vary: which videos were filmed, and how training went. A resample draws both: the source
-videos, alike for all runs, which moves the mean of the runs; and, of the S runs of a model, S - 1
-with replacement, by whose accuracies on the set as it is the mean moves further. S - 1 draws, not
-S, because their mean varies as much as the mean of S runs does (Rao and Wu, Resampling Inference
-With Complex Survey Data, JASA 83, 1988); that of S draws varies by (S - 1) / S of it.
+Two models: both are scored on every resample of the source videos, so that a video that is hard for
+both cancels out. The interval is the result. McNemar's test treats questions as independent, which
+those of one video are not: its p-value is too small, and is reported for readers who expect it.
 
-How often such an interval held the true difference of two models in simulations (40 videos, 3 seeds
-each): 98 % where training did not vary beyond the noise of single answers, which is counted twice;
-94 % where it moved the difference one and a half times as much as the videos did; 90 % where three
-times as much, since three runs tell little about how much training varies (94 % with 6 seeds).
-Without the draw of runs it was 94, 70 and 47 %.
+Several training seeds: a resample draws the source videos, the same for all runs, and the runs. Of
+the S runs of a model S - 1 are drawn with replacement; the mean is shifted by their accuracies on
+the whole set. S - 1 and not S, because the mean of S - 1 draws varies as much as the mean of S runs
+(Rao and Wu, Resampling Inference With Complex Survey Data, JASA 83, 1988); that of S draws varies
+by (S - 1) / S of it.
 
-What trained models lose when they are shown something else than the right videos.
+Coverage of the true difference of two models in simulations (40 videos, 3 seeds each): 98 % where
+training varies no more than the noise of single answers, which is counted twice; 94 % where it
+moves the difference 1.5 times as much as the videos; 90 % where 3 times as much, since three runs
+say little about the variation of training (94 % with 6 seeds). Without drawing runs: 94, 70, 47 %.
 
-Both sides of such a difference are one and the same trained model, so that it is taken run by run,
-and a draw of runs (see `seeds`) serves both sides.
-
-Two models on the same questions: the difference, its interval, and McNemar's test.
-
-The interval is what counts. Both models are scored on every resample of the source videos, so that
-what makes a video hard for both cancels. McNemar's test takes the questions for independent of one
-another, which those of one video are not: its p-value is too small, and stands beside for readers
-who expect it.
+Ablation drop: accuracy that trained models lose under a control, such as wrong videos. Both tests
+of a run are of one trained model, so the drop is taken run by run, and one draw of runs serves both
+sides.
 """
 
 from collections.abc import Sequence
@@ -44,12 +39,12 @@ class Comparison:
     """Accuracy of the first model minus that of the second, on the same questions."""
 
     micro: Interval
-    """Covers the draw of the source videos; the two trained models are taken as they are."""
+    """Covers the choice of source videos; the two trained models are fixed."""
     macro: Interval | None
     only_first_right: int
     only_second_right: int
     mcnemar_p: float
-    """Two-sided, exact, from the two counts above; questions taken for independent."""
+    """Two-sided, exact, from the two counts above; treats questions as independent."""
 
 
 def compare(
@@ -63,14 +58,14 @@ def compare(
 
     Args:
         first: predictions of one model.
-        second: of the other, in any order.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        second: predictions of the other model, in any order.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
 
     Raises:
         PredictionError: the two did not answer the same questions, or there are none.
     """
-    right, other = line_up([first, second])
+    right, other = align_runs([first, second])
     labels = class_labels(first)
     draws = draw_sources([p.source for p in first], resamples=resamples, rng=rng)
     only_first, only_second = int((right > other).sum()), int((right < other).sum())
@@ -83,8 +78,8 @@ def compare(
     )
 
 
-def line_up(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run question"]:
-    """Which answers of each run are right, 1.0 or 0.0, in the order of the first run's questions.
+def align_runs(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run question"]:
+    """1.0 for each right answer, else 0.0, with all runs in the order of the first run.
 
     Raises:
         PredictionError: the runs did not answer the same questions about the same clips, or there
@@ -104,8 +99,8 @@ def line_up(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run ques
         ]
         if strays or len(run) != len(first):
             raise PredictionError(
-                f"the two sets of predictions differ in their questions ({len(first)} and "
-                f"{len(run)}, unmatched for example {strays[:3]}); score both on the same file"
+                f"two sets of predictions differ in their questions ({len(first)} and {len(run)}, "
+                f"unmatched for example {strays[:3]}); score both on the same file"
             )
         rows.append(answered_right([by_id[p.question_id] for p in first]))
     return np.stack(rows)
@@ -117,19 +112,19 @@ def mcnemar_of(first: Sequence[Prediction], second: Sequence[Prediction]) -> flo
     Raises:
         PredictionError: they did not answer the same questions, or there are none.
     """
-    right, other = line_up([first, second])
+    right, other = align_runs([first, second])
     return mcnemar(int((right > other).sum()), int((right < other).sum()))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Chance that a fair coin hands out the discordant questions at least as unevenly.
+    """Probability that a fair coin divides the discordant questions at least as unevenly.
 
-    Exact: two-sided binomial test with probability 1/2 (McNemar, Psychometrika 12, 1947), in whole
-    numbers up to the last division. 1 if no question is discordant.
+    Exact two-sided binomial test with probability 1/2 (McNemar, Psychometrika 12, 1947), in
+    integers up to the last division. 1 if no question is discordant.
 
     Args:
-        only_first: questions that the first model alone has right.
-        only_second: that the second one alone has right.
+        only_first: questions that only the first model answers right.
+        only_second: questions that only the second model answers right.
 
     Raises:
         ValueError: a negative count.
@@ -147,7 +142,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 Runs: TypeAlias = Sequence[Sequence[Prediction]]
 """Predictions of each run of one model."""
 Estimates: TypeAlias = Sequence[Estimate]
-"""Of each run."""
+"""One estimate of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +150,9 @@ class SeedMean:
     """An accuracy averaged over training seeds, in [0, 1]."""
 
     mean: Interval
-    """Covers the draw of the source videos and, from two seeds on, that of the seeds."""
+    """Covers the choice of source videos and, from two seeds on, that of the seeds."""
     spread: float | None
-    """Standard deviation of single runs (S - 1 in the denominator); none for one seed."""
+    """Standard deviation of single runs (S - 1 in the denominator); None for one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,18 +162,18 @@ class OverSeeds:
     num_seeds: int
     micro: SeedMean
     macro: SeedMean | None
-    """None if the questions carry no class."""
+    """None if the questions have no classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedComparison:
-    """Mean accuracy of the first model's runs minus that of the second one's."""
+    """Mean accuracy of the first model's runs minus that of the second model's runs."""
 
     num_first: int
     num_second: int
     micro: Interval
-    """Covers the draw of the source videos and, of a model with two seeds or more, that of its
-    seeds. With one seed on both sides it is the interval of `paired.compare`."""
+    """Covers the choice of source videos and, for a model with several seeds, that of its seeds.
+    With one seed on both sides it is the interval of `compare`."""
     macro: Interval | None
 
 
@@ -186,9 +181,9 @@ def over_seeds(runs: Runs, *, resamples: int, rng: np.random.Generator) -> OverS
     """Mean and spread of one model's runs.
 
     Args:
-        runs: predictions of each training seed, of the same questions.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        runs: predictions of each training seed, on the same questions.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
 
     Raises:
         PredictionError: the runs did not answer the same questions, or there are none.
@@ -207,14 +202,15 @@ def compare_seeds(
 ) -> SeedComparison:
     """The difference of two models, each trained several times.
 
-    The runs of the two are drawn apart: that two runs have a seed in common means little where
-    their models differ.
+    The runs of the two models are drawn independently: a common seed number does not pair runs of
+    different models.
 
     Args:
         firsts: predictions of each training seed of one model.
-        seconds: of the other one, of the same questions; the numbers of seeds may differ.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        seconds: predictions of the other model on the same questions; the number of seeds may
+            differ.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
 
     Raises:
         PredictionError: the runs did not answer the same questions, or there are none.
@@ -244,9 +240,9 @@ def share_over_seeds(
 
     Args:
         credits: for each run, 1.0 or 0.0 for each question.
-        sources: the questions' source videos.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        sources: source video of each question.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
     """
     draws = draw_sources(sources, resamples=resamples, rng=rng)
     estimates = [mean(one, draws) for one in credits]
@@ -256,18 +252,18 @@ def share_over_seeds(
 def of_each_side(
     sides: Sequence[Runs], *, resamples: int, rng: np.random.Generator
 ) -> list[list[Estimates]]:
-    """Micro accuracies of each run of each side, and class means where there are classes."""
+    """Micro accuracies of each run of each side, then class means if there are classes."""
     runs = [run for side in sides for run in side]
-    found: list[list[Estimates]] = []
+    kinds: list[list[Estimates]] = []
     for estimates in _of_each_run(runs, resamples=resamples, rng=rng):
         if estimates is not None:
             left = iter(estimates)
-            found.append([list(islice(left, len(side))) for side in sides])
-    return found
+            kinds.append([list(islice(left, len(side))) for side in sides])
+    return kinds
 
 
 def comparison(intervals: Sequence[Interval], num_first: int, num_second: int) -> SeedComparison:
-    """The intervals of `of_each_side`'s kinds, micro first."""
+    """A comparison from the intervals of `of_each_side`, micro first."""
     micro, *macro = intervals
     return SeedComparison(
         num_first=num_first,
@@ -286,7 +282,7 @@ def _of_each_run(
     runs: Runs, *, resamples: int, rng: np.random.Generator
 ) -> tuple[list[Estimate], list[Estimate] | None]:
     """Micro and macro accuracy of each run, all on the same resamples of the sources."""
-    right = line_up(runs)
+    right = align_runs(runs)
     labels = class_labels(runs[0])
     draws = draw_sources([p.source for p in runs[0]], resamples=resamples, rng=rng)
     micro = [mean(row, draws) for row in right]
@@ -296,14 +292,14 @@ def _of_each_run(
 def draw_runs(
     count: int, *, resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "resample run"]:
-    """Weight of each run in each resample: S - 1 draws with replacement; one run stays itself."""
+    """Weight of each run in each resample: S - 1 draws with replacement; 1 for a single run."""
     if count == 1:
         return np.ones((resamples, 1))
     return rng.multinomial(count - 1, np.full(count, 1 / count), size=resamples) / (count - 1)
 
 
 def average(estimates: Sequence[Estimate], weights: Float[np.ndarray, "resample run"]) -> Estimate:
-    """Mean of the runs: on each resample of the sources, and moved by the runs that were drawn."""
+    """Mean of the runs on each resample of the sources, shifted by the runs that were drawn."""
     values = np.array([one.value for one in estimates])
     of_sources = np.mean([one.draws for one in estimates], axis=0)
     moved = weights @ values - values.mean()
@@ -320,73 +316,70 @@ def _seed_mean(
     )
 
 
-def compare_showings(
-    own: Runs, shown: Runs, *, resamples: int, rng: np.random.Generator
+def ablation_drop(
+    own: Runs, control: Runs, *, resamples: int, rng: np.random.Generator
 ) -> SeedComparison:
-    """What trained models lose when they are shown something else: their own test minus that.
-
-    Both sides of a run are one trained model: the difference is taken run by run, and one draw of
-    runs serves both sides.
+    """Accuracy that trained models lose under a control: their own test minus the control.
 
     Args:
-        own: predictions of each trained model, shown the right videos.
-        shown: of the same models in the same order, shown something else.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        own: predictions of each trained model in its own test.
+        control: predictions of the same models in the same order, under the control.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
 
     Raises:
-        PredictionError: the runs did not answer the same questions, or are not as many.
+        PredictionError: the runs did not answer the same questions, or their numbers differ.
     """
-    _refuse_unpaired(own, shown)
-    kinds = of_each_side([own, shown], resamples=resamples, rng=rng)
+    _refuse_unpaired(own, control)
+    kinds = of_each_side([own, control], resamples=resamples, rng=rng)
     drawn = draw_runs(len(own), resamples=resamples, rng=rng)
-    losses = [average(_losses(*kind), drawn).interval for kind in kinds]
-    return comparison(losses, len(own), len(shown))
+    drops = [average(_drops(*kind), drawn).interval for kind in kinds]
+    return comparison(drops, len(own), len(control))
 
 
-def compare_losses(
+def compare_drops(
     first: tuple[Runs, Runs],
     second: tuple[Runs, Runs],
     *,
     resamples: int,
     rng: np.random.Generator,
 ) -> SeedComparison:
-    """Does one model lose more than another when both are shown something else?
+    """Whether one model loses more accuracy under a control than another.
 
     Args:
-        first: of one model, its runs shown the right videos, and shown something else.
-        second: of the other model.
-        resamples: draws of the bootstrap.
-        rng: source of its draws.
+        first: runs of one model in its own test, and under the control.
+        second: runs of the other model, likewise.
+        resamples: number of bootstrap resamples.
+        rng: generator of the resamples.
 
     Returns:
-        Loss of the first model (`compare_showings`) minus that of the second one. Runs of the two
-        models are drawn apart, those of one model together.
+        Drop of the first model (`ablation_drop`) minus that of the second model. Runs of the two
+        models are drawn independently, both tests of one run together.
 
     Raises:
-        PredictionError: as in `compare_showings`.
+        PredictionError: as in `ablation_drop`.
     """
-    for own, shown in (first, second):
-        _refuse_unpaired(own, shown)
+    for own, control in (first, second):
+        _refuse_unpaired(own, control)
     kinds = of_each_side([*first, *second], resamples=resamples, rng=rng)
     drawn = draw_runs(len(first[0]), resamples=resamples, rng=rng)
     other = draw_runs(len(second[0]), resamples=resamples, rng=rng)
     gaps = [
         minus(
-            average(_losses(own, shown), drawn), average(_losses(its_own, its_shown), other)
+            average(_drops(own, control), drawn), average(_drops(other_own, other_control), other)
         ).interval
-        for own, shown, its_own, its_shown in kinds
+        for own, control, other_own, other_control in kinds
     ]
     return comparison(gaps, len(first[0]), len(second[0]))
 
 
-def _refuse_unpaired(own: Runs, shown: Runs) -> None:
-    if len(own) != len(shown) or not own:
+def _refuse_unpaired(own: Runs, control: Runs) -> None:
+    if len(own) != len(control) or not own:
         raise PredictionError(
-            f"a loss is taken run by run, but there are {len(own)} runs with the right videos and "
-            f"{len(shown)} with others; score the same trained models both ways"
+            f"an ablation drop is taken run by run, but there are {len(own)} runs of the own test "
+            f"and {len(control)} of the control; score the same trained models both ways"
         )
 
 
-def _losses(own: Estimates, shown: Estimates) -> list[Estimate]:
-    return [minus(one, other) for one, other in zip(own, shown, strict=True)]
+def _drops(own: Estimates, control: Estimates) -> list[Estimate]:
+    return [minus(one, other) for one, other in zip(own, control, strict=True)]

@@ -16,7 +16,7 @@ from sefar_core.config import ModelConfig
 from sefar_mllm.comparison import experiment
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.experiment import StaleError
-from sefar_mllm.comparison.rows import RIVALS
+from sefar_mllm.comparison.rows import ENCODER_ROWS
 from sefar_mllm.comparison.run import compare_encoders
 from sefar_mllm.config import FinetuneConfig, LoraSettings
 from sefar_mllm.scoring import read_predictions
@@ -95,7 +95,7 @@ def found(world):
 def test_every_row_is_there_or_reads_not_measured(world, found):
     rows = found["sets"]["qa-hard"]["rows"]
     missing = {name for name, row in rows.items() if row is None}
-    assert {row.name for row in RIVALS} & missing == {"eva", "eva_probe"}
+    assert {row.name for row in ENCODER_ROWS} & missing == {"eva", "eva_probe"}
     assert {"clip_probe-wrong_videos", "sefar-middle", "random_classifier", "prior"} <= (
         rows.keys() - missing
     )
@@ -161,7 +161,7 @@ def test_a_second_run_trains_and_scores_nothing(world, found, monkeypatch):
         raise AssertionError("done before, but done again")
 
     monkeypatch.setattr(experiment, "finetune", never)
-    monkeypatch.setattr(experiment, "predict", never)
+    monkeypatch.setattr(experiment, "predict_answers", never)
     monkeypatch.setattr(experiment, "score_other_formats", never)
     again = compare_encoders(world)
     assert again["sets"] == found["sets"]
@@ -181,7 +181,7 @@ def test_lost_predictions_are_made_again_without_training(world, found, monkeypa
 def test_another_setting_is_refused_before_anything_is_trained(world, found, monkeypatch):
     monkeypatch.setattr(experiment, "finetune", None)
     longer = replace(world, finetune=replace(world.finetune, epochs=2))
-    with pytest.raises(StaleError, match=r"finetune\.epochs = 1, but 2 is asked for"):
+    with pytest.raises(StaleError, match=r"finetune\.epochs = 1, but 2 is requested"):
         compare_encoders(longer)
 
 

@@ -17,7 +17,8 @@ from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import EvaluateConfig, FinetuneConfig, LoraSettings
 from sefar_mllm.dataset import load_questions
 from sefar_mllm.encoders import ENCODERS
-from sefar_mllm.evaluation.evaluate import compare, score_file
+from sefar_mllm.evaluation.evaluate import score_file
+from sefar_mllm.evaluation.significance import compare
 from sefar_mllm.features import extract
 from sefar_mllm.scoring import read_predictions
 from sefar_mllm.train import LaunchError, finetune

@@ -8,7 +8,7 @@ import pytest
 
 from qa_data.terminal import without_interrupts
 from sefar_core.signals import Interrupted
-from sefar_mllm.comparison.experiment import _ending_together
+from sefar_mllm.comparison.experiment import _terminate_together
 
 CHILD = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('went on')"
 
@@ -36,8 +36,10 @@ def test_a_ctrl_c_that_comes_inside_arrives_when_the_block_ends():
 def test_a_comparison_that_is_stopped_says_how_to_resume(number, code):
     before = signal.signal(number, signal.SIG_DFL)
     try:
-        with pytest.raises(Interrupted, match="interrupted; the same command goes on") as stop:
-            with _ending_together():
+        with pytest.raises(
+            Interrupted, match="interrupted; rerun the same command to resume"
+        ) as stop:
+            with _terminate_together():
                 signal.raise_signal(number)
         assert stop.value.exit_code == code
         assert signal.getsignal(number) == signal.SIG_DFL

@@ -1,4 +1,4 @@
-"""Each control is what its row says: what is learned, which tokens are shown, by which letters."""
+"""Each row trains on the questions, tokens and letters that its description names."""
 
 from unittest.mock import Mock
 
@@ -7,14 +7,14 @@ from transformers import PreTrainedTokenizerBase
 
 from sefar_mllm.answer_text import OtherFormats
 from sefar_mllm.comparison import experiment
-from sefar_mllm.comparison.experiment import Cell, run_cell
+from sefar_mllm.comparison.experiment import Run, complete_run
 from sefar_mllm.comparison.rows import (
-    FRAME_ORDER,
+    CONDITION_ROWS,
+    FRAME_ORDER_ROWS,
     LETTER_ROWS,
-    SHOWINGS,
-    TRAININGS,
-    WRONG_VIDEOS,
-    training,
+    TRAINED_ROWS,
+    WRONG_VIDEO_ROWS,
+    trained_row,
 )
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.model import SefarVlmForConditionalGeneration
@@ -22,7 +22,7 @@ from sefar_mllm.prompt import LETTERS
 from tests.oracles import toy_llm
 from tests.oracles.toy_comparison import TEST, TRAIN, answer_of, question_set
 
-MARKERS = {"letters_digits": "1234", "letters_drawn": "QXJM"}
+SYMBOLS = {"letters_digits": "1234", "letters_drawn": "QXJM"}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def questions(tmp_path):
 
 
 class Calls:
-    """In place of training and scoring: what they were given."""
+    """Replaces training and scoring, and records their arguments."""
 
     def __init__(self, monkeypatch):
         self.learned, self.asked = [], {}
@@ -57,62 +57,62 @@ def calls(monkeypatch):
     return Calls(monkeypatch)
 
 
-def a_cell(tmp_path, questions, row, *, showings=(), seed=1, own_encoder=False):
-    cell = Cell(
+def a_run(tmp_path, questions, row, *, conditions=(), seed=1, own_encoder=False):
+    run = Run(
         out=tmp_path / "out",
         questions=questions,
         row=row,
-        showings=showings,
+        conditions=conditions,
         seed=seed,
         own_encoder=own_encoder,
         finetune=FinetuneConfig(language_model="llm"),
         language_model="hash",
-        markers=MARKERS,
+        option_symbols=SYMBOLS,
         batch_size=4,
     )
-    for folder in {cell.tokens(), *(cell.tokens(one.shown) for one in showings)}:
+    for folder in {run.tokens(), *(run.tokens(one.condition) for one in conditions)}:
         toy_llm.cache(folder, [*TRAIN, *TEST], key=toy_llm.KEY | {"digest": folder.name})
-    return cell
+    return run
 
 
-@pytest.mark.parametrize("row", TRAININGS, ids=lambda row: row.name)
-def test_each_row_learns_what_it_says(tmp_path, questions, calls, row):
-    cell = a_cell(tmp_path, questions, row)
-    run_cell(cell)
+@pytest.mark.parametrize("row", TRAINED_ROWS, ids=lambda row: row.name)
+def test_each_row_is_trained_on_what_its_variant_says(tmp_path, questions, calls, row):
+    run = a_run(tmp_path, questions, row)
+    complete_run(run)
     ((_, learned, folder, out),) = calls.learned
-    assert (folder.name, out) == (row.encoder, cell.folder)
+    assert (folder.name, out) == (row.encoder, run.folder)
     same_videos = [one.video == other.video for one, other in zip(TRAIN, learned, strict=True)]
     same_answers = [one.answer == other.answer for one, other in zip(TRAIN, learned, strict=True)]
     assert [one.options for one in learned] == [one.options for one in TRAIN]
-    if row.lessons == "wrong_videos":
+    if row.train_variant == "wrong_videos":
         of = {one.video: one for one in TRAIN}
         assert not any(same_videos) and all(same_answers)
         assert all(of[one.video].label != one.label for one in learned)
         assert all(of[one.video].source != one.source for one in learned)
-    elif row.lessons == "wrong_answers":
+    elif row.train_variant == "wrong_answers":
         assert all(same_videos) and not all(same_answers)
         assert sorted(one.answer for one in learned) == sorted(one.answer for one in TRAIN)
     else:
         assert learned == TRAIN
 
 
-def test_the_plan_has_one_row_of_each_wrong_lesson():
-    lessons = [row.lessons for row in TRAININGS]
-    assert (lessons.count("wrong_videos"), lessons.count("wrong_answers")) == (1, 1)
+def test_the_plan_has_one_row_of_each_corrupted_training():
+    variants = [row.train_variant for row in TRAINED_ROWS]
+    assert (variants.count("wrong_videos"), variants.count("wrong_answers")) == (1, 1)
 
 
-@pytest.mark.parametrize("showing", SHOWINGS, ids=lambda row: row.name)
-def test_each_showing_shows_what_it_says(tmp_path, questions, calls, showing):
-    row = training(showing.of)
-    run_cell(a_cell(tmp_path, questions, row, showings=[showing]))
+@pytest.mark.parametrize("changed", CONDITION_ROWS, ids=lambda row: row.name)
+def test_each_condition_changes_what_its_name_says(tmp_path, questions, calls, changed):
+    row = trained_row(changed.base)
+    complete_run(a_run(tmp_path, questions, row, conditions=[changed]))
     assert calls.asked.pop("otherwise") == row.encoder
     assert calls.asked.pop((row.encoder, LETTERS, True)) is None  # the row's own test
     ((folder, letters, _), shown) = next(iter(calls.asked.items()))
     assert len(calls.asked) == 1
-    changed = f"{row.encoder}-frames_{showing.shown}" if showing in FRAME_ORDER else row.encoder
-    assert folder == changed
-    assert letters == (MARKERS[showing.shown] if showing in LETTER_ROWS else LETTERS)
-    assert (shown is not None) == (showing in WRONG_VIDEOS)
+    order = f"-frames_{changed.condition}" if changed in FRAME_ORDER_ROWS else ""
+    assert folder == row.encoder + order
+    assert letters == (SYMBOLS[changed.condition] if changed in LETTER_ROWS else LETTERS)
+    assert (shown is not None) == (changed in WRONG_VIDEO_ROWS)
     if shown is not None:
         of = {one.video: one for one in TEST}
         assert sorted(shown) == sorted(shown.values()) == sorted(of)
@@ -120,13 +120,13 @@ def test_each_showing_shows_what_it_says(tmp_path, questions, calls, showing):
         assert all(of[a].source != of[b].source for a, b in shown.items())
 
 
-def test_wrong_lessons_are_not_asked_in_other_ways(tmp_path, questions, calls):
-    run_cell(a_cell(tmp_path, questions, training("sefar-trained_on_wrong_answers")))
+def test_corrupted_trainings_are_not_scored_in_other_formats(tmp_path, questions, calls):
+    complete_run(a_run(tmp_path, questions, trained_row("sefar-trained_on_wrong_answers")))
     assert "otherwise" not in calls.asked
 
 
 def test_an_encoder_of_its_own_has_tokens_of_its_own(tmp_path, questions):
-    cell = a_cell(tmp_path, questions, training("random"), seed=3, own_encoder=True)
-    assert cell.tokens().name == "random-seed-3"
-    cell = a_cell(tmp_path, questions, training("sefar"), seed=3, own_encoder=True)
-    assert cell.tokens("reversed").name == "sefar-seed-3-frames_reversed"
+    run = a_run(tmp_path, questions, trained_row("random"), seed=3, own_encoder=True)
+    assert run.tokens().name == "random-seed-3"
+    run = a_run(tmp_path, questions, trained_row("sefar"), seed=3, own_encoder=True)
+    assert run.tokens("reversed").name == "sefar-seed-3-frames_reversed"

@@ -1,4 +1,4 @@
-"""Each seed has the encoder it should have, and rows without fine-tuning know what they hang on."""
+"""Each seed has its own encoder where it should, and baselines record their inputs."""
 
 from dataclasses import replace
 from unittest.mock import Mock
@@ -9,11 +9,11 @@ from qa_data.manifest import Clip, write_manifest
 from sefar_mllm.build import FolderError
 from sefar_mllm.comparison import baselines, experiment
 from sefar_mllm.comparison import run as comparison_run
-from sefar_mllm.comparison.baselines import answer_alone
+from sefar_mllm.comparison.baselines import answer_baseline
 from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
-from sefar_mllm.comparison.experiment import StaleError, TokenJob, fill, token_jobs
-from sefar_mllm.comparison.rows import STANDALONE
-from sefar_mllm.comparison.run import plan_cells
+from sefar_mllm.comparison.experiment import FeatureJob, StaleError, extract_job, feature_jobs
+from sefar_mllm.comparison.rows import BASELINE_ROWS
+from sefar_mllm.comparison.run import plan_runs
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.scoring import read_predictions
 from tests.oracles import toy_llm
@@ -25,8 +25,8 @@ def questions(tmp_path):
     return question_set(tmp_path)
 
 
-def standalone_row(name):
-    return next(row for row in STANDALONE if row.name == name)
+def baseline_row(name):
+    return next(row for row in BASELINE_ROWS if row.name == name)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def config(tmp_path):
 
 
 def folders(config):
-    return [job.folder for job in token_jobs(config)]
+    return [job.folder for job in feature_jobs(config)]
 
 
 def test_every_seed_draws_a_random_encoder_of_its_own(config):
@@ -72,7 +72,9 @@ def test_a_manifest_whose_label_has_two_names_is_refused_before_tokens_are_made(
 ):
     clip = Clip(id="a", path="a.mp4", split="labeled", label=2, text="salto forward")
     write_manifest([clip, replace(clip, id="b", text="salto backward")], config.manifest)
-    monkeypatch.setattr(comparison_run, "read_sets", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(
+        comparison_run, "read_question_folders", lambda *_: pytest.fail("work was begun")
+    )
     with pytest.raises(ValueError, match="label 2 has several names"):
         comparison_run.compare_encoders(config)
 
@@ -94,12 +96,12 @@ def test_a_recognizer_for_each_seed_has_tokens_for_each(config, tmp_path):
 def test_trainings_read_the_very_caches_that_are_filled(config, tmp_path, questions, several):
     config = of_each_seed(config, tmp_path) if several else config
     read = set()
-    for cell in plan_cells(config, [questions]):
-        read |= {cell.tokens(), *(cell.tokens(one.shown) for one in cell.showings)}
-        if cell.row.name == "random":
-            assert cell.tokens().name == f"random-seed-{cell.seed}"
-        if cell.row.encoder == "sefar" and several:
-            assert cell.tokens().name == f"sefar-seed-{cell.seed}"
+    for run in plan_runs(config, [questions]):
+        read |= {run.tokens(), *(run.tokens(one.condition) for one in run.conditions)}
+        if run.row.name == "random":
+            assert run.tokens().name == f"random-seed-{run.seed}"
+        if run.row.encoder == "sefar" and several:
+            assert run.tokens().name == f"sefar-seed-{run.seed}"
     assert {folder.name for folder in read} == set(folders(config))
 
 
@@ -113,10 +115,10 @@ def test_each_cache_is_made_by_the_encoder_of_its_seed(config, tmp_path, monkeyp
     for name in ("sefar", "random", "supervised"):
         monkeypatch.setitem(experiment.ENCODERS, name, encoder)
     config = of_each_seed(config, tmp_path)
-    for job in token_jobs(config):
+    for job in feature_jobs(config):
         if job.encoder in ("sefar", "random", "supervised") and job.order == "in_order":
             with pytest.raises(RuntimeError, match="far enough"):
-                fill(job, config, [], device="cpu")
+                extract_job(job, config, [], device="cpu")
     assert made == [
         ("sefar", 0),
         ("again", 1),
@@ -127,13 +129,13 @@ def test_each_cache_is_made_by_the_encoder_of_its_seed(config, tmp_path, monkeyp
 
 
 def test_tokens_of_other_code_are_refused(config, monkeypatch):
-    job = TokenJob(encoder="constant", seed=0, own=False)
+    job = FeatureJob(encoder="constant", seed=0, own=False)
     monkeypatch.setitem(experiment.ENCODERS, "constant", Mock(side_effect=RuntimeError("begun")))
     with pytest.raises(RuntimeError, match="begun"):
-        fill(job, config, [], device="cpu")
+        extract_job(job, config, [], device="cpu")
     monkeypatch.setattr("sefar_mllm.comparison.experiment.code_hash", lambda: "other")
-    with pytest.raises(StaleError, match="code = .*, but other is asked for"):
-        fill(job, config, [], device="cpu")
+    with pytest.raises(StaleError, match="code = .*, but other is requested"):
+        extract_job(job, config, [], device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_rows_without_a_language_model_ask_each_recognizer(
     for seed in (0, 1):
         toy_llm.cache(config.out / f"tokens/sefar-seed-{seed}", [*TRAIN, *TEST])
         with pytest.raises(RuntimeError, match="far enough"):
-            baselines.choose(
-                standalone_row("sefar_head"), questions, CLIPS, config, seed=seed, device="cpu"
+            baselines.predict_baseline(
+                baseline_row("sefar_head"), questions, CLIPS, config, seed=seed, device="cpu"
             )
     assert asked == ["sefar", "again"]
-    monkeypatch.setattr(baselines, "choose", answers)
+    monkeypatch.setattr(baselines, "predict_baseline", answers)
     for name in ("sefar_head", "sefar_classifier"):
-        answer_alone(standalone_row(name), questions, CLIPS, config, device="cpu")
+        answer_baseline(baseline_row(name), questions, CLIPS, config, device="cpu")
         runs = [
             read_predictions(config.out / f"runs/qa-hard/{name}/seed-{seed}/predictions.jsonl")
             for seed in (0, 1)
@@ -204,15 +206,15 @@ def test_rows_without_a_language_model_ask_each_recognizer(
 
 
 def test_labels_that_changed_are_not_answered_by_the_old_classifier(config, questions):
-    row = standalone_row("supervised_classifier")
+    row = baseline_row("supervised_classifier")
     asked = [replace(one, option_labels=(0, 1, 2, 3)) for one in TEST]
     questions = replace(questions, test=asked)
     toy_llm.cache(config.out / "tokens/supervised", [*TRAIN, *TEST])
-    answer_alone(row, questions, CLIPS, config, device="cpu")
-    answer_alone(row, questions, CLIPS, config, device="cpu")
+    answer_baseline(row, questions, CLIPS, config, device="cpu")
+    answer_baseline(row, questions, CLIPS, config, device="cpu")
     relabeled = [replace(CLIPS[0], label=3), *CLIPS[1:]]
-    with pytest.raises(StaleError, match=r"labels\.clip0 = 0, but 3 is asked for"):
-        answer_alone(row, questions, relabeled, config, device="cpu")
+    with pytest.raises(StaleError, match=r"labels\.clip0 = 0, but 3 is requested"):
+        answer_baseline(row, questions, relabeled, config, device="cpu")
 
 
 @pytest.mark.parametrize("name", ["text_only", "supervised_head"])
@@ -223,7 +225,7 @@ def test_rows_without_fine_tuning_are_credited_by_text(config, questions, monkey
     chosen = [answer_of(twice, 2)]
     monkeypatch.setattr(baselines, "predict_text_only", lambda *_, **__: chosen)
     monkeypatch.setattr(baselines, "recognizer_probs", lambda *_, **__: {})
-    monkeypatch.setattr(baselines, "among_options", lambda *_: chosen)
-    answer_alone(standalone_row(name), questions, CLIPS, config, device="cpu")
+    monkeypatch.setattr(baselines, "predict_from_probs", lambda *_: chosen)
+    answer_baseline(baseline_row(name), questions, CLIPS, config, device="cpu")
     (one,) = read_predictions(config.out / f"runs/qa-hard/{name}/seed-0/predictions.jsonl")
     assert one.choice == one.answer == one.first_letter == 2

@@ -1,4 +1,4 @@
-"""What the rows of a comparison learn and answer, and what their results are kept with."""
+"""Training questions, baselines and cache keys of the rows of a comparison."""
 
 import random
 import re
@@ -12,22 +12,29 @@ import torch
 from qa_data.questions import QuestionError
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.comparison import experiment
-from sefar_mllm.comparison.baselines import among_options, fit_classifier, predict_text_only
-from sefar_mllm.comparison.experiment import StaleError, code_hash, finish, finished, model_hash
+from sefar_mllm.comparison.baselines import predict_from_probs, predict_text_only
+from sefar_mllm.comparison.experiment import (
+    StaleError,
+    code_hash,
+    is_finished,
+    model_hash,
+    record_finished,
+)
 from sefar_mllm.comparison.rows import (
-    FOLDER_OF,
+    CONDITION_ROWS,
+    PATH_FIELDS,
     ROWS,
-    SHOWINGS,
-    comparable,
-    encoder_of,
-    option_markers,
+    comparable_symbols,
+    option_symbols,
     permute_answers,
-    read_set,
-    taught,
-    training,
+    read_question_folder,
+    row_encoder,
+    train_questions,
+    trained_row,
 )
 from sefar_mllm.comparison.run import BudgetError, refuse_unlike_seeds, shared_steps
 from sefar_mllm.encoders import ENCODERS
+from sefar_mllm.linear_probe import fit_classifier
 from sefar_mllm.prompt import marker_ids
 from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
@@ -36,9 +43,9 @@ from tests.oracles import toy_llm
 def test_every_row_has_a_name_of_its_own_and_an_encoder_that_exists():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
-    encoders = {encoder_of(row) for row in ROWS} - {None}
-    assert encoders == set(FOLDER_OF) == set(ENCODERS)
-    assert all(training(row.of).name == row.of for row in SHOWINGS)
+    encoders = {row_encoder(row) for row in ROWS} - {None}
+    assert encoders == set(PATH_FIELDS) == set(ENCODERS)
+    assert all(trained_row(row.base).name == row.base for row in CONDITION_ROWS)
 
 
 def test_every_control_with_rows_of_its_own_is_in_the_plan():
@@ -46,9 +53,9 @@ def test_every_control_with_rows_of_its_own_is_in_the_plan():
     assert found == {"", "C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "C10", "C11"}
 
 
-def test_wrong_videos_teach_every_question_with_another_clip():
+def test_wrong_videos_give_every_question_another_clip():
     asked = toy_llm.questions(9)
-    wrong = taught(asked, "wrong_videos", seed=3)
+    wrong = train_questions(asked, "wrong_videos", seed=3)
     assert all(one.video != other.video for one, other in zip(asked, wrong, strict=True))
     assert all(
         one.source != asked[int(other.video[4:])].source
@@ -76,16 +83,16 @@ def test_wrong_answers_are_a_permutation_among_questions_with_as_many_options():
     assert wrong != permute_answers(asked, random.Random(1))
 
 
-def test_lessons_as_written_are_the_questions():
+def test_training_as_written_uses_the_questions():
     asked = toy_llm.questions(5)
-    assert taught(asked, "as_written", seed=0) == asked
+    assert train_questions(asked, "as_written", seed=0) == asked
 
 
 def test_class_probabilities_are_restricted_to_the_options():
     (asked, *_) = toy_llm.questions(1)
     question = replace(asked, options=("a", "b", "c"), option_labels=(5, 0, 3), answer=0, label=5)
     probs = torch.tensor([0.1, 0.5, 0.05, 0.2, 0.05, 0.1])
-    (one,) = among_options({question.video: probs}, [question])
+    (one,) = predict_from_probs({question.video: probs}, [question])
     expected = np.array([0.1, 0.1, 0.2]) / 0.4
     np.testing.assert_allclose(one.probs, expected, atol=1e-7)
     assert one.choice == 2 and one.first_letter == 2 and not one.strict
@@ -95,14 +102,14 @@ def test_classes_that_read_alike_are_equally_right_without_a_language_model():
     (asked, *_) = toy_llm.questions(1)
     question = replace(asked, options=("a", "b", "a"), option_labels=(0, 1, 2), answer=0, label=0)
     for probs, strict in (([0.1, 0.2, 0.7], True), ([0.1, 0.7, 0.2], False)):
-        (one,) = among_options({question.video: torch.tensor(probs)}, [question])
+        (one,) = predict_from_probs({question.video: torch.tensor(probs)}, [question])
         assert one.strict is strict
 
 
 def test_a_question_without_the_classes_of_its_options_is_refused():
     asked = toy_llm.questions(1)
-    with pytest.raises(PredictionError, match="does not tell the classes of its options"):
-        among_options({asked[0].video: torch.ones(4)}, asked)
+    with pytest.raises(PredictionError, match="does not have the classes of its options"):
+        predict_from_probs({asked[0].video: torch.ones(4)}, asked)
 
 
 def test_the_classifier_finds_the_optimum_of_its_loss():
@@ -125,37 +132,37 @@ def test_the_classifier_finds_the_optimum_of_its_loss():
 def test_a_finished_piece_is_used_again_and_one_of_other_inputs_is_refused(tmp_path):
     record = tmp_path / "scored.json"
     inputs = {"questions": "ab12", "finetune": {"epochs": 3, "lora": {"lr": 1e-3}}}
-    assert not finished(record, inputs)
-    finish(record, inputs)
-    assert finished(record, inputs)
+    assert not is_finished(record, inputs)
+    record_finished(record, inputs)
+    assert is_finished(record, inputs)
     other = inputs | {"finetune": {"epochs": 3, "lora": {"lr": 2e-3}}}
     with pytest.raises(StaleError, match=r"finetune\.lora\.lr = 0\.001, but 0\.002"):
-        finished(record, other)
+        is_finished(record, other)
     with pytest.raises(StaleError, match="shown = None, but reversed"):
-        finished(record, inputs | {"shown": "reversed"})
+        is_finished(record, inputs | {"shown": "reversed"})
 
 
 @pytest.mark.parametrize("text", ["", '{"code": ', "[1]", "7"])
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "scored.json").write_text(text)
-    with pytest.raises(StaleError, match=rf"scored\.json is damaged .*delete {tmp_path}:"):
-        finished(tmp_path / "scored.json", {"questions": "ab12"})
+    with pytest.raises(StaleError, match=rf"scored\.json is damaged .*delete {tmp_path} "):
+        is_finished(tmp_path / "scored.json", {"questions": "ab12"})
 
 
 @pytest.mark.parametrize("text", ["", '{"settings": ', "[1]", '{"settings": {}}'])
 def test_a_damaged_audit_is_named(tmp_path, text):
     (tmp_path / "audit.json").write_text(text)
     with pytest.raises(QuestionError, match=rf"{tmp_path}/audit\.json .*build_gym_qa"):
-        read_set(tmp_path, [])
+        read_question_folder(tmp_path, [])
 
 
 def test_what_other_code_finished_is_refused(tmp_path, monkeypatch):
     record = tmp_path / "scored.json"
-    finish(record, {"questions": "ab12"})
-    assert finished(record, {"questions": "ab12"})
+    record_finished(record, {"questions": "ab12"})
+    assert is_finished(record, {"questions": "ab12"})
     monkeypatch.setattr(experiment, "code_hash", lambda: "changed")
-    with pytest.raises(StaleError, match=r"made with code = \w{16}, but changed is asked for"):
-        finished(record, {"questions": "ab12"})
+    with pytest.raises(StaleError, match=r"made with code = \w{16}, but changed is requested"):
+        is_finished(record, {"questions": "ab12"})
 
 
 def test_the_hash_of_the_code_follows_every_file_of_a_package(tmp_path):
@@ -221,13 +228,13 @@ def language_model(tmp_path_factory):
     return str(toy_llm.language_model(tmp_path_factory.mktemp("llm")))
 
 
-def test_markers_of_a_control_can_be_scored_by_one_token_each(language_model):
+def test_symbols_of_a_control_can_be_scored_by_one_token_each(language_model):
     tokenizer = load_tokenizer(language_model)
-    for shown, markers in option_markers(tokenizer, 4, seed=0).items():
-        assert len(set(markers)) == 4 and not set(markers) & set("ABCD")
-        assert shown == ("letters_digits" if markers.isdigit() else "letters_drawn")
-        marker_ids(tokenizer, markers)  # refuses what is not comparable
-    assert set(comparable(tokenizer, "ABCD")) <= set("ABCD")
+    for condition, symbols in option_symbols(tokenizer, 4, seed=0).items():
+        assert len(set(symbols)) == 4 and not set(symbols) & set("ABCD")
+        assert condition == ("letters_digits" if symbols.isdigit() else "letters_drawn")
+        marker_ids(tokenizer, symbols)  # refuses what is not comparable
+    assert set(comparable_symbols(tokenizer, "ABCD")) <= set("ABCD")
 
 
 def test_text_alone_is_answered_without_any_clip(language_model):

@@ -1,4 +1,4 @@
-"""From predictions to the numbers of the table, to what the decision rule reads, to the page."""
+"""From predictions to numbers, to the decision rule, to the page."""
 
 import random
 from dataclasses import replace
@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from sefar_mllm.answer_text import GeneratedAnswer, OtherFormats, TextScore
-from sefar_mllm.comparison.experiment import run_all
-from sefar_mllm.comparison.report import page
-from sefar_mllm.comparison.rows import BLIND, QuestionSet, read_set
+from sefar_mllm.comparison.experiment import run_parallel
+from sefar_mllm.comparison.report import comparison_page
+from sefar_mllm.comparison.rows import BLIND, QuestionFolder, read_question_folder
 from sefar_mllm.comparison.statistics import (
-    gaps_of,
-    numbers,
-    seed_by_seed,
+    collect_gaps,
+    compute_diagnostics,
+    compute_numbers,
+    decisions,
+    mcnemar_per_seed,
     signed,
-    told_of,
-    verdicts,
 )
-from sefar_mllm.evaluation.significance import compare_losses, compare_showings, mcnemar_of
+from sefar_mllm.evaluation.significance import ablation_drop, compare_drops, mcnemar_of
 from sefar_mllm.scoring import Prediction
 from tests.oracles import toy_llm
 
@@ -70,12 +70,12 @@ def answered(name: str, seed: int) -> list[Prediction]:
     return found
 
 
-def otherwise(spoken: int | None, likeliest: int) -> OtherFormats:
-    """A model that always says one option, or none, and finds one option's text the likeliest."""
+def otherwise(generated: int | None, likeliest: int) -> OtherFormats:
+    """A model that always generates one option, or none, and prefers one option's text."""
     sums = tuple(-1.0 if place == likeliest else -2.0 for place in range(4))
     return OtherFormats(
         generated=[
-            GeneratedAnswer(question_id=one.question_id, text="", choice=spoken) for one in ASKED
+            GeneratedAnswer(question_id=one.question_id, text="", choice=generated) for one in ASKED
         ],
         texts={one.question_id: TextScore(sums, (1, 2, 3, 4)) for one in ASKED},
     )
@@ -91,9 +91,9 @@ ANSWERS = {
 def sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("questions")
     runs = {name: [answered(name, seed) for seed in (0, 1)] for name in SKILL}
-    parts = {"unseen_sources": frozenset(one.question_id for one in ASKED[:10])}
+    subsets = {"unseen_sources": frozenset(one.question_id for one in ASKED[:10])}
     made = {
-        rule: QuestionSet(
+        rule: QuestionFolder(
             name=f"qa-{rule}",
             rule=rule,
             folder=folder,
@@ -103,12 +103,14 @@ def sets(tmp_path_factory):
                 "chance": {"micro": 0.25, "micro_se": 0.0, "macro": 0.25, "macro_se": 0.0},
                 "rarest answer": {"micro": 0.4, "micro_se": 0.01, "macro": 0.45, "macro_se": 0.02},
             },
-            parts=parts | {"prior_adversarial": frozenset()},
+            subsets=subsets | {"prior_adversarial": frozenset()},
         )
         for rule in ("public", "hard")
     }
     return {one.name: one for one in made.values()}, {
-        one.name: numbers(one, runs, told_of(ASKED, ANSWERS, resamples=200), resamples=200)
+        one.name: compute_numbers(
+            one, runs, compute_diagnostics(ASKED, ANSWERS, resamples=200), resamples=200
+        )
         for one in made.values()
     }
 
@@ -122,11 +124,11 @@ def test_a_row_is_the_mean_of_its_seeds(sets):
     assert row.micro.mean.value == pytest.approx(sum(right) / 2)
     assert row.micro.spread == pytest.approx(abs(right[0] - right[1]) / 2**0.5)
     assert row.strict == pytest.approx(sum(right) / 2)
-    assert row.parts["prior_adversarial"] is None
+    assert row.subsets["prior_adversarial"] is None
     first = [
         one.choice == one.answer for seed in (0, 1) for one in answered("supervised", seed)[:10]
     ]
-    assert row.parts["unseen_sources"].mean.value == pytest.approx(sum(first) / 20)
+    assert row.subsets["unseen_sources"].mean.value == pytest.approx(sum(first) / 20)
 
 
 def test_rows_without_predictions_are_not_measured(sets):
@@ -134,7 +136,7 @@ def test_rows_without_predictions_are_not_measured(sets):
 
 
 def test_the_rule_reads_class_means_with_the_sign_of_the_first_row(sets):
-    gaps = gaps_of(sets[1])
+    gaps = collect_gaps(sets[1])
     assert gaps["hard", "sefar", "supervised"].macro.value > 0.1
     assert gaps["public", "supervised-wrong_videos", BLIND].macro.low < 0.1
     rows = sets[1]["qa-hard"].rows
@@ -150,29 +152,29 @@ def both(name):
     return [answered(name, seed) for seed in (0, 1)]
 
 
-def test_losses_are_own_minus_shown_run_by_run_and_the_rule_reads_them(sets):
+def test_drops_are_own_minus_control_run_by_run_and_the_rule_reads_them(sets):
     one = sets[1]["qa-hard"]
     for name in ("sefar", "supervised"):
         for shown in ("wrong_videos", "reversed"):
-            expected = compare_showings(
+            expected = ablation_drop(
                 both(name), both(f"{name}-{shown}"), resamples=200, rng=np.random.default_rng(0)
             )
-            assert one.losses[f"{name}-{shown}"] == expected
-    lost = gaps_of(sets[1])["hard", "sefar", "sefar-wrong_videos"]
-    assert lost.macro == one.losses["sefar-wrong_videos"].macro
+            assert one.drops[f"{name}-{shown}"] == expected
+    lost = collect_gaps(sets[1])["hard", "sefar", "sefar-wrong_videos"]
+    assert lost.macro == one.drops["sefar-wrong_videos"].macro
     assert lost.macro.value > 0.5
 
 
-def test_whether_sefar_loses_more_is_a_difference_of_losses(sets):
+def test_the_extra_drop_of_sefar_is_a_difference_of_drops(sets):
     one = sets[1]["qa-hard"]
-    assert set(one.more_lost) == {"supervised-wrong_videos", "supervised-reversed"}
-    expected = compare_losses(
+    assert set(one.extra_drops) == {"supervised-wrong_videos", "supervised-reversed"}
+    expected = compare_drops(
         (both("sefar"), both("sefar-reversed")),
         (both("supervised"), both("supervised-reversed")),
         resamples=200,
         rng=np.random.default_rng(0),
     )
-    assert one.more_lost["supervised-reversed"] == expected
+    assert one.extra_drops["supervised-reversed"] == expected
     assert expected.micro.value > 0.2
 
 
@@ -181,39 +183,43 @@ def test_pairs_have_mcnemar_p_values_seed_by_seed(sets):
     assert set(one.mcnemar_p) == set(one.differences) == {"supervised", BLIND}
     expected = [mcnemar_of(answered("sefar", s), answered("supervised", s)) for s in (0, 1)]
     assert one.mcnemar_p["supervised"] == tuple(expected)
-    alone = seed_by_seed(both("sefar"), [answered("supervised", 0)])
+    alone = mcnemar_per_seed(both("sefar"), [answered("supervised", 0)])
     assert len(alone) == 2 and alone[0] == expected[0] != alone[1]
 
 
 def test_rows_are_asked_in_other_ways_and_blind_habits_are_taken_off(sets):
-    told = sets[1]["qa-hard"].told
-    assert told["sefar"].unreadable == 0.5
-    assert told["sefar"].spoken.mean.value == pytest.approx(0.125)  # none, and always option 1
-    assert told["sefar"].text_sum.mean.value == pytest.approx(0.25)
+    diagnostics = sets[1]["qa-hard"].diagnostics
+    assert diagnostics["sefar"].unreadable == 0.5
+    assert diagnostics["sefar"].spoken.mean.value == pytest.approx(
+        0.125
+    )  # none, and always option 1
+    assert diagnostics["sefar"].text_sum.mean.value == pytest.approx(0.25)
     # By tokens, option 3 of four tokens wins in every text: -2 / 4 against -1 / 3.
-    assert told["sefar"].text_mean.mean.value == pytest.approx(0.25)
+    assert diagnostics["sefar"].text_mean.mean.value == pytest.approx(0.25)
     # Seed 0 finds what the blind run of seed 0 finds: the first of equals. Seed 1: option 2.
-    per_seed = told["sefar"].text_information
+    per_seed = diagnostics["sefar"].text_information
     assert per_seed.mean.value == pytest.approx(0.25)
-    assert told[BLIND].text_information is None
+    assert diagnostics[BLIND].text_information is None
 
 
 def test_what_the_video_adds_is_told_against_the_blind_run_of_the_same_seed():
     asked = [one for one in ASKED if one.answer == 2]
-    told = told_of(asked, ANSWERS, resamples=100)["sefar"]
-    assert told.text_sum.mean.value == 1
-    assert told.text_information.mean.value == 0.5  # right with seed 1, whose blind run finds 3
+    diagnostics = compute_diagnostics(asked, ANSWERS, resamples=100)["sefar"]
+    assert diagnostics.text_sum.mean.value == 1
+    assert (
+        diagnostics.text_information.mean.value == 0.5
+    )  # right with seed 1, whose blind run has 3
 
 
-def judge(found):
-    return verdicts(found, num_seeds=2, recognizers=RECOGNIZERS)
+def decide_all(found):
+    return decisions(found, num_seeds=2, recognizers=RECOGNIZERS)
 
 
 def test_a_clear_winner_is_claimed_on_both_sets_and_on_one_it_is_not_decided(sets):
-    judged = {one.second: one for one in judge(sets[1])}
-    assert judged["supervised"].claimed is True
-    assert judged["clip"].claimed is None
-    alone = {one.second: one for one in judge({"q": sets[1]["qa-hard"]})}
+    decided = {one.second: one for one in decide_all(sets[1])}
+    assert decided["supervised"].claimed is True
+    assert decided["clip"].claimed is None
+    alone = {one.second: one for one in decide_all({"q": sets[1]["qa-hard"]})}
     assert alone["supervised"].claimed is None
     assert "public" in alone["supervised"].words
 
@@ -223,45 +229,47 @@ def test_one_source_video_has_no_interval_to_claim_from(sets):
         none = {"low": None, "high": None}
         return {name: replace(gap, macro=replace(gap.macro, **none)) for name, gap in gaps.items()}
 
-    kinds = ("differences", "above_blind", "losses")
+    kinds = ("differences", "above_blind", "drops")
     lone = {
         name: replace(one, **{kind: cut(getattr(one, kind)) for kind in kinds})
         for name, one in sets[1].items()
     }
-    assert set(gaps_of(lone).values()) == {None}
-    assert {one.claimed for one in judge(lone)} == {None}
-    assert "(no interval)" in page(lone, judge(lone), list(sets[0].values()), BUDGET)
+    assert set(collect_gaps(lone).values()) == {None}
+    assert {one.claimed for one in decide_all(lone)} == {None}
+    assert "(no interval)" in comparison_page(
+        lone, decide_all(lone), list(sets[0].values()), BUDGET
+    )
 
 
 def test_the_rule_behind_the_name_hard_is_hard(sets):
     renamed = {"q": replace(sets[1]["qa-hard"], rule="event_prior")}
-    assert ("hard", "sefar", "supervised") in gaps_of(renamed)
+    assert ("hard", "sefar", "supervised") in collect_gaps(renamed)
 
 
 @pytest.fixture(scope="module")
 def text(sets):
-    return page(sets[1], judge(sets[1]), list(sets[0].values()), BUDGET)
+    return comparison_page(sets[1], decide_all(sets[1]), list(sets[0].values()), BUDGET)
 
 
 def test_the_page_says_what_was_measured_and_what_was_not(text):
     assert "| clip | - | CLIP ViT-L/14 | not measured |" in text
-    assert "clip-wrong_videos" not in text.split("## The rule")[0]
-    assert "sefar beats supervised: every condition" in text
+    assert "clip-wrong_videos" not in text.split("## Decision rule")[0]
+    assert "sefar is better than supervised: every condition" in text
     assert "| chance | C0 | 25.0 ± 0.0 | 25.0 ± 0.0 |" in text
     assert "| rarest answer | C0 | 40.0 ± 1.0 | 45.0 ± 2.0 |" in text
     assert "- tokens: 32" in text
 
 
-def test_the_page_has_losses_pairs_and_diagnostics(sets, text):
+def test_the_page_has_drops_pairs_and_diagnostics(sets, text):
     one = sets[1]["qa-hard"]
-    lost, more = one.losses["supervised-reversed"], one.more_lost["supervised-reversed"]
+    lost, more = one.drops["supervised-reversed"], one.extra_drops["supervised-reversed"]
     assert (
         f"| supervised | frames in reversed order | {signed(lost.macro)} | {signed(lost.micro)} | "
         f"{signed(more.macro)} | {signed(more.micro)} |"
     ) in text
     gap, p = one.differences["supervised"], one.mcnemar_p["supervised"]
-    told = f"{signed(gap.macro)} | {signed(gap.micro)} | {p[0]:.2g}, {p[1]:.2g} |"
-    assert f"| supervised | {told}" in text
+    diagnostics = f"{signed(gap.macro)} | {signed(gap.micro)} | {p[0]:.2g}, {p[1]:.2g} |"
+    assert f"| supervised | {diagnostics}" in text
     assert "| sefar | 50.0 | 12.5 [" in text
     assert "over all questions (micro)" in text
 
@@ -270,22 +278,24 @@ def test_the_page_says_what_was_trained_how_often_and_tuned(sets, text):
     assert "Trained with 2 seeds, recognizer and fine-tuning." in text
     assert "clip: weights not verified." in text.split("## qa-public")[0]
     assert "(C8). Learning rates: those of the settings times 1; no row was tuned." in text
-    tuned = page(sets[1], judge(sets[1]), list(sets[0].values()), BUDGET | {"lr_grid": [0.5, 1.0]})
-    assert "each row took its best factor of 0.5, 1, tried with the first seed on 20 %" in tuned
+    tuned = comparison_page(
+        sets[1], decide_all(sets[1]), list(sets[0].values()), BUDGET | {"lr_grid": [0.5, 1.0]}
+    )
+    assert "each row has its best factor of 0.5, 1, chosen with the first seed on 20 %" in tuned
 
 
 def test_a_folder_without_its_audit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no audit\.json; give a folder that"):
-        read_set(tmp_path, [])
+        read_question_folder(tmp_path, [])
 
 
 def test_the_work_of_all_items_comes_back_in_their_order(capsys):
-    assert run_all(abs, [-3, 2, -1], jobs=1, label=str) == [3, 2, 1]
+    assert run_parallel(abs, [-3, 2, -1], jobs=1, label=str) == [3, 2, 1]
     assert "[3/3] -1" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives():
-    assert run_all(abs, [-3, 2, -1], jobs=2, label=str) == [3, 2, 1]
+    assert run_parallel(abs, [-3, 2, -1], jobs=2, label=str) == [3, 2, 1]
     with pytest.raises(TypeError):
-        run_all(abs, [-3, "two"], jobs=2, label=str)
+        run_parallel(abs, [-3, "two"], jobs=2, label=str)

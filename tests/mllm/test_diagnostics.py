@@ -5,7 +5,7 @@ import pytest
 
 from sefar_core.intervals import Interval
 from sefar_mllm.answer_text import GeneratedAnswer, OtherFormats, TextScore
-from sefar_mllm.evaluation.diagnostics import diagnose, verdict
+from sefar_mllm.evaluation.diagnostics import diagnose, interpret_gap
 from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
 from tests.oracles.toy_answers import made
@@ -46,7 +46,7 @@ def test_a_model_that_says_its_letters_agrees_with_itself():
     assert "+0.0 points from the primary number, within noise" in found.verdict
 
 
-def test_answers_that_cannot_be_read_are_wrong_and_told_in_words():
+def test_answers_that_name_no_option_are_wrong_and_reported():
     questions, predictions = asked_and_answered(lambda i, label: i % 3 != 0)
     choices = [None if i % 2 else p.choice for i, p in enumerate(predictions)]
     found = diagnosed(questions, predictions, answers(questions, choices))
@@ -54,7 +54,7 @@ def test_answers_that_cannot_be_read_are_wrong_and_told_in_words():
     assert found.spoken.value == pytest.approx(1 / 3)
     assert found.agreement == 0.5
     assert "-33.3 points" in found.verdict
-    assert "50.0 % name no option: the template is broken" in found.verdict
+    assert "50.0 % name no option: the prompt is wrong" in found.verdict
 
 
 def test_a_gap_that_letters_have_without_rotation_is_a_liking_for_letters():
@@ -63,7 +63,7 @@ def test_a_gap_that_letters_have_without_rotation_is_a_liking_for_letters():
     found = diagnosed(questions, predictions, answers(questions, [0] * COUNT))
     assert found.rotation_gap == found.spoken_gap
     assert found.rotation_gap.high < 0
-    assert "likes some letters" in found.verdict
+    assert "prefers some letters" in found.verdict
 
 
 def test_texts_are_chosen_by_their_sum_and_by_their_mean():
@@ -89,9 +89,9 @@ def test_either_of_two_equal_texts_is_right():
 def test_the_verdict_needs_the_interval_to_leave_zero_out():
     wide = Interval(value=-0.1, low=-0.3, high=0.0)
     clear = Interval(value=-0.1, low=-0.2, high=-0.05)
-    assert "within noise" in verdict(wide, clear, 0.0)
-    assert "likes some letters" in verdict(clear, wide, 0.0)
-    assert "not taught letters" in verdict(clear, clear, 0.0)
+    assert "within noise" in interpret_gap(wide, clear, 0.0)
+    assert "prefers some letters" in interpret_gap(clear, wide, 0.0)
+    assert "not trained on letters" in interpret_gap(clear, clear, 0.0)
 
 
 def test_answers_to_other_questions_are_refused():
@@ -103,4 +103,4 @@ def test_answers_to_other_questions_are_refused():
 
 def test_without_an_interval_there_is_no_verdict():
     none = Interval(value=-0.1, low=None, high=None)
-    assert verdict(none, none, 0.5).endswith("one source video gives no interval")
+    assert interpret_gap(none, none, 0.5).endswith("one source video gives no interval")

@@ -18,11 +18,11 @@ from sefar_mllm.evaluation.evaluate import (
     open_tokens,
     score_file,
     shown_clips,
-    summarize,
     text_scored,
     write_metrics,
 )
-from sefar_mllm.evaluation.report import diagnosis_table, part_table, plot_set, score_table
+from sefar_mllm.evaluation.metrics import compute_metrics
+from sefar_mllm.evaluation.report import diagnosis_table, plot_set, score_table, subset_table
 from sefar_mllm.feature_cache import CacheError
 from sefar_mllm.scoring import PredictionError, read_predictions
 from tests.oracles import toy_llm
@@ -60,13 +60,13 @@ def prediction(**changes):
 def test_the_written_predictions_give_the_numbers(world):
     root, model, tokenizer, asked = world
     config = settings(root)
-    parts = {"first": {asked[0].question_id}}
-    got = score_file(config, model, tokenizer, asked, name="test", parts=parts)
+    subsets = {"first": {asked[0].question_id}}
+    got = score_file(config, model, tokenizer, asked, name="test", subsets=subsets)
     written = read_predictions(root / "out/predictions-test.jsonl")
     rng = np.random.default_rng(config.seed)
-    assert got == summarize(written, resamples=100, rng=rng, parts=parts)
+    assert got == compute_metrics(written, resamples=100, rng=rng, subsets=subsets)
     assert [p.question_id for p in written] == [q.question_id for q in asked]
-    assert got.parts["first"].num_questions == 1
+    assert got.subsets["first"].num_questions == 1
 
 
 def test_the_control_of_wrong_videos_shows_others_and_is_named(world):
@@ -87,7 +87,7 @@ def test_the_control_of_frame_order_lets_that_alone_differ(world):
     config = settings(root, **turned, frame_order="reversed")
     assert open_tokens(config, model, asked).key["frame_order"] == "reversed"
     assert control(config) == "frames reversed"
-    with pytest.raises(CacheError, match="shows frames in_order, but frame_order is reversed"):
+    with pytest.raises(CacheError, match="has frames in_order, but frame_order is reversed"):
         open_tokens(settings(root, frame_order="reversed"), model, asked)
 
 
@@ -169,26 +169,26 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, changes, message):
 
 
 def test_tables_name_the_control_and_every_part():
-    one = summarize(
+    one = compute_metrics(
         made(40, lambda i, label: label == 3),
         resamples=100,
         rng=np.random.default_rng(0),
-        parts={"unseen_sources": {"1", "2"}, "right_text_twice": set()},
+        subsets={"unseen_sources": {"1", "2"}, "right_text_twice": set()},
     )
     scores = score_table({"public": one, "hard": one}, control="frames reversed")
     assert scores.row_count == 2
     assert str(scores.title).startswith("control (frames reversed)")
     assert "control" not in score_table({"public": one}, control=None).title
-    parts = part_table({"public": one}, control=None)
-    cells = [str(cell) for cell in parts.columns[1].cells]
+    subsets = subset_table({"public": one}, control=None)
+    cells = [str(cell) for cell in subsets.columns[1].cells]
     assert cells == ["FX", "UB", "unseen sources", "right text twice"]
-    assert "no questions" in list(parts.columns[4].cells)
+    assert "no questions" in list(subsets.columns[4].cells)
 
 
 def test_names_are_printed_as_they_are(tmp_path):
     name, event = "old [on/off] [/] :smile: $5_a", "[red]beam_B"
     predictions = [replace(one, event=event) for one in made(40, lambda i, label: label == 3)]
-    one = summarize(predictions, resamples=100, rng=np.random.default_rng(0))
+    one = compute_metrics(predictions, resamples=100, rng=np.random.default_rng(0))
     share = Interval(value=0.5, low=0.25, high=0.75)
     told = Diagnosis(
         unreadable=0.125, spoken=share, agreement=0.875, spoken_gap=share, rotation_gap=share,
@@ -197,7 +197,7 @@ def test_names_are_printed_as_they_are(tmp_path):
     console = Console(file=io.StringIO(), width=300)
     for table in (
         score_table({name: one}, control="letters [/]12"),
-        part_table({name: one}, control=None),
+        subset_table({name: one}, control=None),
         diagnosis_table({name: told}, control=None),
     ):
         console.print(table)
@@ -209,7 +209,7 @@ def test_names_are_printed_as_they_are(tmp_path):
 def test_pictures_show_class_names_that_look_like_formulas(tmp_path):
     names = {0: "costs $5^{ and $6_}", 1: "a_b $x^2$", 2: "salto [on/off]", 3: "跳躍"}
     asked = [replace(q, options=tuple(names.values())) for q in toy_llm.questions(40)]
-    one = summarize(
+    one = compute_metrics(
         made(40, lambda i, label: label == 3), resamples=100, rng=np.random.default_rng(0)
     )
     plot_set(one, asked, tmp_path, name="$5^{", train=None)
@@ -217,7 +217,7 @@ def test_pictures_show_class_names_that_look_like_formulas(tmp_path):
 
 
 def test_metrics_hold_numbers_control_settings_and_surroundings(tmp_path):
-    one = summarize(
+    one = compute_metrics(
         made(40, lambda i, label: label == 3), resamples=100, rng=np.random.default_rng(0)
     )
     share = Interval(value=0.5, low=0.25, high=0.75)
@@ -247,7 +247,7 @@ def test_pictures_are_drawn_with_classes_and_without(tmp_path):
     nameless = [replace(p, label=None) for p in predictions]
     asked = toy_llm.questions(40)
     for name, answered, train in (("hard", predictions, asked[:5]), ("own", nameless, None)):
-        one = summarize(answered, resamples=100, rng=np.random.default_rng(0))
+        one = compute_metrics(answered, resamples=100, rng=np.random.default_rng(0))
         plot_set(one, asked, tmp_path, name=name, train=train)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
@@ -259,13 +259,13 @@ def test_pictures_are_drawn_with_classes_and_without(tmp_path):
 def test_one_source_video_gives_no_interval_in_any_table_picture_or_file(tmp_path):
     predictions = [replace(p, source="one") for p in made(40, lambda i, label: label == 3)]
     asked = toy_llm.questions(40)
-    found = {"hard": summarize(predictions, resamples=100, rng=np.random.default_rng(0))}
+    found = {"hard": compute_metrics(predictions, resamples=100, rng=np.random.default_rng(0))}
     plot_set(found["hard"], asked, tmp_path, name="hard", train=asked[:5])
     write_metrics(settings(tmp_path, "."), found)
     text = (tmp_path / "metrics.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["sets"]["hard"]["micro"]["low"] is None
     terminal = console(io.StringIO(), width=300)
-    terminal.print(score_table(found, control=None), part_table(found, control=None))
+    terminal.print(score_table(found, control=None), subset_table(found, control=None))
     printed = terminal.file.getvalue()
     assert printed.count("(no interval)") >= 4 and "nan" not in printed

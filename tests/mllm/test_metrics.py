@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from sefar_core.intervals import draw_sources, mean
-from sefar_mllm.evaluation.metrics import summarize
+from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.scoring import PredictionError
 from tests.oracles.toy_answers import made
 
 
-def summary(predictions, **settings):
-    return summarize(predictions, resamples=400, rng=np.random.default_rng(0), **settings)
+def metrics(predictions, **settings):
+    return compute_metrics(predictions, resamples=400, rng=np.random.default_rng(0), **settings)
 
 
 def test_micro_counts_questions_and_macro_counts_classes():
@@ -25,18 +25,18 @@ def test_micro_counts_questions_and_macro_counts_classes():
         k: np.mean([r for r, label in zip(right, labels, strict=True) if label == k])
         for k in set(labels)
     }
-    got = summary(predictions)
+    got = metrics(predictions)
     assert got.micro.value == pytest.approx(18 / 20)
     assert got.macro.value == pytest.approx(np.mean(list(per_class.values())))
-    assert {k: part.micro.value for k, part in got.per_class.items()} == pytest.approx(per_class)
+    assert {k: one.micro.value for k, one in got.per_class.items()} == pytest.approx(per_class)
     assert got.strict == pytest.approx(np.mean([p.strict for p in predictions]))
     assert got.chance == 0.25
 
 
 def test_intervals_resample_sources_not_questions():
     # All of a source are right or wrong together: the spread is that of 5 things, not of 200.
-    together = summary(made(200, lambda i, label: i % 5 < 2))
-    alone = summary(
+    together = metrics(made(200, lambda i, label: i % 5 < 2))
+    alone = metrics(
         [replace(p, source=str(i)) for i, p in enumerate(made(200, lambda i, label: i % 5 < 2))]
     )
     assert (together.num_sources, alone.num_sources) == (5, 200)
@@ -46,32 +46,32 @@ def test_intervals_resample_sources_not_questions():
     assert narrow == pytest.approx(4 * 0.49 / 200**0.5, rel=0.25)
 
 
-def test_every_apparatus_and_part_has_its_numbers_and_its_interval():
+def test_every_apparatus_and_subset_has_its_numbers_and_its_interval():
     predictions = made(60, lambda i, label: (i + label) % 3 == 0, sources=7)
     chosen = {p.question_id for p in predictions[::4]}
-    got = summary(predictions, parts={"some": chosen, "empty": set()})
+    got = metrics(predictions, subsets={"some": chosen, "empty": set()})
     draws = draw_sources(
         [p.source for p in predictions], resamples=400, rng=np.random.default_rng(0)
     )
-    for part, kept in (
-        (got.parts["some"], [p.question_id in chosen for p in predictions]),
+    for subset, kept in (
+        (got.subsets["some"], [p.question_id in chosen for p in predictions]),
         (got.per_event["FX"], [p.event == "FX" for p in predictions]),
         (got.per_event["UB"], [p.event == "UB" for p in predictions]),
     ):
         right = np.array([float(p.choice == p.answer) for p in predictions])
         kept = np.array(kept)
-        assert part.num_questions == kept.sum()
-        assert part.micro == mean(right[kept], draws.among(kept)).interval
-        assert part.micro.low < part.micro.value < part.micro.high
+        assert subset.num_questions == kept.sum()
+        assert subset.micro == mean(right[kept], draws.among(kept)).interval
+        assert subset.micro.low < subset.micro.value < subset.micro.high
     assert got.per_event["FX"].num_sources == 7
-    empty = got.parts["empty"]
+    empty = got.subsets["empty"]
     assert (empty.num_questions, empty.micro, empty.macro) == (0, None, None)
 
 
 def test_letters_in_the_order_of_the_file_are_scored_apart():
     predictions = made(80, lambda i, label: True)
     first = [replace(p, first_letter=0) for p in predictions]
-    got = summary(first)
+    got = metrics(first)
     answers = [p.answer for p in predictions]
     assert got.micro.value == 1
     assert got.file_order.value == pytest.approx(answers.count(0) / 80)
@@ -82,32 +82,32 @@ def test_letters_in_the_order_of_the_file_are_scored_apart():
 def test_a_model_that_says_one_letter_has_the_widest_spread_of_recall():
     # Recall 1 on A and 0 on B, C, D: mean 1/4, variance (9/16 + 3/16) / 4.
     predictions = [replace(p, first_letter=0) for p in made(80, lambda i, label: True)]
-    got = summary(predictions)
+    got = metrics(predictions)
     assert got.letter_recall == {"A": 1.0, "B": 0.0, "C": 0.0, "D": 0.0}
     assert got.letter_spread == pytest.approx((3 / 16) ** 0.5)
-    assert summary(made(80, lambda i, label: True)).letter_spread == 0
+    assert metrics(made(80, lambda i, label: True)).letter_spread == 0
 
 
 def test_confidence_is_the_probability_of_the_choice():
-    got = summary(made(200, lambda i, label: i % 10 < 6))
+    got = metrics(made(200, lambda i, label: i % 10 < 6))
     assert got.calibration.confidence == pytest.approx(0.7)
     assert got.calibration.error == pytest.approx(0.1)
 
 
 def test_the_order_of_the_questions_changes_nothing():
     predictions = made(60, lambda i, label: (i + label) % 3 == 0, sources=7)
-    one, other = summary(predictions), summary(predictions[::-1])
+    one, other = metrics(predictions), metrics(predictions[::-1])
     assert (one.micro, one.letters) == (other.micro, other.letters)
     assert one.macro.low == pytest.approx(other.macro.low)
 
 
 def test_questions_without_classes_have_no_macro():
-    got = summary([replace(p, label=None) for p in made(8, lambda i, label: True)])
+    got = metrics([replace(p, label=None) for p in made(8, lambda i, label: True)])
     assert got.macro is None
     assert got.per_class == {}
     assert got.per_event["FX"].macro is None
 
 
 def test_no_predictions_are_refused():
-    with pytest.raises(PredictionError, match="no predictions to sum up"):
-        summary([])
+    with pytest.raises(PredictionError, match="no predictions to score"):
+        metrics([])

@@ -4,7 +4,7 @@ import pytest
 
 from qa_data.manifest import Clip
 from sefar_mllm.evaluation.metrics import (
-    named_parts,
+    known_subsets,
     prior_adversarial,
     right_text_twice,
     unseen_sources,
@@ -53,11 +53,11 @@ def test_sources_are_seen_in_labeled_and_unlabeled_clips_alone():
     assert unseen_sources(asked, unknown) == set()  # it may be any of them
 
 
-def test_parts_are_named_where_they_can_be_told():
+def test_subsets_are_named_where_they_can_be_determined():
     asked = toy_llm.questions(3)
     clips = [Clip(id="c", path="v.mp4", split="labeled", source="source0")]
-    assert set(named_parts(asked)) == {"right_text_twice"}
-    assert set(named_parts(asked, train=asked, clips=clips)) == {
+    assert set(known_subsets(asked)) == {"right_text_twice"}
+    assert set(known_subsets(asked, train=asked, clips=clips)) == {
         "right_text_twice", "prior_adversarial", "unseen_sources"
     }  # fmt: skip
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_mllm.evaluation.metrics import summarize
+from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import (
     compare,
     compare_seeds,
@@ -87,7 +87,7 @@ def test_the_order_of_questions_and_of_runs_changes_nothing_that_matters():
 
 def test_mean_and_spread_are_those_of_the_runs():
     found = over_seeds(runs(6, 7, 9), resamples=200, rng=RNG(0))
-    values = [summarize(run, resamples=100, rng=RNG(0)).micro.value for run in runs(6, 7, 9)]
+    values = [compute_metrics(run, resamples=100, rng=RNG(0)).micro.value for run in runs(6, 7, 9)]
     average = math.fsum(values) / 3
     assert found.num_seeds == 3
     assert found.micro.mean.value == pytest.approx(average)
@@ -99,7 +99,7 @@ def test_mean_and_spread_are_those_of_the_runs():
 def test_one_seed_has_no_spread_and_the_interval_of_its_sources():
     (run,) = runs(6)
     found = over_seeds([run], resamples=200, rng=RNG(5))
-    alone = summarize(run, resamples=200, rng=RNG(5))
+    alone = compute_metrics(run, resamples=200, rng=RNG(5))
     assert found.micro.spread is None
     for one, other in ((found.micro.mean, alone.micro), (found.macro.mean, alone.macro)):
         assert (one.low, one.value, one.high) == pytest.approx((other.low, other.value, other.high))

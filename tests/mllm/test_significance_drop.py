@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sefar_mllm.evaluation.significance import compare_losses, compare_seeds, compare_showings
+from sefar_mllm.evaluation.significance import ablation_drop, compare_drops, compare_seeds
 from sefar_mllm.scoring import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made
@@ -47,7 +47,7 @@ def assert_interval(interval, draws):
 
 def test_a_loss_is_that_of_a_slow_bootstrap_with_one_draw_of_runs_for_both_sides():
     own, shown = runs(9, 6, 8), runs(5, 4, 2)
-    found = compare_showings(own, shown, resamples=100, rng=RNG(4))
+    found = ablation_drop(own, shown, resamples=100, rng=RNG(4))
     rng = RNG(4)
     times = rng.multinomial(7, [1 / 7] * 7, size=100).tolist()
     picks = rng.multinomial(2, [1 / 3] * 3, size=100).tolist()
@@ -59,7 +59,7 @@ def test_a_loss_is_that_of_a_slow_bootstrap_with_one_draw_of_runs_for_both_sides
 def test_runs_that_all_lose_alike_leave_no_doubt_of_training():
     # Accuracies differ much from run to run, losses do not: paired by run this is seen.
     own, shown = runs(9, 5, 7), runs(7, 3, 5)
-    together = compare_showings(own, shown, resamples=400, rng=RNG(0)).micro
+    together = ablation_drop(own, shown, resamples=400, rng=RNG(0)).micro
     apart = compare_seeds(own, shown, resamples=400, rng=RNG(0)).micro
     assert together.value == pytest.approx(apart.value)
     assert together.low > 0.1
@@ -68,7 +68,7 @@ def test_runs_that_all_lose_alike_leave_no_doubt_of_training():
 
 def test_the_difference_of_two_losses_is_that_of_a_slow_bootstrap():
     first, second = (runs(9, 6, 8), runs(5, 4, 2)), (runs(7, 8), runs(6, 5))
-    found = compare_losses(first, second, resamples=100, rng=RNG(2))
+    found = compare_drops(first, second, resamples=100, rng=RNG(2))
     rng = RNG(2)  # the draws in their order: sources, runs of the first, runs of the second
     times = rng.multinomial(7, [1 / 7] * 7, size=100).tolist()
     picks = rng.multinomial(2, [1 / 3] * 3, size=100).tolist()
@@ -82,15 +82,15 @@ def test_the_difference_of_two_losses_is_that_of_a_slow_bootstrap():
 
 def test_a_model_loses_as_much_as_itself():
     pair = (runs(9), runs(5))
-    found = compare_losses(pair, pair, resamples=100, rng=RNG(0)).macro
+    found = compare_drops(pair, pair, resamples=100, rng=RNG(0)).macro
     assert (found.low, found.value, found.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (0, 0)])
 def test_runs_without_their_other_side_are_refused(counts):
     own, shown = (runs(*[5] * count) for count in counts)
-    told = f"{counts[0]} runs with the right videos and {counts[1]} with others"
+    told = f"{counts[0]} runs of the own test and {counts[1]} of the control"
     with pytest.raises(PredictionError, match=told):
-        compare_showings(own, shown, resamples=100, rng=RNG(0))
+        ablation_drop(own, shown, resamples=100, rng=RNG(0))
     with pytest.raises(PredictionError, match=told):
-        compare_losses((own, shown), (runs(5), runs(5)), resamples=100, rng=RNG(0))
+        compare_drops((own, shown), (runs(5), runs(5)), resamples=100, rng=RNG(0))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sefar_core.intervals import draw_sources
-from sefar_mllm.evaluation.metrics import summarize
-from sefar_mllm.evaluation.significance import compare, line_up, mcnemar
+from sefar_mllm.evaluation.metrics import compute_metrics
+from sefar_mllm.evaluation.significance import align_runs, compare, mcnemar
 from sefar_mllm.scoring import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made
@@ -39,7 +39,8 @@ def test_paired_intervals_see_through_shared_difficulty():
     second = made(200, lambda i, label: i % 5 < 2)
     both = compared(first, second)
     alone = [
-        summarize(one, resamples=400, rng=np.random.default_rng(0)).micro for one in (first, second)
+        compute_metrics(one, resamples=400, rng=np.random.default_rng(0)).micro
+        for one in (first, second)
     ]
     assert both.micro.value == pytest.approx(alone[0].value - 0.4)
     assert both.micro.low > 0
@@ -81,7 +82,7 @@ def test_different_questions_are_not_compared():
     with pytest.raises(PredictionError, match="differ in their questions"):
         compared(one, made(6, lambda i, label: True))
     with pytest.raises(PredictionError, match="no predictions to compare"):
-        line_up([[], []])
+        align_runs([[], []])
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (2, 9), (7, 3), (0, 12)])

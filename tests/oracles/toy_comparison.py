@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from qa_data.questions import Question, write_questions
-from sefar_mllm.comparison.rows import QuestionSet
+from sefar_mllm.comparison.rows import QuestionFolder
 from sefar_mllm.scoring import Prediction
 from tests.oracles import toy_llm
 
 TRAIN, TEST = toy_llm.questions(24)[:12], toy_llm.questions(24)[12:]
 
 
-def question_set(folder: Path) -> QuestionSet:
+def question_set(folder: Path) -> QuestionFolder:
     """Twelve questions to learn and twelve to answer, and their files."""
     write_questions(TRAIN, folder / "train.jsonl")
     write_questions(TEST, folder / "test.jsonl")
-    return QuestionSet(
-        name="qa-hard", rule="hard", folder=folder, train=TRAIN, test=TEST, blind={}, parts={}
+    return QuestionFolder(
+        name="qa-hard", rule="hard", folder=folder, train=TRAIN, test=TEST, blind={}, subsets={}
     )
 
 
