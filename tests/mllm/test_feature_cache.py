@@ -65,6 +65,13 @@ def test_what_was_written_is_read(whole):
     assert not list(whole.glob(".*"))
 
 
+def test_a_part_of_the_clips_has_its_own_tokens(whole):
+    """Rows are counted in the shard, whose first clips nobody wants."""
+    cache = TokenCache(whole, ["clip2", "clip4"])
+    assert torch.equal(cache["clip2"], tokens(7)[2].half())
+    assert torch.equal(cache["clip4"], tokens(7)[4].half())
+
+
 def test_a_cache_is_the_source_of_another(whole, tmp_path):
     source = TokenCache(whole, list(spans(4)))
     made = tmp_path / "mapped"
