@@ -16,7 +16,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from sefar_core.signals import Interruption
+from sefar_core.signals import StopRequest
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.dataset import Collator, LengthBucketedSampler, QuestionDataset, padding_share
 from sefar_mllm.stages import run_stage, stages
@@ -43,7 +43,7 @@ def passes(
         (stage,) = stages(one_pass, len(lessons), folder / "ours")
         shutil.rmtree(stage.run_dir, ignore_errors=True)  # or the last pass would be gone on with
         stage.run_dir.mkdir(parents=True)
-        run_stage(one_pass, model, lessons, stage, wish=Interruption())
+        run_stage(one_pass, model, lessons, stage, wish=StopRequest())
 
     def same_batches() -> None:
         lessons.begin_epoch(0)  # as ours does

@@ -141,9 +141,8 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
     from benchmarks.public_schedule import Plain
     from sefar_core.config import LossConfig, OptimConfig
     from sefar_core.presets import preset
-    from sefar_core.recipe import Draws, choose_method, plan_mixing
-    from sefar_core.step import ssl_step
-    from sefar_core.train import build_optimizer
+    from sefar_core.step import Generators, plan_mixing, ssl_step
+    from sefar_core.train import build_optimizer, choose_method
 
     torch.manual_seed(0)
     model = preset("demo" if network == "toy" else network).model
@@ -152,20 +151,20 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
         OptimConfig(), student, fused=device == "cuda" and not variant.public
     )
     batch = random_batch(model, labeled, device=device)
-    draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
-    method = choose_method(LossConfig(), draws.tensors)
+    generators = Generators(torch.Generator().manual_seed(0), random.Random(0).betavariate)
+    method = choose_method(LossConfig())
     bf16 = not variant.public and device != "meta"  # which has no autocast
     if device == "meta":  # a confidence without a value cannot be checked
         method = method._replace(regulate=lambda confidence, spread: confidence)
 
     def step() -> None:
-        mix = plan_mixing(student, 3 * labeled, LossConfig(), draws)
+        mix = plan_mixing(student, 3 * labeled, method, generators)
         assert mix is not None
         with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
             if variant.public:
-                losses = Plain().step(student, teacher, batch, method, mix)
+                losses = Plain().step(student, teacher, batch, method, mix, generators.tensors)
             else:
-                losses = ssl_step(student, teacher, batch, method, mix).losses
+                losses = ssl_step(student, teacher, batch, method, mix, generators.tensors).losses
         losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -72,7 +72,8 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
         read_from_folder,
     )
     from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-    from sefar_core.data.transforms import Augmentation, Pixels, one_for_all, to_network
+    from sefar_core.data.transforms import Augmentation, Pixels, to_network
+    from sefar_core.mixing import one_for_all
     from sefar_core.sampling import sample_fractions
 
     pixels = Pixels(224, (0.45,) * 3, (0.225,) * 3)
@@ -93,7 +94,7 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
 
     def normalized(name: str, position: int) -> object:
         item = sets[name][0, position]
-        return [to_network(element, pixels) for view in item for element in view]
+        return [to_network(element, pixels) for element in item.weak + item.strong]
 
     return {f"ours, {name}": partial(normalized, name) for name in sets} | {
         f"ours, {name}, before normalization": partial(as_it_travels, name) for name in sets

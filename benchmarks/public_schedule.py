@@ -101,19 +101,20 @@ class Plain(NamedTuple):
             passes.append(network.classifier(dropped).float().softmax(dim=-1))
         return summarize(torch.stack(passes))
 
-    def step(
+    def step(  # noqa: PLR0913 - as ssl_step
         self,
         student: SefarModel,
         teacher: EmaTeacher,
         batch: SslBatch,
         method: Method,
         mix: MixPlan,
+        generator: torch.Generator,
     ) -> Losses:
         """The losses of one micro-batch; what the unlabeled clips teach, in three passes."""
         pseudo = self.predict(teacher, batch.weak)
         trust = method.regulate(pseudo.confidence, pseudo.spread)
-        perturbed = method.perturb(batch.strong)
-        strong = method.drop_colors(perturbed)
+        perturbed = method.perturb(batch.strong, generator)
+        strong = method.drop_colors(perturbed, generator)
         mixed = mix_elements(strong, perturbed, mix, patch=student.backbone.patch_size)
         soft = method.mix_targets(pseudo.probs, trust)
         partner = mix.partners[-1]

@@ -112,9 +112,9 @@ def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], Non
     from benchmarks.public_schedule import Plain, eager
     from sefar_core.checkpoint import build_model
     from sefar_core.config import LossConfig
-    from sefar_core.recipe import Draws, choose_method, plan_mixing
-    from sefar_core.step import ssl_step
+    from sefar_core.step import Generators, plan_mixing, ssl_step
     from sefar_core.teacher import EmaTeacher
+    from sefar_core.train import choose_method
 
     torch.manual_seed(0)
     model = model_of(case)
@@ -123,19 +123,18 @@ def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], Non
     teacher = EmaTeacher(student, decay=0.9992, dropout_passes=variant.passes or settings.passes)
 
     batch = random_batch(model, settings.labeled, device="cpu")
-    loss = LossConfig()
-    draws = Draws(torch.Generator().manual_seed(0), random.Random(0))
-    mix = plan_mixing(student, 3 * settings.labeled, loss, draws)
+    generators = Generators(torch.Generator().manual_seed(0), random.Random(0).betavariate)
+    method = choose_method(LossConfig())
+    mix = plan_mixing(student, 3 * settings.labeled, method, generators)
     assert mix is not None
-    method = choose_method(loss, draws.tensors)
     plain = Plain(eager if variant.attention == "eager" else scaled_dot_product_attention)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=variant.bf16):
             if variant.public:
-                losses = plain.step(student, teacher, batch, method, mix)
+                losses = plain.step(student, teacher, batch, method, mix, generators.tensors)
             else:
-                losses = ssl_step(student, teacher, batch, method, mix).losses
+                losses = ssl_step(student, teacher, batch, method, mix, generators.tensors).losses
         losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
         student.zero_grad()
 

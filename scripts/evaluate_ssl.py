@@ -8,8 +8,8 @@ controls repeat one middle frame, shuffle the frames, and (given --background-ro
 same names with the figure removed) leave only the background. Writes scores.json, ROLE_probs.npy,
 ROLE_confusion.png, trust.png and curves.png into the run folder's evaluation/SPLIT.
 
-Encoders that convert_checkpoint.py made are scored as well; trust and curves, which take the record
-of a training run (config.json and metrics.jsonl), are left out then.
+Encoders from convert_checkpoint.py are scored as well, without trust and curves, which need the
+config.json and metrics.jsonl of a training run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,9 +66,9 @@ def main(settings: EvaluateSsl) -> None:
     from qa_data.manifest import by_split, read_manifest
     from sefar_core.data.class_names import class_names, refuse_several_names
     from sefar_core.data.leaks import overlap, overlap_lines
-    from sefar_core.run_dir import read_record, surroundings
+    from sefar_core.run_dir import read_history, surroundings
 
-    record = read_record(settings.run_dir)
+    history = read_history(settings.run_dir)
     listed = read_manifest(settings.manifest)
     suffix = "-released" if settings.protocol == "released" else ""
     out = settings.run_dir / "evaluation" / f"{settings.split}{suffix}"
@@ -90,7 +90,7 @@ def main(settings: EvaluateSsl) -> None:
     shared = overlap(training, clips, video_root=settings.video_root)
     out.mkdir(parents=True, exist_ok=True)
 
-    rows, plain, trust = score_all(settings, networks, clips, pairs, record)
+    rows, plain, trust = score_all(settings, networks, clips, pairs, history)
     for role, (probs, _) in plain.items():
         np.save(out / f"{role}_probs.npy", probs.numpy())
     write_json(
@@ -101,12 +101,12 @@ def main(settings: EvaluateSsl) -> None:
     )
     show(rows, settings)
     print("\n".join([*([f"note: {note}"] if note else []), *overlap_lines(shared)]))
-    if record is None:
+    if history is None:
         print(
             f"{settings.run_dir} has no record of training (config.json, metrics.jsonl): trust and "
             f"curves are left out"
         )
-    draw(out, names, plain, trust, record)
+    draw(out, names, plain, trust, history)
 
 
 def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
@@ -146,7 +146,7 @@ def note_on_classes(settings: EvaluateSsl, match) -> str | None:
     )
 
 
-def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Sequence, record):
+def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Sequence, history):
     """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
     import torch
 
@@ -165,8 +165,8 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
             )
             if control is None:
                 plain[role] = probs, labels
-        if role == "teacher" and record is not None:
-            trust = weigh(settings, network, clips, device, record)
+        if role == "teacher" and history is not None:
+            trust = weigh(settings, network, clips, device, history)
             rows[role]["trust"] = asdict(score_trust(*trust))
     return rows, plain, trust
 
@@ -228,16 +228,17 @@ def looks(settings: EvaluateSsl, network, clips: Sequence, device):
         yield "background only", *predict(network, empty, device)
 
 
-def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
+def weigh(settings: EvaluateSsl, network, clips: Sequence, device, history):
     """Trust in the teacher's pseudo-labels as its run weighed them, and which of them are right."""
     import torch
 
     from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
     from sefar_core.data.dataset import read_from_folder, view_moments
     from sefar_core.evaluate import weigh_pseudo_labels
+    from sefar_core.regulation import choose_regulation
     from sefar_core.teacher import EmaTeacher
 
-    teacher = EmaTeacher(network, decay=0.0, dropout_passes=record.dropout_passes)
+    teacher = EmaTeacher(network, decay=0.0, dropout_passes=history.dropout_passes)
     views = evaluation_views(
         network,
         clips,
@@ -247,10 +248,11 @@ def weigh(settings: EvaluateSsl, network, clips: Sequence, device, record):
         loader=LoaderConfig(settings.workers),
     )
     torch.manual_seed(0)
-    return weigh_pseudo_labels(teacher.predict, record.regulate, views, device)
+    regulate = choose_regulation(history.regulation, threshold=history.threshold)
+    return weigh_pseudo_labels(teacher.predict, regulate, views, device)
 
 
-def draw(out: Path, names: Sequence[str], plain: dict, trust, record) -> None:
+def draw(out: Path, names: Sequence[str], plain: dict, trust, history) -> None:
     """The pictures: what is confused, what is trusted, and how training went."""
     from sefar_core.evaluate import confusion
     from sefar_core.plots import plot_confusion, plot_curves, plot_trust
@@ -261,8 +263,8 @@ def draw(out: Path, names: Sequence[str], plain: dict, trust, record) -> None:
     if trust is not None:
         weights, right = trust
         plot_trust(weights.numpy(), right.numpy(), out / "trust.png")
-    if record is not None:
-        lines = curves(record.metrics, ("supervised", "unsupervised", "mix", "trust"))
+    if history is not None:
+        lines = curves(history.metrics, ("supervised", "unsupervised", "mix", "trust"))
         plot_curves(lines, out / "curves.png", ylabel="loss, or trust")
 
 

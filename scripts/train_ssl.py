@@ -24,7 +24,7 @@ from sefar_core.cli import start
 
 import tyro
 
-from sefar_core.ablations import Word
+from sefar_core.ablations import PresetModifier
 from sefar_core.config import TrainConfig
 from sefar_core.presets import GROUPS, preset
 
@@ -82,7 +82,7 @@ def catalogue() -> str:
     return "\n".join(lines)
 
 
-def summary(word: Word) -> str:
+def summary(word: PresetModifier) -> str:
     """The first line of what a word's function says of itself."""
     return ((word.func if isinstance(word, partial) else word).__doc__ or "").splitlines()[0]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["load_encoder", "load_released_checkpoint"]
+__all__ = ["load_encoder", "load_sefar_release"]
 
 
 def __getattr__(name: str) -> Any:
@@ -11,8 +11,8 @@ def __getattr__(name: str) -> Any:
         from sefar_core.checkpoint import load_encoder
 
         return load_encoder
-    if name == "load_released_checkpoint":
-        from sefar_core.pretrained import load_released_checkpoint
+    if name == "load_sefar_release":
+        from sefar_core.pretrained import load_sefar_release
 
-        return load_released_checkpoint
+        return load_sefar_release
     raise AttributeError(f"module 'sefar_core' has no attribute {name!r}")

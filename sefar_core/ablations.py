@@ -10,7 +10,7 @@ from typing import get_args
 
 from sefar_core.config import PerturbationName, TrainConfig
 
-Word = Callable[[TrainConfig], TrainConfig]
+PresetModifier = Callable[[TrainConfig], TrainConfig]
 
 
 def supervised(config: TrainConfig) -> TrainConfig:
@@ -55,7 +55,9 @@ def svformer(config: TrainConfig) -> TrainConfig:
     )
 
 
-RIVALS: dict[str, Word] = {word.__name__: word for word in (supervised, fixmatch, svformer)}
+RIVALS: dict[str, PresetModifier] = {
+    word.__name__: word for word in (supervised, fixmatch, svformer)
+}
 
 
 def without_dual_elements(config: TrainConfig) -> TrainConfig:
@@ -76,7 +78,7 @@ def without_regulation(config: TrainConfig) -> TrainConfig:
     return replace(config, loss=replace(config.loss, regulation="fixed", threshold=0.3))
 
 
-COMPONENTS: dict[str, Word] = {
+COMPONENTS: dict[str, PresetModifier] = {
     word.__name__: word
     for word in (without_dual_elements, without_perturbation, without_regulation)
 }
@@ -88,7 +90,7 @@ def with_elements(config: TrainConfig, *, sizes: tuple[int, ...]) -> TrainConfig
 
 
 COMBINATIONS = ((2, 4), (2, 2, 4), (2, 2, 2, 4), (2, 2, 2, 2), (4, 4), (2, 6), (8,))
-ELEMENTS: dict[str, Word] = {
+ELEMENTS: dict[str, PresetModifier] = {
     "elements_" + "_".join(map(str, sizes)): partial(with_elements, sizes=sizes)
     for sizes in COMBINATIONS
 }
@@ -99,7 +101,7 @@ def with_perturbation(config: TrainConfig, *, name: PerturbationName) -> TrainCo
     return replace(config, loss=replace(config.loss, perturbation=name))
 
 
-PERTURBED: dict[str, Word] = {
+PERTURBED: dict[str, PresetModifier] = {
     f"perturb_{name}": partial(with_perturbation, name=name) for name in get_args(PerturbationName)
 }
 
@@ -114,7 +116,7 @@ def with_passes(config: TrainConfig, *, passes: int) -> TrainConfig:
     )
 
 
-PASSES: dict[str, Word] = {
+PASSES: dict[str, PresetModifier] = {
     f"passes_{passes}": partial(with_passes, passes=passes)
     for passes in (1, 2, 5, 10, 15, 20, 100, 1000)
 }
@@ -152,7 +154,7 @@ def ema_every_micro_batch(config: TrainConfig) -> TrainConfig:
     return replace(config, teacher=replace(config.teacher, ema_every="micro_batch"))
 
 
-DECISIONS: dict[str, Word] = {
+DECISIONS: dict[str, PresetModifier] = {
     word.__name__: word
     for word in (
         local_window,

@@ -238,12 +238,12 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
     """
-    refuse_misfits(module.state_dict(), state, path, mend="use the settings it was trained with")
+    refuse_misfits(module.state_dict(), state, path, fix="use the settings it was trained with")
     module.load_state_dict(state)
 
 
 def refuse_misfits(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, *, mend: str
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, *, fix: str
 ) -> None:
     """Refuse tensors of a file that a network cannot use, by name.
 
@@ -251,7 +251,7 @@ def refuse_misfits(
         expected: the network's.
         found: the file's.
         source: names the file in the message.
-        mend: what the user can do.
+        fix: what the user can do.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
@@ -266,7 +266,7 @@ def refuse_misfits(
     if faults:
         shown = "; ".join(sorted(faults)[:5])
         raise CheckpointError(
-            f"{source} does not fit the network in {len(faults)} tensors: {shown}; {mend}"
+            f"{source} does not fit the network in {len(faults)} tensors: {shown}; {fix}"
         )
     broken = sorted(n for n, t in found.items() if not t.is_meta and not t.isfinite().all())
     if broken:

@@ -19,7 +19,7 @@ PerturbationName = Literal[
     "warp",
     "swap_red_blue",
 ]
-
+RegulationName = Literal["adaptive", "confidence_only", "fixed"]
 
 SEEDS = (-(2**63), 2**63 - 1)
 """Numbers that torch takes for a seed."""
@@ -164,7 +164,7 @@ class LossConfig:
     color_dropout: float = 0.0
     """Probability that a color plane of an element of the strong view is dropped; 0.2 as published
     in the code, not mentioned in the paper."""
-    regulation: Literal["adaptive", "confidence_only", "fixed"] = "adaptive"
+    regulation: RegulationName = "adaptive"
     """Trust in a pseudo-label: the paper's weight, its part without the spread, or 1 above a fixed
     confidence."""
     threshold: float = 0.3

@@ -52,12 +52,12 @@ def means(accelerator: Accelerator, numbers: dict[str, float]) -> dict[str, floa
     return dict(zip(numbers, summed.tolist(), strict=True))
 
 
-def joined(accelerator: Accelerator, mine: list[Value]) -> list[Value]:
+def gather_lists(accelerator: Accelerator, mine: list[Value]) -> list[Value]:
     """The lists of all processes, one behind the other."""
     return mine if accelerator.num_processes == 1 else gather_object(mine)
 
 
-def on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
+def run_on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
     """Let the main process do something while the others wait; all go on, or all stop.
 
     Raises:
@@ -77,10 +77,10 @@ def on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
         raise StoppedByAnother("the main process failed; its message says why")
 
 
-def told_by_main(accelerator: Accelerator, ask: Callable[[], Value]) -> Value:
-    """What the main process finds out, on every process. Stops all of them as `on_main` does."""
+def broadcast(accelerator: Accelerator, ask: Callable[[], Value]) -> Value:
+    """What the main process finds out, on every process. All stop as in `run_on_main`."""
     answers: list[Any] = []
-    on_main(accelerator, lambda: answers.append(ask()))
+    run_on_main(accelerator, lambda: answers.append(ask()))
     if accelerator.num_processes > 1:
         answers = broadcast_object_list(answers or [None])
     return answers[0]

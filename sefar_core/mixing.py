@@ -6,7 +6,7 @@ targets of the last: `one_each`. What the targets mean is `one_for_all`. docs/pa
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from einops import repeat
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sefar_core.shapes import Clip, KeepMask, PerClip, Probs
 
+Drawn = TypeVar("Drawn")
 Partners = Int[Tensor, "batch"]
 """Position in the batch of each clip's partner."""
 
@@ -35,14 +36,18 @@ class MixPlan(NamedTuple):
         return torch.lerp(values[self.partners[-1]], values, self.share)
 
 
-def one_for_all(draw: Callable[[], Tensor], num_elements: int) -> list[Tensor]:
-    """The same partners for every element: a mixture of two clips, as its target says."""
+def one_for_all(draw: Callable[[], Drawn], num_elements: int) -> list[Drawn]:
+    """One draw for all elements: the same partners, so that a mixture is of two clips as its target
+    says; or the same crop (data/transforms.py), since an action is one scene."""
     return [draw()] * num_elements
 
 
-def one_each(draw: Callable[[], Tensor], num_elements: int) -> list[Tensor]:
-    """Partners of its own for each element, as in the public code."""
+def one_each(draw: Callable[[], Drawn], num_elements: int) -> list[Drawn]:
+    """A draw of its own for each element, as in the public code."""
     return [draw() for _ in range(num_elements)]
+
+
+ELEMENT_DRAWS = {"one_for_all": one_for_all, "one_each": one_each}
 
 
 def soft_targets(probs: Probs, trust: PerClip) -> Probs:
@@ -57,7 +62,6 @@ def sharp_where_trusted(probs: Probs, trust: PerClip) -> Probs:
 
 
 MIX_TARGETS = {"soft": soft_targets, "sharp": sharp_where_trusted}
-PARTNERS = {choice.__name__: choice for choice in (one_for_all, one_each)}
 
 
 def draw_mix_plan(
@@ -67,7 +71,7 @@ def draw_mix_plan(
     share: float,
     generator: torch.Generator,
     *,
-    partners: Callable[[Callable[[], Tensor], int], list[Tensor]] = one_for_all,
+    partners: Callable[[Callable[[], Partners], int], list[Partners]] = one_for_all,
 ) -> MixPlan:
     """Draw the partners and masks of one step.
 

@@ -18,7 +18,7 @@ from sefar_core.ablations import (
     PASSES,
     PERTURBED,
     RIVALS,
-    Word,
+    PresetModifier,
     local_window,
 )
 from sefar_core.config import DataConfig, ModelConfig, OptimConfig, TeacherConfig, TrainConfig
@@ -88,7 +88,9 @@ def demo(config: TrainConfig) -> TrainConfig:
     )
 
 
-BASES: dict[str, Word] = {word.__name__: word for word in (paper, released, recommended, demo)}
+BASES: dict[str, PresetModifier] = {
+    word.__name__: word for word in (paper, released, recommended, demo)
+}
 
 
 def vit_s(config: TrainConfig) -> TrainConfig:
@@ -101,7 +103,7 @@ def vit_b(config: TrainConfig) -> TrainConfig:
     return replace(config, model=replace(config.model, dim=768, num_heads=12))
 
 
-NETWORKS: dict[str, Word] = {word.__name__: word for word in (vit_s, vit_b)}
+NETWORKS: dict[str, PresetModifier] = {word.__name__: word for word in (vit_s, vit_b)}
 
 
 def on_data_set(
@@ -132,13 +134,13 @@ RATES: dict[str, tuple[int | None, tuple[int, ...]]] = {
     "ucf101": (101, (1, 5, 10)),
     "hmdb51": (51, (40, 50, 60)),
 }
-DATA_SETS: Mapping[str, Word] = {
+DATA_SETS: Mapping[str, PresetModifier] = {
     f"{name}_{rate}": partial(on_data_set, classes=classes, rate=rate / 100, flip=True)
     for name, (classes, rates) in RATES.items()
     for rate in rates
 } | {"sthsth": partial(on_data_set, classes=174, rate=None, flip=False)}
 
-GROUPS: dict[str, Mapping[str, Word]] = {
+GROUPS: dict[str, Mapping[str, PresetModifier]] = {
     "whole runs": BASES,
     "networks": NETWORKS,
     "data sets, labeled percent": DATA_SETS,
@@ -149,7 +151,9 @@ GROUPS: dict[str, Mapping[str, Word]] = {
     "predictions of the teacher": PASSES,
     "single decisions": DECISIONS,
 }
-WORDS: dict[str, Word] = {name: word for group in GROUPS.values() for name, word in group.items()}
+WORDS: dict[str, PresetModifier] = {
+    name: word for group in GROUPS.values() for name, word in group.items()
+}
 
 
 def preset(name: str) -> TrainConfig:

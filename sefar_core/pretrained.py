@@ -1,23 +1,20 @@
-"""Checkpoints of the public SeFAR code, read and written.
+"""Weights that others trained: a ViT or TimeSformer to start from, checkpoints of SeFAR's release.
 
-Source: KyleHuang9/SeFAR at d0435a9, `multi_granular_vit`: a `torch.save` dict with `epoch`,
-`model_state`, `optimizer_state` and `cfg`, the settings as YAML text. Of these `model_state` is
-loaded, and `cfg` gives what tensors cannot tell: the mean and deviation of the colors. Sizes are
-told from shapes. The number of heads leaves no trace in a shape; both published sizes, S and B,
-have heads of 64, and so have the models read here. docs/paper_map.md, row 13.
+Source of `load_vit`: the public SeFAR code starts from a ViT of ImageNet in timm's naming
+(helpers.py, d0435a9): each block's attention and norm are copied to their temporal twins, the
+temporal projection and the time embeddings stay zero, so that the first forward pass sees each
+frame as the ViT does. A TimeSformer brings its own temporal weights. docs/paper_map.md, row 12.
 
-Weights that training starts from: ViTs of images, and TimeSformers of Kinetics-400.
+Source of `load_sefar_release`: KyleHuang9/SeFAR at d0435a9, `multi_granular_vit`: a `torch.save`
+dict with `epoch`, `model_state`, `optimizer_state` and `cfg`, the settings as YAML text. Of these
+`model_state` is loaded, and `cfg` gives what tensors cannot: the mean and deviation of the colors.
+Sizes follow from shapes. The number of heads leaves no trace in a shape; both published sizes, S
+and B, have heads of 64, and so have the models read here. docs/paper_map.md, row 13.
 
-Source: the public SeFAR code starts from a ViT of ImageNet in timm's naming (helpers.py, d0435a9):
-each block's attention and norm are copied to their temporal twins, the temporal projection and the
-time embeddings stay zero, so that the first forward pass sees each frame as the ViT does. A
-TimeSformer brings its own temporal weights. docs/paper_map.md, row 12.
-
-Files that `torch.save` wrote, read without running what is in them.
+A file that `torch.save` wrote is read without running what is in it (`read_torch`).
 """
 
 import math
-import os
 import pickle
 import re
 import struct
@@ -35,7 +32,6 @@ from torch import Tensor, nn
 from sefar_core.checkpoint import (
     CheckpointError,
     build_model,
-    contiguous,
     read_weights,
     refuse_misfits,
 )
@@ -44,315 +40,13 @@ from sefar_core.model import SefarModel
 from sefar_core.sampling import SAMPLINGS, Moments, Sampling
 from sefar_core.timesformer import TimeSformer
 
-ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # torch.save's form since 1.6, and before
-
-# What torch's reader was seen to raise on cut and altered files, and on objects that it refuses.
-DAMAGE = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-)
-
-
-def read_torch(path: Path) -> Any:
-    """What `torch.save` wrote, if it is nothing but tensors, numbers, text, lists and mappings.
-
-    A pickle can run any program when it is read. This one is read by torch's own reader, which
-    refuses everything else before it is made. Tensors are mapped from the file where its form
-    allows it, so that what is never used, such as an optimizer's state, is never read.
-
-    Raises:
-        CheckpointError: missing, damaged, no such file, or one that asks for other objects.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; check the path")
-    with path.open("rb") as file:
-        start = file.read(len(ZIP_START))
-    if start != ZIP_START and not start.startswith(PICKLE_START):
-        raise CheckpointError(
-            f"{path} is not a checkpoint: torch.save did not write it; check the path, or fetch "
-            f"the file again"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=start == ZIP_START)
-    except DAMAGE as cause:
-        if rejected := re.search(r"GLOBAL (?P<object>[\w.]+)", str(cause)):
-            raise CheckpointError(
-                f"{path} holds an object of {rejected['object']}, which could run a program when "
-                f"it is read; whoever trusts the file may save it again with tensors, numbers and "
-                f"text alone"
-            ) from cause
-        told = re.search(r"WeightsUnpickler error:\s*(?P<reason>.+)", str(cause))
-        reason = told["reason"] if told else str(cause).partition("\n")[0]
-        raise CheckpointError(
-            f"{path} is not a whole checkpoint ({type(cause).__name__}: {reason}); fetch or write "
-            f"it again"
-        ) from cause
-
-
-def named_tensors(found: Any, path: Path) -> dict[str, Tensor]:
-    """A mapping of names to plain tensors of real numbers, and nothing else.
-
-    Raises:
-        CheckpointError: something else.
-    """
-    if not isinstance(found, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(found).__name__} where named tensors are due; check that it is "
-            f"the file that was meant"
-        )
-    for name, value in found.items():
-        plain = isinstance(value, Tensor) and value.layout is torch.strided
-        if not (isinstance(name, str) and plain and value.is_floating_point() and value.is_cpu):
-            kind = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-            raise CheckpointError(
-                f"{path}: {name} is a {kind}, not a plain tensor of real numbers; save the file "
-                f"again with the weights alone"
-            )
-    return dict(found)
-
-
-def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Names less what torch.compile and DistributedDataParallel put before them, in any order.
-
-    torch.compile names the network itself, or any part of it that was compiled alone.
-    """
-    found = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
-    while found and all(name.startswith("module.") for name in found):
-        found = without_prefix(found, "module.")
-    return found
-
-
-def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Names less a wrapper's prefix, if all of them have it; otherwise as they are."""
-    wrapped = all(name.startswith(prefix) for name in state)
-    return {name.removeprefix(prefix) if wrapped else name: state[name] for name in state}
-
-
-# The modules of ours and of the public code that hold the same tensors.
-RENAMED = {
-    "backbone": "vit.model",
-    "pair.linear": "post_fusion1",
-    "pair.norm": "ln1",
-    "single.linear": "post_fusion0",
-    "single.norm": "ln2",
-    "joint.linear": "global_fusion",
-    "joint.norm": "ln3",
-    "classifier": "fc",
-}
-HEAD_DIM = 64
-MODEL_TYPES = {(384, 12): "small", (768, 12): "base"}  # by width and depth
-PUBLIC_MEND = "it must be a whole checkpoint of the public SeFAR code, as its training wrote it"
-
-
-def load_released_checkpoint(path: Path | str) -> SefarModel:
-    """The recognizer in a checkpoint of the public code, frozen and in evaluation mode.
-
-    Its logits are the public model's on frames of the size that the position embeddings were made
-    for, 224 pixels in every published setting. No object but tensors, numbers and text is read
-    from the file.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, no such checkpoint or asks for other
-            objects, or a tensor is missing, unknown, of another shape, or not finite.
-    """
-    return read_released_checkpoint(Path(path))[0]
-
-
-def read_released_checkpoint(path: Path) -> tuple[SefarModel, ModelConfig]:
-    """As `load_released_checkpoint`, with the settings that describe the network."""
-    state, text = read_parts(path)
-    config, num_classes = read_sizes(state, path)
-    mean, std = read_colors(text, path)
-    config = replace(config, mean=mean, std=std)
-    with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's numbers
-        model = build_model(config, num_classes)
-    refuse_misfits(released_state(model), state, path, mend=PUBLIC_MEND)
-    model.load_state_dict({name: state[released_name(name)] for name in model.state_dict()})
-    return model.requires_grad_(False).eval(), config
-
-
-def export_released_checkpoint(model: SefarModel, path: Path | str) -> None:
-    """Write a checkpoint for the public code to test or to fine-tune; all or nothing.
-
-    The file is a pickle, since the public code reads nothing else; it is meant for that code, and
-    encoders for everybody else. It holds no optimizer's state, so a run cannot be resumed from it.
-
-    Raises:
-        ValueError: a network that the public code cannot build.
-    """
-    path = Path(path)
-    checkpoint = {
-        "epoch": 0,
-        "model_state": released_state(model),
-        "optimizer_state": {},
-        "cfg": released_settings(model),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(checkpoint, fresh)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def released_name(name: str) -> str:
-    """The public code's name of a tensor of ours."""
-    module = next(module for module in RENAMED if name.startswith(f"{module}."))
-    return RENAMED[module] + name.removeprefix(module)
-
-
-def released_state(model: SefarModel) -> dict[str, Tensor]:
-    """The tensors of a network under the public code's names."""
-    return {released_name(name): t for name, t in contiguous(model.state_dict()).items()}
-
-
-def released_settings(model: SefarModel) -> str:
-    """The public code's settings for a network, as YAML text.
-
-    Raises:
-        ValueError: a network that the public code cannot build.
-    """
-    backbone = model.backbone
-    depth, fusion_dim = len(backbone.blocks), model.classifier.in_features
-    attention: Any = backbone.get_submodule("blocks.0.attn")
-    found = {
-        "a width and depth of 384 and 12 or 768 and 12": (model.dim, depth) in MODEL_TYPES,
-        "heads of 64": model.dim == HEAD_DIM * attention.num_heads,
-        "14 x 14 patches of 16 pixels": (backbone.grid, backbone.patch_size) == (14, 16),
-        "a fused feature of 256": fusion_dim == 256,
-        "two elements or more": len(model.sizes) > 1,
-    }
-    if missing := [wanted for wanted, true in found.items() if not true]:
-        raise ValueError(
-            f"the public code cannot build this network: it asks for {', '.join(missing)}; train "
-            f"with the sizes of the presets vit_s or vit_b"
-        )
-    settings = {
-        "DATA": {
-            "MEAN": list(model.mean),
-            "SAMPLE_FRAMES": list(model.sizes),
-            "STD": list(model.std),
-            "TEST_CROP_SIZE": model.image_size,
-            "TRAIN_CROP_SIZE": model.image_size,
-        },
-        "MODEL": {
-            "MODEL_NAME": "multi_granular_vit",
-            "MODEL_TYPE": MODEL_TYPES[model.dim, depth],
-            "NUM_CLASSES": model.classifier.out_features,
-        },
-        "TIMESFORMER": {"ATTENTION_TYPE": "divided_space_time"},
-    }
-    return yaml.safe_dump(settings)
-
-
-def read_parts(path: Path) -> tuple[dict[str, Tensor], str]:
-    """`model_state`, without the names of wrappers, and `cfg`.
-
-    Raises:
-        CheckpointError: either is missing or something else.
-    """
-    parts = read_torch(path)
-    if not isinstance(parts, Mapping) or not {"model_state", "cfg"} <= parts.keys():
-        found = sorted(map(str, parts)) if isinstance(parts, Mapping) else type(parts).__name__
-        raise CheckpointError(
-            f"{path} is no checkpoint of the public SeFAR code: it holds {found}, not "
-            f"model_state and cfg; {PUBLIC_MEND}"
-        )
-    if not isinstance(parts["cfg"], str):
-        raise CheckpointError(
-            f"{path}: cfg is a {type(parts['cfg']).__name__}, not text; {PUBLIC_MEND}"
-        )
-    return unwrapped(named_tensors(parts["model_state"], path)), parts["cfg"]
-
-
-def read_sizes(state: Mapping[str, Tensor], path: Path) -> tuple[ModelConfig, int]:
-    """Settings of the network and number of classes, by the shapes of a few tensors.
-
-    Raises:
-        CheckpointError: one of them is missing, or tells of no such network.
-    """
-
-    def shape(name: str, num_axes: int) -> tuple[int, ...]:
-        if name not in state:
-            raise CheckpointError(f"{path}: {name} is missing; {PUBLIC_MEND}")
-        if state[name].ndim != num_axes:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, not one of {num_axes} "
-                f"axes; {PUBLIC_MEND}"
-            )
-        return tuple(state[name].shape)
-
-    dim, _, patch_size, _ = shape("vit.model.patch_embed.proj.weight", 4)
-    num_positions = shape("vit.model.pos_embed", 3)[1]
-    grid = math.isqrt(max(num_positions - 1, 0))
-    fusion_dim, joined = shape("global_fusion.weight", 2)
-    # n elements are joined as n singles and n (n - 1) / 2 pairs.
-    num_elements = (math.isqrt(8 * (joined // max(fusion_dim, 1)) + 1) - 1) // 2
-    num_classes = shape("fc.weight", 2)[0]
-    if 1 + grid**2 != num_positions or dim % HEAD_DIM:
-        raise CheckpointError(
-            f"{path} has {num_positions} positions of width {dim}; it must have a class token and "
-            f"a square of positions, and a multiple of {HEAD_DIM}, the width of a head in both "
-            f"published sizes"
-        )
-    try:
-        config = ModelConfig(
-            sizes=tuple(shape(f"vit.model.time_embed.{i}", 3)[1] for i in range(num_elements)),
-            image_size=grid * patch_size,
-            patch_size=patch_size,
-            dim=dim,
-            depth=count_blocks(state),
-            num_heads=dim // HEAD_DIM,
-            fusion_dim=fusion_dim,
-        )
-    except ValueError as cause:
-        raise CheckpointError(f"{path} describes no network: {cause}; {PUBLIC_MEND}") from cause
-    return config, num_classes
-
-
-def count_blocks(state: Mapping[str, Tensor]) -> int:
-    """Blocks up to the last that is named, and never more than there are tensors."""
-    named = [name.split(".")[3] for name in state if name.startswith("vit.model.blocks.")]
-    last = max((int(number) for number in named if number.isdecimal()), default=-1)
-    return min(last + 1, len(state))
-
-
-def read_colors(text: str, path: Path) -> tuple[Any, Any]:
-    """Mean and deviation of the colors in `cfg`; the public code's own where it names none.
-
-    Raises:
-        CheckpointError: no YAML, or no three numbers, those of the deviation above 0.
-    """
-    try:
-        data = (yaml.safe_load(text) or {}).get("DATA") or {}
-        mean = tuple(float(value) for value in data.get("MEAN", ModelConfig.mean))
-        std = tuple(float(value) for value in data.get("STD", ModelConfig.std))
-    except (yaml.YAMLError, AttributeError, RecursionError, TypeError, ValueError) as cause:
-        raise CheckpointError(f"{path}: cfg cannot be read ({cause!r}); {PUBLIC_MEND}") from cause
-    if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0):
-        raise CheckpointError(
-            f"{path}: cfg has DATA.MEAN {mean} and DATA.STD {std}, not three numbers each, those "
-            f"of STD above 0; {PUBLIC_MEND}"
-        )
-    return mean, std
-
-
 TIMM = "timm:"
 ROUNDING = 1e-4  # of a frame: a moment on the border of two belongs to the later one
 # Of the public TimeSformer, timm, DeiT, many training loops, and timm's averaged weights.
 CONTAINERS = ("model_state", "state_dict", "model", "model_state_dict", "state_dict_ema")
 HEADS = ("head.", "fc_norm.", "pre_logits.", "classifier.")
 TWINS = {".attn.": ".temporal_attn.", ".norm1.": ".temporal_norm1."}
-MEND = "it must be a ViT or a TimeSformer of the width, depth and parts that model.* asks for"
+FIX = "it must be a ViT or a TimeSformer of the width, depth and parts that model.* sets"
 
 # The names of transformers' TimeSformer and of ours: of the whole, and inside a block.
 VIT_RENAMED = {
@@ -377,6 +71,36 @@ RENAMED_IN_BLOCK = {
     "output.dense": "mlp.fc2",
 }
 
+# The modules of ours and of the public code that hold the same tensors.
+RENAMED = {
+    "backbone": "vit.model",
+    "pair.linear": "post_fusion1",
+    "pair.norm": "ln1",
+    "single.linear": "post_fusion0",
+    "single.norm": "ln2",
+    "joint.linear": "global_fusion",
+    "joint.norm": "ln3",
+    "classifier": "fc",
+}
+HEAD_DIM = 64
+RELEASE_FIX = "it must be a whole checkpoint of the public SeFAR code, as its training wrote it"
+
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # torch.save's form since 1.6, and before
+
+# What torch's reader was seen to raise on cut and altered files, and on objects that it refuses.
+DAMAGE = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
+
 
 def load_vit(
     backbone: TimeSformer, source: Path | str, *, sampling: Sampling = SAMPLINGS["interleaved"]
@@ -391,12 +115,12 @@ def load_vit(
         source: a file of a ViT in timm's naming, or of a TimeSformer with divided attention in the
             naming of its public code or of transformers (.safetensors, or what torch.save wrote);
             or `timm:NAME`, which timm fetches.
-        sampling: the moments of a clip that its elements are to see; a TimeSformer's time
-            embedding is dealt out to them.
+        sampling: the moments of a clip that its elements sample; a TimeSformer's time embedding is
+            dealt out to them.
 
     Raises:
-        CheckpointError: the source cannot be had, or a tensor that the backbone needs is missing,
-            unknown, of another shape, or not finite.
+        CheckpointError: the source cannot be loaded, or a tensor that the backbone needs is
+            missing, unknown, of another shape, or not finite.
     """
     name = str(source).removeprefix(TIMM)
     state = read_vit(Path(source)) if name == str(source) else fetch_vit(name, backbone)
@@ -405,11 +129,11 @@ def load_vit(
     if "time_embed" in state:
         moments = sampling.center([time.shape[1] for time in backbone.time_embed])
         state.update(deal_out_time(state.pop("time_embed"), moments))
-        refuse_misfits(own, state, source, mend=MEND)
+        refuse_misfits(own, state, source, fix=FIX)
     else:
         added = {name: own[name] for name in own if "temporal_" in name or "time_embed" in name}
         images = {name: own[name] for name in own.keys() - added.keys()}
-        refuse_misfits(images, state, source, mend=MEND)
+        refuse_misfits(images, state, source, fix=FIX)
         state = added | state | temporal_twins(state)
     backbone.load_state_dict(state)
 
@@ -418,7 +142,7 @@ def read_vit(path: Path) -> dict[str, Tensor]:
     """The tensors of a file under timm's names, and those of a TimeSformer's parts beside them.
 
     Raises:
-        CheckpointError: no such file, or something in it is not a tensor.
+        CheckpointError: the file is missing, or something in it is not a tensor.
     """
     found: Any = read_weights(path) if path.suffix == ".safetensors" else read_torch(path)
     if isinstance(found, Mapping):
@@ -442,11 +166,11 @@ def our_name(name: str) -> str:
 
 
 def fetch_vit(name: str, backbone: TimeSformer) -> dict[str, Tensor]:
-    """The pretrained weights of a ViT of timm, fetched where they are not at hand.
+    """The pretrained weights of a ViT of timm, downloaded unless they are cached.
 
     Raises:
-        CheckpointError: timm does not know the name or has no weights of it, they cannot be
-            fetched, or the ViT has another number of heads.
+        CheckpointError: timm does not know the name or has no weights for it, they cannot be
+            downloaded, or the ViT has another number of heads.
     """
     if not timm.is_model(name):
         raise CheckpointError(
@@ -517,3 +241,210 @@ def deal_out_time(embedding: Tensor, moments: Moments) -> dict[str, Tensor]:
         f"time_embed.{i}": embedding[:, (fractions * num_frames + ROUNDING).long()]
         for i, fractions in enumerate(moments)
     }
+
+
+def load_sefar_release(path: Path | str) -> SefarModel:
+    """The recognizer in a checkpoint of the public code, frozen and in evaluation mode.
+
+    Its logits are the public model's on frames of the size that the position embeddings were made
+    for, 224 pixels in every published setting. No object but tensors, numbers and text is read
+    from the file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not such a checkpoint or holds other
+            objects, or a tensor is missing, unknown, of another shape, or not finite.
+    """
+    return read_sefar_release(Path(path))[0]
+
+
+def read_sefar_release(path: Path) -> tuple[SefarModel, ModelConfig]:
+    """As `load_sefar_release`, with the settings that describe the network."""
+    state, text = read_parts(path)
+    config, num_classes = read_sizes(state, path)
+    mean, std = read_colors(text, path)
+    config = replace(config, mean=mean, std=std)
+    with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's numbers
+        model = build_model(config, num_classes)
+    refuse_misfits(release_state(model), state, path, fix=RELEASE_FIX)
+    model.load_state_dict({name: state[release_name(name)] for name in model.state_dict()})
+    return model.requires_grad_(False).eval(), config
+
+
+def release_name(name: str) -> str:
+    """The public code's name of a tensor of ours."""
+    module = next(module for module in RENAMED if name.startswith(f"{module}."))
+    return RENAMED[module] + name.removeprefix(module)
+
+
+def release_state(model: SefarModel) -> dict[str, Tensor]:
+    """The tensors of a network under the public code's names."""
+    return {release_name(name): tensor for name, tensor in model.state_dict().items()}
+
+
+def read_parts(path: Path) -> tuple[dict[str, Tensor], str]:
+    """`model_state`, without the names of wrappers, and `cfg`.
+
+    Raises:
+        CheckpointError: either is missing or something else.
+    """
+    parts = read_torch(path)
+    if not isinstance(parts, Mapping) or not {"model_state", "cfg"} <= parts.keys():
+        found = sorted(map(str, parts)) if isinstance(parts, Mapping) else type(parts).__name__
+        raise CheckpointError(
+            f"{path} is not a checkpoint of the public SeFAR code: it holds {found}, not "
+            f"model_state and cfg; {RELEASE_FIX}"
+        )
+    if not isinstance(parts["cfg"], str):
+        raise CheckpointError(
+            f"{path}: cfg is a {type(parts['cfg']).__name__}, not text; {RELEASE_FIX}"
+        )
+    return unwrapped(named_tensors(parts["model_state"], path)), parts["cfg"]
+
+
+def read_sizes(state: Mapping[str, Tensor], path: Path) -> tuple[ModelConfig, int]:
+    """Settings of the network and number of classes, by the shapes of a few tensors.
+
+    Raises:
+        CheckpointError: one of them is missing, or does not fit such a network.
+    """
+
+    def shape(name: str, num_axes: int) -> tuple[int, ...]:
+        if name not in state:
+            raise CheckpointError(f"{path}: {name} is missing; {RELEASE_FIX}")
+        if state[name].ndim != num_axes:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, not one of {num_axes} "
+                f"axes; {RELEASE_FIX}"
+            )
+        return tuple(state[name].shape)
+
+    dim, _, patch_size, _ = shape("vit.model.patch_embed.proj.weight", 4)
+    num_positions = shape("vit.model.pos_embed", 3)[1]
+    grid = math.isqrt(max(num_positions - 1, 0))
+    fusion_dim, joined = shape("global_fusion.weight", 2)
+    # n elements are joined as n singles and n (n - 1) / 2 pairs.
+    num_elements = (math.isqrt(8 * (joined // max(fusion_dim, 1)) + 1) - 1) // 2
+    num_classes = shape("fc.weight", 2)[0]
+    if 1 + grid**2 != num_positions or dim % HEAD_DIM:
+        raise CheckpointError(
+            f"{path} has {num_positions} positions of width {dim}; it must have a class token and "
+            f"a square of positions, and a multiple of {HEAD_DIM}, the width of a head in both "
+            f"published sizes"
+        )
+    try:
+        config = ModelConfig(
+            sizes=tuple(shape(f"vit.model.time_embed.{i}", 3)[1] for i in range(num_elements)),
+            image_size=grid * patch_size,
+            patch_size=patch_size,
+            dim=dim,
+            depth=count_blocks(state),
+            num_heads=dim // HEAD_DIM,
+            fusion_dim=fusion_dim,
+        )
+    except ValueError as cause:
+        raise CheckpointError(
+            f"{path} does not describe a network: {cause}; {RELEASE_FIX}"
+        ) from cause
+    return config, num_classes
+
+
+def count_blocks(state: Mapping[str, Tensor]) -> int:
+    """Blocks up to the last that is named, and never more than there are tensors."""
+    named = [name.split(".")[3] for name in state if name.startswith("vit.model.blocks.")]
+    last = max((int(number) for number in named if number.isdecimal()), default=-1)
+    return min(last + 1, len(state))
+
+
+def read_colors(text: str, path: Path) -> tuple[Any, Any]:
+    """Mean and deviation of the colors in `cfg`; the public code's defaults where it has none.
+
+    Raises:
+        CheckpointError: not YAML, or not three numbers each, those of the deviation above 0.
+    """
+    try:
+        data = (yaml.safe_load(text) or {}).get("DATA") or {}
+        mean = tuple(float(value) for value in data.get("MEAN", ModelConfig.mean))
+        std = tuple(float(value) for value in data.get("STD", ModelConfig.std))
+    except (yaml.YAMLError, AttributeError, RecursionError, TypeError, ValueError) as cause:
+        raise CheckpointError(f"{path}: cfg cannot be read ({cause!r}); {RELEASE_FIX}") from cause
+    if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0):
+        raise CheckpointError(
+            f"{path}: cfg has DATA.MEAN {mean} and DATA.STD {std}, not three numbers each, those "
+            f"of STD above 0; {RELEASE_FIX}"
+        )
+    return mean, std
+
+
+def read_torch(path: Path) -> Any:
+    """What `torch.save` wrote, if it is nothing but tensors, numbers, text, lists and mappings.
+
+    A pickle can run any program when it is read. This one is read by torch's own reader, which
+    refuses everything else before it is made. Tensors are mapped from the file where its form
+    allows it, so that what is never used, such as an optimizer's state, is never read.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not from torch.save, or holds other objects.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file; check the path")
+    with path.open("rb") as file:
+        start = file.read(len(ZIP_START))
+    if start != ZIP_START and not start.startswith(PICKLE_START):
+        raise CheckpointError(
+            f"{path} is not a checkpoint: torch.save did not write it; check the path, or fetch "
+            f"the file again"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=start == ZIP_START)
+    except DAMAGE as cause:
+        if rejected := re.search(r"GLOBAL (?P<object>[\w.]+)", str(cause)):
+            raise CheckpointError(
+                f"{path} holds an object of {rejected['object']}, which could run a program when "
+                f"it is read; whoever trusts the file may save it again with tensors, numbers and "
+                f"text alone"
+            ) from cause
+        found = re.search(r"WeightsUnpickler error:\s*(?P<reason>.+)", str(cause))
+        reason = found["reason"] if found else str(cause).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint ({type(cause).__name__}: {reason}); fetch or write "
+            f"it again"
+        ) from cause
+
+
+def named_tensors(found: Any, path: Path) -> dict[str, Tensor]:
+    """A mapping of names to plain tensors of real numbers, and nothing else.
+
+    Raises:
+        CheckpointError: something else.
+    """
+    if not isinstance(found, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(found).__name__} instead of named tensors; check that it is "
+            f"the right file"
+        )
+    for name, value in found.items():
+        plain = isinstance(value, Tensor) and value.layout is torch.strided
+        if not (isinstance(name, str) and plain and value.is_floating_point() and value.is_cpu):
+            kind = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise CheckpointError(
+                f"{path}: {name} is a {kind}, not a plain tensor of real numbers; save the file "
+                f"again with the weights alone"
+            )
+    return dict(found)
+
+
+def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without what torch.compile and DistributedDataParallel put before them, in any order.
+
+    torch.compile names the network itself, or any part of it that was compiled alone.
+    """
+    found = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    while found and all(name.startswith("module.") for name in found):
+        found = without_prefix(found, "module.")
+    return found
+
+
+def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Names without a wrapper's prefix if all of them have it; otherwise unchanged."""
+    wrapped = all(name.startswith(prefix) for name in state)
+    return {name.removeprefix(prefix) if wrapped else name: state[name] for name in state}

@@ -9,6 +9,7 @@ docs/paper_map.md, row 6.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -66,8 +67,30 @@ def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -
     return torch.where(confidence.isnan(), confidence, reached).detach()
 
 
+def choose_regulation(name: str, *, threshold: float) -> Callable[[PerClip, PerClip], PerClip]:
+    """The trust in a pseudo-label, as a function of its confidence and spread.
+
+    Args:
+        name: a value of the setting `loss.regulation`.
+        threshold: confidence that the fixed regulation requires; the others ignore it.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    regulations: dict[str, Callable[[PerClip, PerClip], PerClip]] = {
+        "adaptive": adaptive_weight,
+        "confidence_only": confidence_only,
+        "fixed": lambda confidence, spread: fixed_threshold(
+            confidence, spread, threshold=threshold
+        ),
+    }
+    if name not in regulations:
+        raise ValueError(f"loss.regulation must be one of {', '.join(regulations)}, got {name!r}")
+    return regulations[name]
+
+
 def check(confidence: PerClip) -> None:
-    """Refuse numbers that are no probabilities."""
+    """Refuse numbers that are not probabilities."""
     # Forces a device sync; reading the loss for metrics.jsonl forces one anyway.
     if ((confidence < 0) | (confidence > 1 + 1e-5)).any():
         numbers = confidence[~confidence.isnan()]

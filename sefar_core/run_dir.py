@@ -26,15 +26,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
 from qa_data.files import as_json, remove_drafts, write_json, write_text, writing
+from sefar_core.config import RegulationName
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
 ENCODERS = ("student", "teacher", "best")
@@ -245,19 +246,21 @@ def append_metrics(run_dir: Path, metrics: dict[str, Any], *, name: str = "metri
         file.write(line)
 
 
-class Record(NamedTuple):
-    """Of one run."""
+class RunHistory(NamedTuple):
+    """What a training run wrote about itself."""
 
-    regulate: Callable[..., Any]
-    """Confidence and spread of pseudo-labels to the trust in them."""
+    regulation: RegulationName
+    """How it weighed pseudo-labels."""
+    threshold: float
+    """Confidence that the fixed regulation requires."""
     dropout_passes: int
     """Stochastic predictions that its teacher averaged into a pseudo-label."""
     metrics: list[dict[str, Any]]
     """Its reports in order, at least one; each has its `step`."""
 
 
-def read_record(run_dir: Path) -> Record | None:
-    """The record in a folder, or none where no run was: neither config.json nor metrics.jsonl.
+def read_history(run_dir: Path) -> RunHistory | None:
+    """The history in a folder; None where no run was: neither config.json nor metrics.jsonl.
 
     Raises:
         ValueError: one of the two files is missing, or damaged.
@@ -271,12 +274,24 @@ def read_record(run_dir: Path) -> Record | None:
             f"{missing[0]} is missing: the run took no step, or its folder was copied in part; "
             f"give the whole folder, or one that holds the encoders alone"
         )
-    regulate, dropout_passes = read_weighing(config)
-    return Record(regulate, dropout_passes, read_metrics(metrics))
+    try:
+        settings = json.loads(config.read_bytes())
+        loss, dropout_passes = settings["loss"], settings["teacher"]["dropout_passes"]
+        regulation, threshold = loss["regulation"], loss["threshold"]
+        if regulation not in (names := get_args(RegulationName)):
+            raise ValueError(
+                f"loss.regulation must be one of {', '.join(names)}, got {regulation!r}"
+            )
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ValueError(
+            f"{config} holds no settings of a run ({cause!r}); copy it again from where it was "
+            f"trained"
+        ) from cause
+    return RunHistory(regulation, threshold, dropout_passes, read_metrics(metrics))
 
 
 def same_manifest(run_dir: Path, manifest: Path) -> bool | None:
-    """Whether a run was trained with this very manifest; None if its config.json does not tell."""
+    """Whether a run was trained with this manifest; None if its config.json does not say."""
     config = run_dir / "config.json"
     if not config.is_file():
         return None
@@ -284,34 +299,15 @@ def same_manifest(run_dir: Path, manifest: Path) -> bool | None:
     return None if sha256 is None else sha256 == hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
-def read_weighing(path: Path) -> tuple[Callable[..., Any], int]:
-    """Regulation and stochastic predictions, as config.json of a run has them.
-
-    Raises:
-        ValueError: it is not the file that training wrote.
-    """
-    from sefar_core.recipe import choose_regulation
-
-    try:
-        settings = json.loads(path.read_bytes())
-        loss, dropout_passes = settings["loss"], settings["teacher"]["dropout_passes"]
-        return choose_regulation(loss["regulation"], threshold=loss["threshold"]), dropout_passes
-    except (ValueError, KeyError, TypeError) as cause:
-        raise ValueError(
-            f"{path} holds no settings of a run ({cause!r}); copy it again from where it was "
-            f"trained"
-        ) from cause
-
-
 def curves(
     metrics: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and values of each number that was reported; the losses of a part of training begin
     where it does."""
-    told = {name: [report for report in metrics if name in report] for name in names}
+    reported = {name: [report for report in metrics if name in report] for name in names}
     return {
         name: ([int(report["step"]) for report in reports], [report[name] for report in reports])
-        for name, reports in told.items()
+        for name, reports in reported.items()
         if reports
     }
 
@@ -319,7 +315,7 @@ def curves(
 ON_THE_BAR = ("loss", "accuracy", "trust", "utilization")
 
 
-class Tick(NamedTuple):
+class StepTiming(NamedTuple):
     """What a clock said of one step."""
 
     seconds: float
@@ -334,11 +330,11 @@ class Tick(NamedTuple):
         return self.waited_s / self.seconds
 
 
-class Clocked(Iterator):
+class TimedBatches(Iterator):
     """Batches, and how long they were waited for.
 
     Attributes:
-        waited_s: seconds since the last `lap`.
+        waited_s: seconds since the step before ended.
     """
 
     def __init__(self, batches: Iterator):
@@ -352,12 +348,12 @@ class Clocked(Iterator):
         self.waited_s += time.perf_counter() - asked_s
         return batch
 
-    def lap(self, num_clips: int) -> Tick:
-        """The time since the last lap."""
+    def end_step(self, num_clips: int) -> StepTiming:
+        """The time since the step before ended."""
         ended_s = time.perf_counter()
-        tick = Tick(ended_s - self._began_s, self.waited_s, num_clips)
+        timing = StepTiming(ended_s - self._began_s, self.waited_s, num_clips)
         self._began_s, self.waited_s = ended_s, 0.0
-        return tick
+        return timing
 
 
 class Progress:
@@ -380,17 +376,17 @@ class Progress:
         self.curves = None if log == "none" else open_tensorboard(run_dir / "tensorboard", initial)
         self.bar = tqdm(total=total, initial=initial, desc="train", unit="step")
 
-    def tell(self, step: int, metrics: dict[str, float], tick: Tick) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], timing: StepTiming) -> None:
         """Report the `step`-th step."""
         append_metrics(self.run_dir, {"step": step, **metrics})
-        rate = {"clips_per_s": tick.num_clips / tick.seconds, "stall": tick.stall}
-        line = {"step": step, "seconds": tick.seconds, **rate}
+        rate = {"clips_per_s": timing.num_clips / timing.seconds, "stall": timing.stall}
+        line = {"step": step, "seconds": timing.seconds, **rate}
         append_metrics(self.run_dir, line, name="timing.jsonl")
         if self.curves is not None:
             for name, value in {**metrics, **rate}.items():
                 self.curves.add_scalar(name, value, step)
         shown = {name: f"{metrics[name]:.3f}" for name in ON_THE_BAR if name in metrics}
-        shown |= {"clips/s": f"{rate['clips_per_s']:.1f}", "stall": f"{tick.stall:.0%}"}
+        shown |= {"clips/s": f"{rate['clips_per_s']:.1f}", "stall": f"{timing.stall:.0%}"}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 

@@ -6,7 +6,7 @@ import time
 from types import FrameType, TracebackType
 
 # A launcher passes on to its processes what the terminal has sent them already.
-SAME_WISH_S = 2.0
+SAME_SIGNAL_S = 2.0
 
 
 class Interrupted(Exception):
@@ -21,7 +21,7 @@ class StoppedByAnother(Exception):
     """Another process of this run failed and says why; this one only stops with it."""
 
 
-class Interruption:
+class StopRequest:
     """While entered, remembers a SIGTERM or SIGINT; a second one ends the process at once.
 
     A signal that the process ignores, as SIGINT behind `nohup` or in the background, stays ignored.
@@ -35,7 +35,7 @@ class Interruption:
         self._first_s = 0.0
         self._before: dict[int, signal.Handlers] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "StopRequest":
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:
                 before = signal.signal(number, self._remember)
@@ -55,5 +55,5 @@ class Interruption:
         if self.number == 0:
             self.number, self._first_s = number, time.monotonic()
             os.write(2, b"\nstopping after this step; once more stops at once, unsaved\n")
-        elif time.monotonic() - self._first_s > SAME_WISH_S:
+        elif time.monotonic() - self._first_s > SAME_SIGNAL_S:
             os._exit(128 + number)

@@ -1,7 +1,7 @@
-"""One step of the method on one screen.
+"""One step of the method on one screen, and the micro-batch around it.
 
-Source: SeFAR (arXiv:2501.01245). A step owns no optimizer, no files and no clock: networks and a
-batch in, losses out. docs/paper_map.md, row 9.
+Source: SeFAR (arXiv:2501.01245). A step owns no optimizer, no files and no clock: networks, a batch
+and generators in, losses out. docs/paper_map.md, row 9.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,32 +12,47 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefar_core.loss import Losses, pseudo_label_loss
-from sefar_core.mixing import MixPlan, mix_elements
-from sefar_core.shapes import Logits, PerClip, Probs
+from sefar_core.mixing import MixPlan, Partners, draw_mix_plan, mix_elements
+from sefar_core.model import SefarModel
+from sefar_core.perturbation import Perturbation
+from sefar_core.shapes import Labels, Logits, PerClip, Probs
 from sefar_core.teacher import EmaTeacher, PseudoLabel
 
 
 class SslBatch(NamedTuple):
-    """What one device sees in one micro-step."""
+    """What one device sees in one micro-step; `weak` and `strong` are empty in the warm-up."""
 
     labeled: list[Tensor]
     labels: Tensor
     weak: list[Tensor]
     strong: list[Tensor]
+    clip_ids: Sequence[str] = ()
+    """Of the labeled clips, then of the unlabeled ones: error messages name them."""
+
+
+class Generators(NamedTuple):
+    """Where the random draws of a step come from."""
+
+    tensors: torch.Generator
+    beta: Callable[[float, float], float]
+    """Draws from a Beta distribution, as `random.Random(seed).betavariate` does."""
 
 
 class Method(NamedTuple):
-    """The interchangeable parts of the step, chosen by name in the settings."""
+    """The interchangeable parts of the step, chosen once for a run by the names in its settings."""
 
-    perturb: Callable[[Sequence[Tensor]], list[Tensor]]
-    drop_colors: Callable[[Sequence[Tensor]], list[Tensor]]
+    perturb: Perturbation
+    drop_colors: Perturbation
     regulate: Callable[[PerClip, PerClip], PerClip]
+    mix_concentration: float | None
+    """Both parameters of the Beta distribution of the mixing share; None mixes nothing."""
+    mix_partners: Callable[[Callable[[], Partners], int], list[Partners]]
     mix_targets: Callable[[Probs, PerClip], Probs]
     mix_loss: Callable[[Logits, Probs, PerClip], Tensor]
 
 
 class SslOutcome(NamedTuple):
-    """The losses of a step, and what the teacher said of its unlabeled clips."""
+    """The losses of a step, and what the teacher made of its unlabeled clips."""
 
     losses: Losses
     pseudo: PseudoLabel
@@ -45,22 +60,13 @@ class SslOutcome(NamedTuple):
     labeled_logits: Logits
 
 
-def supervised_step(
-    student: nn.Module, labeled: list[Tensor], labels: Tensor
-) -> tuple[Losses, Logits]:
-    """Cross-entropy on labels alone: the warm-up, and the supervised-only baseline."""
-    logits = student(labeled).float()
-    supervised = F.cross_entropy(logits, labels)
-    zero = torch.zeros_like(supervised)
-    return Losses(supervised, zero, zero), logits
-
-
-def ssl_step(
+def ssl_step(  # noqa: PLR0913 - two networks, a batch, and how it is used
     student: nn.Module,
     teacher: EmaTeacher,
     batch: SslBatch,
     method: Method,
     mix: MixPlan | None,
+    generator: torch.Generator,
 ) -> SslOutcome:
     """The paper on one screen. The caller owns backward, optimizer and teacher.update().
 
@@ -68,14 +74,15 @@ def ssl_step(
         student: elements to logits, in training mode.
         teacher: labels the weak view.
         batch: labeled clips, and two views of the unlabeled ones.
-        method: the parts by name.
-        mix: whom to mix with whom; none leaves the mixing loss out.
+        method: the interchangeable parts.
+        mix: whom to mix with whom; None leaves the mixing loss out.
+        generator: source of the draws of perturbation and color dropout.
     """
     pseudo = teacher.predict(batch.weak)
     trust = method.regulate(pseudo.confidence, pseudo.spread)
 
-    perturbed = method.perturb(batch.strong)
-    strong = method.drop_colors(perturbed)
+    perturbed = method.perturb(batch.strong, generator)
+    strong = method.drop_colors(perturbed, generator)
     views = [batch.labeled, strong]
     if mix is not None:
         patch = teacher.network.backbone.patch_size
@@ -99,3 +106,82 @@ def in_one_pass(student: nn.Module, views: Sequence[Sequence[Tensor]]) -> list[L
     together = [torch.cat(element) for element in zip(*views, strict=True)]
     logits = student(together).float()
     return list(logits.split([len(view[0]) for view in views]))
+
+
+def supervised_step(
+    student: nn.Module, labeled: list[Tensor], labels: Tensor
+) -> tuple[Losses, Logits]:
+    """Cross-entropy on labels alone: the warm-up, and the supervised-only baseline."""
+    logits = student(labeled).float()
+    supervised = F.cross_entropy(logits, labels)
+    zero = torch.zeros_like(supervised)
+    return Losses(supervised, zero, zero), logits
+
+
+def micro_step(
+    student: nn.Module,
+    teacher: EmaTeacher | None,
+    batch: SslBatch,
+    method: Method,
+    generators: Generators,
+) -> tuple[Losses, dict[str, float]]:
+    """The losses of one micro-batch, and its numbers for metrics.jsonl.
+
+    Args:
+        student: in training mode; may be wrapped for distributed training.
+        teacher: None in the warm-up, which trains on labels alone.
+        batch: on the student's device.
+        method: the interchangeable parts.
+        generators: consumed.
+    """
+    if teacher is None:
+        losses, logits = supervised_step(student, batch.labeled, batch.labels)
+        metrics = {"supervised": losses.supervised, "accuracy": accuracy(logits, batch.labels)}
+        return losses, as_numbers(metrics)
+    mix = plan_mixing(teacher.network, len(batch.strong[0]), method, generators)
+    losses, pseudo, trust, logits = ssl_step(
+        student, teacher, batch, method, mix, generators.tensors
+    )
+    metrics = {
+        **losses._asdict(),
+        "accuracy": accuracy(logits, batch.labels),
+        "trust": trust.mean(),
+        "utilization": effective_share(trust),
+        "confidence": pseudo.confidence.mean(),
+    }
+    return losses, as_numbers(metrics)
+
+
+def plan_mixing(
+    network: SefarModel, num_clips: int, method: Method, generators: Generators
+) -> MixPlan | None:
+    """The mixing of one micro-batch; None for a method that mixes nothing."""
+    if method.mix_concentration is None:
+        return None
+    return draw_mix_plan(
+        num_clips,
+        network.backbone.grid,
+        len(network.sizes),
+        generators.beta(method.mix_concentration, method.mix_concentration),
+        generators.tensors,
+        partners=method.mix_partners,
+    )
+
+
+def accuracy(logits: Logits, labels: Labels) -> Tensor:
+    """Share of the labeled clips that the student, in training mode, recognizes."""
+    return (logits.argmax(dim=-1) == labels).float().mean()
+
+
+def effective_share(trust: PerClip) -> Tensor:
+    """Share of the unlabeled clips that count: (sum t)^2 / (n sum t^2), Kish's effective size.
+
+    For weights of 0 and 1 it is the share of ones, known as utilization; 0 if all weights are 0.
+    """
+    return trust.sum().square() / (len(trust) * trust.square().sum()).clamp_min(1e-12)
+
+
+def as_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """The values of scalar tensors, in one copy from their device."""
+    values = torch.stack([value.detach().float() for value in metrics.values()])
+    return dict(zip(metrics, values.tolist(), strict=True))

@@ -1,13 +1,11 @@
-"""The training loop: micro-batches to a step, the teacher's updates, and when to stop.
+"""Training: settings and a manifest in, a run folder out.
+
+`fit` prepares a run, `run_steps` is the loop, `optimizer_step` one step of it: micro-batches
+through the method (step.py), the student's optimizer, the teacher. `Loop` is what they change.
 
 Every random draw is a function of (seed, step, rank) here and of (seed, epoch, clip, view) in the
-loader, so a resumed run equals an uninterrupted one. docs/paper_map.md, row 9.
-
-The whole of a training run: settings and a manifest in, a run folder out.
-
-The state of a run: networks, optimizer, step; saved and gone on with, exact to the bit.
-
-What looks at a run, and does not change where it goes.
+loader, so that a resumed run equals an uninterrupted one, bit for bit. docs/paper_map.md, rows 9
+and 11.
 """
 
 import contextlib
@@ -22,9 +20,8 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -48,10 +45,9 @@ from sefar_core.checkpoint import (
     state_folder,
     sweep,
 )
-from sefar_core.config import OptimConfig, TrainConfig
+from sefar_core.config import LossConfig, OptimConfig, TrainConfig
 from sefar_core.data.dataloaders import (
     BatchSchedule,
-    ClipStream,
     LoaderConfig,
     Shard,
     TrainClips,
@@ -68,27 +64,30 @@ from sefar_core.data.dataloaders import (
     validation_views,
     warn_of_bare_classes,
 )
-from sefar_core.data.dataset import MOMENTS, LabeledClips, Reader, TwoViews, UnlabeledClips
+from sefar_core.data.dataset import MOMENTS, Reader, TwoViews
 from sefar_core.data.frame_cache import CacheConfig
 from sefar_core.data.rng import seeded
-from sefar_core.data.transforms import SHARES, Augmentation, Pixels
+from sefar_core.data.transforms import Augmentation, Pixels
 from sefar_core.distributed import (
+    broadcast,
+    gather_lists,
     highest,
-    joined,
     means,
-    on_main,
     refuse_separate_runs,
+    run_on_main,
     stop_all,
-    told_by_main,
 )
 from sefar_core.evaluate import predict
+from sefar_core.loss import MIX_LOSSES
+from sefar_core.mixing import ELEMENT_DRAWS, MIX_TARGETS
 from sefar_core.model import SefarModel
+from sefar_core.perturbation import PERTURBATIONS, drop_color_planes
 from sefar_core.pretrained import load_vit
-from sefar_core.recipe import Draws, micro_step
+from sefar_core.regulation import choose_regulation
 from sefar_core.run_dir import (
-    Clocked,
     Progress,
-    Tick,
+    StepTiming,
+    TimedBatches,
     add_to_run,
     forget_metrics_after,
     locked,
@@ -96,28 +95,214 @@ from sefar_core.run_dir import (
 )
 from sefar_core.sampling import SAMPLINGS
 from sefar_core.schedule import Schedule, learning_rate, rising_share
-from sefar_core.signals import Interrupted, Interruption
-from sefar_core.step import SslBatch
+from sefar_core.signals import Interrupted, StopRequest
+from sefar_core.step import Generators, Method, SslBatch, micro_step
 from sefar_core.teacher import EmaTeacher
 
-Judge = Callable[[nn.Module], float]  # accuracy on the validation clips, in [0, 1]
+FREE = ("data.workers", "save_every_epochs", "keep_last", "log")
+"""Settings that may differ when a run is resumed: they change no number of it."""
+NAMED = 64
+"""Clips that an error message lists at most."""
+IDLE = 0.5
+"""Share of the warm-up model left in a teacher that hardly follows the student."""
+IDLE_FIX = "Lower teacher.ema_decay, or train longer."
+
+Validate = Callable[[nn.Module], float]
+"""A network's accuracy on the validation clips, in [0, 1]."""
 
 
-def build_optimizer(
-    config: OptimConfig, student: nn.Module, *, fused: bool = False
-) -> torch.optim.Optimizer:
-    if config.kind == "adamw":
-        return torch.optim.AdamW(
-            student.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused
-        )
-    return torch.optim.SGD(
-        student.parameters(),
-        lr=config.lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=config.weight_decay,
-        fused=fused,
+def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path) -> None:
+    """Train a recognizer; a run folder that holds states is resumed.
+
+    Args:
+        config: all settings.
+        manifest: CSV of clips with a labeled and, unless supervised only, an unlabeled split. If it
+            has a val split, the network that is best on it becomes the encoder `best`.
+        video_root: folder that the manifest's paths start from.
+        run_dir: gets settings, metrics, states, and the encoders `student` and `teacher`.
+
+    Raises:
+        ValueError: a split is empty, the run folder belongs to other settings, or the processes
+            cannot share the batch.
+        VideoReadError: a clip has no file, or cannot be read.
+        RunFolderBusy: another process trains in the run folder.
+        LoaderDied: a data-loader worker died, or gave no batch for too long.
+        WriteError: the disk is full.
+        FloatingPointError: a loss or a gradient is not finite.
+        Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    began_s = time.monotonic()
+    accelerator = start_accelerator(config)
+    clips = read_train_clips(manifest, need_unlabeled=config.warmup_epochs < config.epochs)
+    refuse_other_data(config, clips)
+    held_out = read_validation_clips(manifest, video_root, reader=config.data.reader)
+    schedule = plan(config, len(clips.labeled))
+    student = fresh_student(config, clips.num_classes)
+    with occupied(accelerator, run_dir, config, manifest):
+        loop = Loop(student, config, schedule, accelerator, run_dir)
+        loop.resume()
+        run_on_main(accelerator, partial(open_session, loop, clips, held_out, video_root))
+        read = open_reader(loop, clips, video_root)
+        validate = partial(top1, loop, held_out) if held_out else None
+        bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
+        with StopRequest() as stop_request, loader_deaths_explained(stop_request), bar as progress:
+            run_steps(
+                loop,
+                TimedBatches(batches(loop, clips, read)),
+                stop_request=stop_request,
+                progress=progress,
+                validate=validate,
+            )
+        run_on_main(accelerator, partial(finish, loop, clips, began_s))
+    accelerator.end_training()
+
+
+def run_steps(
+    loop: "Loop",
+    batches: TimedBatches,
+    *,
+    stop_request: StopRequest,
+    progress: Progress | None,
+    validate: Validate | None,
+) -> None:
+    """Train from the loop's step to the end of its schedule.
+
+    Args:
+        loop: networks and optimizer, fresh or resumed; its run folder gets the states.
+        batches: micro-batches in order, from the loop's step on.
+        stop_request: whether the run shall end early.
+        progress: reports each step; None on all but the main process.
+        validate: scores the networks that are saved; None without validation clips.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite.
+        Interrupted: a signal stopped the run; its state is saved.
+    """
+    schedule, accelerator = loop.schedule, loop.accelerator
+    while loop.step < schedule.num_steps:
+        if loop.step >= schedule.warmup_steps and loop.teacher is None:
+            loop.teacher = loop.make_teacher()
+        metrics = optimizer_step(loop, batches)
+        loop.step += 1
+        timing = batches.end_step(loop.clips_per_step)
+
+        stop_signal = highest(accelerator, stop_request.number)
+        over = loop.step == schedule.num_steps
+        due = over or loop.step % schedule.steps_in(loop.config.save_every_epochs) == 0
+        scored = validate if due else None
+        run_on_main(accelerator, partial(log_step, loop, metrics, timing, progress, scored))
+        if due or stop_signal:
+            run_on_main(accelerator, loop.save)
+        if stop_signal and not over:
+            raise Interrupted(
+                stop_signal, f"stopped after step {loop.step}; saved in {loop.states}"
+            )
+
+
+def optimizer_step(loop: "Loop", batches: Iterator[SslBatch]) -> dict[str, float]:
+    """Accumulate the micro-batches of one step, move the student, then the teacher.
+
+    Returns:
+        The step's line of metrics.jsonl: means over its micro-batches and all processes, and
+            `grad_norm` before any clipping.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite. It changed no network; a teacher
+            that moves with each micro-batch has followed those before.
+    """
+    config, accelerator, teacher = loop.config, loop.accelerator, loop.teacher
+    here = (config.seed, loop.step, accelerator.process_index)
+    shares = random.Random(seeded("shares", *here).initial_seed())
+    generators = Generators(seeded("views", *here), shares.betavariate)
+    torch.manual_seed(seeded("dropout", *here).initial_seed())
+    rate, ramp = loop.set_rate(), loop.ramp()
+    loop.student.train()
+    reports, clip_ids = [], []
+    for micro in range(loop.num_micro):
+        batch = next(batches)
+        last = micro == loop.num_micro - 1
+        # Processes add their gradients up once a step.
+        with contextlib.nullcontext() if last else accelerator.no_sync(loop.student):
+            with accelerator.autocast():
+                losses, report = micro_step(loop.student, teacher, batch, loop.method, generators)
+            loss = losses.total(
+                ramp=ramp, gamma_un=config.loss.gamma_un, gamma_mix=config.loss.gamma_mix
+            )
+            accelerator.backward(loss / loop.num_micro)
+        reports.append({"loss": loss.item(), **report})
+        clip_ids.append(batch.clip_ids)
+        if teacher and config.teacher.ema_every == "micro_batch" and not last:
+            teacher.update(loop.network)
+    norm = grad_norm(loop.network)
+    metrics = means(accelerator, average(reports)) | {"grad_norm": norm.item()}
+    refuse_infinite(loop, metrics, [report["loss"] for report in reports], clip_ids)
+    if config.optim.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(loop.network.parameters(), config.optim.clip_norm, norm)
+    loop.optimizer.step()
+    loop.optimizer.zero_grad()
+    if teacher:
+        teacher.update(loop.network)
+    return {"lr": rate, "ramp": ramp, **metrics}
+
+
+def average(reports: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number."""
+    return {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
+
+
+def grad_norm(network: nn.Module) -> Tensor:
+    """L2 norm of the gradient of all parameters together; not finite if any of it is not."""
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    return nn.utils.get_total_norm(grads)
+
+
+def refuse_infinite(
+    loop: "Loop",
+    metrics: dict[str, float],
+    losses: Sequence[float],
+    clip_ids: Sequence[Sequence[str]],
+) -> None:
+    """Stop all processes if a loss or the gradient is not finite on any of them.
+
+    Args:
+        loop: to stop.
+        metrics: of the step, the same on all processes.
+        losses: of this process's micro-batches.
+        clip_ids: of the same micro-batches; the message names the clips of those whose loss is not
+            finite, or all clips where every loss is.
+
+    Raises:
+        FloatingPointError: on the main process, naming the clips.
+    """
+    broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics[name])]
+    if not broken:
+        return
+    batches = list(zip(losses, clip_ids, strict=True))
+    guilty = [clip for loss, clips in batches if not math.isfinite(loss) for clip in clips]
+    clips = gather_lists(loop.accelerator, guilty) or gather_lists(
+        loop.accelerator, [clip for _, clips in batches for clip in clips]
     )
+    what = " and ".join(f"{name} became {metrics[name]}" for name in broken)
+    saved = complete_states(loop.states)
+    kept = f"the last good state is in {loop.states}" if saved else "no state was saved before it"
+    error = FloatingPointError(
+        f"{what} in step {loop.step + 1}; nothing was updated by it, and {kept}. Lower optim.lr, "
+        f"or check the clips: {', '.join(first_few(clips, NAMED))}"
+    )
+    stop_all(loop.accelerator, error)
+
+
+def log_step(
+    loop: "Loop",
+    metrics: dict[str, float],
+    timing: StepTiming,
+    progress: Progress | None,
+    validate: Validate | None,
+) -> None:
+    """Report a step, with the accuracies on validation clips if they are due."""
+    scores = loop.validate(validate) if validate else {}
+    if progress is not None:
+        progress.log_step(loop.step, metrics | scores, timing)
 
 
 class Loop:
@@ -140,6 +325,7 @@ class Loop:
         run_dir: Path,
     ):
         self.config, self.schedule, self.accelerator = config, schedule, accelerator
+        self.method = choose_method(config.loss)
         self.run_dir, self.states = run_dir, run_dir / "states"
         student.to(accelerator.device)
         if config.compile:
@@ -192,8 +378,8 @@ class Loop:
         )
 
     def resume(self) -> None:
-        """Go on from the newest whole state of the run folder, if there is one."""
-        folder = told_by_main(self.accelerator, partial(latest_whole, self.states))
+        """Continue from the newest whole state of the run folder, if there is one."""
+        folder = broadcast(self.accelerator, partial(latest_whole, self.states))
         if folder is None:
             return
         state = read_state(folder, self.origin)
@@ -205,7 +391,7 @@ class Loop:
         self.step, self.best = state.step, state.best
 
     def save(self) -> None:
-        """Write a state from which the run goes on exactly."""
+        """Write a state from which the run resumes exactly."""
         state = TrainState(
             step=self.step,
             origin=self.origin,
@@ -236,15 +422,15 @@ class Loop:
             return 0.0
         return 1.0 if self.config.loss.ramp == "none" else self.schedule.ramp(self.step)
 
-    def judge(self, judge: Judge) -> dict[str, float]:
-        """Accuracies of student and teacher on the validation clips; the best is remembered."""
-        found = {"student": judge(self.network)}
+    def validate(self, validate: Validate) -> dict[str, float]:
+        """Accuracies of student and teacher on the validation clips; remembers the best."""
+        accuracies = {"student": validate(self.network)}
         if self.teacher is not None:
-            found["teacher"] = judge(self.teacher.network)
-        for name, top1 in found.items():
+            accuracies["teacher"] = validate(self.teacher.network)
+        for name, top1 in accuracies.items():
             if self.best is None or top1 > self.best.top1:
                 self.best = Best(self.step, name, top1)
-        return {f"val_{name}": top1 for name, top1 in found.items()}
+        return {f"val_{name}": top1 for name, top1 in accuracies.items()}
 
     def saved_network(self, best: Best) -> SefarModel:
         """The network that scored highest on the validation clips."""
@@ -255,306 +441,34 @@ class Loop:
         return network
 
 
-IDLE = 0.5  # of the warm-up model left in a teacher that hardly learns
-IDLE_MEND = "Lower teacher.ema_decay, or train longer."
-
-
-class LoaderDied(Exception):
-    """A loader process was killed or gave nothing. The message says what to lower."""
-
-
-class Watch(NamedTuple):
-    """What looks at a run, and does not change where it goes."""
-
-    wish: Interruption
-    """Whether the run shall end early."""
-    progress: Progress | None
-    """Is told of each step; none on all but the main process."""
-    judge: Judge | None
-    """Looks at the networks that are saved; none without validation clips."""
-    name_clips: Callable[[int], list[list[str]]]
-    """Step -> the clips of each micro-batch of this process, for error messages."""
-
-
-@contextmanager
-def open_progress(loop: Loop) -> Iterator[Progress]:
-    """The bar and the files of lines, without those of steps that are done again.
-
-    Says so at once if the teacher will hardly learn.
-    """
-    for name in ("metrics.jsonl", "timing.jsonl"):
-        forget_metrics_after(loop.run_dir, loop.step, name=name)
-    if loop.warmup_left > IDLE:
-        print(
-            f"warning: at the end, {loop.warmup_left:.0%} of the teacher will still be the warm-up "
-            f"model. {IDLE_MEND}"
-        )
-    total = loop.schedule.num_steps
-    with closing(
-        Progress(loop.run_dir, total=total, initial=loop.step, log=loop.config.log)
-    ) as progress:
-        yield progress
-
-
-@contextmanager
-def loader_deaths_explained(wish: Interruption) -> Iterator[None]:
-    """Say in one line why a loader process may have gone.
-
-    Raises:
-        Interrupted: a signal to end the run reached the loader processes as well, which left no
-            batch to finish the step with.
-        LoaderDied: one was killed, or gave nothing for too long.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as cause:
-        # The last two: it died while it handed a batch over.
-        if isinstance(cause, RuntimeError) and not str(cause).startswith("DataLoader "):
-            raise
-        if wish.number:
-            raise Interrupted(
-                wish.number,
-                "stopped; the steps after the last saved state, if there is one, are lost with the "
-                "loader processes, which the signal reached as well",
-            ) from cause
-        raise LoaderDied(
-            f"a loader process is gone ({str(cause).strip()}). Killed, it is most often one too "
-            f"many for the memory: lower data.workers, and run the same command again: it goes on "
-            f"from the last saved state, if there is one"
-        ) from cause
-
-
-def top1(loop: Loop, held_out: ValidationClips, network: nn.Module) -> float:
-    """Accuracy on the validation clips, one view of each, in [0, 1]."""
-    views = validation_views(loop.network, held_out, workers=loop.config.data.workers)
-    with loop.accelerator.autocast():
-        probs, labels = predict(network, views, loop.accelerator.device)
-    return (probs.argmax(dim=-1) == labels).float().mean().item()
-
-
-def clips_of_step(loop: Loop, clips: TrainClips, step: int) -> list[list[str]]:
-    """Names of the clips of each micro-batch of this process: a function of seed and step."""
-    config, schedule = loop.config, loop.schedule
-    shard = Shard(loop.accelerator.process_index, loop.accelerator.num_processes)
-
-    def names(
-        listed: Sequence, stream: str, first: int, per_micro: int, per_pass: int
-    ) -> list[list[str]]:
-        taken = ClipStream(
-            len(listed), seed=config.seed, name=stream, start=first, shard=shard, per_pass=per_pass
-        )
-        ids = (listed[position].id for _, position in taken)
-        return [list(islice(ids, per_micro)) for _ in range(loop.num_micro)]
-
-    micro = config.micro_batch_size
-    first = step * config.batch_size
-    labeled = names(clips.labeled, LabeledClips.stream, first, micro, schedule.per_pass)
-    if step < schedule.warmup_steps:
-        return labeled
-    ratio = config.unlabeled_per_labeled
-    first = (step - schedule.warmup_steps) * config.batch_size * ratio
-    every = len(clips.unlabeled)
-    unlabeled = names(clips.unlabeled, UnlabeledClips.stream, first, micro * ratio, every)
-    return [a + b for a, b in zip(labeled, unlabeled, strict=True)]
-
-
-NAMED = 64  # clips that an error message lists
-
-
-def run_steps(loop: Loop, batches: Clocked, watch: Watch) -> None:
-    """Train from the loop's step to the end of its schedule.
-
-    Args:
-        loop: networks and optimizer, fresh or resumed; its run folder gets the states.
-        batches: micro-batches in order, from the loop's step on. During the warm-up the
-            unlabeled part is empty.
-        watch: who looks on.
-
-    Raises:
-        FloatingPointError: a loss or a gradient is no longer a finite number.
-        Interrupted: the run was asked to end; its state is saved.
-    """
-    schedule, accelerator = loop.schedule, loop.accelerator
-    while loop.step < schedule.num_steps:
-        if loop.step >= schedule.warmup_steps and loop.teacher is None:
-            loop.teacher = loop.make_teacher()
-        metrics = optimizer_step(loop, batches, watch.name_clips)
-        loop.step += 1
-        tick = batches.lap(loop.clips_per_step)
-
-        asked = highest(accelerator, watch.wish.number)
-        over = loop.step == schedule.num_steps
-        due = over or loop.step % schedule.steps_in(loop.config.save_every_epochs) == 0
-        on_main(accelerator, partial(tell, watch, loop, metrics, tick, due=due))
-        if due or asked:
-            on_main(accelerator, loop.save)
-        if asked and not over:
-            raise Interrupted(asked, f"stopped after step {loop.step}; saved in {loop.states}")
-
-
-def tell(watch: Watch, loop: Loop, metrics: dict[str, float], tick: Tick, *, due: bool) -> None:
-    """Report a step; when a save is due, with the accuracies on validation clips."""
-    scores = loop.judge(watch.judge) if due and watch.judge else {}
-    if watch.progress is not None:
-        watch.progress.tell(loop.step, metrics | scores, tick)
-
-
-def optimizer_step(loop: Loop, batches: Iterator, name_clips: Callable) -> dict[str, float]:
-    """Accumulate the micro-batches of one step, move the student, then the teacher.
-
-    Returns:
-        What metrics.jsonl says of the step: means over its micro-batches and all processes, and
-            `grad_norm` before any clipping.
-
-    Raises:
-        FloatingPointError: a loss or a gradient is not finite. Nothing was updated by it; a
-            teacher that moves with each micro-batch has seen those before.
-    """
-    config, accelerator, teacher = loop.config, loop.accelerator, loop.teacher
-    here = (config.seed, loop.step, accelerator.process_index)
-    draws = Draws(seeded("views", *here), random.Random(seeded("shares", *here).initial_seed()))
-    torch.manual_seed(seeded("dropout", *here).initial_seed())
-    rate, ramp = loop.set_rate(), loop.ramp()
-    loop.student.train()
-    reports = []
-    for micro in range(loop.num_micro):
-        last = micro == loop.num_micro - 1
-        # Processes add their gradients up once a step.
-        with contextlib.nullcontext() if last else accelerator.no_sync(loop.student):
-            with accelerator.autocast():
-                losses, report = micro_step(
-                    loop.student, teacher, next(batches), config.loss, draws
-                )
-            loss = losses.total(
-                ramp=ramp, gamma_un=config.loss.gamma_un, gamma_mix=config.loss.gamma_mix
-            )
-            accelerator.backward(loss / loop.num_micro)
-        reports.append({"loss": loss.item(), **report})
-        if teacher and config.teacher.ema_every == "micro_batch" and not last:
-            teacher.update(loop.network)
-    norm = grad_norm(loop.network)
-    metrics = means(accelerator, average(reports)) | {"grad_norm": norm.item()}
-    refuse_infinite(loop, metrics, reports, name_clips)
-    if config.optim.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(loop.network.parameters(), config.optim.clip_norm, norm)
-    loop.optimizer.step()
-    loop.optimizer.zero_grad()
-    if teacher:
-        teacher.update(loop.network)
-    return {"lr": rate, "ramp": ramp, **metrics}
-
-
-def average(reports: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each number."""
-    return {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
-
-
-def grad_norm(network: nn.Module) -> Tensor:
-    """L2 norm of the gradient of all parameters together; not finite if any of it is not."""
-    grads = [p.grad for p in network.parameters() if p.grad is not None]
-    return nn.utils.get_total_norm(grads)
-
-
-def refuse_infinite(
-    loop: Loop,
-    metrics: dict[str, float],
-    reports: Sequence[dict[str, float]],
-    name_clips: Callable,
-) -> None:
-    """Stop all processes if a loss or the gradient is not finite on any of them.
-
-    Args:
-        loop: to stop.
-        metrics: of the step, the same on all processes.
-        reports: of this process's micro-batches; those without a finite loss are named, or all.
-        name_clips: step -> the clips of each of these.
-
-    Raises:
-        FloatingPointError: on the main process, naming the clips.
-    """
-    broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics[name])]
-    if not broken:
-        return
-    named = list(zip(reports, name_clips(loop.step), strict=True))
-    guilty = [clip for r, clips in named if not math.isfinite(r["loss"]) for clip in clips]
-    clips = joined(loop.accelerator, guilty) or joined(
-        loop.accelerator, [clip for _, clips in named for clip in clips]
+def choose_method(config: LossConfig) -> Method:
+    """The parts of the step that the settings name."""
+    return Method(
+        perturb=PERTURBATIONS[config.perturbation],
+        drop_colors=partial(drop_color_planes, drop=config.color_dropout),
+        regulate=choose_regulation(config.regulation, threshold=config.threshold),
+        mix_concentration=config.mix_concentration if config.gamma_mix > 0 else None,
+        mix_partners=ELEMENT_DRAWS[config.mix_partners],
+        mix_targets=MIX_TARGETS[config.mix_targets],
+        mix_loss=MIX_LOSSES[config.mix_on],
     )
-    what = " and ".join(f"{name} became {metrics[name]}" for name in broken)
-    saved = complete_states(loop.states)
-    kept = f"the last good state is in {loop.states}" if saved else "no state was saved before it"
-    error = FloatingPointError(
-        f"{what} in step {loop.step + 1}; nothing was updated by it, and {kept}. Lower optim.lr, "
-        f"or look at the clips: {', '.join(first_few(clips, NAMED))}"
+
+
+def build_optimizer(
+    config: OptimConfig, student: nn.Module, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    if config.kind == "adamw":
+        return torch.optim.AdamW(
+            student.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused
+        )
+    return torch.optim.SGD(
+        student.parameters(),
+        lr=config.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+        fused=fused,
     )
-    stop_all(loop.accelerator, error)
-
-
-# Settings that change how a run is carried out and not where it goes.
-FREE = ("data.workers", "save_every_epochs", "keep_last", "log")
-
-
-def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path) -> None:
-    """Train a recognizer; a run folder that holds states is gone on with.
-
-    Args:
-        config: all settings.
-        manifest: CSV of clips with a labeled and, unless supervised only, an unlabeled split. If it
-            has a val split, the network that is best on it becomes the encoder `best`.
-        video_root: folder that the manifest's paths start from.
-        run_dir: gets settings, metrics, states, and the encoders `student` and `teacher`.
-
-    Raises:
-        ValueError: a split is empty, the run folder belongs to other settings, or the processes
-            cannot share the batch.
-        VideoReadError: a clip has no file, or cannot be read.
-        RunFolderBusy: another process trains in the run folder.
-        LoaderDied: a loader process was killed, or gave nothing for too long.
-        WriteError: the disk is full.
-        FloatingPointError: a loss or a gradient is no longer a finite number.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
-    """
-    began_s = time.monotonic()
-    accelerator = start_accelerator(config)
-    clips = read_train_clips(manifest, need_unlabeled=config.warmup_epochs < config.epochs)
-    refuse_other_data(config, clips)
-    held_out = read_validation_clips(manifest, video_root, reader=config.data.reader)
-    schedule = plan(config, len(clips.labeled))
-    bare = classes_without_labels(clips)
-    student = fresh_student(config, clips.num_classes)
-    data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
-    with ExitStack() as until_the_end:
-
-        def occupy() -> None:
-            until_the_end.enter_context(locked(run_dir))
-            open_run(run_dir, config, seed=config.seed, data=data, free=FREE)
-            sweep(run_dir / "states")
-
-        on_main(accelerator, occupy)
-        loop = Loop(student, config, schedule, accelerator, run_dir)
-        loop.resume()
-        session = {
-            "first_step": loop.step,
-            "class_names": clips.class_names,
-            "classes_without_labels": bare,
-        }
-        on_main(accelerator, partial(add_to_run, run_dir, session))
-        if loop.step < schedule.num_steps:
-            needed = files_needed(clips, held_out, config)
-            on_main(accelerator, partial(refuse_missing, needed, video_root))
-            on_main(accelerator, partial(warn_of_bare_classes, bare, clips.num_classes))
-        read = open_reader(loop, clips, video_root)
-        bar = open_progress(loop) if accelerator.is_main_process else nullcontext()
-        with Interruption() as wish, loader_deaths_explained(wish), bar as progress:
-            watch = Watch(
-                wish=wish,
-                progress=progress,
-                judge=partial(top1, loop, held_out) if held_out else None,
-                name_clips=partial(clips_of_step, loop, clips),
-            )
-            run_steps(loop, Clocked(batches(loop, schedule, clips, read)), watch)
-        on_main(accelerator, partial(finish, loop, clips, began_s))
-    accelerator.end_training()
 
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
@@ -572,7 +486,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(config.deterministic)
-    # The main process alone judges networks on validation clips, which may take a while.
+    # The main process alone scores networks on validation clips, which may take a while.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(mixed_precision=choose_precision(config), kwargs_handlers=[patience])
     refuse_separate_runs(accelerator)
@@ -641,35 +555,61 @@ def fresh_student(config: TrainConfig, num_classes: int) -> SefarModel:
     return student
 
 
-def finish(loop: Loop, clips: TrainClips, began_s: float) -> None:
-    """Write student, teacher and the best as encoders, and how the run ended."""
-    encoders = {"student": loop.network}
-    if loop.teacher is not None:
-        encoders["teacher"] = loop.teacher.network
-        print(f"share of the warm-up model left in the teacher: {loop.warmup_left:.1%}")
-        if loop.warmup_left > IDLE:
-            print(f"more than half: the teacher hardly learned. {IDLE_MEND}")
-    if loop.best is not None:
-        encoders["best"] = loop.saved_network(loop.best)
-        print(f"best on validation clips: {loop.best.network} after step {loop.best.step}")
-    for name, network in encoders.items():
-        save_encoder(network, loop.config.model, loop.run_dir / name, class_names=clips.class_names)
-    add_to_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})
+@contextmanager
+def occupied(
+    accelerator: Accelerator, run_dir: Path, config: TrainConfig, manifest: Path
+) -> Iterator[None]:
+    """Keep other processes out of the run folder, and write into it what runs.
+
+    Raises:
+        ValueError: the folder holds a run of other settings.
+        RunFolderBusy: another process trains in it.
+    """
+    data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    with ExitStack() as until_the_end:
+
+        def occupy() -> None:
+            until_the_end.enter_context(locked(run_dir))
+            open_run(run_dir, config, seed=config.seed, data=data, free=FREE)
+            sweep(run_dir / "states")
+
+        run_on_main(accelerator, occupy)
+        yield
+
+
+def open_session(
+    loop: Loop, clips: TrainClips, held_out: ValidationClips | None, video_root: Path
+) -> None:
+    """Add to run.json where this session starts, and check the clips unless the run is over.
+
+    Raises:
+        VideoReadError: a clip that the run needs has no file.
+    """
+    bare = classes_without_labels(clips)
+    session = {
+        "first_step": loop.step,
+        "class_names": clips.class_names,
+        "classes_without_labels": bare,
+    }
+    add_to_run(loop.run_dir, session)
+    if loop.step < loop.schedule.num_steps:
+        refuse_missing(files_needed(clips, held_out, loop.config), video_root)
+        warn_of_bare_classes(bare, clips.num_classes)
 
 
 def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:
-    """Where frames come from; a store that is asked for is filled first, which may take long."""
+    """Where frames come from. A frame store is filled first, which may take long."""
     data, store = loop.config.data, None
     if data.store != "none":
         store = CacheConfig(loop.run_dir.parent / "frames", data.store, data.store_short_side)
     return choose_reader(clips, video_root, store, workers=data.workers, reader=data.reader)
 
 
-def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
+def batches(loop: Loop, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
     """Micro-batches of this process from the loop's step on, on its device."""
     config, accelerator = loop.config, loop.accelerator
     model, data = config.model, config.data
-    augment = partial(Augmentation, data.short_side, share=SHARES[data.placement])
+    augment = partial(Augmentation, data.short_side, share=ELEMENT_DRAWS[data.placement])
     view = ViewConfig(
         views=TwoViews(
             sample=partial(SAMPLINGS[model.sampling].draw, model.sizes),
@@ -680,14 +620,14 @@ def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> 
         crop_size=model.image_size,
         seed=config.seed,
     )
-    pace = BatchSchedule(
+    schedule = BatchSchedule(
         batch_size=config.batch_size,
         micro_batch_size=config.micro_batch_size,
         unlabeled_per_labeled=config.unlabeled_per_labeled,
         first_step=loop.step,
-        warmup_steps=schedule.warmup_steps,
+        warmup_steps=loop.schedule.warmup_steps,
         shard=Shard(accelerator.process_index, accelerator.num_processes),
-        labeled_per_pass=schedule.per_pass,
+        labeled_per_pass=loop.schedule.per_pass,
     )
     loader = LoaderConfig(workers=data.workers, pin_memory=accelerator.device.type == "cuda")
     to_network = partial(
@@ -695,10 +635,86 @@ def batches(loop: Loop, schedule: Schedule, clips: TrainClips, read: Reader) -> 
         device=accelerator.device,
         pixels=Pixels(model.image_size, model.mean, model.std),
     )
-    for labeled, labels, weak, strong in training_batches(clips, read, view, pace, loader):
+    for batch in training_batches(clips, read, view, schedule, loader):
         yield SslBatch(
-            labeled=to_network(labeled),
-            labels=labels.to(accelerator.device, non_blocking=True),
-            weak=to_network(weak),
-            strong=to_network(strong),
+            labeled=to_network(batch.labeled),
+            labels=batch.labels.to(accelerator.device, non_blocking=True),
+            weak=to_network(batch.weak),
+            strong=to_network(batch.strong),
+            clip_ids=batch.clip_ids,
         )
+
+
+@contextmanager
+def open_progress(loop: Loop) -> Iterator[Progress]:
+    """The progress bar and the files of lines, less the lines of steps that are repeated.
+
+    Warns at once if the teacher will hardly follow the student.
+    """
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        forget_metrics_after(loop.run_dir, loop.step, name=name)
+    if loop.warmup_left > IDLE:
+        print(
+            f"warning: at the end, {loop.warmup_left:.0%} of the teacher will still be the warm-up "
+            f"model. {IDLE_FIX}"
+        )
+    total = loop.schedule.num_steps
+    with closing(
+        Progress(loop.run_dir, total=total, initial=loop.step, log=loop.config.log)
+    ) as progress:
+        yield progress
+
+
+class LoaderDied(Exception):
+    """A data-loader worker died or gave no batch. The message says what to lower."""
+
+
+@contextmanager
+def loader_deaths_explained(stop_request: StopRequest) -> Iterator[None]:
+    """Explain in one line why a data-loader worker may have died.
+
+    Raises:
+        Interrupted: a stop signal reached the workers as well, so that no batch was left to finish
+            the step with.
+        LoaderDied: a worker was killed, or gave no batch for too long.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as cause:
+        # The last two: it died while it handed a batch over.
+        if isinstance(cause, RuntimeError) and not str(cause).startswith("DataLoader "):
+            raise
+        if stop_request.number:
+            raise Interrupted(
+                stop_request.number,
+                "stopped; the steps after the last saved state, if there is one, are lost with the "
+                "data-loader workers, which the signal reached as well",
+            ) from cause
+        raise LoaderDied(
+            f"a data-loader worker died ({str(cause).strip()}), usually out of memory. Lower "
+            f"data.workers and rerun: training resumes from the last saved state, if there is one"
+        ) from cause
+
+
+def top1(loop: Loop, held_out: ValidationClips, network: nn.Module) -> float:
+    """Accuracy on the validation clips, one view of each, in [0, 1]."""
+    views = validation_views(loop.network, held_out, workers=loop.config.data.workers)
+    with loop.accelerator.autocast():
+        probs, labels = predict(network, views, loop.accelerator.device)
+    return (probs.argmax(dim=-1) == labels).float().mean().item()
+
+
+def finish(loop: Loop, clips: TrainClips, began_s: float) -> None:
+    """Write student, teacher and the best network as encoders, and add the end to run.json."""
+    encoders = {"student": loop.network}
+    if loop.teacher is not None:
+        encoders["teacher"] = loop.teacher.network
+        print(f"share of the warm-up model left in the teacher: {loop.warmup_left:.1%}")
+        if loop.warmup_left > IDLE:
+            print(f"more than half: the teacher hardly followed the student. {IDLE_FIX}")
+    if loop.best is not None:
+        encoders["best"] = loop.saved_network(loop.best)
+        print(f"best on validation clips: {loop.best.network} after step {loop.best.step}")
+    for name, network in encoders.items():
+        save_encoder(network, loop.config.model, loop.run_dir / name, class_names=clips.class_names)
+    add_to_run(loop.run_dir, {"steps": loop.step, "last_session_s": time.monotonic() - began_s})

@@ -33,13 +33,13 @@ from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.video import read_fractions
 from sefar_core.distributed import (
     StoppedByAnother,
+    broadcast,
     highest,
-    on_main,
     refuse_separate_runs,
-    told_by_main,
+    run_on_main,
 )
 from sefar_core.run_dir import append_metrics, locked, surroundings
-from sefar_core.signals import Interrupted, Interruption
+from sefar_core.signals import Interrupted, StopRequest
 from sefar_mllm.encoders import Encoder, pool
 from sefar_mllm.feature_cache import (
     FORMAT,
@@ -159,9 +159,9 @@ def extract(
     refuse_separate_runs(accelerator)
     key = token_key(encoder, grid, frame_order)
     spans = spans_of(clips, video_root)  # before reading: a video replaced meanwhile shows later
-    with ExitStack() as held, Interruption() as wish:
-        on_main(accelerator, lambda: held.enter_context(locked(folder)))
-        kept = told_by_main(accelerator, lambda: begin(folder, key, encoder.origin, spans))
+    with ExitStack() as held, StopRequest() as wish:
+        run_on_main(accelerator, lambda: held.enter_context(locked(folder)))
+        kept = broadcast(accelerator, lambda: begin(folder, key, encoder.origin, spans))
         todo = batches_to_encode(clips, kept)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
         threads = decode_threads(accelerator.num_processes)
@@ -266,7 +266,7 @@ def fill_shard(
     key: dict[str, Any],
     spans: dict[str, Span],
     tokens: Iterable[tuple[list[Clip], Tokens]],
-    wish: Interruption,
+    wish: StopRequest,
     bar: tqdm,
 ) -> Exception | None:
     """Write some batches as one shard; if one fails or a signal comes, those before it.
@@ -293,7 +293,7 @@ def fill_shard(
 
 
 def stop_together(
-    accelerator: Accelerator, folder: Path, failure: Exception | None, wish: Interruption
+    accelerator: Accelerator, folder: Path, failure: Exception | None, wish: StopRequest
 ) -> None:
     """Stop all processes if one of them failed or got a signal."""
     worst = highest(accelerator, wish.number if failure is None else FAILED)

@@ -33,7 +33,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from qa_data.files import by_umask
 from sefar_core.distributed import highest, stop_all
 from sefar_core.run_dir import append_metrics
-from sefar_core.signals import Interrupted, Interruption
+from sefar_core.signals import Interrupted, StopRequest
 from sefar_mllm.adapters import optimizer_groups
 from sefar_mllm.build import is_sharded
 from sefar_mllm.config import FinetuneConfig
@@ -159,7 +159,7 @@ class MetricsCallback(TrainerCallback):
         order: LengthBucketedSampler,
         stage: Stage,
         *,
-        wish: Interruption,
+        wish: StopRequest,
         judge: ValidateFn | None,
     ):
         self.accelerator = accelerator
@@ -273,7 +273,7 @@ def run_stage(
     lessons: QuestionDataset,
     stage: Stage,
     *,
-    wish: Interruption,
+    wish: StopRequest,
     judge: ValidateFn | None = None,
 ) -> None:
     """Train what learns in this stage, from its last whole checkpoint if there is one.

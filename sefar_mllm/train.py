@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.questions import Question
 from sefar_core.run_dir import add_to_run, forget_metrics_after, locked, open_run
-from sefar_core.signals import Interruption
+from sefar_core.signals import StopRequest
 from sefar_mllm.adapters import (
     add_adapters,
     composite,
@@ -123,7 +123,7 @@ def finetune(
             add_to_run(run_dir, facts(model, cache, train, dev, files=files))
             forget_metrics_after(run_dir, steps_done(planned))
         PartialState().wait_for_everyone()
-        wish = until_the_end.enter_context(Interruption())
+        wish = until_the_end.enter_context(StopRequest())
         for stage in planned:
             learn_projector_alone(model, stage.name == "projector")
             run_stage(config, model, lessons, stage, wish=wish, judge=judge)

@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.questions import Question
-from sefar_core.distributed import joined
+from sefar_core.distributed import gather_lists
 from sefar_core.run_dir import read_metrics
 from sefar_mllm.build import is_sharded, outer_weights_gathered
 from sefar_mllm.dataset import DataError
@@ -99,7 +99,7 @@ def dev_scores(
         with outer_weights_gathered(model):
             return accuracies(text_scored(predict_answers(model, tokenizer, named, cache), named))
     found = text_scored(predict_answers(model, tokenizer, mine, cache), mine)
-    return accuracies(joined(accelerator, found))
+    return accuracies(gather_lists(accelerator, found))
 
 
 def accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -52,11 +52,11 @@ from sefar_core.data.transforms import (
     Pixels,
     Placement,
     fixed_placements,
-    one_each,
     to_network,
 )
 from sefar_core.data.video import VideoReadError
 from sefar_core.data.video_backends import choose_file_reader
+from sefar_core.mixing import one_each
 from sefar_core.model import SefarModel
 
 
@@ -240,7 +240,7 @@ def evaluation_batches(
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """Items of one kind to one of them with a batch axis in front of every tensor."""
+    """Items of one kind to one of them: a batch axis in front of every tensor, a list of ids."""
     return type(items[0])._make(_stack(field) for field in zip(*items, strict=True))
 
 
@@ -251,7 +251,9 @@ def collate_views(items: Sequence[EvalItem]) -> EvalItem:
     return EvalItem(joined, torch.cat(labels), torch.cat(clips))
 
 
-def _stack(values: Sequence) -> Tensor | list[Tensor]:
+def _stack(values: Sequence) -> Tensor | list[Tensor] | list[str]:
+    if isinstance(values[0], str):
+        return list(values)
     if isinstance(values[0], Tensor):
         return torch.stack(list(values))
     return [torch.stack(element) for element in zip(*values, strict=True)]
@@ -379,13 +381,22 @@ def split_workers(workers: int, unlabeled_per_labeled: int) -> tuple[int, int]:
     return labeled, max(workers - labeled, min(workers, 1))
 
 
+class TrainBatch(NamedTuple):
+    """One micro-batch of this process, in whole colors. During the warm-up `weak` and `strong` are
+    empty, and all loader processes load labeled clips."""
+
+    labeled: list[Tensor]
+    labels: Tensor
+    weak: list[Tensor]
+    strong: list[Tensor]
+    clip_ids: list[str]
+    """Of the labeled clips, then of the unlabeled ones."""
+
+
 def training_batches(
     clips: TrainClips, read: Reader, view: ViewConfig, schedule: BatchSchedule, loader: LoaderConfig
-) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor], list[Tensor]]]:
-    """(labeled elements, labels, weak elements, strong elements) of one micro-batch after another.
-
-    The last two are empty during the warm-up, when all loader processes load labeled clips.
-    """
+) -> Iterator[TrainBatch]:
+    """One micro-batch after another, from the first step of the schedule on."""
     labeled_loader, unlabeled_loader = (
         loader._replace(workers=part)
         for part in split_workers(loader.workers, schedule.unlabeled_per_labeled)
@@ -407,8 +418,8 @@ def training_batches(
     micros = schedule.batch_size // (schedule.micro_batch_size * schedule.shard.num_ranks)
     warmup = max(schedule.warmup_steps - schedule.first_step, 0) * micros
     with closing(stream(start=schedule.first_step * schedule.batch_size, loader=loader)) as alone:
-        for elements, labels in islice(alone, warmup):
-            yield elements, labels, [], []
+        for elements, labels, clip_ids in islice(alone, warmup):
+            yield TrainBatch(elements, labels, [], [], clip_ids)
     ssl_step = max(schedule.first_step, schedule.warmup_steps)
     unlabeled_per_step = schedule.batch_size * schedule.unlabeled_per_labeled
     labeled = stream(start=ssl_step * schedule.batch_size, loader=labeled_loader)
@@ -421,8 +432,8 @@ def training_batches(
         shard=schedule.shard,
         loader=unlabeled_loader,
     )
-    for (elements, labels), (weak, strong) in zip(labeled, unlabeled, strict=True):
-        yield elements, labels, weak, strong
+    for (elements, labels, ids), (weak, strong, more_ids) in zip(labeled, unlabeled, strict=True):
+        yield TrainBatch(elements, labels, weak, strong, ids + more_ids)
 
 
 def to_device(elements: list[Tensor], device: torch.device, pixels: Pixels) -> list[Tensor]:

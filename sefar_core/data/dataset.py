@@ -38,6 +38,8 @@ class LabeledItem(NamedTuple):
 
     elements: list[Tensor]
     label: Tensor
+    clip_id: str | list[str]
+    """One of a clip, a list in a batch."""
 
 
 class UnlabeledItem(NamedTuple):
@@ -45,6 +47,7 @@ class UnlabeledItem(NamedTuple):
 
     weak: list[Tensor]
     strong: list[Tensor]
+    clip_id: str | list[str]
 
 
 def read_from_folder(
@@ -116,7 +119,8 @@ class LabeledClips(Dataset[LabeledItem]):
         moments = self.sample(generator)
         placements = self.augment.draw(len(moments), generator)
         frames = frames_of(self.read, clip, moments)
-        return LabeledItem(_squares(frames, placements, self.crop_size), self.labels[position])
+        elements = _squares(frames, placements, self.crop_size)
+        return LabeledItem(elements, self.labels[position], clip.id)
 
 
 def independent_moments(
@@ -185,6 +189,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
         return UnlabeledItem(
             _squares(frames[: len(weak)], weak_places, self.crop_size),
             _squares(frames[len(weak) :], strong_places, self.crop_size),
+            clip.id,
         )
 
 

@@ -84,19 +84,6 @@ def draw_placement(
     )
 
 
-def one_for_all(draw: Callable[[], Placement], num_elements: int) -> list[Placement]:
-    """One draw for the whole clip: its elements look at the same place, as the paper has it."""
-    return [draw()] * num_elements
-
-
-def one_each(draw: Callable[[], Placement], num_elements: int) -> list[Placement]:
-    """A draw of its own for each element, as in the public code."""
-    return [draw() for _ in range(num_elements)]
-
-
-SHARES = {share.__name__: share for share in (one_for_all, one_each)}
-
-
 def fixed_placements(short_side: int, num_crops: int) -> list[Placement]:
     """Crops for evaluation: the center one, or three from end to end of the longer side.
 

@@ -495,7 +495,7 @@ def _load(published: ImageModel, found: WeightFolder) -> Any:
     model = make_network(published, found.sizes)
     refuse_other_activation(published, model, found)
     mend = f"put {published.wanted} there"
-    refuse_misfits(model.state_dict(), found.state, found.file, mend=mend)
+    refuse_misfits(model.state_dict(), found.state, found.file, fix=mend)
     refuse_untrained(published, found)
     model.load_state_dict(found.state)
     return model.requires_grad_(False).eval()

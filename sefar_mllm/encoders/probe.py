@@ -144,7 +144,7 @@ def read_probe(folder: Path) -> Probe:
         "bias": torch.empty(len(labels), device="meta"),
     }
     mend = "fit it again with scripts/fit_probe.py"
-    refuse_misfits(expected, state, folder / WEIGHTS, mend=mend)
+    refuse_misfits(expected, state, folder / WEIGHTS, fix=mend)
     return Probe(base=name, base_digest=digest, base_origin=origin, labels=labels, **state)
 
 

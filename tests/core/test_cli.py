@@ -157,9 +157,9 @@ import signal, sys
 from sefar_core.cli import start
 if sys.argv[1] == "ignored":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-from sefar_core.signals import Interruption
+from sefar_core.signals import StopRequest
 def work(settings):
-    with Interruption() as stop:
+    with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         print(stop.number)
     signal.raise_signal(signal.SIGINT)

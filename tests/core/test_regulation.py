@@ -1,9 +1,18 @@
+from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 
-from sefar_core.regulation import adaptive_weight, confidence_only, fixed_threshold
+from sefar_core.config import LossConfig, RegulationName
+from sefar_core.regulation import (
+    adaptive_weight,
+    choose_regulation,
+    confidence_only,
+    fixed_threshold,
+)
+from sefar_core.train import choose_method
 from tests.oracles import method as oracle
 
 
@@ -80,3 +89,25 @@ def test_logits_beside_what_is_no_number_are_refused(rule):
 def test_no_gradient_reaches_the_teacher():
     confidence = torch.tensor([0.5], requires_grad=True)
     assert not adaptive_weight(confidence, torch.tensor([0.1])).requires_grad
+
+
+CONFIDENCE, SPREAD = [0.2, 0.6, 0.9], [0.3, 0.1, 0.02]
+# Without a spread the paper's weight is its limit at spread 0.
+EXPECTED = {
+    "adaptive": [oracle.adaptive_weight(c, s) for c, s in zip(CONFIDENCE, SPREAD, strict=True)],
+    "confidence_only": [oracle.adaptive_weight(c, 0.0) for c in CONFIDENCE],
+    "fixed": [0.0, 1.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("name", get_args(RegulationName))
+def test_every_regulation_of_the_settings_is_the_rule_of_that_name(name):
+    in_the_step = choose_method(replace(LossConfig(), regulation=name, threshold=0.5)).regulate
+    for regulate in (choose_regulation(name, threshold=0.5), in_the_step):
+        trust = regulate(torch.tensor(CONFIDENCE), torch.tensor(SPREAD))
+        assert trust.tolist() == pytest.approx(EXPECTED[name], abs=1e-6)
+
+
+def test_an_unknown_regulation_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="adaptive, confidence_only, fixed, got 'strict'"):
+        choose_regulation("strict", threshold=0.5)

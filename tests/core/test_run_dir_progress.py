@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sefar_core.run_dir import Clocked, Progress, Tick
+from sefar_core.run_dir import Progress, StepTiming, TimedBatches
 
 
 def test_waiting_for_batches_is_told_apart_from_working():
@@ -13,19 +13,21 @@ def test_waiting_for_batches_is_told_apart_from_working():
             time.sleep(0.05)
             yield number
 
-    batches = Clocked(slow())
+    batches = TimedBatches(slow())
     assert [next(batches), next(batches)] == [0, 1]
     time.sleep(0.05)
-    tick = batches.lap(num_clips=8)
-    assert 0.1 <= tick.waited_s <= tick.seconds - 0.05
-    assert batches.lap(num_clips=8).waited_s == 0
+    timing = batches.end_step(num_clips=8)
+    assert 0.1 <= timing.waited_s <= timing.seconds - 0.05
+    assert batches.end_step(num_clips=8).waited_s == 0
     with pytest.raises(StopIteration):
         next(batches)
 
 
 def test_metrics_hold_no_clock_and_timing_does(tmp_path, capsys):
     progress = Progress(tmp_path, total=2, initial=0, log="none")
-    progress.tell(1, {"loss": 0.5, "trust": 0.25}, Tick(seconds=2.0, waited_s=0.5, num_clips=16))
+    progress.log_step(
+        1, {"loss": 0.5, "trust": 0.25}, StepTiming(seconds=2.0, waited_s=0.5, num_clips=16)
+    )
     progress.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
         "step": 1,

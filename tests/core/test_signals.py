@@ -6,16 +6,16 @@ import time
 
 import pytest
 
-from sefar_core.signals import Interrupted, Interruption
+from sefar_core.signals import Interrupted, StopRequest
 from tests.script_process import LIMIT_S, ROOT, read_until, started
 
 WAIT = """
 import importlib.util, sys, time
-place = importlib.util.spec_from_file_location("interruption", "sefar_core/signals.py")
-interruption = importlib.util.module_from_spec(place)
-place.loader.exec_module(interruption)
-interruption.SAME_WISH_S = 0.2
-with interruption.Interruption():
+place = importlib.util.spec_from_file_location("signals", "sefar_core/signals.py")
+signals = importlib.util.module_from_spec(place)
+place.loader.exec_module(signals)
+signals.SAME_SIGNAL_S = 0.2
+with signals.StopRequest():
     print("ready", flush=True)
     time.sleep(3600)
 """
@@ -24,7 +24,7 @@ with interruption.Interruption():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_remembered_and_the_former_handler_comes_back(number, capfd):
     before = signal.getsignal(number)
-    with Interruption() as wish:
+    with StopRequest() as wish:
         assert wish.number == 0
         os.kill(os.getpid(), number)
         assert wish.number == number
@@ -33,7 +33,7 @@ def test_a_signal_is_remembered_and_the_former_handler_comes_back(number, capfd)
 
 
 def test_a_launcher_may_pass_the_same_signal_on():
-    with Interruption() as wish:
+    with StopRequest() as wish:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert wish.number == signal.SIGINT

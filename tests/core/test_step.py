@@ -7,9 +7,9 @@ import torch
 from sefar_core.checkpoint import build_model
 from sefar_core.config import LossConfig, ModelConfig
 from sefar_core.mixing import draw_mix_plan
-from sefar_core.recipe import choose_method
 from sefar_core.step import SslBatch, ssl_step, supervised_step
 from sefar_core.teacher import EmaTeacher
+from sefar_core.train import choose_method
 from tests.oracles import method as oracle
 
 TINY = ModelConfig(
@@ -41,8 +41,8 @@ def test_the_step_is_the_paper_s_formulas_clip_by_clip(networks):
     """No dropout is live here, so every loss can be worked out in plain Python."""
     student, teacher = networks
     seen, mix = batch(), draw_mix_plan(3, 2, 3, 0.6, torch.Generator().manual_seed(0))
-    method = choose_method(LossConfig(mix_on="probs"), torch.Generator())
-    losses = ssl_step(student, teacher, seen, method, mix).losses
+    method = choose_method(LossConfig(mix_on="probs"))
+    losses = ssl_step(student, teacher, seen, method, mix, torch.Generator()).losses
 
     def logits_of(elements):
         with torch.no_grad():
@@ -89,8 +89,8 @@ def test_gradients_reach_all_of_the_student_and_it_alone(sizes):
     views = [[torch.randn(n, 3, size, 32, 32) for size in sizes] for n in (2, 3, 3)]
     seen = SslBatch(views[0], torch.tensor([0, 3]), views[1], views[2])
     mix = draw_mix_plan(3, 2, len(sizes), 0.5, torch.Generator().manual_seed(0))
-    method = choose_method(LossConfig(), torch.Generator())
-    losses = ssl_step(student, teacher, seen, method, mix).losses
+    method = choose_method(LossConfig())
+    losses = ssl_step(student, teacher, seen, method, mix, torch.Generator()).losses
     losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -99,9 +99,9 @@ def test_gradients_reach_all_of_the_student_and_it_alone(sizes):
 def test_without_ramp_the_step_trains_as_on_labels_alone(networks):
     student, teacher = networks
     mix = draw_mix_plan(3, 2, 3, 0.5, torch.Generator().manual_seed(0))
-    method = choose_method(LossConfig(), torch.Generator())
+    method = choose_method(LossConfig())
     seen = batch()
-    ssl = ssl_step(student, teacher, seen, method, mix).losses
+    ssl = ssl_step(student, teacher, seen, method, mix, torch.Generator()).losses
     alone, _ = supervised_step(student, seen.labeled, seen.labels)
     off = {"ramp": 0.0, "gamma_un": 1.0, "gamma_mix": 1.0}
     torch.testing.assert_close(ssl.total(**off), alone.total(**off))
@@ -111,8 +111,8 @@ def test_without_ramp_the_step_trains_as_on_labels_alone(networks):
 def test_a_fixed_threshold_above_every_confidence_silences_the_unlabeled(networks):
     student, teacher = networks
     mix = draw_mix_plan(3, 2, 3, random.Random(0).betavariate(10, 10), torch.Generator())
-    method = choose_method(LossConfig(regulation="fixed", threshold=1.0), torch.Generator())
-    outcome = ssl_step(student, teacher, batch(), method, mix)
+    method = choose_method(LossConfig(regulation="fixed", threshold=1.0))
+    outcome = ssl_step(student, teacher, batch(), method, mix, torch.Generator())
     assert outcome.losses.unsupervised == 0 and outcome.losses.mix == 0
     assert outcome.trust.tolist() == [0, 0, 0]
 
@@ -120,11 +120,11 @@ def test_a_fixed_threshold_above_every_confidence_silences_the_unlabeled(network
 def test_under_bf16_the_statistics_and_losses_are_fp32_and_near_the_exact_ones(networks):
     student, teacher = networks
     mix = draw_mix_plan(3, 2, 3, 0.5, torch.Generator().manual_seed(0))
-    method = choose_method(LossConfig(mix_on="probs"), torch.Generator())
-    exact = ssl_step(student, teacher, batch(), method, mix)
+    method = choose_method(LossConfig(mix_on="probs"))
+    exact = ssl_step(student, teacher, batch(), method, mix, torch.Generator())
     with torch.autocast("cpu", torch.bfloat16):
-        rough = ssl_step(student, teacher, batch(), method, mix)
-    told = [rough.trust, rough.pseudo.probs, rough.pseudo.confidence, rough.labeled_logits]
-    assert {part.dtype for part in (*told, *rough.losses)} == {torch.float32}
+        rough = ssl_step(student, teacher, batch(), method, mix, torch.Generator())
+    outputs = [rough.trust, rough.pseudo.probs, rough.pseudo.confidence, rough.labeled_logits]
+    assert {part.dtype for part in (*outputs, *rough.losses)} == {torch.float32}
     torch.testing.assert_close(tuple(rough.losses), tuple(exact.losses), rtol=0.05, atol=0.01)
     torch.testing.assert_close(rough.pseudo.probs, exact.pseudo.probs, rtol=0, atol=0.02)

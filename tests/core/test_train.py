@@ -9,7 +9,8 @@ from torch import nn
 
 from sefar_core import train
 from sefar_core.config import LossConfig, ModelConfig, OptimConfig, TeacherConfig, TrainConfig
-from sefar_core.train import Loop, build_optimizer, plan
+from sefar_core.step import SslBatch
+from sefar_core.train import Loop, build_optimizer, choose_method, plan
 
 
 def test_sgd_is_the_published_one():
@@ -69,6 +70,7 @@ class BareLoop(Loop):
         optim = OptimConfig(lr=1.0, clip_norm=clip_norm)
         self.config = TrainConfig(optim=optim, batch_size=16, micro_batch_size=8)
         self.schedule = plan(self.config, 64)
+        self.method = choose_method(self.config.loss)
         self.accelerator = Accelerator(cpu=True)
         self.student, self.teacher, self.step, self.states = network, None, 0, states
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
@@ -84,7 +86,8 @@ def step_along(monkeypatch, tmp_path, slopes, *, clip_norm):
         train, "micro_step", lambda student, *_: (Slope(student, next(coming)), {"accuracy": 1.0})
     )
     loop = BareLoop(network, tmp_path / "states", clip_norm)
-    metrics = train.optimizer_step(loop, iter([None] * len(slopes)), lambda step: [["a"], ["b"]])
+    batches = [SslBatch([], torch.tensor([]), [], [], clip_ids=[name]) for name in "ab"]
+    metrics = train.optimizer_step(loop, iter(batches))
     moves = [old - new for old, new in zip(before.parameters(), network.parameters(), strict=True)]
     return metrics, [move.detach() for move in moves]
 

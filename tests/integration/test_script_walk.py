@@ -49,7 +49,7 @@ WRITING = {
     "check_videos.py": "--manifest {manifest} --video-root {folder} --table {bad}",
     "compare_encoders.py": "demo --manifest {none} --video-root {folder} --questions {none} "
     "--sefar {none} --out {bad}",
-    "convert_checkpoint.py": "to-public {encoder} {bad}",
+    "convert_checkpoint.py": "from-public {none} {bad}",
     "demo.py": "--out {bad}",
     "evaluate_mllm.py": "--model {none} --encoder-features {none} --questions {none} --out {bad}",
     "evaluate_ssl.py": "--run-dir {bad} --manifest {manifest} --video-root {folder}",

@@ -67,10 +67,10 @@ def before_step(monkeypatch, step: int, action) -> None:
     """Do something as the step after `step` others begins, once."""
     whole_step = train.optimizer_step
 
-    def disturbed(loop, batches, name_clips):
+    def disturbed(loop, batches):
         if loop.step == step:
             action(loop)
-        return whole_step(loop, batches, name_clips)
+        return whole_step(loop, batches)
 
     monkeypatch.setattr(train, "optimizer_step", disturbed)
 
@@ -185,7 +185,7 @@ def test_a_loss_that_is_no_number_changes_nothing_and_names_the_clips(world, str
         fit(CONFIG, **here)
     after = tensors(kept["loop"])
     assert all(torch.equal(after[name], tensor) for name, tensor in kept["before"].items())
-    named = str(failure.value).partition("look at the clips: ")[2].split(", ")
+    named = str(failure.value).partition("check the clips: ")[2].split(", ")
     # Step 6 takes labeled clips 20 to 23 of the stream of passes of 8: its second micro-batch are
     # the last two; and unlabeled clips 36 to 47 in passes of 16: the last six.
     assert named == stream_of("LabeledClips", world, "labeled", 22, 24) + stream_of(
@@ -204,7 +204,7 @@ def test_a_teacher_that_diverged_ends_the_run_like_a_loss_that_did(world, regula
     before_step(monkeypatch, 5, diverge)
     here = places(world, f"diverged-{regulation}")
     config = replace(CONFIG, loss=replace(CONFIG.loss, regulation=regulation))
-    with pytest.raises(FloatingPointError, match="loss became nan.*step 6.*look at the clips"):
+    with pytest.raises(FloatingPointError, match="loss became nan.*step 6.*check the clips"):
         fit(config, **here)
 
 
@@ -247,7 +247,7 @@ def test_a_killed_loader_process_is_told_with_its_mend(world, straight):
     # Python itself may complain of the connection to the dead process while it drops it.
     ours = re.sub(r"Exception ignored in: <function \w+\.__del__(.|\n)*?Error: .*\n", "", output)
     assert code == 1 and "Traceback" not in ours
-    assert "error: a loader process is gone" in output and "memory: lower data.workers" in output
+    assert "error: a data-loader worker died" in output and "Lower data.workers" in output
     fit(CONFIG, **places(world, "loader"))  # fewer loader processes, the same run
     assert fingerprints(world / "loader") == fingerprints(straight)
 

@@ -82,7 +82,7 @@ def test_a_run_that_one_process_stopped_twice_equals_an_undisturbed_one(world, s
     code, output = run(order(world, run_dir, nan_at=[3, 1]), ranks=2)
     assert code != 0
     assert output.count("error: loss became nan and grad_norm became nan in step 4") == 1
-    named = output.partition("look at the clips: ")[2].splitlines()[0].split(", ")
+    named = output.partition("check the clips: ")[2].splitlines()[0].split(", ")
     assert len(named) == 2 + 2 * 3  # the micro-batch of the second process
     assert newest(run_dir) == "step-00000002" and len(lines(run_dir)) == 3
 

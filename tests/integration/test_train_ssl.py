@@ -89,10 +89,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(world, trained, stop, monkeypatch):
     places_here = places(world, f"stopped-{stop}")
     whole_step = train.optimizer_step
 
-    def interrupted(loop, schedule, batches):
+    def interrupted(loop, batches):
         if loop.step == stop:
             raise KeyboardInterrupt
-        return whole_step(loop, schedule, batches)
+        return whole_step(loop, batches)
 
     monkeypatch.setattr(train, "optimizer_step", interrupted)
     with pytest.raises(KeyboardInterrupt):

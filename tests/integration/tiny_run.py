@@ -139,14 +139,14 @@ def disturb(wishes: dict) -> None:
     rank = int(os.environ.get("RANK", "0"))
     whole_step, whole_micro, steps = train.optimizer_step, train.micro_step, []
 
-    def step(loop, batches, name_clips):
+    def step(loop, batches):
         steps.append(loop.step)
         time.sleep(wishes.get("pause_s", 0))
         if wishes.get("signal_at", [None])[:2] == [loop.step, rank]:
             os.kill(os.getpid(), signal.Signals[wishes["signal_at"][2]])
         if wishes.get("kill_loader_at") == loop.step:
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        return whole_step(loop, batches, name_clips)
+        return whole_step(loop, batches)
 
     def micro(*parts):
         losses, report = whole_micro(*parts)

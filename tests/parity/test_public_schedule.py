@@ -13,9 +13,9 @@ from sefar_core import block as blocks
 from sefar_core.checkpoint import build_model
 from sefar_core.config import LossConfig, ModelConfig
 from sefar_core.mixing import draw_mix_plan, one_each
-from sefar_core.recipe import choose_method
 from sefar_core.step import SslBatch, ssl_step
 from sefar_core.teacher import EmaTeacher
+from sefar_core.train import choose_method
 
 SIZES, DEPTH, CLASSES = (2, 2, 4), 3, 5
 LABELED, UNLABELED = 2, 3
@@ -109,7 +109,7 @@ def losses_and_gradients(run, monkeypatch, calls):
     batch = SslBatch(
         clips(LABELED, 1), torch.tensor([0, 3]), clips(UNLABELED, 2), clips(UNLABELED, 3)
     )
-    losses = run(student, teacher, batch, choose_method(settings, generator), mix)
+    losses = run(student, teacher, batch, choose_method(settings), mix, generator)
     losses.total(ramp=0.7, gamma_un=1.5, gamma_mix=2.0).backward()
     monkeypatch.undo()
     return losses, {name: p.grad for name, p in student.named_parameters()}

@@ -28,10 +28,11 @@ from sefar_core.data.dataloaders import (
 )
 from sefar_core.data.dataset import MOMENTS, TwoViews
 from sefar_core.data.frame_cache import CacheConfig
-from sefar_core.data.transforms import SHARES, Augmentation, Pixels
+from sefar_core.data.transforms import Augmentation, Pixels
 from sefar_core.data.video import read_fractions
 from sefar_core.data.video_backends import READERS
 from sefar_core.evaluate import predict
+from sefar_core.mixing import ELEMENT_DRAWS
 from sefar_core.model import SefarModel
 from sefar_core.sampling import sample_fractions
 from sefar_core.timesformer import TimeSformer
@@ -61,7 +62,7 @@ CLIPS = TrainClips(LABELED, UNLABELED, (None, None))
 def view_config(
     *, weak_flip: bool = True, share: str = "one_for_all", moments: str = "shared"
 ) -> ViewConfig:
-    augment = partial(Augmentation, (32, 40), share=SHARES[share])
+    augment = partial(Augmentation, (32, 40), share=ELEMENT_DRAWS[share])
     sample = partial(sample_fractions, SIZES)
     views = TwoViews(sample, MOMENTS[moments], augment(flip=weak_flip), augment(flip=True))
     return ViewConfig(views=views, crop_size=32, seed=0)
@@ -87,20 +88,21 @@ def schedule(first_step: int = 0) -> BatchSchedule:
 
 def assert_same(first: list, second: list) -> None:
     for one, other in zip(first, second, strict=True):
-        (labeled, labels, *views), (other_labeled, other_labels, *other_views) = one, other
-        assert torch.equal(labels, other_labels)
-        assert [len(view) for view in views] == [len(view) for view in other_views]
-        elements = [*labeled, *views[0], *views[1]]
-        others = [*other_labeled, *other_views[0], *other_views[1]]
+        assert torch.equal(one.labels, other.labels) and one.clip_ids == other.clip_ids
+        assert len(one.weak) == len(other.weak) and len(one.strong) == len(other.strong)
+        elements = [*one.labeled, *one.weak, *one.strong]
+        others = [*other.labeled, *other.weak, *other.strong]
         assert all(torch.equal(a, b) for a, b in zip(elements, others, strict=True))
 
 
 def test_the_unlabeled_part_begins_after_the_warm_up(root):
     found = batches(root, view_config())
-    assert [len(weak) for _, _, weak, _ in found] == [0, 0] + [3] * 6
-    unlabeled = {float(clip.float().mean()) for *_, strong in found[2:3] for clip in strong[2]}
+    assert [len(batch.weak) for batch in found] == [0, 0] + [3] * 6
+    unlabeled = {float(clip.float().mean()) for clip in found[2].strong[2]}
     assert len(unlabeled) == 2  # both clips in the first pass
-    labels = torch.cat([labels for _, labels, _, _ in found]).tolist()
+    assert [sorted(batch.clip_ids[1:]) for batch in found] == [[]] * 2 + [["u2", "u3"]] * 6
+    labels = torch.cat([batch.labels for batch in found]).tolist()
+    assert [f"l{label}" for label in labels] == [batch.clip_ids[0] for batch in found]
     assert [sorted(labels[k : k + 2]) for k in (0, 2, 4, 6)] == [[0, 1]] * 4
 
 
@@ -155,7 +157,7 @@ def test_a_reader_travels_to_another_process(root, tmp_path, store):
 
 
 def test_batches_travel_as_whole_colors_and_become_normalized_clips(root):
-    elements, labels, weak, strong = batches(root, view_config())[3]
+    elements, _, weak, strong, _ = batches(root, view_config())[3]
     assert [tuple(e.shape) for e in elements] == [(1, n, 32, 32, 3) for n in SIZES]
     assert [tuple(e.shape) for e in weak + strong] == [(2, n, 32, 32, 3) for n in SIZES + SIZES]
     for traveled, clip in zip(elements, to_device(elements, CPU, PIXELS), strict=True):
@@ -171,10 +173,10 @@ def test_the_teacher_s_view_can_be_left_unmirrored(root):
         return [bool((e[..., 0, 1] > e[..., -1, 1]).all()) for e in elements[2]]
 
     plain, flipped = batches(root, view_config(weak_flip=False)), batches(root, view_config())
-    assert not any(any(mirrored(weak)) for _, _, weak, _ in plain[2:])
-    assert any(any(mirrored(weak)) for _, _, weak, _ in flipped[2:])
-    assert any(any(mirrored(strong)) for _, _, _, strong in plain[2:])
-    assert any(any(mirrored(labeled)) for labeled, _, _, _ in plain)
+    assert not any(any(mirrored(batch.weak)) for batch in plain[2:])
+    assert any(any(mirrored(batch.weak)) for batch in flipped[2:])
+    assert any(any(mirrored(batch.strong)) for batch in plain[2:])
+    assert any(any(mirrored(batch.labeled)) for batch in plain)
 
 
 def test_elements_share_their_place_or_have_one_each(root):
@@ -195,8 +197,10 @@ def test_a_store_changes_the_speed_and_hardly_a_pixel(root, tmp_path, store):
     plain = batches(root, view_config())
     storage = None if store is None else CacheConfig(tmp_path / "frames", store, 256)
     for batch, other in zip(plain, batches(root, view_config(), storage), strict=True):
-        assert torch.equal(batch[1], other[1])
-        for element, stored in zip(batch[0] + batch[3], other[0] + other[3], strict=True):
+        assert torch.equal(batch.labels, other.labels)
+        for element, stored in zip(
+            batch.labeled + batch.strong, other.labeled + other.strong, strict=True
+        ):
             error = (element.int() - stored.int()).abs().float().mean()
             assert error < 6 if store == "jpeg" else error == 0
 

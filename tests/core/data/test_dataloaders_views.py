@@ -6,7 +6,8 @@ import torch
 
 from sefar_core.data.dataloaders import EvalClips, fixed_views, released_view
 from sefar_core.data.dataset import view_moments
-from sefar_core.data.transforms import Augmentation, fixed_placements, one_each
+from sefar_core.data.transforms import Augmentation, fixed_placements
+from sefar_core.mixing import one_each
 from sefar_core.sampling import SAMPLINGS, center_windows
 from tests.core.data.test_dataset import CLIPS, RAW, SAMPLE, SIZES, CountingReader, moments_of, same
 

@@ -17,7 +17,8 @@ from sefar_core.data.dataset import (
     shared_moments,
 )
 from sefar_core.data.rng import seeded
-from sefar_core.data.transforms import Augmentation, Pixels, one_for_all, to_network
+from sefar_core.data.transforms import Augmentation, Pixels, to_network
+from sefar_core.mixing import one_for_all
 from sefar_core.sampling import sample_fractions
 from tests.oracles import videos as oracle
 
@@ -71,11 +72,11 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def test_a_labeled_item_has_one_frame_in_each_eighth_of_its_clip():
-    whole_colors, label = labeled()[0, 4]
+    whole_colors, label, clip_id = labeled()[0, 4]
     assert all(element.dtype == torch.uint8 for element in whole_colors)
     elements = seen(whole_colors)
     assert [tuple(element.shape) for element in elements] == [(3, n, 8, 8) for n in SIZES]
-    assert label.item() == 1
+    assert (label.item(), clip_id) == (1, CLIPS[4].id)
     assert all(element[0].round().unique().item() == 4 for element in elements)
     segments = [[moment // 32 for moment in element] for element in moments_of(elements)]
     assert segments == [[3, 7], [1, 5], [0, 2, 4, 6]]
@@ -139,7 +140,7 @@ def test_the_weak_view_is_mirrored_half_of_the_time_or_never(flip):
 
 
 def test_unlabeled_clips_yield_no_label():
-    assert unlabeled()[0, 0]._fields == ("weak", "strong")
+    assert unlabeled()[0, 0]._fields == ("weak", "strong", "clip_id")
 
 
 def test_a_labeled_list_with_an_unlabeled_clip_is_refused():

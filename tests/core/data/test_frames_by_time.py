@@ -18,8 +18,9 @@ from sefar_core.data.dataset import (
     read_from_folder,
 )
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-from sefar_core.data.transforms import Augmentation, one_for_all
+from sefar_core.data.transforms import Augmentation
 from sefar_core.data.video import frames_at, read_fractions
+from sefar_core.mixing import one_for_all
 from sefar_core.sampling import SAMPLINGS
 from tests.oracles import videos as oracle
 

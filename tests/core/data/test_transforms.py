@@ -15,11 +15,10 @@ from sefar_core.data.transforms import (
     fixed_placements,
     normalize,
     normalized_crop,
-    one_each,
-    one_for_all,
     squares,
     to_network,
 )
+from sefar_core.mixing import one_each, one_for_all
 
 
 def generator(seed: int = 0) -> torch.Generator:

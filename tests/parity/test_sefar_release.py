@@ -11,7 +11,7 @@ import yaml
 import sefar_core
 from sefar_core.checkpoint import CheckpointError, build_model
 from sefar_core.config import ModelConfig
-from sefar_core.pretrained import export_released_checkpoint, released_name, released_state
+from sefar_core.pretrained import release_name, release_state
 from tests.oracles.public_model import PublicModel
 
 TOY = {"width": 128, "depth": 2, "grid": 2, "classes": 5}
@@ -78,7 +78,7 @@ def save(tmp_path, state=None, **changed):
 def test_logits_equal_the_public_model_s(tmp_path, frames, sizes):
     public = public_model(frames, **sizes)
     torch.save(checkpoint(public), tmp_path / "public.pyth")
-    loaded = sefar_core.load_released_checkpoint(tmp_path / "public.pyth")
+    loaded = sefar_core.load_sefar_release(tmp_path / "public.pyth")
     clips = elements(frames, side=public.grid * public.patch)
     theirs = public(clips)
     assert theirs.std() > 0.1
@@ -87,7 +87,7 @@ def test_logits_equal_the_public_model_s(tmp_path, frames, sizes):
 
 def test_every_tensor_reaches_the_logits(saved):
     public, path = saved
-    loaded = sefar_core.load_released_checkpoint(path)
+    loaded = sefar_core.load_sefar_release(path)
     before = loaded(elements())
     for name, parameter in loaded.named_parameters():
         kept = parameter.clone()
@@ -97,7 +97,7 @@ def test_every_tensor_reaches_the_logits(saved):
 
 
 def test_the_loaded_model_is_frozen_and_knows_its_settings(saved):
-    loaded = sefar_core.load_released_checkpoint(saved[1])
+    loaded = sefar_core.load_sefar_release(saved[1])
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert not loaded.training
     assert (loaded.sizes, loaded.image_size, loaded.dim) == ((2, 2, 4), 32, 128)
@@ -106,7 +106,7 @@ def test_the_loaded_model_is_frozen_and_knows_its_settings(saved):
 
 
 def test_settings_that_name_no_colors_mean_the_public_code_s(tmp_path):
-    loaded = sefar_core.load_released_checkpoint(save(tmp_path, cfg="MODEL:\n  NUM_CLASSES: 5\n"))
+    loaded = sefar_core.load_sefar_release(save(tmp_path, cfg="MODEL:\n  NUM_CLASSES: 5\n"))
     assert (loaded.mean, loaded.std) == ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 
 
@@ -114,13 +114,13 @@ def test_loading_draws_no_random_numbers_of_the_caller(saved):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    sefar_core.load_released_checkpoint(saved[1])
+    sefar_core.load_sefar_release(saved[1])
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_the_loaded_model_outlives_its_file(saved):
     public, path = saved
-    loaded = sefar_core.load_released_checkpoint(path)
+    loaded = sefar_core.load_sefar_release(path)
     path.write_bytes(b"\0" * path.stat().st_size)
     torch.testing.assert_close(loaded(elements()), public(elements()), atol=1e-4, rtol=0)
 
@@ -130,7 +130,7 @@ def test_both_forms_of_torch_files_are_read(tmp_path, zipped):
     public = public_model()
     path = tmp_path / "old.pyth"
     torch.save(checkpoint(public), path, _use_new_zipfile_serialization=zipped)
-    loaded = sefar_core.load_released_checkpoint(path)
+    loaded = sefar_core.load_sefar_release(path)
     torch.testing.assert_close(loaded(elements()), public(elements()), atol=1e-4, rtol=0)
 
 
@@ -138,19 +138,19 @@ def test_both_forms_of_torch_files_are_read(tmp_path, zipped):
 def test_the_prefix_of_a_wrapper_is_taken_off_when_all_names_have_it(tmp_path, prefix):
     public = public_model()
     wrapped = OrderedDict((f"{prefix}{name}", t) for name, t in public.state_dict().items())
-    loaded = sefar_core.load_released_checkpoint(save(tmp_path, wrapped))
+    loaded = sefar_core.load_sefar_release(save(tmp_path, wrapped))
     torch.testing.assert_close(loaded(elements()), public(elements()), atol=1e-4, rtol=0)
     wrapped = OrderedDict((f"module.{name}", t) for name, t in public.state_dict().items())
     wrapped["fc.bias"] = wrapped.pop("module.fc.bias")
     with pytest.raises(CheckpointError, match="vit.model.patch_embed.proj.weight is missing"):
-        sefar_core.load_released_checkpoint(save(tmp_path, wrapped))
+        sefar_core.load_sefar_release(save(tmp_path, wrapped))
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path):
     state = public_model().state_dict()
     state["ln1.weight"][0] = torch.inf
     with pytest.raises(CheckpointError, match=r"holds NaN or infinity in 1 tensors: ln1\.weight"):
-        sefar_core.load_released_checkpoint(save(tmp_path, state))
+        sefar_core.load_sefar_release(save(tmp_path, state))
 
 
 @pytest.mark.parametrize("name", sorted(PublicModel(**TOY).state_dict()))
@@ -158,7 +158,7 @@ def test_a_missing_tensor_is_named(tmp_path, name):
     state = public_model().state_dict()
     del state[name]
     with pytest.raises(CheckpointError, match=rf"public\.pyth.*\b{name} is missing"):
-        sefar_core.load_released_checkpoint(save(tmp_path, state))
+        sefar_core.load_sefar_release(save(tmp_path, state))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_missing_tensor_is_named(tmp_path, name):
 def test_an_unknown_tensor_is_named(tmp_path, name):
     state = public_model().state_dict() | {name: torch.ones(2)}
     with pytest.raises(CheckpointError, match=f"{name} is unknown"):
-        sefar_core.load_released_checkpoint(save(tmp_path, state))
+        sefar_core.load_sefar_release(save(tmp_path, state))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path, name):
     state = public_model().state_dict()
     state[name] = torch.cat([state[name], state[name]], dim=-1)
     with pytest.raises(CheckpointError, match=rf"{name} has shape \(.*, not \("):
-        sefar_core.load_released_checkpoint(save(tmp_path, state))
+        sefar_core.load_sefar_release(save(tmp_path, state))
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,17 @@ def test_a_tensor_of_another_shape_is_named(tmp_path, name):
         ("fc.weight", (5,), r"fc\.weight has shape \(5,\), not one of 2 axes"),
         ("vit.model.pos_embed", (1, 6, 128), "6 positions of width 128"),
         ("vit.model.patch_embed.proj.weight", (100, 3, 16, 16), "width 100"),
-        ("vit.model.time_embed.0", (1, 0, 128), "describes no network.*a frame in every element"),
+        (
+            "vit.model.time_embed.0",
+            (1, 0, 128),
+            "does not describe a network.*a frame in every element",
+        ),
     ],
 )
 def test_shapes_that_tell_of_no_network_are_refused(tmp_path, name, shape, message):
     state = public_model().state_dict() | {name: torch.zeros(shape)}
     with pytest.raises(CheckpointError, match=message):
-        sefar_core.load_released_checkpoint(save(tmp_path, state))
+        sefar_core.load_sefar_release(save(tmp_path, state))
 
 
 class Canary:
@@ -212,19 +216,19 @@ def test_a_pickle_that_would_run_a_program_is_refused_and_does_nothing(tmp_path,
     path = tmp_path / "evil.pyth"
     torch.save(parts, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"evil\.pyth holds an object of posix\.mkdir"):
-        sefar_core.load_released_checkpoint(path)
+        sefar_core.load_sefar_release(path)
     assert not (tmp_path / "dead").exists()
 
 
 def test_an_object_that_is_no_tensor_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="object of argparse.Namespace.*save it again with"):
-        sefar_core.load_released_checkpoint(save(tmp_path, cfg=Namespace(a=1)))
+        sefar_core.load_sefar_release(save(tmp_path, cfg=Namespace(a=1)))
 
 
 def test_settings_in_yaml_make_no_objects(tmp_path):
     text = f"DATA: !!python/object/apply:os.mkdir ['{tmp_path / 'dead'}']"
     with pytest.raises(CheckpointError, match="cfg cannot be read"):
-        sefar_core.load_released_checkpoint(save(tmp_path, cfg=text))
+        sefar_core.load_sefar_release(save(tmp_path, cfg=text))
     assert not (tmp_path / "dead").exists()
 
 
@@ -243,28 +247,28 @@ def test_settings_in_yaml_make_no_objects(tmp_path):
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, cfg, message):
     with pytest.raises(CheckpointError, match=message):
-        sefar_core.load_released_checkpoint(save(tmp_path, cfg=cfg))
+        sefar_core.load_sefar_release(save(tmp_path, cfg=cfg))
 
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "weights.pyth"
     with pytest.raises(CheckpointError, match="weights.pyth is not a file"):
-        sefar_core.load_released_checkpoint(path)
+        sefar_core.load_sefar_release(path)
     with pytest.raises(CheckpointError, match="is not a file"):
-        sefar_core.load_released_checkpoint(tmp_path)
+        sefar_core.load_sefar_release(tmp_path)
     for content in (b"", b"hello world", b"{}"):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="torch.save did not write it"):
-            sefar_core.load_released_checkpoint(path)
+            sefar_core.load_sefar_release(path)
     torch.save(public_model().state_dict(), path)
     with pytest.raises(CheckpointError, match=r"it holds \['fc.bias'.*not model_state and cfg"):
-        sefar_core.load_released_checkpoint(path)
+        sefar_core.load_sefar_release(path)
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="it holds list, not model_state"):
-        sefar_core.load_released_checkpoint(path)
+        sefar_core.load_sefar_release(path)
     torch.save({"model_state": {"fc.bias": 3}, "cfg": ""}, path)
     with pytest.raises(CheckpointError, match="fc.bias is a int, not a plain tensor"):
-        sefar_core.load_released_checkpoint(path)
+        sefar_core.load_sefar_release(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -275,7 +279,7 @@ def test_a_cut_off_file_is_named(tmp_path, kept, zipped):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(CheckpointError, match=r"cut\.pyth is not a whole checkpoint"):
-        sefar_core.load_released_checkpoint(path)
+        sefar_core.load_sefar_release(path)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12)])
@@ -284,70 +288,21 @@ def test_all_names_and_shapes_of_both_published_sizes_agree(width, heads):
         theirs = PublicModel(width=width).state_dict()
         ours = build_model(ModelConfig(dim=width, num_heads=heads), num_classes=99)
         state = {name: tensor.shape for name, tensor in ours.state_dict().items()}
-    assert {released_name(name): shape for name, shape in state.items()} == {
+    assert {release_name(name): shape for name, shape in state.items()} == {
         name: tensor.shape for name, tensor in theirs.items()
     }
 
 
-def test_what_was_loaded_and_exported_is_what_it_was(saved):
+def test_what_was_loaded_is_what_the_file_holds(saved):
     public, path = saved
-    exported = released_state(sefar_core.load_released_checkpoint(path))
-    assert exported.keys() == public.state_dict().keys()
-    assert all(torch.equal(exported[name], t) for name, t in public.state_dict().items())
-
-
-def filled(config: ModelConfig, num_classes: int):
-    """A network of full size whose weights cost little to make, every one another."""
-    with torch.device("meta"):
-        network = build_model(config, num_classes)
-    network = network.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.uniform_(-0.05, 0.05, generator=generator)
-    return network.eval()
-
-
-def test_an_exported_network_is_read_by_the_public_one_and_by_us(tmp_path):
-    network = filled(ModelConfig(mean=(0.4, 0.5, 0.6)), num_classes=99)
-    path = tmp_path / "made" / "checkpoint_epoch_00001.pyth"
-    export_released_checkpoint(network, path)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    parts = torch.load(path, weights_only=True)
-    assert sorted(parts) == ["cfg", "epoch", "model_state", "optimizer_state"]
-    cfg = yaml.safe_load(parts["cfg"])
-    assert cfg["MODEL"]["MODEL_TYPE"] == "small" and cfg["MODEL"]["NUM_CLASSES"] == 99
-    assert cfg["DATA"]["SAMPLE_FRAMES"] == [2, 2, 4] and cfg["DATA"]["TRAIN_CROP_SIZE"] == 224
-    with torch.device("meta"):
-        public = PublicModel()
-    public.load_state_dict(parts["model_state"], strict=True, assign=True)
-    loaded = sefar_core.load_released_checkpoint(path)
-    assert loaded.mean == (0.4, 0.5, 0.6)
-    theirs = loaded.state_dict()
-    assert all(torch.equal(theirs[name], t) for name, t in network.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"dim": 128, "num_heads": 2}, "a width and depth of 384"),
-        ({"num_heads": 8}, "heads of 64"),
-        ({"image_size": 112}, "14 x 14 patches"),
-        ({"fusion_dim": 128}, "a fused feature of 256"),
-        ({"sizes": (8,)}, "two elements or more"),
-    ],
-)
-def test_a_network_that_the_public_code_cannot_build_is_not_exported(tmp_path, changed, message):
-    with torch.device("meta"):
-        network = build_model(ModelConfig(**changed), num_classes=5).to_empty(device="cpu")
-    with pytest.raises(ValueError, match=message):
-        export_released_checkpoint(network, tmp_path / "out.pyth")
-    assert not list(tmp_path.iterdir())
+    loaded = release_state(sefar_core.load_sefar_release(path))
+    assert loaded.keys() == public.state_dict().keys()
+    assert all(torch.equal(loaded[name], t) for name, t in public.state_dict().items())
 
 
 def test_logits_of_the_small_size_at_224_pixels_equal_the_public_model_s(tmp_path):
     public = public_model(width=384, depth=12, grid=14, classes=99)
     torch.save(checkpoint(public), tmp_path / "public.pyth")
-    loaded = sefar_core.load_released_checkpoint(tmp_path / "public.pyth")
+    loaded = sefar_core.load_sefar_release(tmp_path / "public.pyth")
     clips = elements(side=224, batch=1)
     torch.testing.assert_close(loaded(clips), public(clips), atol=1e-5, rtol=0)

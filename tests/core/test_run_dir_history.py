@@ -1,12 +1,11 @@
-"""What a run told of itself, written as training writes it and read back."""
+"""What a run reported of itself, written as training writes it and read back."""
 
 import json
 
 import pytest
-import torch
 
 from sefar_core.config import LossConfig, TeacherConfig, TrainConfig
-from sefar_core.run_dir import append_metrics, curves, open_run, read_record
+from sefar_core.run_dir import append_metrics, curves, open_run, read_history
 
 CONFIG = TrainConfig(
     loss=LossConfig(regulation="fixed", threshold=0.7), teacher=TeacherConfig(dropout_passes=3)
@@ -27,29 +26,27 @@ def run_dir(tmp_path):
 
 
 def test_a_run_is_read_back_as_it_was_written(run_dir):
-    record = read_record(run_dir)
-    assert record.regulate(torch.tensor([0.6, 0.8]), torch.zeros(2)).tolist() == [0, 1]
-    assert record.dropout_passes == 3
-    assert record.metrics == [WARMUP, *SSL]
+    history = read_history(run_dir)
+    assert history == ("fixed", 0.7, 3, [WARMUP, *SSL])
 
 
-def test_a_folder_of_encoders_alone_has_no_record(tmp_path):
+def test_a_folder_of_encoders_alone_has_no_history(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student/config.json").write_text("{}")
-    assert read_record(tmp_path) is None
+    assert read_history(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
-def test_half_a_record_is_refused_by_the_file_that_is_missing(run_dir, name):
+def test_half_a_history_is_refused_by_the_file_that_is_missing(run_dir, name):
     (run_dir / name).unlink()
     with pytest.raises(ValueError, match=rf"{name} is missing: .*give the whole folder"):
-        read_record(run_dir)
+        read_history(run_dir)
 
 
 def test_a_run_that_has_not_taken_a_step_is_refused(run_dir):
     (run_dir / "metrics.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"metrics\.jsonl is empty: the run has taken no step"):
-        read_record(run_dir)
+        read_history(run_dir)
 
 
 @pytest.mark.parametrize("damage", [b'{"step": 2, "tr', b"[1]", b'{"trust": 0.5}', b"\xff\xfe\x00"])
@@ -57,7 +54,7 @@ def test_a_damaged_report_is_refused_by_file_and_line(run_dir, damage):
     lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
     (run_dir / "metrics.jsonl").write_bytes(b"\n".join([lines[0], damage, lines[2]]))
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is not a step report"):
-        read_record(run_dir)
+        read_history(run_dir)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +63,7 @@ def test_a_damaged_report_is_refused_by_file_and_line(run_dir, damage):
 def test_damaged_settings_are_refused_by_their_file(run_dir, damage):
     (run_dir / "config.json").write_text(damage)
     with pytest.raises(ValueError, match=r"config\.json holds no settings of a run"):
-        read_record(run_dir)
+        read_history(run_dir)
 
 
 def test_a_regulation_of_other_code_is_refused_by_the_file_that_names_it(run_dir):
@@ -74,9 +71,9 @@ def test_a_regulation_of_other_code_is_refused_by_the_file_that_names_it(run_dir
     settings["loss"]["regulation"] = "strict"
     (run_dir / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=r"config\.json .*must be one of .*strict"):
-        read_record(run_dir)
+        read_history(run_dir)
 
 
-def test_a_curve_has_the_steps_that_told_its_number_and_no_others():
+def test_a_curve_has_the_steps_that_reported_its_number_and_no_others():
     found = curves([WARMUP, *SSL], ("trust", "supervised", "unsupervised"))
     assert found == {"trust": ([2, 3], [0.2, 0.3]), "supervised": ([1, 2, 3], [2.5, 1.5, 1.0])}
