@@ -18,8 +18,7 @@ from torch.utils.data import Dataset
 
 from qa_data.files import on_disk
 from qa_data.manifest import Clip
-from sefar_core.data.decode import VideoReadError
-from sefar_core.data.pictures import side_ratio_problem
+from sefar_core.data.decode import refuse_elongated
 from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, normalized_crop, squares
 from sefar_core.data.video import read_fractions
@@ -72,8 +71,7 @@ def read_from_folder(
     """
     path, start_s, end_s = on_disk(root / clip.path), clip.start_s, clip.end_s
     frames = read(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)
-    if problem := side_ratio_problem(frames.shape[2], frames.shape[1]):
-        raise VideoReadError(f"{path} {problem}")
+    refuse_elongated(path, frames.shape[2], frames.shape[1])
     return frames
 
 

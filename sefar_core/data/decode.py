@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -38,6 +38,7 @@ from torch import Tensor
 from sefar_core.data import frame_index
 from sefar_core.data.frame_index import Timeline
 from sefar_core.data.packets import Mark, hides_frames, is_idr, mark_of, packets_of
+from sefar_core.data.pictures import side_ratio_problem
 
 
 def stamped_frames(
@@ -96,6 +97,26 @@ class Misnamed(VideoReadError):
 
 class Patched(Misnamed):
     """Decoding from a keyframe in the middle stops, or shows a picture that it patched."""
+
+
+class FileVersion(NamedTuple):
+    """A file as it is on the disk. What is found out about it can be remembered by this key."""
+
+    path: Path
+    size: int
+    changed_ns: int
+
+
+def version_of(path: Path) -> FileVersion:
+    """The version of a file that exists."""
+    now = path.stat()
+    return FileVersion(path, now.st_size, now.st_mtime_ns)
+
+
+def refuse_elongated(path: Path, width: int, height: int) -> None:
+    """Raise VideoReadError for pictures that are too elongated to be scaled."""
+    if problem := side_ratio_problem(width, height):
+        raise VideoReadError(f"{path} {problem}")
 
 
 @contextmanager

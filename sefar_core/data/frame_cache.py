@@ -33,9 +33,9 @@ from tqdm import tqdm
 
 from qa_data.files import on_disk, sync, writing
 from qa_data.manifest import Clip
+from sefar_core.data.decode import refuse_elongated
 from sefar_core.data.frame_index import ROUNDING_S
-from sefar_core.data.pictures import side_ratio_problem
-from sefar_core.data.video import VideoReadError, clip_length, read_clip
+from sefar_core.data.video import read_clip
 
 FORMAT = 3
 Kind = Literal["raw", "jpeg"]
@@ -175,10 +175,10 @@ class _PackedClips(Dataset):
     def __getitem__(self, position: int) -> tuple[StoredClip, Tensor]:
         clip = self.clips[position]
         path, start_s, end_s = on_disk(self.video_root / clip.path), clip.start_s, clip.end_s
-        frames, appears = read_clip(path, start_s=start_s, end_s=end_s, short_side=self.short_side)
-        if problem := side_ratio_problem(frames.shape[2], frames.shape[1]):
-            raise VideoReadError(f"{path} {problem}")
-        length_s = clip_length(path, start_s=start_s, end_s=end_s)
+        frames, appears, length_s = read_clip(
+            path, start_s=start_s, end_s=end_s, short_side=self.short_side
+        )
+        refuse_elongated(path, frames.shape[2], frames.shape[1])
         pictures = frames.numpy()
         packed = [_compress(p) if self.kind == "jpeg" else p.reshape(-1) for p in pictures]
         sizes = [len(picture) for picture in packed]

@@ -19,9 +19,15 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data.decode import VideoReadError, converter, orientation_of, upright_size
+from sefar_core.data.decode import (
+    VideoReadError,
+    converter,
+    orientation_of,
+    refuse_elongated,
+    upright_size,
+)
 from sefar_core.data.frame_index import ROUNDING_S, VideoInfo
-from sefar_core.data.pictures import NOMINAL_FPS, PICTURE_SUFFIXES, is_picture, side_ratio_problem
+from sefar_core.data.pictures import NOMINAL_FPS, PICTURE_SUFFIXES, is_picture
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)\.[^.]+", re.DOTALL)
 FORMATS = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
@@ -80,8 +86,7 @@ class FrameFolder:
         for number in range(len(self.names)) if numbers is None else numbers:
             name = self.names[number]
             frame = _decoded(self.path / name, decoders)
-            if problem := side_ratio_problem(*upright_size(frame)):
-                raise VideoReadError(f"{self.path / name} {problem}")
+            refuse_elongated(self.path / name, *upright_size(frame))
             sizes.setdefault(upright_size(frame), name)
             if len(sizes) > 1:
                 (size, one), (other, another) = sizes.items()

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sefar_core.data import frame_index
-from sefar_core.data.decode import Misnamed, opened, verified
+from sefar_core.data.decode import FileVersion, Misnamed, opened, verified, version_of
 from sefar_core.data.frame_index import Timeline
 from sefar_core.data.packets import Mark, begins_anew, packets_of
 
@@ -29,20 +29,27 @@ COMPARED_PICTURES = 32
 """Of a group, beginning at its keyframe."""
 
 
+class NeverJumps(Misnamed):
+    """No stretch of a file can be decoded from a keyframe in its middle."""
+
+
 def jump(
     path: Path, file: tuple[InputContainer, VideoStream], start_s: float, end_s: float | None
 ) -> Timeline | None:
-    """The stretch as `timeline.stretch` finds it; None where its times cannot be trusted.
+    """The stretch as `frame_index.stretch` finds it; None where its times cannot be trusted.
 
     Args:
         path: the file.
         file: the same, open.
         start_s: where the stretch begins.
         end_s: where it ends; None at the file's end.
+
+    Raises:
+        NeverJumps: times of no stretch of this file can be trusted.
     """
     container, stream = file
     if not any(name in container.format.name for name in STORED + REPEATED):
-        return None
+        raise NeverJumps(f"{path}: its container does not tell times apart from the whole file")
     try:
         shown = frame_index.stretch(container, stream, start_s, end_s)
     except (av.FFmpegError, EOFError):
@@ -74,10 +81,10 @@ def leads_right(path: Path) -> bool:
         origin = frame_index.origin_of(container, stream, beginning[1])
         at_s = (at_ticks - origin) * float(frame_index.time_base_of(stream))
     with opened(path) as (container, stream):
-        shown = jump(path, (container, stream), at_s, None)
-        if shown is None or not shown.jumped:
-            return False
         try:
+            shown = jump(path, (container, stream), at_s, None)
+            if shown is None or not shown.jumped:
+                return False
             return in_order == [_signed(f) for f in islice(verified(path, shown), len(in_order))]
         except Misnamed:
             return False
@@ -111,8 +118,9 @@ def _as_in_order(path: Path, marks: list[Mark]) -> bool:
     """Whether packets say here what they say when the whole file is read, whose times must not
     begin again.
     """
-    found = path.stat()
-    in_order, number_at = _marks_in_order(path, found.st_size, found.st_mtime_ns)
+    in_order, number_at = _marks_in_order(version_of(path))
+    if not in_order:
+        raise NeverJumps(f"{path}: its times begin again")
     first = number_at.get(marks[0].place) if marks[0].place is not None else None
     if first is None:
         return False
@@ -124,13 +132,11 @@ def _told(mark: Mark) -> tuple[int | None, int | None, int, bool]:
 
 
 @lru_cache(maxsize=8)
-def _marks_in_order(
-    path: Path, size: int, changed_ns: int
-) -> tuple[list[Mark], dict[int | None, int]]:
+def _marks_in_order(file: FileVersion) -> tuple[list[Mark], dict[int | None, int]]:
     """The marks of a whole file, and the number of the one at each place; none of a file whose
     times begin again.
     """
-    with opened(path) as (container, stream):
+    with opened(file.path) as (container, stream):
         shown = frame_index.whole(container, stream, keep=False)
     marks = [] if shown.joined else shown.marks
     return marks, {mark.place: number for number, mark in enumerate(marks)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 from sefar_core.data import frame_index
 from sefar_core.data.decode import (
     FIX,
+    FileVersion,
     Misnamed,
     Patched,
     VideoReadError,
@@ -32,6 +33,7 @@ from sefar_core.data.decode import (
     pictures,
     settle,
     upright_size,
+    version_of,
 )
 from sefar_core.data.frame_index import ROUNDING_S, Timeline, VideoInfo, oddities
 from sefar_core.data.image_folder import FrameFolder, open_folder, probe_folder
@@ -199,14 +201,28 @@ def places_of(fractions: Sequence[float]) -> np.ndarray:
     return np.minimum(places, np.nextafter(1, 0))
 
 
+class ClipFrames(NamedTuple):
+    """Every frame of a clip.
+
+    Attributes:
+        frames: RGB, upright.
+        appears: fraction of the clip's length at which each appears.
+        length_s: seconds that the clip lasts.
+    """
+
+    frames: UInt8[Tensor, "frame height width channel"]
+    appears: list[float]
+    length_s: float
+
+
 def read_clip(
     path: Path,
     *,
     start_s: float | None = None,
     end_s: float | None = None,
     short_side: int | None = None,
-) -> tuple[UInt8[Tensor, "frame height width channel"], list[float]]:
-    """Every frame of a clip, RGB, upright, and the fraction of its length at which each appears.
+) -> ClipFrames:
+    """Every frame of a clip, RGB, upright, and when each appears.
 
     The frame at fraction f is the last one that appears at or before f, as in `read_fractions`.
 
@@ -214,46 +230,40 @@ def read_clip(
         VideoReadError: the file is unreadable, or fewer frames come out of it than it holds.
     """
 
-    def use(shown: Frames, start: float, end: float) -> tuple[Tensor, list[float]]:
+    def use(shown: Frames, start: float, end: float) -> ClipFrames:
         _refuse_beyond(path, shown, end - ROUNDING_S)
         first = shown.numbers_at(np.array([start]))[0]
         # Before the first picture appears it is the first.
         stop = max(first + 1, int((shown.times_s + ROUNDING_S < end).sum()))
         numbers = np.arange(first, stop)
         places = (shown.times_s[numbers] - start) / (end - start)
-        return _pictures(path, shown, numbers, short_side), np.maximum(places, 0).tolist()
+        frames = _pictures(path, shown, numbers, short_side)
+        return ClipFrames(frames, np.maximum(places, 0).tolist(), end - start)
 
     return on_frames(path, start_s, end_s, use)
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
-    """Seconds that a clip lasts. Nothing is decoded.
+    """Seconds that a clip lasts. Nothing is decoded, but where packets do not tell.
 
     Raises:
         VideoReadError: the file is unreadable.
         ValueError: a clip that ends before it starts.
     """
-    if path.is_dir() or (start_s is None and end_s is None):
-        return on_frames(path, start_s, end_s, _length)
-    start = start_s or 0.0
-    _refuse_empty(path, start, end_s)
-    with opened(path) as file:
-        shown = jump(path, file, start, end_s)
-        if shown is not None:
-            return _length(shown, start, _end(path, shown, start, end_s))
-    return _in_order(path, (start, end_s), record_of(path), _length)
+
+    def length(shown: Frames, start: float, end: float) -> float:
+        return end - start
+
+    return on_frames(path, start_s, end_s, length, decodes=False)
 
 
-def _length(shown: Frames, start: float, end: float) -> float:
-    return end - start
-
-
-def _refuse_empty(path: Path, start: float, end_s: float | None) -> None:
+def refuse_empty(path: Path, start: float, end_s: float | None) -> None:
+    """Raise ValueError for a clip that ends before it starts."""
     if not (isfinite(start) and (end_s is None or start < end_s < inf)):
         raise ValueError(f"{path}: a clip from {start} s to {end_s} s has no length")
 
 
-def _end(path: Path, shown: Frames, start: float, end_s: float | None) -> float:
+def clip_end(path: Path, shown: Frames | VideoInfo, start: float, end_s: float | None) -> float:
     """Where a clip ends; VideoReadError if its file ends before it starts."""
     if start >= shown.end_s - ROUNDING_S:
         raise VideoReadError(
@@ -284,6 +294,8 @@ def on_frames(
     end_s: float | None,
     use: Callable[[Frames, float, float], Result],
     heartbeat: Callable[[], None] = lambda: None,
+    *,
+    decodes: bool = True,
 ) -> Result:
     """What `use` makes of the frames of a clip, by the fastest way that shows the right ones.
 
@@ -297,24 +309,26 @@ def on_frames(
         end_s: where it ends; both are None for the whole file.
         use: takes the frames, and where the clip starts and ends among them.
         heartbeat: called for every picture of a full decode.
+        decodes: `use` decodes pictures; where it does not, a jump need not be compared with them.
 
     Raises:
         VideoReadError: the file is unreadable.
         ValueError: a clip that ends before it starts.
     """
     start = start_s or 0.0
-    _refuse_empty(path, start, end_s)
+    refuse_empty(path, start, end_s)
     whole = start_s is None and end_s is None
     if path.is_dir():
         folder = open_folder(path) if whole else open_folder(path).stretch(start, end_s)
-        return use(folder, start, _end(path, folder, start, end_s))
+        return use(folder, start, clip_end(path, folder, start, end_s))
     record = record_of(path)
     if not whole and record.settled is None and record.jumps_lead_right is not False:
         try:
             with opened(path) as file:
                 shown = jump(path, file, start, end_s)
-                if shown is not None and (not shown.jumped or _jumps_lead_right(path, record)):
-                    return use(shown, start, _end(path, shown, start, end_s))
+                misled = shown and shown.jumped and decodes and not _jumps_lead_right(path, record)
+                if shown and not misled:
+                    return use(shown, start, clip_end(path, shown, start, end_s))
         except Patched:
             pass  # damage in one place says nothing of jumps to others
         except Misnamed:
@@ -336,25 +350,25 @@ def _in_order(
 ) -> Result:
     """As `on_frames`, decoded from the file's beginning; without a span, the whole file."""
     with opened(path) as (container, stream):
-        shown = frame_index.whole(container, stream, keep=span is None)
-        if record.settled is None and shown.begins_in_doubt:
-            raise Misnamed(f"{path} announces pictures before its first keyframe")
-        if record.settled is not None:
-            shown = replace(record.settled, packets=shown.packets, stream=stream)
+        if record.settled is not None and span is not None:
+            shown = replace(record.settled, stream=stream)  # its packets are read with the pictures
+        else:
+            shown = frame_index.whole(container, stream, keep=span is None)
+            if record.settled is not None:
+                shown = replace(record.settled, packets=shown.packets, stream=stream)
+            elif shown.begins_in_doubt:
+                raise Misnamed(f"{path} announces pictures before its first keyframe")
         start, end = span or (float(shown.times_s[0]), None)
-        return use(shown, start, _end(path, shown, start, end))
+        return use(shown, start, clip_end(path, shown, start, end))
 
 
 def record_of(path: Path) -> Record:
     """The record of a file; another one once the file has changed."""
-    if not path.is_file():
-        return Record()
-    found = path.stat()
-    return _record(path.absolute(), found.st_size, found.st_mtime_ns)
+    return _record(version_of(path)) if path.is_file() else Record()
 
 
 @lru_cache(maxsize=1024)
-def _record(path: Path, size: int, changed_ns: int) -> Record:
+def _record(file: FileVersion) -> Record:
     return Record()
 
 

@@ -21,10 +21,18 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sefar_core.data import decord_worker, video
-from sefar_core.data.decode import fitted_size
+from sefar_core.data.decode import FileVersion, fitted_size, version_of
 from sefar_core.data.decord_worker import Request, read_frames
 from sefar_core.data.frame_index import numbers_at
-from sefar_core.data.video import VideoInfo, VideoReadError, places_of, probe, refuse_beyond
+from sefar_core.data.video import (
+    VideoInfo,
+    VideoReadError,
+    clip_end,
+    places_of,
+    probe,
+    refuse_beyond,
+    refuse_empty,
+)
 from sefar_core.data.video import read_fractions as read_in_order
 from sefar_core.data.worker_pool import Worker, WorkerFailure
 
@@ -41,13 +49,12 @@ def known(path: Path) -> VideoInfo:
         raise VideoReadError(f"{path} is a folder of pictures, not a video file. {FIX}")
     if not path.is_file():
         return probe(path)
-    found = path.stat()
-    return _probed(path, found.st_size, found.st_mtime_ns)
+    return _probed(version_of(path))
 
 
 @lru_cache(maxsize=1024)
-def _probed(path: Path, size: int, changed_ns: int) -> VideoInfo:
-    return probe(path)
+def _probed(file: FileVersion) -> VideoInfo:
+    return probe(file.path)
 
 
 def frame_numbers(
@@ -67,10 +74,8 @@ def frame_numbers(
     places = places_of(fractions)
     whole = start_s is None and end_s is None
     start = info.times_s[0] if whole else start_s or 0.0
-    end = info.end_s if end_s is None else end_s
-    if end <= start:
-        raise ValueError(f"{path}: a clip from {start} s to {end} s has no length")
-    timestamps = start + places * (end - start)
+    refuse_empty(path, start, end_s)
+    timestamps = start + places * (clip_end(path, info, start, end_s) - start)
     refuse_beyond(path, info.times_s[-1], info.end_s, float(timestamps.max()))
     return numbers_at(info.times_s, timestamps).tolist()
 
@@ -123,8 +128,7 @@ def read_decord(
     if why := doubts(info):
         raise VideoReadError(f"decord cannot be trusted with {path}: {why}. {FIX}")
     numbers = frame_numbers(path, info, fractions, start_s=start_s, end_s=end_s)
-    found = path.stat()
-    apart = _first_pictures_apart(path, found.st_size, found.st_mtime_ns, timeout_s)
+    apart = _first_pictures_apart(version_of(path), timeout_s)
     if apart > MOST_APART:
         raise VideoReadError(
             f"decord cannot be trusted with {path}: its first picture differs from PyAV's by "
@@ -146,9 +150,9 @@ def doubts(info: VideoInfo) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _first_pictures_apart(path: Path, size: int, changed_ns: int, timeout_s: float) -> float:
-    own = read_in_order(path, [0.0]).numpy().astype(np.int16)
-    other = ask_decord(Request(str(path), [0], known(path).num_frames), timeout_s)
+def _first_pictures_apart(file: FileVersion, timeout_s: float) -> float:
+    own = read_in_order(file.path, [0.0]).numpy().astype(np.int16)
+    other = ask_decord(Request(str(file.path), [0], _probed(file).num_frames), timeout_s)
     return float(np.abs(own - other).mean()) if own.shape == other.shape else 255.0
 
 

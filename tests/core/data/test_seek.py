@@ -6,11 +6,13 @@ import av
 import numpy as np
 import pytest
 
+from sefar_core.data import frame_index
 from sefar_core.data.decode import opened
 from sefar_core.data.seek import jump, leads_right
-from sefar_core.data.video import frames_at, read_fractions
+from sefar_core.data.video import clip_length, frames_at, read_clip, read_fractions, record_of
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
+from tests.oracles.numbered_table import CASES
 
 FPS = 25
 
@@ -105,3 +107,23 @@ def test_a_changed_file_is_looked_at_anew(misleading, tmp_path):
     misleading.write_bytes(sound.read_bytes())
     got = read_fractions(misleading, [0.5], start_s=40 / FPS, end_s=44 / FPS)
     np.testing.assert_array_equal(got[0].numpy(), oracle.decode_in_order(sound)[42])
+
+
+def test_a_format_whose_times_need_the_whole_file_is_tried_once(tmp_path):
+    pictures = oracle.numbered_frames(10)
+    path = oracle.write_video(tmp_path / "clip.nut", pictures, fps=FPS)
+    got = read_fractions(path, [0.0, 0.9], start_s=2 / FPS, end_s=8 / FPS)
+    np.testing.assert_array_equal(got.numpy(), oracle.decode_in_order(path)[[2, 7]])
+    assert record_of(path).jumps_lead_right is False
+    assert clip_length(path, start_s=2 / FPS) == pytest.approx(8 / FPS)
+
+
+def test_packets_of_a_file_that_was_decoded_in_full_are_not_listed_again(tmp_path, monkeypatch):
+    case = next(case for case in CASES if case.name == "mpeg4-b-from-inside.mkv")
+    path = tmp_path / case.name
+    case.make(path)
+    whole = read_clip(path).frames
+    assert record_of(path).settled is not None
+    monkeypatch.setattr(frame_index, "whole", None)
+    got = read_clip(path, start_s=0.0, end_s=case.times_s[3])
+    np.testing.assert_array_equal(got.frames.numpy(), whole.numpy()[: len(got.frames)])

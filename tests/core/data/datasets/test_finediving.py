@@ -207,7 +207,7 @@ def test_a_step_shows_its_own_pictures(tmp_path):
             path = tmp_path / folder / str(number) / f"{place + 489:05d}.png"
             assert cv2.imwrite(str(path), gray)
     for clip in listing.pool + listing.settled:
-        frames, _ = read_clip(tmp_path / clip.path, start_s=clip.start_s, end_s=clip.end_s)
+        frames = read_clip(tmp_path / clip.path, start_s=clip.start_s, end_s=clip.end_s).frames
         assert set(frames.unique().tolist()) == {NUMBERS[clip.text]}, clip.id
     for clip in read_finediving(*write_pickles(tmp_path / "lists", fine), level="action_type").pool:
         assert probe(tmp_path / clip.path).num_frames == clip.num_frames
