@@ -43,7 +43,7 @@ def passes(
         (stage,) = stages(one_pass, len(lessons), folder / "ours")
         shutil.rmtree(stage.run_dir, ignore_errors=True)  # or the last pass would be gone on with
         stage.run_dir.mkdir(parents=True)
-        run_stage(one_pass, model, lessons, stage, wish=StopRequest())
+        run_stage(one_pass, model, lessons, stage, stop_signal=StopRequest())
 
     def same_batches() -> None:
         lessons.begin_epoch(0)  # as ours does

@@ -12,6 +12,7 @@ from benchmarks.mllm_arithmetic import MEASURED_BYTES_A_S, Figures, weights_of
 from benchmarks.moving_clips import write_clip
 from benchmarks.random_vlm import GRID, TOKEN_DIM, like_llamas, video_tokens
 from benchmarks.timing import seconds
+from qa_data.questions import LETTERS, STEM
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.presets import preset
 from sefar_mllm.adapters import composite
@@ -19,7 +20,6 @@ from sefar_mllm.chat.assistant import Assistant
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS, Encoder, pool
 from sefar_mllm.generate import generate_ids
-from sefar_mllm.prompt import LETTERS, STEM
 from sefar_mllm.scoring import rotated_prompts
 
 

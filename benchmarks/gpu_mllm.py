@@ -24,8 +24,8 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     from benchmarks.option_forwards import last_logits
     from benchmarks.random_vlm import lengths_of, like_llamas, video_tokens
     from benchmarks.timing import seconds
+    from qa_data.questions import LETTERS
     from sefar_mllm.adapters import composite
-    from sefar_mllm.prompt import LETTERS
     from sefar_mllm.scoring import letter_logits, rotated_prompts
 
     vlm, count = composite(model), settings.batch_size

@@ -78,13 +78,14 @@ def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str,
 
     from benchmarks.moving_clips import write_clip
     from benchmarks.random_vlm import TOKEN_DIM, questions
+    from qa_data.questions import LETTERS
     from sefar_core.checkpoint import build_model, save_encoder
     from sefar_core.data.video import read_fractions
     from sefar_core.presets import preset
     from sefar_mllm.adapters import composite, optimizer_groups
     from sefar_mllm.dataset import pad_batch
     from sefar_mllm.encoders import ENCODERS, pool
-    from sefar_mllm.prompt import LETTERS, Turn, encode_example, question_text
+    from sefar_mllm.prompt import Turn, encode_example, question_text
 
     network = preset("vit_s").model
     torch.manual_seed(0)

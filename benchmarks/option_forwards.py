@@ -12,10 +12,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from qa_data.questions import Question
+from qa_data.questions import LETTERS, Question
 from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.dataset import pad_batch
-from sefar_mllm.prompt import LETTERS, EncodedPrompt, marker_ids
+from sefar_mllm.prompt import EncodedPrompt, marker_ids
 from sefar_mllm.scoring import positions, rotated_prompts
 
 if TYPE_CHECKING:

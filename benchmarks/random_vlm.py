@@ -144,8 +144,8 @@ def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", stem: str, options: Sequ
 
 def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]") -> Lengths:
     """Mean tokens of questions about videos of `TOKEN_SHAPE`."""
+    from qa_data.questions import LETTERS
     from sefar_mllm.model_config import SefarVlmConfig
-    from sefar_mllm.prompt import LETTERS
     from sefar_mllm.scoring import rotated_prompts
     from sefar_mllm.shared_prefix import join
 

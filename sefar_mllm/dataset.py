@@ -1,15 +1,11 @@
-"""Questions as lessons of an epoch: which order the options have, and how the answer is spoken.
+"""Questions about clips with cached tokens -> padded training batches.
 
-Every draw is a function of (seed, epoch, question): nothing here touches a global random state, so
-a resumed run sees the same batches. Everything that cannot be used is refused before training,
-all at once. Nothing is ever cut.
-
-Question files -> questions, and prompts with tokens -> padded batches.
-
-Which questions make a step: about as long ones together, so that little padding is computed.
-
-An epoch's order follows from (seed, epoch) and the lengths alone. The devices share the questions
-of a step and change nothing about which these are.
+`QuestionDataset` shuffles the options of every question anew in each epoch, `Collator` pads items
+to a batch, and `LengthBucketedSampler` puts prompts of about one length into a batch, so that
+little padding is computed. Every draw is a function of (seed, epoch, question): nothing here
+touches a global random state, so a resumed run sees the same batches. The processes split the
+questions of a step and do not change which these are. What cannot be used is refused before
+training, all at once; nothing is ever cut.
 """
 
 import hashlib
@@ -25,13 +21,12 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.manifest import read_manifest
-from qa_data.questions import Question, attach_classes, read_any
+from qa_data.questions import LETTERS, Question, attach_classes, read_any
 from sefar_mllm.config import AnswerStyle
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.prompt import (
     BOTH_REQUEST,
     IGNORE,
-    LETTERS,
     TEXT_REQUEST,
     EncodedPrompt,
     Turn,
@@ -39,41 +34,145 @@ from sefar_mllm.prompt import (
     question_text,
 )
 
+PAD_ITEM = -1
+"""Index of the item that fills up the last step of several processes: it has no labels."""
+SORTED_BATCHES = 10
+"""Questions of so many batches, drawn at random, are sorted by length."""
+
+Redraw = Callable[[int], Sequence[Question]]
+"""The questions of an epoch: about the same clips with the same answers, with other options."""
+
 
 class DataError(ValueError):
-    """Questions that cannot be learned from; the message lists what is wrong and the mend."""
+    """Questions that cannot be trained on. The message lists what is wrong and the fix."""
 
 
-def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
-    """Questions of a file of any form that `schema.read_any` takes.
+class QuestionDataset(Dataset):
+    """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
 
     Args:
-        path: the file.
-        manifest: table of their clips, which gives questions without a class their class,
-            apparatus and source.
+        questions: the questions to train on.
+        cache: tokens of their clips.
+        tokenizer: the language model's.
+        video_id: the placeholder's id.
+        answer_style: `letter`, `text`, or `mixed`.
+        token_noise: standard deviation of the noise on tokens, in units of each token's spread.
+        seed: of all draws.
+        redraw: the questions of each epoch, if their options are drawn anew in each.
+
+    Attributes:
+        epoch: the epoch of the current items.
+        lengths: tokens of each prompt in this epoch.
 
     Raises:
-        QuestionError: the file is missing or no question file, or does not fit the manifest.
-        ManifestError: the manifest is not readable.
+        DataError: there are no questions, or `redraw` gives other ones.
     """
-    questions = read_any(path)
-    return questions if manifest is None else attach_classes(questions, read_manifest(manifest))
+
+    def __init__(  # noqa: PLR0913 - one place for all that makes an item
+        self,
+        questions: Sequence[Question],
+        cache: TokenCache,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        video_id: int,
+        answer_style: AnswerStyle = "letter",
+        token_noise: float = 0.0,
+        seed: int = 0,
+        redraw: Redraw | None = None,
+    ):
+        if not questions:
+            raise DataError("there are no questions to train on; check the question file")
+        self.questions = questions
+        self.cache = cache
+        self.tokenizer = tokenizer
+        self.video_id = video_id
+        self.answer_style = answer_style
+        self.token_noise = token_noise
+        self.seed = seed
+        self.redraw = redraw
+        self._given = questions
+        self._begin(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose options, their order and the form of the answers; called as an epoch starts.
+
+        Not `set_epoch`: accelerate's loader would call that, with the count of the stage.
+        """
+        if epoch != self.epoch:
+            self._begin(epoch)
+
+    def _begin(self, epoch: int) -> None:
+        self.epoch = epoch
+        if self.redraw is not None:
+            self.questions = self.redraw(epoch)
+            refuse_other_questions(self._given, self.questions, epoch)
+        self.prompts = [self._encode(question) for question in self.questions]
+        self.lengths = [len(prompt.ids) for prompt in self.prompts]
+
+    def _encode(self, question: Question) -> EncodedPrompt:
+        frames, rows, columns = self.cache.token_shape
+        rng = draw_source(self.seed, self.epoch, question.question_id)
+        return encode_example(
+            self.tokenizer,
+            [example_turn(question, self.answer_style, rng)],
+            num_video_tokens=frames * rows * columns,
+            video_id=self.video_id,
+        )
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The item at an index; at PAD_ITEM the shortest, without labels."""
+        if index == PAD_ITEM:
+            item = self[min(range(len(self)), key=self.lengths.__getitem__)]
+            ids = item["prompt"].ids
+            return {**item, "prompt": EncodedPrompt(ids, [IGNORE] * len(ids))}
+        question = self.questions[index]
+        tokens = self.cache[question.video].float()
+        if self.token_noise > 0:
+            rng = draw_source(self.seed, self.epoch, question.question_id, "noise")
+            generator = torch.Generator().manual_seed(rng.getrandbits(63))
+            spread = tokens.std(dim=-1, keepdim=True)
+            noise = torch.randn(tokens.shape, generator=generator)
+            tokens = tokens + self.token_noise * spread * noise
+        return {"prompt": self.prompts[index], "video_tokens": tokens, "clip_id": question.video}
 
 
-def name_sets(paths: Sequence[Path]) -> list[str]:
-    """A name for each question file: its own, behind its folder's where two are called alike.
+def example_turn(question: Question, style: AnswerStyle, rng: random.Random) -> Turn:
+    """The question with shuffled options, and the answer in the given style."""
+    order = list(range(len(question.options)))
+    rng.shuffle(order)
+    options = [question.options[place] for place in order]
+    answer = order.index(question.answer)
+    in_words = style == "text" or (style == "mixed" and rng.random() < 0.5)
+    if not in_words:
+        return Turn(question_text(question.stem, options), LETTERS[answer])
+    if rng.random() < 0.5:
+        return Turn(f"{question.stem} {TEXT_REQUEST}", options[answer])
+    return Turn(
+        question_text(question.stem, options, BOTH_REQUEST),
+        f"{LETTERS[answer]}. {options[answer]}",
+    )
 
-    Raises:
-        DataError: a file is given twice.
-    """
-    stems = [path.stem for path in paths]
-    names = [
-        path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}-{path.stem}"
-        for path in paths
-    ]
-    if len(set(names)) < len(names):
-        raise DataError(f"two question files have one name among {names}; rename one")
-    return names
+
+def draw_source(*names: object) -> random.Random:
+    """A generator that depends on these names and on nothing else."""
+    text = "\n".join(map(str, names)).encode()
+    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
+
+
+class Collator:
+    """Items of `QuestionDataset` -> the keywords of the model's forward."""
+
+    def __init__(self, pad_id: int):
+        self.pad_id = pad_id
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = pad_batch([item["prompt"] for item in items], self.pad_id)
+        batch["video_tokens"] = torch.stack([item["video_tokens"] for item in items])
+        batch["clip_ids"] = [item["clip_id"] for item in items]
+        return batch
 
 
 def pad_batch(
@@ -96,215 +195,35 @@ def pad_batch(
     }
 
 
-class Collator:
-    """Items of `Lessons` -> the keywords of the model's forward."""
+class LengthBucketedSampler(Sampler[int]):
+    """Indices of an epoch's items, for a loader that cuts batches from them in turn.
 
-    def __init__(self, pad_id: int):
-        self.pad_id = pad_id
-
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = pad_batch([item["prompt"] for item in items], self.pad_id)
-        batch["video_tokens"] = torch.stack([item["video_tokens"] for item in items])
-        batch["clip_ids"] = [item["clip_id"] for item in items]
-        return batch
-
-
-PAD_ITEM = -1  # the place of a lesson that teaches nothing
-
-Redraw = Callable[[int], Sequence[Question]]
-"""The questions of an epoch: about the same clips with the same answers, beside other options."""
-
-
-class QuestionDataset(Dataset):
-    """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
+    With several processes the last step is filled up with items without labels, so that each
+    process takes part in every step and no question is trained on twice.
 
     Args:
-        questions: what to learn.
-        cache: tokens of their clips.
-        tokenizer: the language model's.
-        video_id: the placeholder's id.
-        answer_style: `letter`, `text`, or `mixed`.
-        token_noise: standard deviation of the noise on tokens, in units of each token's spread.
-        seed: of all draws.
-        redraw: the questions of each epoch, if they are to have other options in each.
-
-    Attributes:
-        epoch: the one that the items are of.
-        lengths: tokens of each lesson's prompt in this epoch.
-
-    Raises:
-        DataError: no questions, or `redraw` gives other ones.
+        dataset: knows its seed, its epoch, and the length of each prompt in it.
+        batch_size: questions of a step, over all processes.
+        multiple: the number of indices is brought to a multiple of this: what all processes take
+            at a time, or 1 if there is one process.
     """
 
-    def __init__(  # noqa: PLR0913 - one place for all that makes an item
-        self,
-        questions: Sequence[Question],
-        cache: TokenCache,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        video_id: int,
-        answer_style: AnswerStyle = "letter",
-        token_noise: float = 0.0,
-        seed: int = 0,
-        redraw: Redraw | None = None,
-    ):
-        if not questions:
-            raise DataError("there are no questions to learn; check the question file")
-        self.questions = questions
-        self.cache = cache
-        self.tokenizer = tokenizer
-        self.video_id = video_id
-        self.answer_style = answer_style
-        self.token_noise = token_noise
-        self.seed = seed
-        self.redraw = redraw
-        self._asked = questions
-        self._begin(0)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Choose options, their order and the form of the answers; called as an epoch starts.
-
-        Not `set_epoch`: accelerate's loader would call that, with the count of the stage.
-        """
-        if epoch != self.epoch:
-            self._begin(epoch)
-
-    def _begin(self, epoch: int) -> None:
-        self.epoch = epoch
-        if self.redraw is not None:
-            self.questions = self.redraw(epoch)
-            refuse_other_questions(self._asked, self.questions, epoch)
-        self.prompts = [self._encode(question) for question in self.questions]
-        self.lengths = [len(prompt.ids) for prompt in self.prompts]
-
-    def _encode(self, question: Question) -> EncodedPrompt:
-        frames, rows, columns = self.cache.token_shape
-        rng = draw_source(self.seed, self.epoch, question.question_id)
-        return encode_example(
-            self.tokenizer,
-            [example_turn(question, self.answer_style, rng)],
-            num_video_tokens=frames * rows * columns,
-            video_id=self.video_id,
-        )
+    def __init__(self, dataset: QuestionDataset, *, batch_size: int, multiple: int):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.multiple = multiple
 
     def __len__(self) -> int:
-        return len(self.questions)
+        return len(self.dataset) + self.num_pads
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        """The lesson at a place; at FILLER the shortest, with nothing left to learn."""
-        if place == PAD_ITEM:
-            item = self[min(range(len(self)), key=self.lengths.__getitem__)]
-            ids = item["prompt"].ids
-            return {**item, "prompt": EncodedPrompt(ids, [IGNORE] * len(ids))}
-        question = self.questions[place]
-        tokens = self.cache[question.video].float()
-        if self.token_noise > 0:
-            rng = draw_source(self.seed, self.epoch, question.question_id, "noise")
-            generator = torch.Generator().manual_seed(rng.getrandbits(63))
-            spread = tokens.std(dim=-1, keepdim=True)
-            noise = torch.randn(tokens.shape, generator=generator)
-            tokens = tokens + self.token_noise * spread * noise
-        return {"prompt": self.prompts[place], "video_tokens": tokens, "clip_id": question.video}
+    @property
+    def num_pads(self) -> int:
+        return -len(self.dataset) % self.multiple
 
-
-def draw_source(*names: object) -> random.Random:
-    """A generator that depends on these names and on nothing else."""
-    text = "\n".join(map(str, names)).encode()
-    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
-
-
-def example_turn(question: Question, style: AnswerStyle, rng: random.Random) -> Turn:
-    """The question with shuffled options, and the answer in the style that is asked for."""
-    order = list(range(len(question.options)))
-    rng.shuffle(order)
-    options = [question.options[place] for place in order]
-    answer = order.index(question.answer)
-    spoken = style == "text" or (style == "mixed" and rng.random() < 0.5)
-    if not spoken:
-        return Turn(question_text(question.stem, options), LETTERS[answer])
-    if rng.random() < 0.5:
-        return Turn(f"{question.stem} {TEXT_REQUEST}", options[answer])
-    return Turn(
-        question_text(question.stem, options, BOTH_REQUEST),
-        f"{LETTERS[answer]}. {options[answer]}",
-    )
-
-
-def refuse_other_questions(
-    asked: Sequence[Question], drawn: Sequence[Question], epoch: int
-) -> None:
-    """Questions of an epoch must be about the same clips, with the same answers.
-
-    Raises:
-        DataError: they are not; the message names what differs.
-    """
-    wanted, found = (
-        Counter((one.video, one.options[one.answer]) for one in questions)
-        for questions in (asked, drawn)
-    )
-    lost, added = wanted - found, found - wanted
-    if lost or added:
-        clip, text = next(iter(lost or added))
-        where = "is missing" if lost else "was not asked for"
-        raise DataError(
-            f"the questions drawn for epoch {epoch} differ from those that were given: "
-            f"{lost.total()} are missing and {added.total()} are others; the one about {clip} with "
-            f"the answer {text!r} {where}. Draw them from the clips and classes of these questions"
-        )
-
-
-def refuse_too_long(lessons: QuestionDataset, max_length: int, *, epochs: int = 1) -> None:
-    """Check the length of every prompt of every epoch, and leave the lessons in the first.
-
-    Raises:
-        DataError: some prompts are longer than the model reads, which would cut the video or
-            the question.
-    """
-    fixed = lessons.redraw is None and lessons.answer_style == "letter"
-    for epoch in range(1 if fixed else epochs):  # the order of the options hardly matters
-        lessons.begin_epoch(epoch)
-        names = [question.question_id for question in lessons.questions]
-        long = [
-            (length, name)
-            for name, length in zip(names, lessons.lengths, strict=True)
-            if length > max_length
-        ]
-        if long:
-            most, name = max(long)
-            raise DataError(
-                f"{len(long)} of {len(names)} prompts exceed {max_length} tokens, the longest is "
-                f"question {name} with {most}; pool the video to fewer tokens (--grid), or raise "
-                f"max_length if the language model reads more"
-            )
-    lessons.begin_epoch(0)
-
-
-SORTED_BATCHES = 10  # so many batches' questions, drawn at random, are sorted by length
-
-
-class BatchError(ValueError):
-    """A batch that devices cannot share. The message says which sizes they can."""
-
-
-def split_batch(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
-    """Questions that a device takes at a time, and how many times, for one step.
-
-    Args:
-        batch_size: questions of a step, over all devices.
-        micro_batch_size: the most that a device takes at a time.
-        processes: how many devices there are.
-
-    Raises:
-        BatchError: the devices cannot have equal parts.
-    """
-    part, rest = divmod(batch_size, processes)
-    if rest or not part:
-        raise BatchError(
-            f"batch_size {batch_size} cannot be shared by {processes} processes; choose a multiple "
-            f"of {processes}"
-        )
-    at_a_time = next(size for size in range(min(micro_batch_size, part), 0, -1) if part % size == 0)
-    return at_a_time, part // at_a_time
+    def __iter__(self) -> Iterator[int]:
+        rng = draw_source(self.dataset.seed, "order", self.dataset.epoch)
+        yield from bucketed(self.dataset.lengths, batch_size=self.batch_size, rng=rng)
+        yield from [PAD_ITEM] * self.num_pads
 
 
 def bucketed(lengths: Sequence[int], *, batch_size: int, rng: random.Random) -> list[int]:
@@ -332,38 +251,109 @@ def bucketed(lengths: Sequence[int], *, batch_size: int, rng: random.Random) -> 
     return [*(place for batch in batches for place in batch), *last]
 
 
-class LengthBucketedSampler(Sampler[int]):
-    """Places of an epoch's lessons, for a loader that cuts batches from them in turn.
-
-    With several devices the last step is filled up with lessons that teach nothing, so that each
-    device takes part in every step and no question is taught twice.
-
-    Args:
-        lessons: know their seed, their epoch, and how long each is in it.
-        batch_size: questions of a step, over all devices.
-        multiple: the number of places is brought to a multiple of this: what all devices take at
-            a time, or 1 if there is one device.
-    """
-
-    def __init__(self, lessons: QuestionDataset, *, batch_size: int, multiple: int):
-        self.lessons = lessons
-        self.batch_size = batch_size
-        self.multiple = multiple
-
-    def __len__(self) -> int:
-        return len(self.lessons) + self.fillers
-
-    @property
-    def fillers(self) -> int:
-        return -len(self.lessons) % self.multiple
-
-    def __iter__(self) -> Iterator[int]:
-        rng = draw_source(self.lessons.seed, "order", self.lessons.epoch)
-        yield from bucketed(self.lessons.lengths, batch_size=self.batch_size, rng=rng)
-        yield from [PAD_ITEM] * self.fillers
-
-
 def padding_share(lengths: Sequence[int], *, batch_size: int) -> float:
     """Share of the positions computed that are padding, if batches are cut from this order."""
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
     return 1 - sum(lengths) / sum(max(batch) * len(batch) for batch in batches)
+
+
+def split_batch(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+    """Questions that a process takes at a time, and how many times, for one step.
+
+    Args:
+        batch_size: questions of a step, over all processes.
+        micro_batch_size: the most that a process takes at a time.
+        processes: number of processes.
+
+    Raises:
+        DataError: the processes cannot have equal parts.
+    """
+    part, rest = divmod(batch_size, processes)
+    if rest or not part:
+        raise DataError(
+            f"batch_size {batch_size} cannot be split among {processes} processes; choose a "
+            f"multiple of {processes}"
+        )
+    at_a_time = next(size for size in range(min(micro_batch_size, part), 0, -1) if part % size == 0)
+    return at_a_time, part // at_a_time
+
+
+def refuse_other_questions(
+    given: Sequence[Question], drawn: Sequence[Question], epoch: int
+) -> None:
+    """Questions of an epoch must be about the same clips, with the same answers.
+
+    Raises:
+        DataError: they are not; the message names what differs.
+    """
+    wanted, found = (
+        Counter((one.video, one.options[one.answer]) for one in questions)
+        for questions in (given, drawn)
+    )
+    lost, added = wanted - found, found - wanted
+    if lost or added:
+        clip, text = next(iter(lost or added))
+        where = "is missing" if lost else "was not given"
+        raise DataError(
+            f"the questions drawn for epoch {epoch} differ from those that were given: "
+            f"{lost.total()} are missing and {added.total()} are others; the one about {clip} with "
+            f"the answer {text!r} {where}. Draw them from the clips and classes of these questions"
+        )
+
+
+def refuse_too_long(dataset: QuestionDataset, max_length: int, *, epochs: int = 1) -> None:
+    """Check the length of every prompt of every epoch, and leave the dataset in the first.
+
+    Raises:
+        DataError: some prompts are longer than the model reads, which would cut the video or the
+            question.
+    """
+    fixed = dataset.redraw is None and dataset.answer_style == "letter"
+    for epoch in range(1 if fixed else epochs):  # the order of the options hardly matters
+        dataset.begin_epoch(epoch)
+        names = [question.question_id for question in dataset.questions]
+        long = [
+            (length, name)
+            for name, length in zip(names, dataset.lengths, strict=True)
+            if length > max_length
+        ]
+        if long:
+            most, name = max(long)
+            raise DataError(
+                f"{len(long)} of {len(names)} prompts exceed {max_length} tokens, the longest is "
+                f"question {name} with {most}; pool the video to fewer tokens (--grid), or raise "
+                f"max_length if the language model reads more"
+            )
+    dataset.begin_epoch(0)
+
+
+def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
+    """Questions of a file of any form that `schema.read_any` takes.
+
+    Args:
+        path: the file.
+        manifest: table of their clips, which gives questions without a class their class,
+            apparatus and source.
+
+    Raises:
+        QuestionError: the file is missing, is not a question file, or does not fit the manifest.
+        ManifestError: the manifest is not readable.
+    """
+    questions = read_any(path)
+    return questions if manifest is None else attach_classes(questions, read_manifest(manifest))
+
+
+def name_sets(paths: Sequence[Path]) -> list[str]:
+    """A name for each question file: its stem, after its folder's name where two stems are equal.
+
+    Raises:
+        DataError: a file is given twice.
+    """
+    stems = [path.stem for path in paths]
+    names = [
+        path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}-{path.stem}"
+        for path in paths
+    ]
+    if len(set(names)) < len(names):
+        raise DataError(f"two question files have the same name among {names}; rename one")
+    return names

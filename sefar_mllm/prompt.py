@@ -4,10 +4,10 @@ Source: FastChat's template `vicuna_v1.1`, which also serves the weights v1.3 an
 
     {SYSTEM} USER: <video>\\n{question} ASSISTANT: {answer}</s>USER: {follow-up} ASSISTANT:
 
-Ids are put together piece by piece. What a user typed is encoded with every special token
-split into ordinary text, and the video's place is a run of ids that no text can produce:
-nothing typed can move, repeat or fake the video, or end a turn. Labels are laid on by position
-while the ids are built, so they cannot slip against them. docs/paper_map.md, row "prompt".
+Ids are built piece by piece. What a user typed is encoded with every special token split into
+ordinary text, and the video's place is a run of ids that no text can produce: nothing typed can
+move, repeat or fake the video, or end a turn. Labels are appended with the ids, so they cannot
+shift against them. docs/paper_map.md, row "prompt".
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.questions import LETTERS
 from sefar_mllm.model_config import SefarVlmConfig
 
 SYSTEM = (
@@ -23,9 +24,7 @@ SYSTEM = (
 )
 BLANK = "\u2581"  # how SentencePiece writes a blank
 IGNORE = -100  # the label that the loss leaves out
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-STEM = "What gymnastics move is this athlete performing?"  # of the public Gym-QA
-VIDEO_WORD = "video"  # projected tokens begin as noisy copies of this word's embedding
+VIDEO_WORD = "video"  # projected tokens start around this word's embedding
 LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 TEXT_REQUEST = "Answer with the name of the move."
 BOTH_REQUEST = "Answer with the option's letter and its text."
@@ -41,18 +40,18 @@ class Turn:
 
 @dataclass
 class EncodedPrompt:
-    """Token ids beside their labels; `IGNORE` marks what is not to be learned."""
+    """Token ids and their labels; `IGNORE` marks ids that are not trained on."""
 
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
     def as_prompt(self, ids: Sequence[int]) -> None:
-        """Append ids that the model is shown."""
+        """Append ids that the model reads: without labels."""
         self.ids.extend(ids)
         self.labels.extend([IGNORE] * len(ids))
 
     def as_target(self, ids: Sequence[int]) -> None:
-        """Append ids that the model is to produce."""
+        """Append ids that the model is trained to produce."""
         self.ids.extend(ids)
         self.labels.extend(ids)
 
@@ -67,7 +66,7 @@ def question_text(
     Args:
         stem: the question.
         options: 2 or more texts, no more than there are letters.
-        request: what form the answer is to have.
+        request: which form the answer has.
         letters: the options' markers, one character each; other ones than A, B, C, ... show
             whether the model depends on the letters.
     """
@@ -92,7 +91,7 @@ def encode_conversation(
         tokenizer: a Llama-family tokenizer with bos and eos.
         turns: the conversation; only the last may lack its answer, and the ids then end in
             `ASSISTANT:`, ready for generation.
-        num_video_tokens: how many placeholders stand for the video; 0 for text alone.
+        num_video_tokens: number of placeholders for the video; 0 for text alone.
         video_id: the placeholder's id, outside the tokenizer's vocabulary.
 
     Returns:
@@ -135,10 +134,10 @@ def encode_example(
     num_video_tokens: int,
     video_id: int,
 ) -> EncodedPrompt:
-    """`encode_conversation` for training: refuses a conversation that teaches nothing.
+    """`encode_conversation` for training: refuses a conversation without labels.
 
     Raises:
-        ValueError: no label is left, so the loss of this item would be silently zero.
+        ValueError: no id has a label, so the loss of this item would silently be zero.
     """
     prompt = encode_conversation(
         tokenizer, turns, num_video_tokens=num_video_tokens, video_id=video_id
@@ -193,12 +192,12 @@ def letter_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
 
 
 def marker_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> tuple[list[int], list[int]]:
-    """How option markers go on after `ASSISTANT:`: ids that all begin with, and the last of each.
+    """Ids of option markers after `ASSISTANT:`: those that all begin with, and the last of each.
 
-    Letters are one token of Llama's, with nothing before; digits stand behind a space of its own.
+    Llama's tokenizer makes one token of a letter; a digit follows a token for the space.
 
     Raises:
-        ValueError: a marker comes twice or is no single token behind what all begin with, so
+        ValueError: a marker occurs twice or is not a single token after the common ids, so
             likelihoods of single tokens would be wrong.
     """
     pieces = [_plain(tokenizer, letter) for letter in letters]
@@ -207,13 +206,13 @@ def marker_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> tuple[list[i
     if any(piece[:-1] != shared for piece in pieces) or len(set(last)) < len(last):
         raise ValueError(
             f"the option markers {letters!r} after 'ASSISTANT:' are the tokens {pieces} of this "
-            f"tokenizer; each must end in one token of its own, behind the same tokens"
+            f"tokenizer; each must end in one token of its own, after the same tokens"
         )
     return shared, last
 
 
 def missing_for_prompts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a tokenizer lacks for conversations to be encoded as the template has them.
+    """What a tokenizer lacks to encode conversations as the template has them.
 
     Llama and Llama 2 have all of it; byte-level ones, such as Llama 3's, do not.
     """
@@ -228,19 +227,19 @@ def missing_for_prompts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def _typed(text: str) -> str:
-    """Text without the outer white space, which would change the ids of its neighbors."""
+    """Text without outer white space, which would change the ids of its neighbors."""
     if not text.strip():
         raise ValueError("an empty text cannot be a question or an answer; write at least a word")
     return text.strip()
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of `text` standing after a space, with nothing in it read as a special token."""
+    """Ids of `text` after a space, with nothing in it read as a special token."""
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def _after_break(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of `text` standing directly after a newline or an end mark, without a space."""
+    """Ids of `text` directly after a newline or an end mark, without a space."""
     newline = _newline_id(tokenizer)
     ids = _plain(tokenizer, "\n" + text)
     return ids[ids.index(newline) + 1 :]

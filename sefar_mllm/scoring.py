@@ -30,11 +30,11 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.files import write_text
-from qa_data.questions import Question
+from qa_data.questions import LETTERS, Question
 from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.model_config import SefarVlmConfig
-from sefar_mllm.prompt import LETTERS, Turn, encode_question, marker_ids, question_text
+from sefar_mllm.prompt import Turn, encode_question, marker_ids, question_text
 from sefar_mllm.shared_prefix import hidden_states, join
 
 LETTER_RUN = re.compile(

@@ -1,4 +1,4 @@
-"""Settings -> a fine-tuned model: stage A teaches the projector alone, stage B LoRA with it."""
+"""Settings -> a fine-tuned model: stage A trains the projector alone, stage B LoRA with it."""
 
 import hashlib
 import json
@@ -36,11 +36,12 @@ from sefar_mllm.stages import run_stage, stages, steps_done
 from sefar_mllm.validation import best_epoch, cut_dev, dev_scores
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FREE = ("save_every_steps",)  # may differ when a run is gone on with
+FREE = ("save_every_steps",)
+"""Settings that may differ when a run is resumed."""
 
 
 class LaunchError(RuntimeError):
-    """A run that must not start as it was asked for; the message says what to change."""
+    """A run that must not start with these settings; the message says what to change."""
 
 
 def finetune(
@@ -54,30 +55,30 @@ def finetune(
 ) -> Path:
     """Fine-tune the language model on questions about clips with cached tokens.
 
-    A run folder that holds whole checkpoints is gone on with, exactly; one that is finished learns
-    nothing more.
+    A run whose folder holds complete checkpoints resumes exactly; a finished run is not trained
+    further.
 
     Args:
         config: all settings.
-        questions: what to learn, dev part included.
+        questions: the questions to train on, with the validation questions among them.
         features: token cache that holds all their clips.
         run_dir: gets config.json, run.json, metrics.jsonl, checkpoints and the model.
-        redraw: the questions of an epoch, if `config.redraw` asks for other ones in each; about
-            the same clips with the same answers, and a function of the epoch alone.
-        files: where the questions come from, for the record.
+        redraw: the questions of an epoch, if `config.redraw` draws their options anew in each;
+            about the same clips with the same answers, and a function of the epoch alone.
+        files: where the questions come from, for run.json.
 
     Returns:
         The folder of the trained model, run_dir/model.
 
     Raises:
-        LaunchError: several processes were started that do not know of one another, or would
-            round the projector, or `redraw` is missing or not asked for.
+        LaunchError: the started processes do not form one group, or would round the projector,
+            or `redraw` and `config.redraw` do not agree.
         ValueError: the run folder belongs to other settings, questions or tokens, or to another
             number of processes.
         RunFolderBusy: another process trains in the run folder.
-        BatchError: the processes cannot share a step's questions.
         CacheError: the cache lacks clips.
-        DataError: prompts are too long, redrawn questions differ, or no dev part can be cut.
+        DataError: the processes cannot split a step's questions, prompts are too long, redrawn
+            questions differ, or no validation questions can be held out.
         FloatingPointError: loss or gradient is no longer a finite number.
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
     """
@@ -93,10 +94,10 @@ def finetune(
     cache = TokenCache(features, [question.video for question in questions])
     tokenizer = load_tokenizer(config.language_model)
     letter_ids(tokenizer, max(len(question.options) for question in questions))
-    torch.manual_seed(config.seed)  # LoRA's start; peft offers no generator
+    torch.manual_seed(config.seed)  # LoRA's initial weights; peft takes no generator
     model = build_trainable(config, cache, tokenizer)
     vlm = composite(model).config
-    lessons = QuestionDataset(
+    dataset = QuestionDataset(
         train,
         cache,
         tokenizer,
@@ -107,26 +108,28 @@ def finetune(
         redraw=redraw and partial(without, redraw, {question.video for question in dev}),
     )
     limit = min(config.max_length, vlm.text_config.max_position_embeddings)
-    refuse_too_long(lessons, limit, epochs=config.projector_epochs + config.epochs)
-    judge = partial(dev_scores, model, tokenizer, dev, cache) if dev else None
+    refuse_too_long(dataset, limit, epochs=config.projector_epochs + config.epochs)
+    validate_fn = partial(dev_scores, model, tokenizer, dev, cache) if dev else None
     planned = stages(config, len(train), run_dir)
     with ExitStack() as until_the_end:
         if PartialState().is_main_process:
             until_the_end.enter_context(locked(run_dir))
-            learned = {
+            data = {
                 "questions": questions_hash(questions),
                 "features": json.dumps(cache.key),
-                # Each has random draws of its own, and sums are made in another order.
+                # Each draws its own dropout, and gradients are summed in another order.
                 "num_processes": str(PartialState().num_processes),
             }
-            open_run(run_dir, config, seed=config.seed, data=learned, free=FREE)
+            open_run(run_dir, config, seed=config.seed, data=data, free=FREE)
             add_to_run(run_dir, facts(model, cache, train, dev, files=files))
             forget_metrics_after(run_dir, steps_done(planned))
         PartialState().wait_for_everyone()
-        wish = until_the_end.enter_context(StopRequest())
+        stop_signal = until_the_end.enter_context(StopRequest())
         for stage in planned:
             learn_projector_alone(model, stage.name == "projector")
-            run_stage(config, model, lessons, stage, wish=wish, judge=judge)
+            run_stage(
+                config, model, dataset, stage, stop_signal=stop_signal, validate_fn=validate_fn
+            )
         writes = PartialState().is_main_process
         save_trained(model, tokenizer, run_dir / "model", writes=writes)
         if writes and dev:
@@ -157,12 +160,12 @@ def build_trainable(
 
 
 def without(redraw: Redraw, videos: set[str], epoch: int) -> list[Question]:
-    """The questions of an epoch, but none about these clips: the dev part's."""
+    """The questions of an epoch, without those about these clips: the validation questions'."""
     return [question for question in redraw(epoch) if question.video not in videos]
 
 
 def questions_hash(questions: Sequence[Question]) -> str:
-    """A hash of all that the questions say, in their order."""
+    """A hash of all fields of the questions, in their order."""
     lines = (json.dumps(vars(question), sort_keys=True) for question in questions)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -175,7 +178,7 @@ def facts(
     *,
     files: Sequence[Path],
 ) -> dict:
-    """What a run learns from and what learns, for run.json."""
+    """What a run trains, and on what, for run.json."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "processes": PartialState().num_processes,
@@ -190,7 +193,7 @@ def facts(
 
 
 def refuse_rounding_shards() -> None:
-    """Refuse to shard a model in ways that `sharded` does not know, or that round the projector.
+    """Refuse FSDP settings that checkpoints do not support, or that round the projector.
 
     Raises:
         LaunchError: FSDP of version 1, or with mixed precision.
@@ -199,20 +202,20 @@ def refuse_rounding_shards() -> None:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if parse_flag_from_env("ACCELERATE_USE_FSDP") and (version, precision) != ("2", "no"):
         raise LaunchError(
-            f"FSDP was asked for in version {version} with mixed precision {precision}; launch "
-            f"with scripts/accelerate/fsdp2.yaml: version 2 and none, which would round the "
-            f"projector (the language model is in bfloat16 all the same)"
+            f"FSDP is set to version {version} with mixed precision {precision}; launch "
+            f"with scripts/accelerate/fsdp2.yaml: version 2 and no mixed precision, which would "
+            f"round the projector (the language model is in bfloat16 anyway)"
         )
 
 
 def refuse_lone_ranks() -> None:
-    """Several started processes must be one group, or each would train and write alone.
+    """Refuse several processes that are not one group: each would train and write alone.
 
     Raises:
-        LaunchError: the environment names more processes than accelerate knows of.
+        LaunchError: the environment names more processes than accelerate has found.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    # The first call decides for the process: whether it is one of a group, and on which device.
+    # The first call decides whether this process is one of a group, and on which device it runs.
     known = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
     if started != known:
         raise LaunchError(

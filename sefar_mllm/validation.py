@@ -1,8 +1,9 @@
-"""A dev part of the training questions, cut by source video, for choosing settings.
+"""Validation questions, held out of the training questions by source video, and their scores.
 
-Clips of one source resemble one another, so a source is either learned from or asked about. The
-dev part is scored at the end of each epoch and nothing is chosen by it: the test questions stay
-untouched by whatever a reader of the curve decides.
+Clips of one source resemble one another, so a source is either trained on or validated on. The
+validation questions are scored at the end of each epoch and no checkpoint is chosen by them: who
+reads the curve chooses settings, and the test questions stay untouched. The settings and
+metrics.jsonl call them dev (`dev_rate`, `dev_micro`).
 """
 
 import random
@@ -87,23 +88,23 @@ def dev_scores(
     cache: TokenCache,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """Micro and macro accuracy by letter likelihood; the processes share the questions, or, with a
-    model in pieces, all ask all of them.
+    """Micro and macro accuracy by letter likelihood.
 
-    The model is left in evaluation mode; the Trainer sets the mode before each step.
+    The processes split the questions; with a sharded model each process scores all of them. The
+    model is left in evaluation mode; the Trainer sets the mode before each step.
     """
     named = [replace(one, question_id=f"{i:07d}") for i, one in enumerate(questions)]
     mine = named[accelerator.process_index :: accelerator.num_processes]
     model.eval()
-    if is_sharded(model):  # a forward needs all processes: each asks the same
+    if is_sharded(model):  # a forward needs all processes: each scores the same questions
         with outer_weights_gathered(model):
             return accuracies(text_scored(predict_answers(model, tokenizer, named, cache), named))
-    found = text_scored(predict_answers(model, tokenizer, mine, cache), mine)
-    return accuracies(gather_lists(accelerator, found))
+    predictions = text_scored(predict_answers(model, tokenizer, mine, cache), mine)
+    return accuracies(gather_lists(accelerator, predictions))
 
 
 def accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Share of right answers, and its mean over the classes; without classes the micro alone."""
+    """Share of right answers, and its mean over classes; without classes only the share."""
     right: dict[int | None, list[bool]] = {}
     for one in predictions:
         right.setdefault(one.label, []).append(one.choice == one.answer)
@@ -115,6 +116,6 @@ def accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def best_epoch(run_dir: Path) -> dict[str, Any]:
-    """The line of metrics.jsonl with the best dev score; the first of equals. A report alone."""
+    """The line of metrics.jsonl with the best dev score, the first of equals, for run.json."""
     lines = read_metrics(run_dir / "metrics.jsonl")
     return max((line for line in lines if "dev_micro" in line), key=itemgetter("dev_micro"))

@@ -22,7 +22,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from qa_data.questions import Question
+from qa_data.questions import LETTERS, STEM, Question
 from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.decode import VideoReadError
 from sefar_mllm.adapters import Trained, composite
@@ -34,7 +34,7 @@ from sefar_mllm.feature_cache import check_keys
 from sefar_mllm.features import token_key
 from sefar_mllm.generate import lora_switched_off, stream
 from sefar_mllm.model_config import recorded_folder
-from sefar_mllm.prompt import LETTERS, STEM, Turn, encode_conversation, marker_ids, question_text
+from sefar_mllm.prompt import Turn, encode_conversation, marker_ids, question_text
 from sefar_mllm.scoring import letter_logits, option_probs, rotated_prompts
 from sefar_mllm.shared_prefix import join
 

@@ -43,7 +43,7 @@ from sefar_mllm.chat.assistant import (
     refuse_text,
 )
 from sefar_mllm.chat.safe_video import VideoClip
-from sefar_mllm.checkpoint import FINGERPRINT
+from sefar_mllm.checkpoint import fingerprint_file
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.generate import generate_ids
 from sefar_mllm.scoring import batches_by_options, letter_logits, option_probs
@@ -161,6 +161,11 @@ def open_answers(
     """
     beside = out.with_name(f"{out.name}.settings.json")
     if not out.exists():
+        if not out.parent.is_dir():
+            raise BatchFileError(
+                f"cannot write {out}: there is no folder {out.parent}; make it, or give another "
+                f"--out"
+            )
         write_json(beside, settings)
         return {}
     found = written_with(out, beside)
@@ -289,7 +294,7 @@ def made_with(
         OSError: there is no fine-tuned model in the folder.
     """
     return {
-        "model": hashlib.sha256((model / FINGERPRINT).read_bytes()).hexdigest()[:16],
+        "model": hashlib.sha256(fingerprint_file(model).read_bytes()).hexdigest()[:16],
         "max_new_tokens": limits.max_new_tokens,
         "four_bit": four_bit,
         "video_root": None if video_root is None else os.path.realpath(video_root),

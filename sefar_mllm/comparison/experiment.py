@@ -32,6 +32,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.files import as_json, write_json
 from qa_data.manifest import Clip
+from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
 from sefar_core.run_dir import dotted, read_metrics
 from sefar_core.signals import Interrupted
@@ -61,7 +62,6 @@ from sefar_mllm.feature_cache import TokenCache, read_index
 from sefar_mllm.features import FRAME_ORDERS, extract
 from sefar_mllm.linear_probe import fit_probe, map_cache, save_probe
 from sefar_mllm.mismatched_videos import mismatched_videos
-from sefar_mllm.prompt import LETTERS
 from sefar_mllm.scoring import Prediction, predict_answers, write_predictions
 from sefar_mllm.stages import forget_checkpoints
 from sefar_mllm.train import finetune

@@ -20,13 +20,13 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.manifest import Clip
-from qa_data.questions import Question, QuestionError
+from qa_data.questions import LETTERS, Question, QuestionError
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.dataset import load_questions
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.evaluation.metrics import prior_adversarial, unseen_sources
 from sefar_mllm.mismatched_videos import mismatched_videos
-from sefar_mllm.prompt import LETTERS, marker_ids
+from sefar_mllm.prompt import marker_ids
 
 TrainVariant = Literal["as_written", "wrong_videos", "wrong_answers"]
 EvalCondition = Literal[

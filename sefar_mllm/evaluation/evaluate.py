@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.blind import ROUNDING, blind_scores, option_tables
 from qa_data.files import write_json
-from qa_data.questions import Question
+from qa_data.questions import LETTERS, Question
 from sefar_core.run_dir import surroundings
 from sefar_mllm.adapters import composite
 from sefar_mllm.answer_text import score_other_formats, write_answers
@@ -27,7 +27,6 @@ from sefar_mllm.evaluation.metrics import Metrics, compute_metrics
 from sefar_mllm.feature_cache import CacheError, TokenCache, check_keys
 from sefar_mllm.generate import Trained
 from sefar_mllm.mismatched_videos import mismatched_videos
-from sefar_mllm.prompt import LETTERS
 from sefar_mllm.scoring import (
     Prediction,
     PredictionError,

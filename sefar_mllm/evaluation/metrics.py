@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qa_data.manifest import Clip
-from qa_data.questions import Question
+from qa_data.questions import LETTERS, Question
 from sefar_core.intervals import Draws, Interval, class_mean, draw_sources, mean
-from sefar_mllm.prompt import LETTERS
 from sefar_mllm.scoring import Prediction, PredictionError
 
 NUM_BINS = 15

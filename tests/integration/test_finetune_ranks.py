@@ -93,7 +93,7 @@ def test_a_disturbed_run_of_two_processes_equals_an_undisturbed_one(world):
     run_dir = world / "disturbed"
     code, output = run(2, world=world, run_dir=run_dir, nan_at=[7, 1])
     assert code != 0
-    assert output.count("error: loss became nan in step 7 (joint, step 3); look at the clips") == 1
+    assert output.count("error: loss became nan in step 7 (joint, step 3); check the clips") == 1
     assert "The last whole checkpoint is" in output and "checkpoints/joint/checkpoint-2" in output
     assert [line["step"] for line in lines(run_dir) if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
@@ -165,9 +165,9 @@ def test_a_signal_saves_a_checkpoint_where_none_was_asked_for(
     step, kept = SIGNALS[micro_batch]
     told = f"stopped after step {step}; saved in .*{kept[0]}"
     monkeypatch.setattr(QuestionTrainer, "compute_loss", loss)
-    with pytest.raises(Interrupted, match=told) as wish:
+    with pytest.raises(Interrupted, match=told) as stop:
         here(world, tmp_path, save_every_steps=0)
-    assert wish.value.exit_code == 130
+    assert stop.value.exit_code == 130
     assert not (tmp_path / "model").exists()
     found = [path.parent.relative_to(tmp_path / "checkpoints") for path in checkpoints(tmp_path)]
     assert list(map(str, found)) == kept

@@ -1,4 +1,4 @@
-"""Each setting of a fine-tuning does what it says, in the weights and the lessons themselves."""
+"""Each setting of a fine-tuning does what it says, in the weights and the examples themselves."""
 
 import json
 import math
@@ -155,8 +155,8 @@ def test_prompts_longer_than_allowed_are_refused(world, tmp_path):
 def test_the_language_model_is_held_in_the_numbers_that_are_asked_for(world, tmp_path):
     for dtype in ("float32", "bfloat16"):
         found = learned(world, tmp_path / dtype, dtype=dtype)
-        probe = json.loads((tmp_path / dtype / "model/probe.json").read_text())
-        assert probe["precision"] == dtype
+        fingerprint = json.loads((tmp_path / dtype / "model/fingerprint.json").read_text())
+        assert fingerprint["precision"] == dtype
         assert {tensor.dtype for tensor in found.values()} == {torch.float32}
 
 

@@ -46,7 +46,7 @@ def test_pieces_learn_what_whole_models_learn(world, straight):
         assert one.pop("stage") == other.pop("stage")
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     load_trained(straight / "model")
-    assert (straight / "model/probe.json").exists()
+    assert (straight / "model/fingerprint.json").exists()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from sefar_mllm.adapters import composite
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.dataset import BatchError, DataError, QuestionDataset
+from sefar_mllm.dataset import DataError, QuestionDataset
 from sefar_mllm.prompt import (  # fmt: skip
     IGNORE,
     TEXT_REQUEST,
@@ -75,14 +75,14 @@ class Gradients(TrainerCallback):
         self.found.append(learned)
 
 
-def by_hand(model, lessons, clips):
+def by_hand(model, dataset, clips):
     """Gradients of the mean over all labeled tokens, each question read by itself."""
     model.zero_grad()
     total = torch.zeros(())
     count = 0
-    places = {question.video: place for place, question in enumerate(lessons.questions)}
+    places = {question.video: place for place, question in enumerate(dataset.questions)}
     for clip in clips:
-        item = lessons[places[clip]]
+        item = dataset[places[clip]]
         ids, labels = (torch.tensor([values]) for values in vars(item["prompt"]).values())
         logits = composite(model)(input_ids=ids, video_tokens=item["video_tokens"][None]).logits
         total = total + functional.cross_entropy(
@@ -106,14 +106,14 @@ def test_a_step_is_the_mean_over_all_labeled_tokens_of_its_questions(
     torch.manual_seed(config.seed)
     model = build_trainable(config, cache, tokenizer)
     model.train()
-    lessons = QuestionDataset(
+    dataset = QuestionDataset(
         asked, cache, tokenizer, video_id=composite(model).config.video_token_id,
         answer_style="mixed",
     )  # fmt: skip
     pieces = 8 // config.micro_batch_size
     first = [clip for clips in seen.clips[:pieces] for clip in clips]
     assert len(set(first)) == 8
-    expected = by_hand(model, lessons, first)
+    expected = by_hand(model, dataset, first)
     assert set(seen.found[0]) == set(expected)
     assert max(gradient.abs().max().item() for gradient in expected.values()) > 1e-2
     for name, gradient in expected.items():
@@ -180,7 +180,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_at_once(world, tmp_p
 
     monkeypatch.setattr(train, "PartialState", lambda **_: Three())
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(BatchError, match="batch_size 8 cannot be shared by 3 processes"):
+    with pytest.raises(DataError, match="batch_size 8 cannot be split among 3 processes"):
         finetune(tiny(root), asked, root / "tokens", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

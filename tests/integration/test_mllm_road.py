@@ -76,7 +76,12 @@ def test_a_run_folder_says_what_ran_and_how_it_went(world):
 def test_the_model_folder_holds_adapter_config_and_tokenizer_and_no_base(world):
     root, _ = world
     names = {path.name for path in (root / "run/model").iterdir()}
-    assert {"adapter_model.safetensors", "config.json", "tokenizer.json", "probe.json"} <= names
+    assert {
+        "adapter_model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "fingerprint.json",
+    } <= names
     assert not any(name.startswith("model") or name.endswith((".bin", ".pt")) for name in names)
 
 

@@ -333,7 +333,7 @@ def test_files_without_questions_are_refused(tmp_path, content):
 def test_answers_are_told_apart_by_all_that_they_depend_on(tmp_path):
     for name, text in (("one", "[1]"), ("two", "[2]")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "probe.json").write_text(text)
+        (tmp_path / name / "fingerprint.json").write_text(text)
     plain = {"four_bit": False, "video_root": None}
     found = [
         made_with(tmp_path / "one", LIMITS, **plain),

@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qa_data.questions import LETTERS
 from sefar_mllm.adapters import composite
 from sefar_mllm.chat import assistant as module
 from sefar_mllm.chat.assistant import ChatError, Conversation, printable
 from sefar_mllm.config import ChatLimits
-from sefar_mllm.prompt import LETTERS, Turn
+from sefar_mllm.prompt import Turn
 from sefar_mllm.scoring import rotated_prompts
 from tests.oracles import toy_chat
 

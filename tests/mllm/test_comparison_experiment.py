@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.questions import LETTERS
 from sefar_mllm.answer_text import OtherFormats
 from sefar_mllm.comparison import experiment
 from sefar_mllm.comparison.experiment import Run, complete_run
@@ -18,7 +19,6 @@ from sefar_mllm.comparison.rows import (
 )
 from sefar_mllm.config import FinetuneConfig
 from sefar_mllm.model import SefarVlmForConditionalGeneration
-from sefar_mllm.prompt import LETTERS
 from tests.oracles import toy_llm
 from tests.oracles.toy_comparison import TEST, TRAIN, answer_of, question_set
 

@@ -38,44 +38,44 @@ def asked():
 
 
 @pytest.fixture
-def lessons(tmp_path, tokenizer, asked):
+def dataset(tmp_path, tokenizer, asked):
     cache = toy_llm.cache(tmp_path, asked)
     return QuestionDataset(asked, cache, tokenizer, video_id=len(tokenizer), seed=3)
 
 
-def shown_options(lessons, index):
+def shown_options(dataset, index):
     """The option order that is in an item's prompt."""
-    text = lessons.tokenizer.decode([i for i in lessons[index]["prompt"].ids if i < 640])
+    text = dataset.tokenizer.decode([i for i in dataset[index]["prompt"].ids if i < 640])
     places = {option: text.index(option) for option in toy_llm.TEXTS}
     return sorted(places, key=places.__getitem__)
 
 
-def test_the_taught_letter_always_marks_the_right_option(lessons, asked):
+def test_the_target_letter_always_marks_the_right_option(dataset, asked):
     for epoch in range(5):
-        lessons.begin_epoch(epoch)
+        dataset.begin_epoch(epoch)
         for index, question in enumerate(asked):
-            labels = [i for i in lessons[index]["prompt"].labels if i != IGNORE]
-            letter = "ABCD".index(lessons.tokenizer.decode(labels[:1]).strip())
-            assert shown_options(lessons, index)[letter] == question.options[question.answer]
+            labels = [i for i in dataset[index]["prompt"].labels if i != IGNORE]
+            letter = "ABCD".index(dataset.tokenizer.decode(labels[:1]).strip())
+            assert shown_options(dataset, index)[letter] == question.options[question.answer]
 
 
-def test_options_are_in_another_order_every_epoch_and_in_the_same_when_asked_again(lessons):
+def test_options_are_in_another_order_every_epoch_and_in_the_same_when_asked_again(dataset):
     orders = []
     for epoch in [*range(8), 0]:
-        lessons.begin_epoch(epoch)
-        orders.append(tuple(shown_options(lessons, 0)))
+        dataset.begin_epoch(epoch)
+        orders.append(tuple(shown_options(dataset, 0)))
     assert orders[0] == orders[-1]
     assert len(set(orders)) > 4
 
 
-def test_items_depend_on_seed_epoch_and_question_and_on_no_global_state(lessons, asked):
+def test_items_depend_on_seed_epoch_and_question_and_on_no_global_state(dataset, asked):
     torch.manual_seed(0)
     random.seed(0)
-    before = lessons[2]["prompt"].ids
+    before = dataset[2]["prompt"].ids
     torch.manual_seed(99)
     random.seed(99)
-    assert lessons[2]["prompt"].ids == before
-    alone = QuestionDataset(asked[2:3], lessons.cache, lessons.tokenizer, video_id=640, seed=3)
+    assert dataset[2]["prompt"].ids == before
+    alone = QuestionDataset(asked[2:3], dataset.cache, dataset.tokenizer, video_id=640, seed=3)
     assert alone[0]["prompt"].ids == before
 
 
@@ -114,17 +114,17 @@ def test_batches_are_padded_and_padding_is_neither_seen_nor_learned():
     assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
-def test_a_batch_carries_each_clips_tokens_and_name(lessons, asked):
-    batch = Collator(0)([lessons[4], lessons[1]])
+def test_a_batch_carries_each_clips_tokens_and_name(dataset, asked):
+    batch = Collator(0)([dataset[4], dataset[1]])
     assert batch["clip_ids"] == ["clip4", "clip1"]
-    torch.testing.assert_close(batch["video_tokens"][1], lessons.cache["clip1"].float())
+    torch.testing.assert_close(batch["video_tokens"][1], dataset.cache["clip1"].float())
 
 
-def test_prompts_that_are_too_long_are_refused_all_at_once(lessons):
-    longest = max(len(lessons[i]["prompt"].ids) for i in range(6))
-    refuse_too_long(lessons, longest)
+def test_prompts_that_are_too_long_are_refused_all_at_once(dataset):
+    longest = max(len(dataset[i]["prompt"].ids) for i in range(6))
+    refuse_too_long(dataset, longest)
     with pytest.raises(DataError, match="6 of 6 prompts exceed 50 tokens"):
-        refuse_too_long(lessons, 50)
+        refuse_too_long(dataset, 50)
 
 
 def test_clips_without_tokens_are_refused_all_at_once(tmp_path, asked):
@@ -150,15 +150,15 @@ def test_a_clip_of_another_name_is_no_clip_called_by_its_path():
         assert meant_by(strange, known) is None
 
 
-def test_no_questions_are_refused(lessons):
+def test_no_questions_are_refused(dataset):
     with pytest.raises(DataError, match="no questions"):
-        QuestionDataset([], lessons.cache, lessons.tokenizer, video_id=640)
+        QuestionDataset([], dataset.cache, dataset.tokenizer, video_id=640)
 
 
 def test_question_sets_that_are_called_alike_take_their_folders_names():
     paths = [Path("qa-public/test.jsonl"), Path("qa-hard/test.jsonl"), Path("qa-hard/val.jsonl")]
     assert name_sets(paths) == ["qa-public-test", "qa-hard-test", "val"]
-    with pytest.raises(DataError, match="two question files have one name"):
+    with pytest.raises(DataError, match="two question files have the same name"):
         name_sets([Path("a/test.jsonl"), Path("a/test.json")])
 
 

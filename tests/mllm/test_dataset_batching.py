@@ -17,7 +17,7 @@ from sefar_core.data.splits import SplitConfig, draw_labeled
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import (
     PAD_ITEM,
-    BatchError,
+    DataError,
     LengthBucketedSampler,
     QuestionDataset,
     bucketed,
@@ -42,7 +42,7 @@ def world(tmp_path_factory):
     return load_tokenizer(root / "tokenizer"), toy_llm.cache(root / "tokens", asked), asked
 
 
-def lessons(world, count, *, seed=0, epoch=0):
+def dataset_of(world, count, *, seed=0, epoch=0):
     tokenizer, cache, asked = world
     made = QuestionDataset(asked[:count], cache, tokenizer, video_id=len(tokenizer), seed=seed)
     made.begin_epoch(epoch)
@@ -80,7 +80,7 @@ def test_batches_are_of_about_one_length_and_come_in_no_order_of_length():
 
 
 def test_the_questions_of_a_step_do_not_depend_on_the_devices(world):
-    made = lessons(world, 21, seed=2, epoch=3)
+    made = dataset_of(world, 21, seed=2, epoch=3)
     alone = list(LengthBucketedSampler(made, batch_size=8, multiple=1))
     assert sorted(alone) == list(range(21))
     for multiple in (2, 4, 8):
@@ -94,7 +94,7 @@ def test_the_order_follows_from_seed_and_epoch(world):
     def order(seed, epoch):
         return tuple(
             LengthBucketedSampler(
-                lessons(world, 24, seed=seed, epoch=epoch), batch_size=4, multiple=1
+                dataset_of(world, 24, seed=seed, epoch=epoch), batch_size=4, multiple=1
             )
         )
 
@@ -105,20 +105,20 @@ def test_the_order_follows_from_seed_and_epoch(world):
     assert len({order(seed, epoch) for seed in range(2) for epoch in range(3)}) == 6
 
 
-def test_a_filler_is_read_like_a_lesson_and_teaches_nothing(world):
-    made = lessons(world, 5)
-    filler = made[PAD_ITEM]
-    assert len(filler["prompt"].ids) == min(made.lengths)
-    assert set(filler["prompt"].labels) == {IGNORE}
-    assert filler["video_tokens"].shape == made[0]["video_tokens"].shape
-    taught = [made[place]["prompt"].labels for place in range(5)]
-    assert all(set(labels) != {IGNORE} for labels in taught)
+def test_a_pad_item_is_read_like_any_other_and_has_no_labels(world):
+    made = dataset_of(world, 5)
+    pad = made[PAD_ITEM]
+    assert len(pad["prompt"].ids) == min(made.lengths)
+    assert set(pad["prompt"].labels) == {IGNORE}
+    assert pad["video_tokens"].shape == made[0]["video_tokens"].shape
+    labeled = [made[place]["prompt"].labels for place in range(5)]
+    assert all(set(labels) != {IGNORE} for labels in labeled)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 8))
 def test_devices_share_a_step_equally_or_not_at_all(batch, micro, processes):
     if batch % processes:
-        with pytest.raises(BatchError, match=f"choose a multiple of {processes}"):
+        with pytest.raises(DataError, match=f"choose a multiple of {processes}"):
             split_batch(batch, micro, processes)
         return
     at_a_time, times = split_batch(batch, micro, processes)

@@ -116,7 +116,7 @@ def test_one_option_is_no_question():
         question_text("What?", ["one"])
 
 
-def test_a_lesson_without_an_answer_is_refused(toy):
+def test_an_example_without_an_answer_is_refused(toy):
     with pytest.raises(ValueError, match="no label is left"):
         encode_example(toy, [Turn("what?")], num_video_tokens=1, video_id=len(toy))
 

@@ -8,17 +8,11 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from qa_data.questions import LETTERS
 from sefar_mllm.adapters import add_adapters
 from sefar_mllm.build import build_vlm
 from sefar_mllm.dataset import pad_batch
-from sefar_mllm.prompt import (
-    LETTERS,
-    TEXT_REQUEST,
-    EncodedPrompt,
-    Turn,
-    encode_conversation,
-    question_text,
-)
+from sefar_mllm.prompt import TEXT_REQUEST, EncodedPrompt, Turn, encode_conversation, question_text
 from tests.oracles import toy_llm
 
 

@@ -43,7 +43,7 @@ def settings(script, tmp_path, **more):
     line = {"id": f"a{ESCAPE}", "video": f"{ESCAPE}/../../b.mp4", "question": "Why?"}
     (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "probe.json").write_text("[]")
+    (tmp_path / "model" / "fingerprint.json").write_text("[]")
     files = {"batch": tmp_path / "in.jsonl", "out": tmp_path / "out.jsonl"}
     return script.Talk(model=tmp_path / "model", **files, **more)
 
