@@ -56,7 +56,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from qa_data.files import new_folder
-from qa_data.questions import LETTERS, STEM
+from qa_data.questions import LETTER_REQUEST, LETTERS, STEM
 from sefar_core.config import check_seed
 from sefar_core.run_dir import surroundings
 from sefar_mllm.build import load_tokenizer
@@ -65,7 +65,6 @@ from sefar_mllm.model import word_table
 from sefar_mllm.prompt import (
     BOTH_REQUEST,
     IGNORE,
-    LETTER_REQUEST,
     SYSTEM,
     TEXT_REQUEST,
     VIDEO_WORD,

@@ -102,10 +102,14 @@ def read_question_tree(path: Path) -> dict[int, TreePath]:
         QuestionTreeError: the file is missing or no JSON object, a key is no Glabel or stands
             twice, or an entry has no questions or not one answer, 0 or 1, for each of them.
     """
-    if not path.is_file():
-        raise QuestionTreeError(f"no question tree at {path}; it is on FineGym's dataset page")
+    text = read_text(
+        path,
+        error=QuestionTreeError,
+        missing=f"no question tree at {path}; it is on FineGym's dataset page",
+        fix="fetch it again",
+    )
     try:
-        found = parse_json(read_text(path))
+        found = parse_json(text)
     except ValueError as cause:
         raise QuestionTreeError(f"{path} cannot be read: {cause}; fetch it again") from cause
     if not isinstance(found, dict) or not found:

@@ -23,7 +23,7 @@ from qa_data.questions import (
     STEM,
     QuestionError,
     parse,
-    read_text,
+    read_question_text,
     write_public_json,
     write_questions,
 )
@@ -243,7 +243,7 @@ def _texts(sets: Mapping[str, QuestionSet], out: Path) -> dict[str, str]:
 
 def _is_report(path: Path) -> bool:
     try:
-        found = parse(path, read_text(path))
+        found = parse(path, read_question_text(path))
     except QuestionError:
         return False
     return isinstance(found, dict) and {"settings", "audits"} <= set(found)

@@ -18,26 +18,26 @@ from unicodedata import normalize
 from safetensors import SafetensorError
 
 
-class TextFileError(ValueError):
-    """Bytes that are no UTF-8. The message names file, line and what was found."""
-
-
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, error: type[Exception], missing: str, fix: str) -> str:
     """Text of a UTF-8 file, without a byte order mark.
 
-    Raises:
-        OSError: the file is missing.
-        TextFileError: it is not UTF-8.
+    Args:
+        path: the file.
+        error: raised if the file is missing or not UTF-8; names file, line and found byte.
+        missing: the message for a missing file.
+        fix: ends the message for a file that is not UTF-8.
     """
+    if not path.is_file():
+        raise error(missing)
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TextFileError(f"{path} is UTF-16")
+        raise error(f"{path} is UTF-16; {fix}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as cause:
         line = data.count(b"\n", 0, cause.start) + 1
-        raise TextFileError(
-            f"{path}, line {line}: byte {data[cause.start]:#04x} is not UTF-8"
+        raise error(
+            f"{path}, line {line}: byte {data[cause.start]:#04x} is not UTF-8; {fix}"
         ) from cause
 
 
@@ -52,7 +52,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_refuse)
     except RecursionError as cause:
-        raise ValueError("brackets stand in brackets too deep to read") from cause
+        raise ValueError("brackets are nested too deep to read") from cause
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r:.60} stands twice in one object, {found!r:.120}")
+        raise ValueError(f"the key {twice!r:.60} is twice in one object, {found!r:.120}")
     return found
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from qa_data.files import TextFileError, parse_json, read_text
+from qa_data.files import parse_json, read_text
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
 
@@ -136,7 +136,7 @@ def read_annotations(path: Path) -> dict[str, TimeSpan]:
         AnnotationError: the file is missing or no JSON object, a key stands twice, or an entry
             lacks times.
     """
-    text = text_of(path)
+    text = _text_of(path)
     try:
         videos = parse_json(text)
     except ValueError as cause:
@@ -158,7 +158,7 @@ def read_timestamps(path: Path) -> dict[str, TimeSpan]:
             not a number.
     """
     times: dict[str, TimeSpan] = {}
-    reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    reader = csv.DictReader(io.StringIO(_text_of(path), newline=""))
     try:
         if missing := [name for name in TIMESTAMP_COLUMNS if name not in (reader.fieldnames or ())]:
             raise AnnotationError(
@@ -209,18 +209,13 @@ def times_of_clips(clip_ids: Sequence[str], times: Mapping[str, TimeSpan]) -> di
     return intervals
 
 
-def text_of(path: Path) -> str:
-    """The text of a list.
-
-    Raises:
-        AnnotationError: the file is missing or not UTF-8.
-    """
-    if not path.is_file():
-        raise AnnotationError(f"there is no file {path}; FineGym's are on its dataset page")
-    try:
-        return read_text(path)
-    except TextFileError as cause:
-        raise AnnotationError(f"{cause}; fetch it again") from cause
+def _text_of(path: Path) -> str:
+    return read_text(
+        path,
+        error=AnnotationError,
+        missing=f"there is no file {path}; FineGym's are on its dataset page",
+        fix="fetch it again",
+    )
 
 
 def _video_times(where: str, source: str, events: object) -> Iterator[tuple[str, TimeSpan]]:
@@ -302,7 +297,7 @@ def read_elements(path: Path) -> list[tuple[str, int]]:
             `<clip id> <label>`, or a clip id repeats.
     """
     elements: dict[str, int] = {}
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
         if not line.strip():
             continue
         clip_id, _, label = line.strip().partition(" ")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from qa_data.files import TextFileError, composed, read_text, write_text
+from qa_data.files import composed, read_text, write_text
 
 SPLITS = ("labeled", "unlabeled", "val", "test")
 MAX_LABEL = 999_999  # a larger number is a mistaken column, not a class
@@ -213,12 +213,12 @@ def read_manifest(path: Path) -> list[Clip]:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number (from 1) and cells of each line that is not blank."""
-    if not path.is_file():
-        raise ManifestError(f"no manifest at {path}; make one with scripts/make_splits.py")
-    try:
-        text = read_text(path)
-    except TextFileError as cause:
-        raise ManifestError(f"{cause}; save the table as CSV UTF-8") from cause
+    text = read_text(
+        path,
+        error=ManifestError,
+        missing=f"no manifest at {path}; make one with scripts/make_splits.py",
+        fix="save the table as CSV UTF-8",
+    )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         line = reader.line_num + 1

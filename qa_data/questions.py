@@ -30,12 +30,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from qa_data import files
-from qa_data.files import composed, write_text
+from qa_data.files import composed, parse_json, read_text, write_text
 from qa_data.manifest import Clip
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STEM = "What gymnastics move is this athlete performing?"
+"""Of the public Gym-QA."""
+LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
 
 
@@ -311,18 +312,18 @@ def _answer(where: str, answer: str, options: tuple[str, ...]) -> int:
     )
 
 
-def read_text(path: Path) -> str:
+def read_question_text(path: Path) -> str:
     """Text of a UTF-8 file, without a byte order mark.
 
     Raises:
         QuestionError: the file is missing, or not UTF-8.
     """
-    if not path.is_file():
-        raise QuestionError(f"no questions at {path}; build them with scripts/build_gym_qa.py")
-    try:
-        return files.read_text(path)
-    except files.TextFileError as cause:
-        raise QuestionError(f"{cause}; save it as UTF-8") from cause
+    return read_text(
+        path,
+        error=QuestionError,
+        missing=f"no questions at {path}; build them with scripts/build_gym_qa.py",
+        fix="save it as UTF-8",
+    )
 
 
 def parse(where: object, text: str) -> Any:
@@ -333,12 +334,12 @@ def parse(where: object, text: str) -> Any:
         text: of the file or the line.
 
     Raises:
-        QuestionError: it is no JSON (see `text_file.parse_json`).
+        QuestionError: it is not JSON (see `files.parse_json`).
     """
     try:
-        return files.parse_json(text)
+        return parse_json(text)
     except ValueError as cause:
-        raise QuestionError(f"{where} is not JSON: {cause}; mend it there") from cause
+        raise QuestionError(f"{where} is not JSON: {cause}; fix it there") from cause
 
 
 PUBLIC_FIELDS = (
@@ -436,7 +437,7 @@ def read_public_json(path: Path) -> list[Question]:
     Raises:
         QuestionError: the file is missing or not of the format; the message names the question.
     """
-    return _public_questions(path, read_text(path))
+    return _public_questions(path, read_question_text(path))
 
 
 def write_questions(questions: Sequence[Question], path: Path) -> None:
@@ -456,7 +457,7 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         QuestionError: the file is missing or empty, or a line is no question.
     """
-    return _line_questions(path, read_text(path))
+    return _line_questions(path, read_question_text(path))
 
 
 def read_any(path: Path) -> list[Question]:
@@ -469,7 +470,7 @@ def read_any(path: Path) -> list[Question]:
         QuestionError: the file is missing or of none of the formats; the message names the line
             or the question.
     """
-    text = read_text(path)
+    text = read_question_text(path)
     start = text.lstrip()
     if start.startswith("["):
         raise QuestionError(

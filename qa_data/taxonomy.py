@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_data.files import TextFileError, read_text
+from qa_data.files import read_text
 
 EVENTS = {1: "VT", 2: "FX", 3: "BB", 4: "UB"}
 
@@ -126,13 +126,14 @@ def mirrored(text: str, words: tuple[str, str] = DIRECTIONS) -> str:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that are not blank, stripped, with their numbers from 1."""
-    if not path.is_file():
-        raise TaxonomyError(f"no list at {path}; FineGym's lists are on its dataset page")
-    try:
-        lines = read_text(path).splitlines()
-    except TextFileError as cause:
-        raise TaxonomyError(f"{cause}; fetch it again") from cause
-    kept = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    text = read_text(
+        path,
+        error=TaxonomyError,
+        missing=f"no list at {path}; FineGym's lists are on its dataset page",
+        fix="fetch it again",
+    )
+    lines = enumerate(text.splitlines(), 1)
+    kept = [(number, line.strip()) for number, line in lines if line.strip()]
     if not kept:
         raise TaxonomyError(f"{path} is empty; fetch it again")
     return kept

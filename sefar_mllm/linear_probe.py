@@ -27,7 +27,7 @@ from qa_data.files import as_json, new_folder
 from qa_data.manifest import Clip, by_split
 from sefar_core.checkpoint import CheckpointError, contiguous
 from sefar_core.data.class_names import class_names
-from sefar_core.data.group_split import group_key
+from sefar_core.data.group_split import group_counts, group_key, take_groups
 from sefar_mllm.encoders.base import origin_of
 from sefar_mllm.encoders.probe import BASES, SETTINGS, WEIGHTS, Probe
 from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
@@ -68,11 +68,9 @@ def held_out(sources: Sequence[str], seed: int) -> Bool[Tensor, "clip"]:
             f"clips come from {names}; label clips of another video, too"
         )
     random.Random(seed).shuffle(names)
-    chosen: set[str] = set()
-    for name in names[:-1]:
-        if sum(source in chosen for source in sources) >= HELD_OUT * len(sources):
-            break
-        chosen.add(name)
+    counts = group_counts((source, None) for source in sources)
+    wanted = HELD_OUT * len(sources)
+    chosen = {*take_groups(counts, names[:-1], wanted, overshoot="always")}
     return torch.tensor([source in chosen for source in sources])
 
 

@@ -25,7 +25,6 @@ SYSTEM = (
 BLANK = "\u2581"  # how SentencePiece writes a blank
 IGNORE = -100  # the label that the loss leaves out
 VIDEO_WORD = "video"  # projected tokens start around this word's embedding
-LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 TEXT_REQUEST = "Answer with the name of the move."
 BOTH_REQUEST = "Answer with the option's letter and its text."
 

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.questions import Question
+from sefar_core.data.group_split import group_counts, take_groups
 from sefar_core.distributed import gather_lists
 from sefar_core.run_dir import read_metrics
 from sefar_mllm.build import is_sharded, outer_weights_gathered
@@ -57,24 +59,17 @@ def cut_dev(
             f"{len(lone)} of {len(questions)} questions have no source, the first is {lone[0]}, so "
             f"a dev part cannot be kept apart; give the clips' table (--manifest) or set dev_rate 0"
         )
-    of_source: dict[str, list[Question]] = {}
-    for question in questions:
-        of_source.setdefault(question.source, []).append(question)
-    left = Counter(question.label for question in questions)
-    asked = round(rate * len(questions))
-    chosen: set[str] = set()
-    count = 0
-    for source in random.Random(f"dev/{seed}").sample(sorted(of_source), len(of_source)):
-        taken = Counter(question.label for question in of_source[source])
-        kept = all(left[label] > taken[label] for label in taken if label is not None)
-        if kept and count + taken.total() <= asked:
-            chosen.add(source)
-            count += taken.total()
-            left -= taken
-    if count < ENOUGH * asked or count == 0:
+    counts = group_counts((question.source, question.label) for question in questions)
+    totals = Counter(question.label for question in questions)
+    spare = {label: inf if label is None else total - 1 for label, total in totals.items()}
+    order = random.Random(f"dev/{seed}").sample(sorted(counts), len(counts))
+    wanted = round(rate * len(questions))
+    chosen = {*take_groups(counts, order, wanted, spare=spare, overshoot="never")}
+    count = sum(counts[source].total() for source in chosen)
+    if count < ENOUGH * wanted or count == 0:
         raise DataError(
-            f"dev_rate {rate} asks for {asked} of {len(questions)} questions, but only {count} can "
-            f"be cut as whole ones of {len(of_source)} sources with every class still learned; "
+            f"dev_rate {rate} asks for {wanted} of {len(questions)} questions, but only {count} "
+            f"can be cut as whole ones of {len(counts)} sources with every class still learned; "
             f"take another dev_rate or seed, or set it to 0"
         )
     train = [question for question in questions if question.source not in chosen]

@@ -23,7 +23,7 @@ from qa_data.export.writers import (
 )
 from qa_data.files import new_folder
 from qa_data.manifest import Clip
-from qa_data.questions import QuestionError, parse, read_text
+from qa_data.questions import QuestionError, parse, read_question_text
 
 Format = Literal["llava", "messages", "vlmevalkit", "lmms_eval", "parquet", "card"]
 FILE_A_SET = {
@@ -112,7 +112,9 @@ def check_ours(out: Path) -> None:
         return
     if not out.is_dir():
         raise QuestionError(f"{out} is a file; give a folder")
-    record = parse(out / RECORD, read_text(out / RECORD)) if (out / RECORD).is_file() else {}
+    record = (
+        parse(out / RECORD, read_question_text(out / RECORD)) if (out / RECORD).is_file() else {}
+    )
     for file in sorted(out.iterdir()):
         if file.name == RECORD:
             continue

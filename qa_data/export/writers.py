@@ -40,13 +40,14 @@ from qa_data.export import lmms_eval_functions
 from qa_data.files import composed
 from qa_data.manifest import Clip
 from qa_data.questions import (
+    LETTER_REQUEST,
     LETTERS,
     Question,
     QuestionError,
     check_videos,
     parse,
     read_any,
-    read_text,
+    read_question_text,
 )
 
 ENDINGS = (".json", ".jsonl")  # the second, which knows more, is read where both are
@@ -100,7 +101,7 @@ def read_source(path: Path) -> QuestionSource:
 
 
 def _report(path: Path) -> Mapping[str, Any]:
-    found = parse(path, read_text(path))
+    found = parse(path, read_question_text(path))
     told = found if isinstance(found, dict) else {}
     if not {"settings", "audits"} <= set(told) or not isinstance(told.get("pools"), dict):
         raise QuestionError(
@@ -140,7 +141,6 @@ def video_files(
     return files
 
 
-LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 PLACEHOLDERS = ("<video>", "<image>")
 
 

@@ -56,7 +56,52 @@ def one_source_classes(clips: Iterable[Clip]) -> set[int]:
     return {label for label, found in units.items() if len(found) == 1}
 
 
-def cut_sources(
+def group_counts(members: Iterable[tuple[str, int | None]]) -> dict[str, Counter]:
+    """Members of each class in each group, from pairs of group and class."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for group, label in members:
+        counts[group][label] += 1
+    return dict(counts)
+
+
+def take_groups(
+    counts: Mapping[str, Counter],
+    order: Iterable[str],
+    wanted: float,
+    *,
+    spare: Mapping[int | None, float] | None = None,
+    overshoot: Literal["never", "if_nearer", "always"],
+) -> list[str]:
+    """Whole groups, in the given order, that together have about `wanted` members.
+
+    Args:
+        counts: members of each class in each group (see `group_counts`).
+        order: the groups that may be taken.
+        wanted: number of members to reach.
+        spare: how many members each class can give; None: all.
+        overshoot: whether a group is taken that has more members than are still wanted: never, if
+            the total is nearer to `wanted` with it, or always.
+    """
+    left = None if spare is None else Counter(spare)
+    chosen, size = [], 0
+    for group in order:
+        if size >= wanted:
+            break
+        more = counts[group].total()
+        if overshoot == "never" and size + more > wanted:
+            continue
+        if overshoot == "if_nearer" and abs(size + more - wanted) >= abs(size - wanted):
+            continue
+        if left is not None:
+            if any(left[label] < number for label, number in counts[group].items()):
+                continue
+            left.subtract(counts[group])
+        chosen.append(group)
+        size += more
+    return chosen
+
+
+def choose_val_sources(
     clips: Sequence[Clip], rate: float, rng: random.Random, *, min_per_class: int = 1
 ) -> set[str]:
     """Sources that hold about `rate` of the clips, while every class keeps clips elsewhere.
@@ -75,7 +120,7 @@ def cut_sources(
     wanted = rate * len(clips)
     if wanted <= 0.5:
         return set()
-    counts = _counts(clips)
+    counts = group_counts((group_key(clip), clip.label) for clip in clips)
     totals = Counter(clip.label for clip in clips)
     spare = Counter({label: max(0, total - min_per_class) for label, total in totals.items()})
     order = sorted(counts)
@@ -83,7 +128,7 @@ def cut_sources(
     best_merit = (-1, -math.inf)
     for _ in range(_tries(VAL_TRIES, len(order))):
         shuffled = [order[index] for index in rng.sample(range(len(order)), len(order))]
-        chosen = _fill(counts, shuffled, spare, wanted)
+        chosen = take_groups(counts, shuffled, wanted, spare=spare, overshoot="if_nearer")
         inside = sum(counts[unit].total() for unit in chosen)
         seen = {label for unit in chosen for label in counts[unit]}
         merit = (len(seen), -abs(inside - wanted))
@@ -102,7 +147,7 @@ def cut_sources(
     return set(best)
 
 
-def cut_both_sides(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
+def choose_test_sources(clips: Sequence[Clip], rate: float, rng: random.Random) -> set[str]:
     """Sources that hold about `rate` of the clips, and of every class, which has clips elsewhere.
 
     Sources change sides one at a time as long as that lowers the cost: the sum of
@@ -116,7 +161,7 @@ def cut_both_sides(clips: Sequence[Clip], rate: float, rng: random.Random) -> se
         rate: share of the clips to cut, in (0, 1).
         rng: draws the starts and the orders.
     """
-    counts = _counts(clips)
+    counts = group_counts((group_key(clip), clip.label) for clip in clips)
     totals = Counter(clip.label for clip in clips)
     for unit_counts in counts.values():
         unit_counts[None] = unit_counts.total()  # the whole, as one more class
@@ -139,35 +184,9 @@ def cut_both_sides(clips: Sequence[Clip], rate: float, rng: random.Random) -> se
     return best
 
 
-def _counts(clips: Iterable[Clip]) -> dict[str, Counter]:
-    """Clips of each class in each source."""
-    counts: dict[str, Counter] = defaultdict(Counter)
-    for clip in clips:
-        counts[group_key(clip)][clip.label] += 1
-    return dict(counts)
-
-
 def _tries(most: int, size: int) -> int:
     """As many tries as the effort allows: many for videos of many clips, few for single clips."""
     return max(1, min(most, EFFORT // size))
-
-
-def _fill(
-    counts: Mapping[str, Counter], order: Iterable[str], spare: Counter, wanted: float
-) -> list[str]:
-    """Sources in this order that bring the cut nearer to `wanted` clips, none beyond `spare`."""
-    left = Counter(spare)
-    chosen, size = [], 0
-    for unit in order:
-        if size >= wanted:
-            break
-        more = counts[unit].total()
-        nearer = abs(size + more - wanted) < abs(size - wanted)
-        if nearer and all(left[label] >= num for label, num in counts[unit].items()):
-            chosen.append(unit)
-            size += more
-            left.subtract(counts[unit])
-    return chosen
 
 
 def _costs(total: int, rate: float, none_cut: float, all_cut: float) -> list[float]:
@@ -271,7 +290,7 @@ def _cut_anew(clips: Sequence[Clip], rate: float, one_sided: OneSided, seed: int
             "is left. Take test_cut='official' or test_rate=0, or give sources only where clips do "
             "share a video."
         )
-    cut = cut_both_sides(clips, rate, random.Random(f"{seed} test"))
+    cut = choose_test_sources(clips, rate, random.Random(f"{seed} test"))
     outside = [replace(clip, split="labeled") for clip in clips if group_key(clip) not in cut]
     inside = [replace(clip, split="test") for clip in clips if group_key(clip) in cut]
     lacking = _labels(outside) ^ _labels(inside)

@@ -26,7 +26,7 @@ from sefar_core.data.group_split import (
     OneSided,
     SplitError,
     TestCut,
-    cut_sources,
+    choose_val_sources,
     group_key,
     split_test,
     without_shared_sources,
@@ -105,7 +105,7 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
     of_labeled = config.val_from == "labeled"
     candidates = draw_labeled(pool, config) if of_labeled else pool
     each_class_keeps = config.min_per_class if of_labeled and config.draw == "stratified" else 1
-    sources = cut_sources(
+    sources = choose_val_sources(
         candidates,
         config.val_rate,
         random.Random(f"{config.seed} val"),

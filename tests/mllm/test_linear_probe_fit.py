@@ -42,6 +42,13 @@ def test_clips_left_out_of_learning_change_nothing():
     assert torch.equal(first.map, again.map) and torch.equal(first.bias, again.bias)
 
 
+def test_the_sources_of_a_seed_stay_the_same():
+    sources = [f"s{number**3 % 17}" for number in range(120)]
+    out = held_out(sources, 0).tolist()
+    gone = {source for source, is_out in zip(sources, out, strict=True) if is_out}
+    assert gone == {"s7", "s9", "s10", "s11"}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_held_out_clips_share_no_source_with_the_others(seed):
     sources = [f"source{number // 4}" for number in range(40)] + ["large"] * 15

@@ -56,6 +56,8 @@ def test_a_cut_is_drawn_from_the_seed_and_not_from_the_order_of_the_questions():
     assert [q.question_id for q in again[1]] == [q.question_id for q in dev[::-1]]
     assert len({tuple(q.source for q in cut_dev(LONG_TAIL, 0.1, seed)[1]) for seed in range(6)}) > 3
     assert cut_dev(LONG_TAIL, 0.0, 3) == (LONG_TAIL, [])
+    mixed = asked([(f"s{number**3 % 17}", number**2 % 7) for number in range(120)])
+    assert {q.source for q in cut_dev(mixed, 0.2, 0)[1]} == {"s1", "s8", "s11"}
 
 
 def test_the_only_source_of_a_class_is_always_learned_from():

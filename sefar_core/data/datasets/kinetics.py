@@ -17,7 +17,7 @@ from sefar_core.data.datasets.records import (
     UNWRITABLE,
     ListError,
     Listing,
-    read_text,
+    read_list_text,
     refuse_repeat,
 )
 
@@ -99,7 +99,7 @@ class Row(NamedTuple):
 
 
 def _read_rows(path: Path) -> list[Row]:
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+    reader = csv.reader(io.StringIO(read_list_text(path)), strict=True)
     try:
         header = [cell.strip() for cell in next(reader)]
         if missing := [name for name in COLUMNS if name not in header]:

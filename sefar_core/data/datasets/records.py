@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qa_data import files
-from qa_data.files import composed
+from qa_data.files import composed, parse_json, read_text
 from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip
 
@@ -60,9 +59,9 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
         Pairs of `"<path>, line <number from 1>"` and the line.
 
     Raises:
-        ListError: see `read_text`.
+        ListError: see `read_list_text`.
     """
-    lines = read_text(path).split("\n")
+    lines = read_list_text(path).split("\n")
     return [
         (f"{path}, line {number}", text)
         for number, line in enumerate(lines, 1)
@@ -70,18 +69,18 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-def read_text(path: Path) -> str:
+def read_list_text(path: Path) -> str:
     r"""The text of a file, its lines ended by "\n" whatever ends them there.
 
     Raises:
         ListError: the file is missing or blank, is not UTF-8, or holds a NUL.
     """
-    if not path.is_file():
-        raise ListError(f"there is no file {path}; give the folder or file that holds the lists")
-    try:
-        text = files.read_text(path)
-    except files.TextFileError as cause:
-        raise ListError(f"{cause}; save the list as UTF-8, or fetch it again") from cause
+    text = read_text(
+        path,
+        error=ListError,
+        missing=f"there is no file {path}; give the folder or file that holds the lists",
+        fix="save the list as UTF-8, or fetch it again",
+    )
     if (place := text.find("\0")) >= 0:
         line = text.count("\n", 0, place) + 1
         raise ListError(
@@ -97,11 +96,11 @@ def read_json(path: Path) -> object:
     """What a JSON file holds.
 
     Raises:
-        ListError: see `read_text`; or the text is not JSON.
+        ListError: see `read_list_text`; or the text is not JSON.
     """
-    text = read_text(path)
+    text = read_list_text(path)
     try:
-        return files.parse_json(text)
+        return parse_json(text)
     except ValueError as cause:
         raise ListError(f"{path} is not JSON: {cause}; fetch it again") from cause
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,12 @@ from qa_data.manifest import Clip
 from qa_data.taxonomy import read_categories
 from sefar_core.data.group_split import (
     SplitError,
+    choose_test_sources,
+    choose_val_sources,
+    group_counts,
     one_source_classes,
     split_test,
+    take_groups,
     without_shared_sources,
 )
 from tests.finegym import finegym_folder
@@ -256,3 +261,28 @@ def test_classes_of_finegym_are_lost_with_the_videos_of_the_official_test():
         split_test(*finegym("gym288"), how="official_disjoint")
     pool, test = split_test(*finegym("gym288"), how="official_disjoint", one_sided="keep")
     assert (len(pool), len(test)) == (12654, 9646)
+
+
+MIXED = [clip(number, number**2 % 7, f"s{number**3 % 17}") for number in range(120)]
+
+
+def test_cuts_of_a_seed_stay_the_same():
+    assert choose_val_sources(MIXED, 0.2, Random("0 val")) == {"s0", "s10", "s8"}
+    assert choose_test_sources(MIXED, 0.2, Random("0 test")) == {"s0", "s6", "s9"}
+
+
+@pytest.mark.parametrize(
+    ("overshoot", "chosen"),
+    [("never", ["a", "c"]), ("if_nearer", ["a", "b"]), ("always", ["a", "b"])],
+)
+def test_whole_groups_are_taken_until_enough_members_are_in(overshoot, chosen):
+    counts = group_counts([("a", 0)] * 4 + [("b", 0)] * 3 + [("c", 1)] + [("d", 1)] * 9)
+    assert take_groups(counts, "abcd", 6, overshoot=overshoot) == chosen
+    assert take_groups(counts, "abcd", 6, spare={0: 4, 1: 0}, overshoot=overshoot) == ["a"]
+
+
+def test_a_group_far_beyond_what_is_wanted_is_taken_by_always_alone():
+    counts = group_counts([("a", 0)] * 9 + [("b", 0)])
+    assert take_groups(counts, "ab", 2, overshoot="always") == ["a"]
+    assert take_groups(counts, "ab", 2, overshoot="if_nearer") == ["b"]
+    assert take_groups(counts, "ab", 2, overshoot="never") == ["b"]

@@ -10,7 +10,7 @@ import pytest
 from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip, by_split
 from qa_data.taxonomy import read_categories
-from sefar_core.data.group_split import cut_sources
+from sefar_core.data.group_split import choose_val_sources
 from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled, split_pool, split_report
 from tests.finegym import finegym_folder
 from tests.oracles import splits as oracles
@@ -305,4 +305,4 @@ def test_half_a_clip_of_validation_is_none():
     clips = [
         Clip(id=f"{n}", path=f"{n}.mp4", label=n % 2, text="x", split="labeled") for n in range(5)
     ]
-    assert cut_sources(clips, 0.1, random.Random(0)) == set()
+    assert choose_val_sources(clips, 0.1, random.Random(0)) == set()
