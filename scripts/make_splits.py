@@ -26,6 +26,7 @@ from tyro.conf import subcommand
 from qa_data.files import write_text
 from qa_data.manifest import Clip, by_split, write_manifest
 from qa_data.terminal import console
+from sefar_core.data.class_names import conflict_lines
 from sefar_core.data.datasets.diving48 import read_diving48
 from sefar_core.data.datasets.find_files import find_clips, read_folders, resolve_paths
 from sefar_core.data.datasets.finediving import read_finediving, read_finediving_json
@@ -37,7 +38,7 @@ from sefar_core.data.datasets.sefar_lists import read_sefar_lists
 from sefar_core.data.datasets.ssv2 import read_ssv2
 from sefar_core.data.datasets.ucf101 import read_ucf101
 from sefar_core.data.group_split import refuse_shared
-from sefar_core.data.leaks import conflict_lines, leak_tables
+from sefar_core.data.leaks import leak_tables
 from sefar_core.data.splits import SplitConfig, split_dataset, split_report
 
 DataSet: TypeAlias = (

@@ -1,11 +1,11 @@
 """Which class has which number: the names that a network was trained with, and those of a manifest.
 
 A class folder that is renamed or added moves the numbers of all classes behind it. A network scores
-numbers; without the names it would be scored against other classes without a word.
+numbers; without the names it would silently be scored against other classes.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -41,7 +41,7 @@ def name_of(clip: Clip) -> str:
 def class_names(clips: Sequence[Clip], num_classes: int | None = None) -> ClassNames:
     """The names of the classes that labeled clips show, by label.
 
-    `class 3` as the name of class 3 is a stand-in of lists without names, and no name.
+    `class 3` as the name of class 3 is a placeholder of lists without names, and does not count.
 
     Args:
         clips: of a manifest.
@@ -56,29 +56,29 @@ def class_names(clips: Sequence[Clip], num_classes: int | None = None) -> ClassN
     return tuple(names.get(label) or None for label in range(count))
 
 
-def match_classes(known: Sequence[str | None] | None, asked: Sequence[str | None]) -> ClassMatch:
+def match_classes(known: Sequence[str | None] | None, wanted: Sequence[str | None]) -> ClassMatch:
     """Compare the classes of a network with those of a manifest.
 
     Args:
         known: the network's names by class; None for a network that keeps none.
-        asked: the manifest's names by label.
+        wanted: the manifest's names by label.
 
     Raises:
         ClassMismatch: some names differ, and the classes are not the same ones in another order.
     """
     pairs = [
         (label, one, other)
-        for label, (one, other) in enumerate(zip(known or (), asked, strict=False))
+        for label, (one, other) in enumerate(zip(known or (), wanted, strict=False))
         if one is not None and other is not None
     ]
     if not pairs:
         return ClassMatch(state="unchecked")
     differing = [pair for pair in pairs if pair[1] != pair[2]]
     if not differing:
-        return ClassMatch(state="same", unnamed=len(asked) - len(pairs))
+        return ClassMatch(state="same", unnamed=len(wanted) - len(pairs))
     places = {name: place for place, name in enumerate(known or ())}
-    if Counter(known) == Counter(asked) and len(places) == len(asked) and None not in places:
-        return ClassMatch(state="by_name", order=tuple(places[name] for name in asked))
+    if Counter(known) == Counter(wanted) and len(places) == len(wanted) and None not in places:
+        return ClassMatch(state="by_name", order=tuple(places[name] for name in wanted))
     shown = [f"class {n} is {one!r} there and {two!r} here" for n, one, two in differing]
     named = "; ".join(first_few(shown, NUM_NAMED))
     raise ClassMismatch(f"{len(shown)} classes have other names: {named}")
@@ -94,12 +94,33 @@ def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:
 
 
 def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
-    """The names that stand for several labels, each with these."""
+    """The names of several labels, each with these."""
     labels: dict[str, set[int]] = defaultdict(set)
     for clip in clips:
         if clip.label is not None and clip.text:
             labels[name_of(clip)].add(clip.label)
     return {name: sorted(found) for name, found in sorted(labels.items()) if len(found) > 1}
+
+
+def class_conflicts(clips: Sequence[Clip]) -> dict[str, dict]:
+    """Labels of several names and names of several labels, as splits.json records them."""
+    return {
+        "names_of_one_label": names_of_one_label(clips),
+        "labels_of_one_name": labels_of_one_name(clips),
+    }
+
+
+def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:
+    """A sentence for each of the conflicts that `class_conflicts` found; of many, the first."""
+    names = [
+        f"label {label} has several names: {', '.join(found)}"
+        for label, found in report["names_of_one_label"].items()
+    ]
+    labels = [
+        f"{name} is the name of several labels: {', '.join(map(str, found))}"
+        for name, found in report["labels_of_one_name"].items()
+    ]
+    return [*first_few(names), *first_few(labels)]
 
 
 def refuse_several_names(clips: Iterable[Clip], where: object) -> None:

@@ -1,12 +1,13 @@
 """Cuts that leave source videos whole: no video has clips on both sides.
 
 Two clips of one video share athlete, camera and arena; a network that has seen one of them has
-an easy time with the other. Where a clip's source is not known, the clip stands for itself.
-
-Training pool and test clips: as the data set lists them, or without a source video in common.
+an easy time with the other. Where a clip's source is not known, the clip is a group of its own.
 
 Official lists may share most of their source videos: of Gym288's 9,646 test clips, 9,353 come from
-a training video. What is learned of that video's athletes and arena then counts as skill.
+a training video. What is learned of that video's athletes and arena then counts as skill. So
+`split_test` gives training and test clips as the data set lists them, or without a source video in
+common. `choose_val_sources` cuts validation clips; `take_groups` is the plain greedy cut, of dev
+questions and of a probe's held-out clips too.
 """
 
 import math
@@ -22,15 +23,15 @@ from qa_data.manifest import Clip
 VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows most classes is kept
 TEST_TRIES = 40  # seeded starts of the search for the best test side
 MOST_NAMED = 40
-EFFORT = 1_000_000  # sources (or classes of sources) looked at in all tries together, about
+EFFORT = 1_000_000  # sources (or classes of sources) visited in all tries together, about
 
 
 class SplitError(ValueError):
-    """A split that cannot be made as asked. The message says what stands against it."""
+    """A split that the settings do not allow. The message names the reason and a fix."""
 
 
 def group_key(clip: Clip) -> str:
-    """What no cut divides: the clip's source video, or the clip itself if that is not known."""
+    """The group that no cut divides: the clip's source video, or the clip itself if unknown."""
     return clip.source or clip.id
 
 
@@ -67,9 +68,9 @@ def group_counts(members: Iterable[tuple[str, int | None]]) -> dict[str, Counter
 def take_groups(
     counts: Mapping[str, Counter],
     order: Iterable[str],
-    wanted: float,
+    wanted: int | float,
     *,
-    spare: Mapping[int | None, float] | None = None,
+    spare: Mapping[int | None, int | float] | None = None,
     overshoot: Literal["never", "if_nearer", "always"],
 ) -> list[str]:
     """Whole groups, in the given order, that together have about `wanted` members.
@@ -115,7 +116,7 @@ def choose_val_sources(
         min_per_class: clips that every class keeps; a class of fewer keeps them all.
 
     Raises:
-        SplitError: less than half of what was asked for can be cut.
+        SplitError: less than half of `rate` can be cut.
     """
     wanted = rate * len(clips)
     if wanted <= 0.5:
@@ -243,7 +244,7 @@ def split_test(
     `official` leaves both as they are listed. `official_disjoint` keeps the test clips and leaves
     out the training clips of their source videos. `by_source` cuts all clips anew by source
     video, the test split as large as it was; lists that share no source video, or whose sources
-    are not known, stand as they are. A data set without test clips gets them by `by_source`: by
+    are not known, stay as they are. A data set without test clips gets them by `by_source`: by
     source video where it is known, clip by clip where not, of every class the same share as far
     as the sources allow.
 
@@ -252,7 +253,7 @@ def split_test(
         test: its test clips, with labels; may be empty.
         how: the variant.
         rate: share of the clips for test if there are no test clips, in [0, 1); 0 makes none.
-        one_sided: what becomes of classes that cannot have clips on both sides: an error names
+        one_sided: what happens to classes that cannot have clips on both sides: an error names
             them (refuse); they stay on the one side, after a new cut in training (keep); all
             their clips are left out (leave_out).
         seed: of a new cut.
@@ -261,7 +262,7 @@ def split_test(
         Both, in the order pool, test, with the splits `labeled` and `test`.
 
     Raises:
-        SplitError: a clip lacks a label, or stands in both lists; a class (of `leave_out`: every
+        SplitError: a clip lacks a label, or is in both lists; a class (of `leave_out`: every
             class) cannot be on both sides; or a variant needs test clips and there are none.
     """
     _refuse_unfit(pool, test)
@@ -294,7 +295,7 @@ def _cut_anew(clips: Sequence[Clip], rate: float, one_sided: OneSided, seed: int
     outside = [replace(clip, split="labeled") for clip in clips if group_key(clip) not in cut]
     inside = [replace(clip, split="test") for clip in clips if group_key(clip) in cut]
     lacking = _labels(outside) ^ _labels(inside)
-    if lacking & single:  # which stand in the way of others
+    if lacking & single:  # which rule out other cuts
         why, lacking = "have all their clips from one source video", lacking & single
     else:
         why = "share so few source videos that no cut was found for them"
@@ -333,9 +334,9 @@ def _refuse_unfit(pool: Sequence[Clip], test: Sequence[Clip]) -> None:
 
 
 def refuse_shared(pool: Sequence[Clip], settled: Sequence[Clip]) -> None:
-    """Raise SplitError if a clip stands in the training list and in another."""
+    """Raise SplitError if a clip is in the training list and in another."""
     if shared := sorted({clip.id for clip in pool} & {clip.id for clip in settled}):
         raise SplitError(
-            f"{len(shared)} clips stand in the training list and in another list, first "
+            f"{len(shared)} clips are in the training list and in another list, first "
             f"{shared[0]}; take both lists of one benchmark, or delete them from one"
         )

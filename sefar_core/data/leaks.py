@@ -1,18 +1,14 @@
-"""What the splits share: clips, routines, source videos, and the same moment cut out twice.
+"""What splits share: clips, routines, source videos, files, and the same moment cut out twice.
 
 A test clip of a training video shares athlete, camera and arena with training; one of a training
 routine also shares the minute. Neither makes a test worthless, but its figure has to be read
 with the share in mind.
 
-Which clips are cut from one file, whatever the file is called, and which of them share frames.
+Files: one file can have two names, by two spellings of its path, a link, or a copy. Copies are
+found by size first, and by their bytes only where sizes are equal (`files_of`).
 
-One file can have two names: two spellings of its path, a link, or a copy. Copies are found by size
-first, and by their bytes only where sizes are equal.
-
-Clips that show one moment of one video twice.
-
-FineGym's annotators cut some routines out of their broadcast twice, with the same elements in
-both: the clips have different names and all but the same frames.
+Near-duplicates: FineGym's annotators cut some routines out of their broadcast twice, with the same
+elements in both. The clips have different names and all but the same frames (`near_duplicates`).
 """
 
 import hashlib
@@ -31,7 +27,7 @@ from rich.table import Column, Table
 from qa_data.files import composed, first_few, on_disk
 from qa_data.finegym import CLIP_ID, ClipId, TimeSpan, event_of
 from qa_data.manifest import SPLITS, Clip, by_split
-from sefar_core.data.class_names import labels_of_one_name, names_of_one_label
+from sefar_core.data.class_names import class_conflicts, conflict_lines
 from sefar_core.data.group_split import SplitError
 
 Files = Mapping[str, str]
@@ -43,7 +39,7 @@ def files_of(clips: Iterable[Clip], video_root: Path | None = None) -> Files:
 
     Args:
         clips: any.
-        video_root: folder of the videos. None: no file is looked at, and paths are compared by
+        video_root: folder of the videos. None: no file is opened, and paths are compared by
             their spelling alone, `a/./b.mp4` being `a/b.mp4`.
     """
     if video_root is None:
@@ -82,14 +78,14 @@ def same_file_lines(clips: Iterable[Clip], files: Files) -> list[str]:
             whole[files[clip.id]].append(clip)
     return [
         f"the same file: {', '.join(sorted({clip.path for clip in found}))} ("
-        + ", ".join(f"clip {clip.id}, {_told(clip)}" for clip in found)
+        + ", ".join(f"clip {clip.id}, {_split_and_class(clip)}" for clip in found)
         + ")"
         for found in whole.values()
         if len(found) > 1
     ]
 
 
-def _told(clip: Clip) -> str:
+def _split_and_class(clip: Clip) -> str:
     return clip.split if clip.label is None else f"{clip.split}, class {clip.label}"
 
 
@@ -136,10 +132,10 @@ def _digest(path: str) -> str:
 
 
 SAME_MOMENT = 0.9
-"""Intersection over union in time, above which two clips of a film are near-duplicates."""
+"""Intersection over union in time, above which two clips of a recording are near-duplicates."""
 
 
-class Film(NamedTuple):
+class Recording(NamedTuple):
     """A file or a source video, by its path or name; it has one beginning."""
 
     kind: Literal["file", "source"]
@@ -147,7 +143,7 @@ class Film(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """When a clip is shown in its film; `place` is its number among the clips."""
+    """When a clip is shown in its recording; `place` is its number among the clips."""
 
     start_s: float
     end_s: float
@@ -160,14 +156,14 @@ def near_duplicates(
     times: Mapping[str, TimeSpan] | None = None,
     files: Files | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of clips that show one moment of one film: IoU in time above SAME_MOMENT.
+    """Pairs of clips that show one moment of one recording: IoU in time above SAME_MOMENT.
 
-    The film is what a clip's times count in: its file where the clip itself says when it begins,
+    The recording is what a clip's times count in: its file where the clip itself has a begin,
     its source video otherwise. Several files can come from one source, such as all dives of an
     event, each with a beginning of its own.
 
-    Where neither the clips nor `times` tell when a clip begins and ends, the whole seconds in a
-    FineGym clip id stand for it; they find fewer (19 of 42 pairs in Gym99). Clips that are whole
+    Where neither the clips nor `times` hold begin and end of a clip, the whole seconds in a
+    FineGym clip id are used; they find fewer (19 of 42 pairs in Gym99). Clips that are whole
     files are near-duplicates if they are one file. Takes O(n log n + pairs) time.
 
     Args:
@@ -184,14 +180,14 @@ def near_duplicates(
     if files is None:
         files = files_of(clips)
     yield from _whole_twice(clips, files)
-    bands: dict[tuple[Film, int], list[Moment]] = defaultdict(list)
+    bands: dict[tuple[Recording, int], list[Moment]] = defaultdict(list)
     for place, clip in enumerate(clips):
         found = _interval(clip, times or {})
-        film = _film(clip, files)
-        if found and film:
-            bands[film, _band(found)].append(Moment(*found, place))
-    for (film, band), members in bands.items():
-        longer = bands.get((film, band + 1), [])
+        recording = _recording(clip, files)
+        if found and recording:
+            bands[recording, _band(found)].append(Moment(*found, place))
+    for (recording, band), members in bands.items():
+        longer = bands.get((recording, band + 1), [])
         own = {moment.place for moment in members}
         for one, other in _same_moments(sorted(members + longer)):
             pair = clips[one.place], clips[other.place]
@@ -218,15 +214,15 @@ def _one_whole_file(one: Clip, other: Clip, files: Files) -> bool:
     return one.start_s is None and other.start_s is None and files[one.id] == files[other.id]
 
 
-def _film(clip: Clip, files: Files) -> Film | None:
+def _recording(clip: Clip, files: Files) -> Recording | None:
     """What the clip's times count in; a file named for its source is that source."""
     if clip.start_s is not None and composed(PurePosixPath(clip.path).stem) != clip.source:
-        return Film("file", files[clip.id])
-    return Film("source", clip.source) if clip.source else None
+        return Recording("file", files[clip.id])
+    return Recording("source", clip.source) if clip.source else None
 
 
 def _interval(clip: Clip, times: Mapping[str, TimeSpan]) -> TimeSpan | None:
-    """The clip's time in its film, exact if known, else in whole seconds, else none."""
+    """The clip's time in its recording, exact if known, else in whole seconds, else none."""
     if clip.start_s is not None and clip.end_s is not None:
         found = TimeSpan(clip.start_s, clip.end_s)
     elif clip.id in times:
@@ -238,7 +234,7 @@ def _interval(clip: Clip, times: Mapping[str, TimeSpan]) -> TimeSpan | None:
         return None
     if not 0 <= found.start_s < found.end_s < math.inf:
         raise SplitError(
-            f"clip {clip.id} is said to run from {found.start_s} to {found.end_s} s; it must end "
+            f"clip {clip.id} runs from {found.start_s} to {found.end_s} s; it must end "
             f"after it starts: correct its times, or take it out of the list"
         )
     return found
@@ -284,7 +280,7 @@ def overlap(
         `clips_of_shared_sources`, `clips_of_shared_routines`: how many clips of the second these
         are; `clips_of_shared_frames`: how many clips of the second show frames of a file that clips
         of the first show; `without_source`, `of_first_without_source`: clips of the second and of
-        the first whose source is not known, of which the counts of sources say nothing;
+        the first whose source is not known, which the counts of sources leave out;
         `near_duplicates`: pairs, one of each set.
     """
     own = {clip.id for clip in first}
@@ -296,7 +292,7 @@ def overlap(
 
 
 def overlap_lines(shared: Mapping[str, int]) -> list[str]:
-    """What `compare` found of training clips (first) and others, in sentences."""
+    """What `overlap` found between training clips (first) and others, in sentences."""
     known = shared["of_clips"] - shared["without_source"]
     lines = []
     if known:
@@ -308,7 +304,7 @@ def overlap_lines(shared: Mapping[str, int]) -> list[str]:
     if shared["without_source"]:
         lines.append(
             f"{shared['without_source']:,} of {shared['of_clips']:,} clips have no known source: "
-            f"whether training clips share it cannot be told"
+            f"whether training clips share it is unknown"
         )
     if known and shared["of_first_without_source"]:
         lines.append(
@@ -339,7 +335,7 @@ def leak_report(
         video_root: as for `files_of`, which finds files of two names.
 
     Returns:
-        `leaks`: for each two splits, as in "labeled-test", what `compare` says; "training" is
+        `leaks`: for each two splits, as in "labeled-test", what `overlap` counts; "training" is
         labeled and unlabeled together. `near_duplicates`: pairs within each split.
         `missing_classes`: names by label of the classes that a split has no clip of.
         `without_source`: clips of each split of which no source video is known.
@@ -374,13 +370,12 @@ def leak_report(
             if split in ("labeled", "val", "test")
         },
         "without_source": {split: _unknown(members) for split, members in groups.items()},
-        "names_of_one_label": names_of_one_label(clips),
-        "labels_of_one_name": labels_of_one_name(clips),
+        **class_conflicts(clips),
     }
 
 
 def manifest_lines(clips: Sequence[Clip], video_root: Path) -> list[str]:
-    """What is wrong with a manifest of sound videos: files, frames and names that stand twice."""
+    """What is wrong with a manifest of sound videos: repeated files, frames and names."""
     files = files_of(clips, video_root)
     training = [clip for clip in clips if clip.split in ("labeled", "unlabeled")]
     lines = first_few(same_file_lines(clips, files))
@@ -388,21 +383,7 @@ def manifest_lines(clips: Sequence[Clip], video_root: Path) -> list[str]:
         if shown := sharing_frames(training, by_split(clips, split), files):
             ids = first_few([clip.id for clip in shown])
             lines.append(f"{split} clips of frames that training clips show: {', '.join(ids)}")
-    names, labels = names_of_one_label(clips), labels_of_one_name(clips)
-    return lines + conflict_lines({"names_of_one_label": names, "labels_of_one_name": labels})
-
-
-def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:
-    """Labels of several names and names of several labels, as far as a report holds some."""
-    names = [
-        f"label {label} has several names: {', '.join(found)}"
-        for label, found in report["names_of_one_label"].items()
-    ]
-    labels = [
-        f"{name} is the name of several labels: {', '.join(map(str, found))}"
-        for name, found in report["labels_of_one_name"].items()
-    ]
-    return [*first_few(names), *first_few(labels)]
+    return lines + conflict_lines(class_conflicts(clips))
 
 
 def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
@@ -428,22 +409,22 @@ def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
     )  # fmt: skip
     for split, pairs in report["near_duplicates"].items():
         missing = report["missing_classes"].get(split)
-        told = "not told" if missing is None else f"{len(missing)}"
+        absent = "unknown" if missing is None else f"{len(missing)}"
         if missing and split != "val":  # a part for tuning shows few classes
-            told = f"{told}: {_first_names(missing)}"
+            absent = f"{absent}: {_first_names(missing)}"
         within.add_row(
             split,
             f"{pairs:,}",
             f"{report['without_source'][split]:,}",
-            told,
+            absent,
         )
     if any(report["without_source"].values()):
-        within.caption = "sources unknown: what clips of unknown source share cannot be told"
+        within.caption = "sources unknown: what clips of unknown source share is unknown"
     return [shared, within]
 
 
 def _source_cells(counts: Mapping[str, int]) -> tuple[str, str]:
-    """Shared sources and clips of these; of unknown sources nothing is told."""
+    """Shared sources and clips of these; unknown where sources are."""
     known = counts["of_clips"] - counts["without_source"]
     if known == 0 or counts["of_first_without_source"] == counts["of_first"]:
         return "unknown", "unknown"
@@ -454,7 +435,7 @@ def _source_cells(counts: Mapping[str, int]) -> tuple[str, str]:
 
 
 def _routine_cells(counts: Mapping[str, int]) -> tuple[str, str]:
-    """Shared routines and clips of these, which only names of FineGym tell."""
+    """Shared routines and clips of these, which only FineGym's names hold."""
     if counts["of_routines"] == 0:
         return "-", "-"
     return (

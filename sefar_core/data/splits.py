@@ -4,13 +4,11 @@ First the test clips: as the data set lists them, or cut anew so that no source 
 sides. Nothing is tuned on them. Validation clips are cut out of the training pool by source
 video, so that none of them shares athlete, camera or arena with a training clip.
 
-What the rate labels is a prefix of one seeded order: with one seed, what is labeled at 5 % is
+The labeled clips are a prefix of one seeded order: with one seed, what is labeled at 5 % is
 labeled at 10 % too, if validation clips come from the pool (val_from="pool") or there are none.
 Validation clips that cost labels (val_from="labeled") are cut out of the prefix, out of other
 sources at each rate, so that only labeled and validation clips together contain those of a
 smaller rate.
-
-A data set's clips with their splits: test first, then labels and validation out of the rest.
 """
 
 import random
@@ -41,13 +39,14 @@ class SplitConfig:
     rate: float = 0.1
     """Labeled share of the pool, in (0, 1]."""
     draw: Literal["stratified", "unstratified"] = "stratified"
-    """Labels spread over the classes by their sizes, or drawn plainly as in the public lists."""
+    """Labels spread over the classes by their sizes (stratified), or drawn from all clips alike as
+    in the public lists (unstratified)."""
     min_per_class: int = 1
     """Labeled clips that the stratified draw gives every class that has as many; validation clips
     that cost labels leave them."""
     val_rate: float = 0.0
-    """Share of the clips (see val_from) that becomes validation clips, in [0, 1). With none the
-    last network of a training counts; to choose settings, cut some."""
+    """Share of the clips (see val_from) that becomes validation clips, in [0, 1). With none, the
+    last network of a training counts; cut some to choose settings."""
     val_from: Literal["labeled", "pool"] = "labeled"
     """Validation clips cost labels (labeled), or are labels on top of the rate (pool)."""
     test_cut: TestCut = "by_source"
@@ -61,6 +60,7 @@ class SplitConfig:
     source videos: an error that names them; keep them where they are (after a new cut: in
     training); or leave all their clips out."""
     seed: int = 0
+    """Random seed of all draws."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
@@ -75,6 +75,54 @@ class SplitConfig:
             raise ValueError(f"test_rate must be in [0, 1), got {self.test_rate}")
         if self.min_per_class < 1:
             raise ValueError(f"min_per_class must be at least 1, got {self.min_per_class}")
+
+
+def split_dataset(
+    pool: Sequence[Clip], settled: Sequence[Clip], config: SplitConfig
+) -> tuple[list[Clip], dict[str, int]]:
+    """Pool cut as the settings say, settled clips as they are.
+
+    Clips without a label are training clips: those that share a source video with validation
+    clips are left out, and with test clips too unless the cut is `official`.
+
+    Args:
+        pool: training clips with labels; may be empty if all clips are settled.
+        settled: clips that have their split.
+        config: how the pool is cut.
+
+    Returns:
+        The clips, and the number in no split, by reason.
+
+    Raises:
+        SplitError: the pool cannot be cut by these settings, or there is none and settings for one.
+    """
+    if not pool:
+        if config != SplitConfig():
+            raise SplitError(
+                "the lists of this data set fix the split of every clip, so that rates and cuts "
+                "change nothing; leave these settings out"
+            )
+        return list(settled), {}
+    unlabeled = by_split(settled, "unlabeled")
+    others = [clip for clip in settled if clip.split not in ("unlabeled", "test")]
+    listed_test = by_split(settled, "test")
+    training, test = split_test(
+        pool,
+        listed_test,
+        how=config.test_cut,
+        rate=config.test_rate,
+        one_sided=config.one_sided,
+        seed=config.seed,
+    )
+    cut = split_pool(training, config)
+    aside = [*by_split([*cut, *others], "val"), *(test if config.test_cut != "official" else ())]
+    kept = without_shared_sources(unlabeled, aside)
+    left_out = {
+        "to keep test apart": len(pool) + len(listed_test) - len(training) - len(test),
+        "unlabeled, of validation videos": len(training) - len(cut),
+        "never labeled, of validation or test videos": len(unlabeled) - len(kept),
+    }
+    return [*cut, *others, *kept, *test], {why: count for why, count in left_out.items() if count}
 
 
 def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
@@ -174,7 +222,7 @@ def split_report(
         config: what they were cut by.
         classes: names of all classes by label; None: the classes that the clips show.
         times: when clips begin and end in their source, by id, where the clips do not say it.
-        video_root: folder of the videos, where files of two names are found; None: not looked at.
+        video_root: folder of the videos, where files of two names are found; None: not searched.
     """
     per_split = Counter(clip.split for clip in clips)
     per_class: Mapping[str, Counter] = {split: Counter() for split in SPLITS}
@@ -191,51 +239,3 @@ def split_report(
         "clips_per_class": {s: dict(sorted(n.items())) for s, n in per_class.items() if n},
         **leak_report(clips, classes=classes, times=times, video_root=video_root),
     }
-
-
-def split_dataset(
-    pool: Sequence[Clip], settled: Sequence[Clip], config: SplitConfig
-) -> tuple[list[Clip], dict[str, int]]:
-    """Pool cut as the settings say, settled clips as they are.
-
-    Clips without a label are training clips: those that share a source video with validation
-    clips are left out, and with test clips too unless the official cut is asked for.
-
-    Args:
-        pool: training clips with labels; may be empty if all clips are settled.
-        settled: clips that have their split.
-        config: how the pool is cut.
-
-    Returns:
-        The clips, and how many are in no split, by reason.
-
-    Raises:
-        SplitError: the pool cannot be cut as asked, or there is none and settings for one.
-    """
-    if not pool:
-        if config != SplitConfig():
-            raise SplitError(
-                "the lists of this data set say the split of every clip, so that rates and cuts "
-                "change nothing; leave these settings out"
-            )
-        return list(settled), {}
-    unlabeled = by_split(settled, "unlabeled")
-    others = [clip for clip in settled if clip.split not in ("unlabeled", "test")]
-    listed_test = by_split(settled, "test")
-    training, test = split_test(
-        pool,
-        listed_test,
-        how=config.test_cut,
-        rate=config.test_rate,
-        one_sided=config.one_sided,
-        seed=config.seed,
-    )
-    cut = split_pool(training, config)
-    aside = [*by_split([*cut, *others], "val"), *(test if config.test_cut != "official" else ())]
-    kept = without_shared_sources(unlabeled, aside)
-    left_out = {
-        "to keep test apart": len(pool) + len(listed_test) - len(training) - len(test),
-        "unlabeled, of validation videos": len(training) - len(cut),
-        "never labeled, of validation or test videos": len(unlabeled) - len(kept),
-    }
-    return [*cut, *others, *kept, *test], {why: count for why, count in left_out.items() if count}

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from qa_data.files import on_disk, write_json, write_text, writing
+from qa_data.files import on_disk, parse_json, read_text, write_json, write_text, writing
 from qa_data.questions import Question
 from sefar_core.data.decode import VideoReadError
 from sefar_mllm.chat.assistant import (
@@ -106,12 +106,9 @@ def lines_of(path: Path) -> list[str]:
     Raises:
         BatchError: it is missing, or no UTF-8.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as cause:
-        raise BatchFileError(
-            f"cannot read {path}: {cause}; give a UTF-8 file of JSON lines"
-        ) from cause
+    fix = "give a UTF-8 file of JSON lines"
+    missing = f"cannot read {path}: there is no such file; {fix}"
+    text = read_text(path, error=BatchFileError, missing=missing, fix=fix)
     return text.removesuffix("\n").split("\n") if text.strip() else []
 
 
@@ -121,7 +118,7 @@ def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
     Raises:
         ValueError: it is none, and why.
     """
-    entry = json.loads(line, object_pairs_hook=once)
+    entry = parse_json(line)
     if not isinstance(entry, dict) or not {"video", "question"} <= entry.keys() <= set(FIELDS):
         raise ValueError(f"found {line:.80}; expected an object of video, question, [id, options]")
     entry = {"id": str(number), **entry}
@@ -137,13 +134,6 @@ def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
         raise ValueError(f"options is {options!r:.60}; expected a list of texts")
     choice_of(options, entry["question"], limits)
     return BatchQuestion(**{**entry, "options": tuple(options)})
-
-
-def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, unless it has a key twice."""
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError(f"a key stands twice among {[key for key, _ in pairs]}")
-    return dict(pairs)
 
 
 def open_answers(

@@ -115,4 +115,4 @@ def test_a_clip_in_both_lists_is_refused(gym, tmp_path):
     arguments[arguments.index("--test-list") + 1] = gym / "train_element.txt"
     done = run_script("make_splits.py", *arguments)
     assert done.returncode == 1
-    assert "120 clips stand in the training list and in another list" in done.stderr
+    assert "120 clips are in the training list and in another list" in done.stderr

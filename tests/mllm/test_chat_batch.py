@@ -301,7 +301,7 @@ def test_lines_are_read_with_their_numbers_as_ids(tmp_path):
         ("[]", "expected an object of video, question"),
         ('{"video": "a.mp4"}', "expected an object"),
         ('{"video": "a.mp4", "question": "Q", "option": ["a"]}', "expected an object"),
-        ('{"video": "a.mp4", "question": "Q", "video": "b.mp4"}', "a key stands twice"),
+        ('{"video": "a.mp4", "question": "Q", "video": "b.mp4"}', "the key 'video' is twice"),
         ('{"video": 3, "question": "Q"}', "video is 3; expected a text"),
         ('{"video": "a\\u0000", "question": "Q"}', "expected a text"),
         ('{"id": 7, "video": "a.mp4", "question": "Q"}', "id is 7; expected a text"),

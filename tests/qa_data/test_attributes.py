@@ -125,7 +125,7 @@ def test_the_tree_is_read_by_glabel(tmp_path):
     [
         ("{", "tree.json cannot be read: .*; fetch it again"),
         ("[" * 100_000, "tree.json cannot be read"),
-        ('{"1": {}, "1": {}}', "the key '1' stands twice"),
+        ('{"1": {}, "1": {}}', "the key '1' is twice"),
         ("{}", "holds no classes"),
         ("[]", "holds no classes"),
         ({"01": TREE["0"]}, "key '01': expected a Glabel"),

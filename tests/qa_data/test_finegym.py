@@ -166,14 +166,14 @@ def test_a_bad_row_of_times_is_named_by_its_line(tmp_path, rows, found):
 @pytest.mark.parametrize(
     ("event", "found"),
     [
-        ('{"timestamps": [[1, 9]], "timestamps": [[2, 9]]}', "key 'timestamps' stands twice"),
+        ('{"timestamps": [[1, 9]], "timestamps": [[2, 9]]}', "key 'timestamps' is twice"),
         ('{"timestamps": [[1, 9]], "segments": {"A_0000_0001": {}, "A_0000_0001": {}}}', "twice"),
         ('{"timestamps": [[NaN, 9]]}', "found NaN in place of a number"),
         ('{"timestamps": [[1e999, 9]]}', r"timestamps are \[\[inf, 9\]\]"),
         ('{"timestamps": [[true, 9]]}', r"timestamps are \[\[True, 9\]\]"),
         (f'{{"timestamps": [[{"9" * 400}, 9]]}}', "timestamps are"),
         (f'{{"timestamps": [[{"9" * 5000}, 9]]}}', "is not JSON: Exceeds the limit"),
-        ("[" * 100_000, "is not JSON: brackets stand in brackets too deep"),
+        ("[" * 100_000, "is not JSON: brackets are nested too deep"),
         ('{"timestamps": [[1, 9]], "segments": []}', r"found \[\]; expected an object"),
     ],
 )

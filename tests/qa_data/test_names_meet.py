@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -9,17 +10,24 @@ from unicodedata import normalize
 import pytest
 import torch
 
+from qa_data.export.writers import video_files
 from qa_data.files import composed, folded, on_disk
 from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip, ManifestError, read_manifest, write_manifest
-from qa_data.questions import Question, QuestionError, attach_classes
+from qa_data.questions import Question, QuestionError, attach_classes, check_videos
+from sefar_core.data.check_videos import check_file
 from sefar_core.data.dataloaders import refuse_missing
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.datasets.find_files import read_folders
-from sefar_core.data.leaks import near_duplicates
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
+from sefar_core.data.leaks import files_of, near_duplicates
 from sefar_core.data.splits import SplitConfig
+from sefar_mllm.chat.batch import BatchQuestion, path_of
 from sefar_mllm.evaluation.metrics import unseen_sources
-from sefar_mllm.feature_cache import TokenCache, write_tokens
+from sefar_mllm.evaluation.significance import line_up
+from sefar_mllm.feature_cache import TokenCache, spans_of, write_tokens
+from tests.oracles import videos
+from tests.oracles.toy_answers import predictions
 
 NFC, NFD = "K\u00fcr", "Ku\u0308r"
 SCRIPT = Path(__file__).parents[2] / "scripts/make_splits.py"
@@ -85,6 +93,56 @@ def test_a_video_is_read_under_the_spelling_that_it_has_on_the_disk(tmp_path, li
     assert on_disk(tmp_path / "gone") == tmp_path / "gone"
 
 
+def size_in_cache(root, path):
+    (span,) = spans_of([clip("x", path=path)], root).values()
+    return span[3:]
+
+
+def fault_of_check(root, path):
+    (health,) = check_file([clip("x", path=path)], lambda: None, video_root=root, quick=True)
+    return [(fault.kind, fault.words.rpartition("Kür.mp4")[2]) for fault in health.faults]
+
+
+def first_file(root, path):
+    return files_of([clip("x", path=path)], root)["x"]
+
+
+def video_of_batch(root, path):
+    return path_of(BatchQuestion(id="1", video=path, question="?"), root)
+
+
+def frames_in_store(root, path):
+    (root / "store").mkdir(exist_ok=True)
+    listed = clip("x", path=path)
+    settings = CacheConfig(Path(tempfile.mkdtemp(dir=root / "store")), "raw", None)
+    return open_frame_cache([listed], root, settings).read(listed, [0.0, 1.0]).tolist()
+
+
+@pytest.mark.parametrize(
+    "look_up", [size_in_cache, fault_of_check, first_file, video_of_batch, frames_in_store]
+)
+@pytest.mark.parametrize(("listed", "kept"), [(NFC, NFD), (NFD, NFC)])
+def test_a_file_is_the_same_to_every_reader_under_either_spelling(tmp_path, look_up, listed, kept):
+    if look_up is frames_in_store:
+        videos.write_video(tmp_path / f"{kept}.mp4", videos.numbered_frames(3))
+    else:
+        (tmp_path / f"{kept}.mp4").write_bytes(b"no video")
+    expected = look_up(tmp_path, f"{kept}.mp4")
+    assert expected not in ([], [None], None)
+    assert look_up(tmp_path, f"{listed}.mp4") == expected
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(NFC, NFD), (NFD, NFC)])
+def test_questions_answers_and_exports_meet_under_either_spelling(asked, kept):
+    question = Question(question_id="0", video=asked, stem="?", options=("a", "b"), answer=0)
+    check_videos([question], [kept])
+    files = video_files([question], Path("videos"), [clip(kept, path="FX/film.mkv")])
+    assert files == {asked: "videos/FX/film.mkv"}
+    (right,) = (replace(one, video=asked) for one in predictions([1.0], ["s"], [0]))
+    (wrong,) = (replace(one, video=kept) for one in predictions([0.0], ["s"], [0]))
+    assert line_up([[right], [wrong]]).tolist() == [[1.0], [0.0]]
+
+
 @pytest.fixture
 def script():
     spec = importlib.util.spec_from_file_location("make_splits_script", SCRIPT)
@@ -116,6 +174,20 @@ def test_make_splits_prints_names_as_they_are_and_what_it_left_out(script, tmp_p
     assert {one.source for one in clips} == {"p0", "p1", "p9"}
     report = json.loads((tmp_path / "out/splits.json").read_text())
     assert (report["other_files"], report["source_pattern"]) == ({".webp": 1}, "^(p[0-9])_")
+
+
+def test_make_splits_prints_a_name_of_several_labels(script, tmp_path, capsys):
+    for name in ("high bar", "high_bar"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        (tmp_path / "mine" / name / "1.mp4").write_bytes(name.encode())
+    settings = script.MakeSplits(
+        listing=read_folders(tmp_path / "mine"),
+        video_root=tmp_path,
+        out=tmp_path / "out",
+        split=SplitConfig(rate=1.0, test_rate=0.0),
+    )
+    script.main(settings)
+    assert "high bar is the name of several labels: 0, 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])

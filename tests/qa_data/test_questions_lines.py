@@ -73,13 +73,13 @@ BROKEN = {
     "UTF-16": ("{}".encode("utf-16"), "is UTF-16; save it as UTF-8"),
     "deep nesting": (
         b'{"video": ' + b"[" * 100_000,
-        "line 1 is not JSON: brackets stand in brackets too deep",
+        "line 1 is not JSON: brackets are nested too deep",
     ),
     "a number of many digits": (b'{"video": ' + b"7" * 5_000 + b"}", "line 1 is not JSON: Exceeds"),
     "an infinite number": (b'{"video": -Infinity}', "line 1 is not JSON: found -Infinity"),
     "a key twice": (
         b'{"video": "x", "video": "y"}',
-        "line 1 is not JSON: the key 'video' stands twice",
+        "line 1 is not JSON: the key 'video' is twice",
     ),
 }
 

@@ -169,7 +169,7 @@ def test_what_one_line_cannot_tell_apart_is_kept_in_lines_of_fields_only(tmp_pat
             "question 0000000: its answer is 'F', but its options are A to D",
         ),
         ('"question_id": "0000000"', '"question_id": "0"', "its question_id is '0'"),
-        ('"0000001"', '"0000000"', "the key '0000000' stands twice"),
+        ('"0000001"', '"0000000"', "the key '0000000' is twice"),
         ("? A.split", "? split", "question 0000000: found .*expected a question mark"),
         ("B.wolf hop", "wolf hop", "question 0000000: option B is missing"),
         ("C.split jump D.", "split jump D.", "question 0000000: option C is missing"),
@@ -186,7 +186,7 @@ def test_what_one_line_cannot_tell_apart_is_kept_in_lines_of_fields_only(tmp_pat
         (
             '"answer": "B"',
             '"answer": "B", "answer": "A"',
-            "the key 'answer' stands twice in one object, .*'What gym",
+            "the key 'answer' is twice in one object, .*'What gym",
         ),
         ('"answer": "B"', '"answer": ["B"]', r"its answer is \['B'\]"),
         ('"dataset": "finegym",', "", "question 0000000: its fields are"),

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -72,3 +73,15 @@ def test_a_class_list_of_another_order_is_refused(script, tmp_path, texts, refus
             script.classes_of(settings, clips)
     else:
         assert script.classes_of(settings, clips)[0] == ["FX split jump", "UB giant circle"]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_class_list_in_another_spelling_is_the_same(script, tmp_path, forms):
+    listed, known = (normalize(form, "K\u00fcr jump") for form in forms)
+    categories = tmp_path / "categories.txt"
+    categories.write_text(CATEGORIES.replace("split jump", listed), encoding="utf-8")
+    clip = Clip(id="0", path="x.mp4", label=0, text=known, event="FX", split="test")
+    settings = script.EvaluateSsl(
+        run_dir=tmp_path, manifest=tmp_path / "m.csv", video_root=tmp_path, categories=categories
+    )
+    assert script.classes_of(settings, [clip])[0][0] == f"FX {listed}"

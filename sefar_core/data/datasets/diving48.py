@@ -92,5 +92,5 @@ def _name_and_label(where: str, entry: object, num_classes: int) -> tuple[str, i
 def _entries(path: Path) -> list:
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
-        raise ListError(f"{path} holds no list of entries; fetch it again")
+        raise ListError(f"{path} does not hold a list of entries; fetch it again")
     return entries

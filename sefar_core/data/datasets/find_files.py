@@ -1,15 +1,14 @@
-"""Where listed clips lie on this disk.
+"""Finds listed clips on disk, and reads data sets that are laid out as one folder a class.
 
-Lists were written on other machines: `/root/hmdb51/videos/wave/a.avi` may lie in `wave/a.avi`
-beneath the user's video root, or in `Wave/a.avi`, or in `a.avi`. Folders of the listed path may be
-missing on disk; a folder that the list does not name is never entered, so that the clip of the
-same name in another class's folder is not taken for the one that is missing.
+Lists were written on other machines: `/root/hmdb51/videos/wave/a.avi` may be `wave/a.avi` beneath
+the user's video root, or `Wave/a.avi`, or `a.avi`. Folders of the listed path may be missing on
+disk; a folder that the list does not name is never entered, so that the clip of the same name in
+another class's folder is not taken for the one that is missing (`resolve_paths`, `find_clips`).
 
-A folder of one's own: `root/<class>/<video>`, with folders for unlabeled and test clips beside.
-
-Files with a suffix of VIDEO_SUFFIXES or RARE_SUFFIXES are clips, whatever the case of its letters,
-and so is a folder of pictures without a video. Other files, such as notes and thumbnails beside the
-videos, are no clips and are counted. Names that begin with a dot are hidden.
+A folder of one's own: `root/<class>/<video>`, with folders for unlabeled and test clips beside
+(`read_folders`). Files with a suffix of VIDEO_SUFFIXES or RARE_SUFFIXES are clips, whatever the
+case of its letters, and so is a folder of pictures without a video. Other files, such as notes and
+thumbnails beside the videos, are counted and left out. Names that begin with a dot are hidden.
 """
 
 import os
@@ -30,7 +29,7 @@ VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
 RARE_SUFFIXES = frozenset(".3g2 .asf .divx .dv .f4v .m2v .mpe .mxf .qt".split())
-"""Of videos, too; they stay in the ids of their clips, as they always did in lists."""
+"""Also of videos, but they stay in the ids of their clips."""
 NUM_NAMED = 10  # missing clips that an error names
 
 
@@ -51,21 +50,21 @@ class Fit(NamedTuple):
     """Folders that a listed folder may mean, all equally good."""
 
     written: str
-    """What the list says of them: their names as listed, with a slash at the end of each."""
+    """Their names as listed, with a slash at the end of each."""
     folders: list[Folder]
 
 
 def resolve_paths(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
-    """The clips with the paths under which their files lie beneath the video root.
+    """The clips with the paths of their files beneath the video root.
 
-    Of the listed path, the longest end that lies beneath the root counts; then the path without
+    Of the listed path, the longest end that exists beneath the root counts; then the path without
     others of its folders. Names count as they are written first, then without regard to case and,
     in folder names, to anything but letters and digits. An absolute path to a file outside the
     root stays as it is. A clip may also be a folder of jpg or png pictures.
 
     Raises:
-        ListError: the root is no folder or cannot be read, clips are missing (all are counted, the
-            first ten named), two files fit one clip, or one file two clips of different paths.
+        ListError: the root is not a folder or cannot be read, clips are missing (all are counted,
+            the first ten named), two files fit one clip, or one file two clips of different paths.
     """
     present, missing = find_clips(clips, video_root)
     if missing:
@@ -84,8 +83,8 @@ def find_clips(clips: Sequence[Clip], video_root: Path) -> tuple[list[Clip], lis
     """The clips whose files exist, placed as by `place`, and those whose files do not.
 
     Raises:
-        ListError: the root is no folder or cannot be read, two files fit one clip, or one file fits
-            two clips of different paths.
+        ListError: the root is not a folder or cannot be read, two files fit one clip, or one file
+            fits two clips of different paths.
     """
     root = os.path.abspath(video_root)
     tree = _walk(root, {name for clip in clips for name in _names(clip.path)})
@@ -108,14 +107,14 @@ def find_clips(clips: Sequence[Clip], video_root: Path) -> tuple[list[Clip], lis
 
 
 def _elsewhere(path: str, video_root: Path) -> str:
-    """For an error: where beneath the root a file of the same name lies, if anywhere."""
+    """For an error: where beneath the root a file of the same name is, if anywhere."""
     folders = [_walk(os.path.abspath(video_root), _names(path))]
     while folders:
         folder = folders.pop()
         if folder.files:
             name = next(iter(folder.files.values()))[0]
             return (
-                f"\n{folder.path}{name} has the name of the first, but lies in a folder that the "
+                f"\n{folder.path}{name} has the name of the first, but is in a folder that the "
                 f"list does not name"
             )
         folders += [child for children in folder.folders.values() for child in children]
@@ -223,7 +222,7 @@ def _walk(root: str, listed: set[str]) -> Folder:
         listed: names of the listed clips, made alike (see `_fill`).
     """
     if not os.path.isdir(root):
-        raise ListError(f"the video root {root} is no folder; give the folder of the videos")
+        raise ListError(f"the video root {root} is not a folder; give the folder of the videos")
     tree = Folder(path="")
     # Beside each folder the real ones on the way to it: a link back to one of them is a loop.
     queue: list[tuple[Folder, tuple[str, ...]]] = [(tree, (os.path.realpath(root),))]
@@ -276,19 +275,19 @@ def read_folders(
 ) -> Listing:
     """The videos of class folders: those of `root` as the pool, the others settled.
 
-    The classes are the folders of `root` in alphabetical order. Clips lie in their class's folder
+    The classes are the folders of `root` in alphabetical order. Clips are in their class's folder
     or deeper.
 
     Args:
         root: a folder with one folder a class.
-        unlabeled: a folder of videos at any depth whose classes are not known; it may lie in
-            `root`, and is no class then.
+        unlabeled: a folder of videos at any depth whose classes are not known; it may be in
+            `root`, and is not a class then.
         test_root: a folder with one folder for each class that has test clips, named as in `root`;
-            it may lie in `root`, and is no class then.
+            it may be in `root`, and is not a class then.
 
     Raises:
-        ListError: a folder is missing, cannot be read or has no video, a video lies in no class's
-            folder, a folder of test clips has no class, a folder mixes pictures and folders, or a
+        ListError: a folder is missing, cannot be read or has no video, a video is outside the class
+            folders, a folder of test clips has no class, a folder mixes pictures and folders, or a
             clip is found twice.
     """
     others: Counter[str] = Counter()
@@ -339,7 +338,7 @@ def _class_names(parent: Path, aside: set[str], others: Counter[str]) -> list[st
         if not entry.is_dir():
             if _suffix(entry.name) in TAKEN:
                 raise ListError(
-                    f"{entry.path} lies in no class's folder; put it in {parent}/<class>/"
+                    f"{entry.path} is outside the class folders; put it in {parent}/<class>/"
                 )
             others[_suffix(entry.name) or NO_ENDING] += 1
         elif os.path.realpath(entry.path) not in aside:
@@ -357,7 +356,7 @@ def _label_of(root: Path, folder: Path, names: Sequence[str]) -> int:
     known = [composed(name) for name in names]
     if composed(folder.name) not in known:
         raise ListError(
-            f"{folder} is of no class: {root} has no folder {folder.name!r}; rename or add one"
+            f"{folder} belongs to no class: {root} has no folder {folder.name!r}; rename or add one"
         )
     return known.index(composed(folder.name))
 
@@ -372,7 +371,7 @@ def _class_clips(
 
 
 def _clip(path: str, root: Path, *, split: str) -> Clip:
-    """A clip without its class; its id is its path, relative to the root if it lies there."""
+    """A clip without its class; its id is its path, relative to the root if it is there."""
     placed = os.path.abspath(path)
     below_root = placed.removeprefix(os.path.abspath(root).rstrip("/") + "/")
     return Clip(id=id_of(below_root), path=placed, split=split)
@@ -395,7 +394,7 @@ def _clips(folder: str, above: tuple[str, ...], others: Counter[str]) -> Iterato
         raise ListError(f"{folder} is a link to a folder above it; take it away")
     entries = _visible(folder)
     folders = [entry.path for entry in entries if entry.is_dir()]
-    # A link to nothing counts: whoever looks for the clip then says that it is missing.
+    # A link to nothing counts: the search for the clip then reports it missing.
     files = [entry.path for entry in entries if not entry.is_dir()]
     videos = [path for path in files if _suffix(path) in TAKEN]
     pictures = [path for path in files if is_picture(os.path.basename(path))]

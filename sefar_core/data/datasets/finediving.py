@@ -58,9 +58,9 @@ class Dive(NamedTuple):
     number: int
     action_type: str
     num_frames: int | None
-    """None where the annotation does not tell it."""
+    """None where the annotation does not hold it."""
     steps: list[Step]
-    """Empty where they were not asked for."""
+    """Empty at level action_type."""
 
     @property
     def id(self) -> str:
@@ -93,7 +93,7 @@ def read_finediving(
             and its sub-action type.
         event: only dives in whose folder this regular expression is found, such as 10m.
         action: only dives whose action type is this regular expression as a whole, such as 5253b.
-            Neither expression minds upper and lower case.
+            Case does not matter in either expression.
 
     Returns:
         The pool and the settled test clips, as the split files list them; each dive is a folder
@@ -107,7 +107,7 @@ def read_finediving(
     found = read_plain_pickle(annotations)
     if not isinstance(found, dict) or not found:
         raise ListError(
-            f"{annotations} holds no dict of dives; give an annotation .pkl of FineDiving"
+            f"{annotations} does not hold a dict of dives; give an annotation .pkl of FineDiving"
         )
     seen: dict[str, str] = {}
     dives: list[list[Dive]] = []
@@ -160,7 +160,9 @@ def _split(path: Path) -> Iterator[tuple[str, Key]]:
     """The dives of a split file, each with its place in it."""
     entries = read_plain_pickle(path)
     if not isinstance(entries, list | tuple) or not entries:
-        raise ListError(f"{path} holds no list of dives; give train_split.pkl or test_split.pkl")
+        raise ListError(
+            f"{path} does not hold a list of dives; give train_split.pkl or test_split.pkl"
+        )
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
         yield where, key_of(where, entry)
@@ -180,8 +182,8 @@ def _wanted(event: str, action: str) -> Callable[[Dive], bool]:
             patterns.append(re.compile(text, re.IGNORECASE))
         except re.error as cause:
             raise ListError(
-                f"{name} is {text!r}, which is no regular expression ({cause}); 10m finds what "
-                f"contains 10m, and a dot stands for any letter"
+                f"{name} is {text!r}, which is not a regular expression ({cause}); 10m finds what "
+                f"contains 10m, and a dot matches any letter"
             ) from None
     folder, action_type = patterns
 
@@ -354,7 +356,9 @@ def json_dives(path: Path, level: Level) -> Iterator[Dive]:
     """
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
-        raise ListError(f"{path} holds no list of dives; give train.json, val.json or test.json")
+        raise ListError(
+            f"{path} does not hold a list of dives; give train.json, val.json or test.json"
+        )
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
         found = entry if isinstance(entry, dict) else {}

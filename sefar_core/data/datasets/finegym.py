@@ -5,14 +5,12 @@ apparatus, one set, or Gym-New) is cut out of the lists of Gym99 or Gym288, and 
 numbered from 0 in the order of their labels there, as in the public lists of SeFAR
 (arXiv:2501.01245): the 25 classes of Gym99's bars are its labels 74 to 98, less 74.
 
-Format: SDOlivia/FineGym, gh-pages, index.html.
+Gym-New holds pairs of Gym288 classes that look alike in every picture and differ in their motion.
+Two classes are opposites if their texts are the same but for "forward" and "backward", or for
+"high bar" and "low bar". Gym288 has 24 such pairs, and the public label files of SeFAR have 20 of
+them. LEFT_OUT matches the other four; the paper gives no reason, so the rule is read off its files.
 
-Gym-New: pairs of Gym288 classes that look alike in every picture and differ in their motion.
-
-Two classes oppose one another if their texts are the same but for "forward" and "backward", or for
-"high bar" and "low bar". Gym288 has 24 such pairs, and the public label files of SeFAR
-(arXiv:2501.01245) have 20 of them. What the other four have in common is said in LEFT_OUT; the
-paper gives no reason, so that the rule is read off its files.
+Format of the files: SDOlivia/FineGym, gh-pages, index.html.
 """
 
 import re
@@ -45,40 +43,6 @@ BARS = ("high bar", "low bar")
 
 # Of the floor's saltos the stretched ones only; and no giant circle with half a turn.
 LEFT_OUT = re.compile(r"FX .*salto .*(tucked|piked).*|UB giant circle .* with 0\.5 turn .*")
-
-
-def gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
-    """Labels of the opposing classes, lower label first, pairs ascending.
-
-    Raises:
-        ListError: no two classes oppose one another, or a class has two opposites.
-    """
-    kept = [one for one in classes if not LEFT_OUT.fullmatch(f"{one.event} {one.text}")]
-    pairs = sorted(opposite_pairs(kept, DIRECTIONS) + opposite_pairs(kept, BARS))
-    labels = [label for pair in pairs for label in pair]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise ListError(
-            f"class {twice[0]} has two opposites in the class list, so that no pairs can be made; "
-            f"Gym-New is made from gym288_categories.txt"
-        )
-    if not pairs:
-        raise ListError(
-            "no two classes of the class list oppose one another, so that there is no Gym-New in "
-            "it; it is made from gym288_categories.txt"
-        )
-    return pairs
-
-
-def gym_new_labels(classes: Iterable[ElementClass]) -> dict[int, int]:
-    """Label in Gym-New by label in the class list: the k-th pair becomes 2k and 2k + 1.
-
-    Raises:
-        ListError: see gym_new_pairs.
-    """
-    pairs = gym_new_pairs(classes)
-    return {label: number for number, label in enumerate(one for pair in pairs for one in pair)}
-
-
 # "UB-S1" is the first set of the uneven bars, event 4: number 41.
 SET_OF_EVENT = re.compile(rf"({'|'.join(EVENTS.values())})-S([1-9])")
 NUMBER_OF_EVENT = {event: number for number, event in EVENTS.items()}
@@ -100,7 +64,7 @@ def read_finegym(
         train_list: element list of the training pool, such as gym99_train_element_v1.1.txt.
         test_list: element list of the test split, such as gym99_val_element.txt.
         part: all; an apparatus: VT, FX, BB, UB; a set by its number (41) or its place on the
-            apparatus (UB-S1); or gym_new, the pairs of opposing classes of Gym288.
+            apparatus (UB-S1); or gym_new, the pairs of opposite classes of Gym288.
         videos: files are clips (`<clip id>.mp4`), or whole source videos (`<source>.mp4`).
         annotations: annotation JSON or CSV of times, one or several; full videos need them, and
             for trimmed ones they make the report of near-duplicates exact.
@@ -111,7 +75,7 @@ def read_finegym(
     """
     if videos == "full" and not annotations:
         raise ListError(
-            "videos are 'full', but there are no annotations, which say where clips begin: give "
+            "videos are 'full', but there are no annotations, which hold where clips begin: give "
             "FineGym's annotation file, or say 'trimmed' if the files are clips"
         )
     try:
@@ -147,10 +111,42 @@ def part_of(known: Mapping[int, ElementClass], part: str) -> dict[int, ElementCl
         events = sorted({one.event for one in known.values()})
         sets = sorted({one.set_id for one in known.values()})
         raise ListError(
-            f"no class is of part {part!r}; the class list has all, gym_new, the apparatuses "
-            f"{', '.join(events)} and the sets {', '.join(map(str, sets))}"
+            f"the class list has no class of part {part!r}; its parts are all, gym_new, the "
+            f"apparatuses {', '.join(events)} and the sets {', '.join(map(str, sets))}"
         )
     return {old: replace(known[old], label=label) for label, old in enumerate(kept)}
+
+
+def gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
+    """Labels of opposite classes, lower label first, pairs ascending.
+
+    Raises:
+        ListError: no two classes are opposites, or a class has two opposites.
+    """
+    kept = [one for one in classes if not LEFT_OUT.fullmatch(f"{one.event} {one.text}")]
+    pairs = sorted(opposite_pairs(kept, DIRECTIONS) + opposite_pairs(kept, BARS))
+    labels = [label for pair in pairs for label in pair]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ListError(
+            f"class {twice[0]} has two opposites in the class list, so that no pairs can be made; "
+            f"Gym-New is made from gym288_categories.txt"
+        )
+    if not pairs:
+        raise ListError(
+            "no two classes of the class list are opposites, so that it holds no Gym-New; Gym-New "
+            "is made from gym288_categories.txt"
+        )
+    return pairs
+
+
+def gym_new_labels(classes: Iterable[ElementClass]) -> dict[int, int]:
+    """Label in Gym-New by label in the class list: the k-th pair becomes 2k and 2k + 1.
+
+    Raises:
+        ListError: see gym_new_pairs.
+    """
+    pairs = gym_new_pairs(classes)
+    return {label: number for number, label in enumerate(one for pair in pairs for one in pair)}
 
 
 def names_of(classes: Iterable[ElementClass]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""HMDB51: one list a class and fold, which says of each of the class's clips what it is for.
+"""HMDB51: one list a class and fold, with the use of each of the class's clips.
 
 Files (testTrainMulti_7030_splits): `<class>_test_split<fold>.txt`, lines
 `<file> 0|1|2`: 1 is training, 2 test, and 0 neither.
@@ -27,7 +27,7 @@ def read_hmdb51(
     """HMDB51's official lists: the training clips as the pool, the test clips settled.
 
     The classes are numbered in alphabetical order. A clip's source is the film in its file name,
-    or the clip itself where the name does not tell.
+    or the clip itself where the name does not hold it.
 
     Args:
         lists: folder of the official lists (testTrainMulti_7030_splits).
@@ -63,7 +63,7 @@ def read_hmdb51(
 
 
 def film_of(stem: str, name: str) -> str:
-    """The film that a clip was cut from: what stands before its class, or before its attributes.
+    """The film that a clip was cut from: the name before its class, or before its attributes.
 
     Args:
         stem: the clip's file name without suffix, such as `Fast_Film_draw_sword_f_nm_np1_le_bad_2`.

@@ -90,7 +90,7 @@ def youtube_id_of(stem: str) -> str:
 
 
 class Row(NamedTuple):
-    """A row of a list, and where it stands."""
+    """A row of a list, with its file and line."""
 
     where: str
     name: str
@@ -121,8 +121,8 @@ def _read_rows(path: Path) -> list[Row]:
 
 def _row(where: str, cells: list[str], places: list[int]) -> Row:
     if len(cells) > max(places):
-        name, *told = (composed(cells[place].strip()) for place in places)
-        match = CLIP_CELLS.fullmatch(" ".join(told))
+        name, *rest = (composed(cells[place].strip()) for place in places)
+        match = CLIP_CELLS.fullmatch(" ".join(rest))
         if match and name and not UNWRITABLE.search(name) and int(match[2]) < int(match[3]):
             clip_id = f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}"
             return Row(where, name, match[1], clip_id)

@@ -1,11 +1,8 @@
-"""What the files of a data set say: its classes, its clips, and which of them have their split.
+"""What every reader of a data set gives: a Listing of classes and clips.
 
-Every reader of this folder gives a Listing; scripts/make_splits.py cuts its pool and writes the
-manifest. A reader opens lists and folders, never a video.
-
-Text lists: their lines, each with the place that an error names.
-
-Sources that a file's name tells: the person or the video that a clip was cut from.
+scripts/make_splits.py cuts the pool of a Listing and writes the manifest. A reader opens lists and
+folders, never a video. Also here: reading text lists by line, each line with its place for errors;
+and taking the source of clips (the person or the video that they were cut from) from file names.
 """
 
 import re
@@ -19,7 +16,7 @@ from qa_data.manifest import Clip
 
 
 class ListError(ValueError):
-    """A list that cannot be used. The message names file, line, what was found, the mend."""
+    """A list that cannot be used. The message names file, line, what was found, the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +26,12 @@ class Listing:
     Attributes:
         classes: names of all classes by label, from 0 without gaps.
         pool: training clips with known labels, of split `labeled`, which are cut further.
-        settled: clips that have their split for good, such as the official test clips, clips that
+        settled: clips whose split is final, such as the official test clips, clips that
             never had a label, or the parts of a published draw.
         times: when clips begin and end in their source video, by id, where their files do not
-            tell it.
-        other_files: how many files of each ending lie among the clips of one's own folders and are
-            none.
+            hold it.
+        other_files: number of files of each ending among the clips of one's own folders that are
+            not clips.
     """
 
     classes: dict[int, str]
@@ -45,12 +42,12 @@ class Listing:
 
 
 ALIKE = " (names that differ only in how their accented letters are composed)"
-# Signs that no name in a manifest may have: controls, and what stands for bytes not in UTF-8.
+# Signs that no name in a manifest may have: controls, and escapes of bytes not in UTF-8.
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
-    """The lines that are not blank, in their order, each with where it stands.
+    """The lines that are not blank, in their order, each with its place.
 
     Windows line ends, a byte order mark and a missing last line end are fine, and blanks around a
     line are dropped.
@@ -84,7 +81,7 @@ def read_list_text(path: Path) -> str:
     if (place := text.find("\0")) >= 0:
         line = text.count("\n", 0, place) + 1
         raise ListError(
-            f"{path}, line {line}: found a NUL, so this is no text (a video, an archive, or a "
+            f"{path}, line {line}: found a NUL, so this is not text (a video, an archive, or a "
             f"download that was cut?); fetch it again"
         )
     if not text.strip():
@@ -93,7 +90,7 @@ def read_list_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> object:
-    """What a JSON file holds.
+    """The value that a JSON file holds.
 
     Raises:
         ListError: see `read_list_text`; or the text is not JSON.
@@ -150,7 +147,7 @@ def with_sources(listing: Listing, pattern: str) -> Listing:
     if compiled.groups != 1:
         raise ListError(
             f"--source-pattern {pattern!r} has {compiled.groups} groups; put the part that names "
-            f"the source, and nothing else, in round brackets ((?:...) is no group)"
+            f"the source, and nothing else, in round brackets ((?:...) is not a group)"
         )
     return replace(
         listing,

@@ -1,10 +1,10 @@
-"""The lists of the public SeFAR and SVFormer code, as they are.
+"""The lists released with the SeFAR and SVFormer code, as they are.
 
 A folder holds `train.csv` (the labeled clips), `unlabel.csv` (in one folder `unlabe.csv`),
-`val.csv` and `test.csv` (mostly the same file twice). A line is `<path> <label>`, parted by a blank
-or a comma; paths are those of the authors' machine (see sefar_core.data.datasets.find_files).
+`val.csv` and `test.csv` (mostly the same file twice). A line is `<path> <label>`, separated by a
+blank or a comma; paths are those of the authors' machine (see sefar_core.data.datasets.find_files).
 
-Format: the lists in the public SeFAR repository; its own loader takes the blank only.
+Format: the lists in the released SeFAR repository; its own loader takes the blank only.
 """
 
 import re
@@ -31,7 +31,7 @@ UNLABELED_LINE = re.compile(r"(.*?[^ ,\t])(?:[ ,\t]+-?[0-9]+)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a list: where it stands, the path and label it tells, and its list's split."""
+    """A line of a list: its place, path and label, and the split of its list."""
 
     where: str
     path: str
@@ -50,7 +50,7 @@ class ClassName:
 def read_sefar_lists(
     folder: Path, *, class_names: Path | None = None, part: str | None = None
 ) -> Listing:
-    """The lists of the public SeFAR and SVFormer code: all clips settled, nothing left to draw.
+    """The lists released with SeFAR and SVFormer: all clips settled, nothing left to draw.
 
     The labels in `unlabel.csv` are dropped. Where `val.csv` and `test.csv` list the same, or there
     is one of them, they are the test split; where they differ, they are what they are called.
@@ -61,8 +61,8 @@ def read_sefar_lists(
     Args:
         folder: one folder of lists, such as all99_5.
         class_names: a text file with the name of one class a line, in the order of the labels, or
-            a category file of FineGym. Without it, a class is called as the folder of its clips,
-            or, where they are not sorted into folders, by its number.
+            a category file of FineGym. Without it, a class has the name of its clips'
+            folder, or, where they are not sorted into folders, its number.
         part: of FineGym's category file, as `finegym.read_finegym` takes it, if the labels count
             the classes of this part only, as those of the lists UB_10 (UB) and FX_S1_10 (FX-S1) do.
 
@@ -151,7 +151,7 @@ def _refuse_other_count(
 
 
 def _named_by_folders(folder: Path, entries: Sequence[Entry]) -> dict[int, ClassName]:
-    """Each class called as the one folder that its clips lie in, or else by its number."""
+    """Each class named after the one folder that its clips are in, or else by its number."""
     folders: dict[int, dict[str, str]] = defaultdict(dict)
     for entry in entries:
         if entry.label is not None:
@@ -160,7 +160,7 @@ def _named_by_folders(folder: Path, entries: Sequence[Entry]) -> dict[int, Class
     if gaps := sorted(set(range(len(folders))) - folders.keys()):
         raise ListError(
             f"the lists of {folder} have {len(folders)} labels up to {max(folders)}, but none of "
-            f"their labeled or test clips has label {gaps[0]}; mend the labels, or give the names "
+            f"their labeled or test clips has label {gaps[0]}; fix the labels, or give the names "
             f"of all classes with --class-names"
         )
     distinct = {key for names in folders.values() for key in names} - {""}
@@ -208,6 +208,6 @@ def _label(entry: Entry) -> int:
 
 
 def _parts(path: str) -> tuple[str, str]:
-    """The folder that a file lies in, and the file's name without the suffix of a video."""
+    """The folder that a file is in, and the file's name without the suffix of a video."""
     parts = path.replace("\\", "/").split("/")
     return (parts[-2] if len(parts) > 1 else ""), id_of(parts[-1])

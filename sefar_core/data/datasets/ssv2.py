@@ -22,7 +22,7 @@ def read_ssv2(labels: Path, train: Path, validation: Path, *, suffix: str = ".we
     """Something-Something v2: the training clips as the pool, the validation clips as the test.
 
     The labels of the official test list are not public. A clip's class is its template without
-    brackets; many classes are told from their mirror images ("from left to right").
+    brackets; many classes differ only in direction from their mirror images ("from left to right").
 
     Args:
         labels: labels.json, classes with their numbers.
@@ -32,7 +32,7 @@ def read_ssv2(labels: Path, train: Path, validation: Path, *, suffix: str = ".we
 
     Raises:
         ListError: a list is missing or does not follow its format, the class numbers have gaps, a
-            template is no class, or a clip is listed twice.
+            template is not a class, or a clip is listed twice.
     """
     classes = _read_labels(labels)
     label_of = {text: label for label, text in classes.items()}
@@ -84,8 +84,8 @@ def _read_clips(
         clip_id, text = _entry(where, entry)
         if text not in label_of:
             raise ListError(
-                f"{where}: the template {text!r:.200} of clip {clip_id} is no class of the label "
-                f"list; take all lists of one version"
+                f"{where}: the template {text!r:.200} of clip {clip_id} is not a class of the "
+                f"label list; take all lists of one version"
             )
         refuse_repeat(seen, clip_id, where)
         clips.append((clip_id, text))

@@ -166,7 +166,7 @@ def test_variants_without_test_clips_are_refused():
 
 def test_shared_clips_and_clips_without_a_label_are_refused():
     pool, test = leaky_lists()
-    with pytest.raises(SplitError, match="1 clips stand in the training list and in another"):
+    with pytest.raises(SplitError, match="1 clips are in the training list and in another"):
         split_test([*pool, test[0]], test)
     with pytest.raises(SplitError, match="1 training or test clips have no label, first t0"):
         split_test(pool, [replace(test[0], label=None), *test[1:]])

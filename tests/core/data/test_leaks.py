@@ -13,9 +13,9 @@ from qa_data.finegym import TimeSpan, read_elements, read_timestamps, to_clips
 from qa_data.manifest import Clip, without_label
 from qa_data.taxonomy import read_categories
 from qa_data.terminal import console
+from sefar_core.data.class_names import conflict_lines
 from sefar_core.data.group_split import SplitError
 from sefar_core.data.leaks import (
-    conflict_lines,
     leak_report,
     leak_tables,
     near_duplicates,
@@ -119,11 +119,11 @@ def test_unknown_sources_are_never_said_to_share_nothing():
     lines = overlap_lines(overlap(train, test))
     assert lines == [
         "1 of 1 clips of known source come from source videos that training clips come from too",
-        "2 of 3 clips have no known source: whether training clips share it cannot be told",
+        "2 of 3 clips have no known source: whether training clips share it is unknown",
         "1 training clips have no known source; they may share more",
     ]
     assert overlap_lines(overlap(train, test[1:])) == [
-        "2 of 2 clips have no known source: whether training clips share it cannot be told"
+        "2 of 2 clips have no known source: whether training clips share it is unknown"
     ]
     assert overlap_lines(overlap(train[:1], test[:1])) == [
         "1 of 1 clips come from source videos that training clips come from too"
@@ -229,7 +229,7 @@ def test_the_sweep_finds_what_looking_at_every_pair_finds(drawn):
 @pytest.mark.parametrize("end_s", [1.0, 0.5, float("nan"), float("inf")])
 def test_a_clip_that_ends_before_it_starts_is_named(end_s):
     clip = Clip(id="bad", path="a.mp4", label=0, source="s", split="labeled")
-    with pytest.raises(SplitError, match=r"clip bad is said to run from 1.0 to"):
+    with pytest.raises(SplitError, match=r"clip bad runs from 1.0 to"):
         list(near_duplicates([clip], times={"bad": TimeSpan(1.0, end_s)}))
 
 

@@ -63,8 +63,8 @@ GOOD = entry("v_00001", 3)
         ([entry("nounderscore", 3)], r"without a vid_name"),
         ([entry("../v_1", 3)], r"is a path"),
         (["v_1"], r"entry 0: found 'v_1'"),
-        ([], r"train.json holds no list"),
-        ({"v_1": 3}, r"train.json holds no list"),
+        ([], r"train.json does not hold a list"),
+        ({"v_1": 3}, r"train.json does not hold a list"),
     ],
 )
 def test_what_is_no_list_is_refused_with_its_place(tmp_path, train, told):

@@ -90,7 +90,7 @@ def test_one_file_is_not_taken_for_two_clips_but_may_be_listed_often(tmp_path):
 
 def test_a_file_of_the_name_of_a_missing_one_is_shown(tmp_path):
     root = laid_out(tmp_path, "UCF-101/nod/v_nod.avi", "b/x/00001.jpg")
-    expected = "\nUCF-101/nod/v_nod.avi has the name of the first, but lies in a folder that"
+    expected = "\nUCF-101/nod/v_nod.avi has the name of the first, but is in a folder that"
     oracle.refuses(lambda: placed(root, "nod/V_nod.avi", "nod/no.avi"), expected)
     oracle.refuses(lambda: placed(root, "x"), "\nb/x has the name of the first")
 
@@ -181,7 +181,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
 
 
 def test_a_root_that_is_no_folder_or_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    oracle.refuses(lambda: placed(tmp_path / "no", "a.avi"), tmp_path / "no", "is no folder")
+    oracle.refuses(lambda: placed(tmp_path / "no", "a.avi"), tmp_path / "no", "is not a folder")
 
     def forbidden(path):
         raise PermissionError(13, "Permission denied", path)

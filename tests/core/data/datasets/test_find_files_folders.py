@@ -79,7 +79,7 @@ def test_a_relative_root_gives_the_same_clips(root, monkeypatch):
     [
         (["empty/readme.txt"], "mine/empty has no video; add one (.3g2, .3gp, .asf, .avi"),
         (["empty/thumb.jpg"], "mine/empty has no video"),
-        (["stray.mp4"], "mine/stray.mp4 lies in no class's folder"),
+        (["stray.mp4"], "mine/stray.mp4 is outside the class folders"),
         (["bow/frames/more/0001.png"], "mine/bow/frames holds both pictures and folders"),
         (["nod_twice/b.mp4"], "found nod_twice/b, which"),
         (["bow/a\nb.mp4"], "holds 'a\\nb.mp4', a name that no list can hold"),
@@ -127,7 +127,7 @@ def test_a_name_that_is_not_utf_8_is_refused(root):
 def test_folders_that_do_not_fit_together_are_named(root, tmp_path):
     laid_out(tmp_path, "exam/wave/t.mp4", "none/readme.txt", "no_class/readme.txt")
     for arguments, found in (
-        ({"test_root": tmp_path / "exam"}, f"{tmp_path}/exam/wave is of no class"),
+        ({"test_root": tmp_path / "exam"}, f"{tmp_path}/exam/wave belongs to no class"),
         ({"test_root": tmp_path / "no"}, f"cannot read the folder {tmp_path}/no: No such file"),
         ({"unlabeled": tmp_path / "none"}, f"{tmp_path}/none has no video"),
         ({"unlabeled": root.parent}, "found bow/é 1, which"),

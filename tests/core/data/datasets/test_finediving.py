@@ -193,7 +193,7 @@ def test_the_published_subsets_are_an_event_and_an_action(tmp_path):
     assert read_finediving(*paths, action="107b|207c").settled
     with pytest.raises(ListError, match="none of 5 dives is of the wanted"):
         read_finediving(*paths, action="07")
-    with pytest.raises(ListError, match=r"event is '\(', which is no regular expression"):
+    with pytest.raises(ListError, match=r"event is '\(', which is not a regular expression"):
         read_finediving(*paths, event="(")
 
 
@@ -272,8 +272,8 @@ def test_what_is_no_annotation_is_refused_with_its_dive(tmp_path, form, told):
         ([("a/b", 1)], r"not the folder and number"),
         ([("01", "1")], r"not the folder and number"),
         (["01"], r"not the folder and number"),
-        ([], r"train_split.pkl holds no list"),
-        ({("01", 1): 2}, r"train_split.pkl holds no list"),
+        ([], r"train_split.pkl does not hold a list"),
+        ({("01", 1): 2}, r"train_split.pkl does not hold a list"),
     ],
 )
 def test_what_is_no_split_is_refused_with_its_place(tmp_path, split, told):

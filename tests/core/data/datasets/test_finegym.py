@@ -140,7 +140,7 @@ def test_a_class_with_two_opposites_or_none_makes_no_gym_new():
     def classes(*texts):
         return [ElementClass(n, 24 + n % 2, n, "FX", text) for n, text in enumerate(texts)]
 
-    with pytest.raises(ListError, match="no two classes .* oppose one another"):
+    with pytest.raises(ListError, match="no two classes .* are opposites"):
         gym_new_labels(classes("roll forward", "roll"))
     with pytest.raises(ListError, match="class 0 has two opposites"):
         gym_new_labels(
@@ -167,8 +167,8 @@ def test_names_tell_apart_what_reads_alike(files):
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"part": "ub"}, "no class is of part 'ub'; .*BB, FX, UB, VT and the sets 1, 21"),
-        ({"part": "UB-S9"}, "no class is of part 'UB-S9'"),
+        ({"part": "ub"}, "has no class of part 'ub'; .*BB, FX, UB, VT and the sets 1, 21"),
+        ({"part": "UB-S9"}, "has no class of part 'UB-S9'"),
         ({"videos": "full"}, "'full', but there are no annotations"),
         ({"part": "VT"}, "gym_val_element.txt has no clip of the part's 1 classes"),
     ],

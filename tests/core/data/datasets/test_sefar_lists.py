@@ -165,7 +165,7 @@ def test_classes_are_called_as_they_are_listed(tmp_path):
         lambda: read_sefar_lists(folder, class_names=names, part="41"), "names 1 classes"
     )
     oracle.refuses(
-        lambda: read_sefar_lists(folder, class_names=names, part="FX"), "no class is of part 'FX'"
+        lambda: read_sefar_lists(folder, class_names=names, part="FX"), "has no class of part 'FX'"
     )
 
 
