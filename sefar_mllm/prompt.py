@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from qa_data.questions import LETTERS
+from qa_data.questions import LETTER_REQUEST, LETTERS
 from sefar_mllm.model_config import SefarVlmConfig
 
 SYSTEM = (
