@@ -1,24 +1,27 @@
 """How well a network recognizes: deterministic multi-view scores with their uncertainty.
 
 The public code tests on one random view with a random flip; here every clip is seen at fixed
-moments and crops, and the probabilities of its views are averaged. docs/paper_map.md, row 8.
-
-Whether adaptive regulation trusts the right pseudo-labels, seen on clips whose class is known.
-
-docs/paper_map.md, row 6.
+moments and crops, and the probabilities of its views are averaged (docs/paper_map.md, row 8).
+Controls take the order of the frames, or all frames but one, from a network (`FRAME_ORDERS`,
+`middle_moments`, `shuffle_frames`). `weigh_pseudo_labels` measures on clips of known class whether
+adaptive regulation trusts the right pseudo-labels (row 6).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import factorial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from sefar_core.intervals import Limits, clustered_interval
 from sefar_core.perturbation import permute_frames
 from sefar_core.shapes import FRAME_AXIS, Labels, PerClip, Probs
 from sefar_core.teacher import PseudoLabel
+
+Frames = UInt8[Tensor, "frame height width 3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +57,13 @@ def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[
     Args:
         network: elements to logits; put in evaluation mode here.
         views: batches (elements, labels, clip positions); every clip comes as often as any other.
-        device: where the network lies.
+        device: of the network.
 
     Returns:
         Probabilities and labels, in the order of the clips' positions.
 
     Raises:
-        ValueError: the network gives scores that are no numbers.
+        ValueError: the network's scores are not numbers.
     """
     network.eval()
     gathered, labels, places = [], [], []
@@ -70,10 +73,11 @@ def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[
         labels.append(batch_labels)
         places.append(clips)
     probs, label, place = torch.cat(gathered), torch.cat(labels), torch.cat(places)
-    if probs.isnan().any():
+    broken = int(probs.isnan().any(dim=-1).sum())
+    if broken:
         raise ValueError(
-            f"the network's class scores are no numbers for {int(probs.isnan().any(dim=-1).sum())} "
-            f"of {len(probs)} views: its training diverged, or its file is damaged; give another"
+            f"the network's class scores are not numbers for {broken} of {len(probs)} views: its "
+            f"training diverged, or its file is damaged; give another"
         )
     return average_views(probs, place), first_of_each(label, place)
 
@@ -102,7 +106,7 @@ def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
         sources: the video that each clip was cut from; empty where it is not known.
 
     Raises:
-        ValueError: no clip at all.
+        ValueError: no clip.
     """
     if len(labels) == 0:
         raise ValueError("there is no clip to score; check the split of the manifest")
@@ -157,7 +161,7 @@ def clips_in_pairs(labels: Labels, pairs: Sequence[tuple[int, int]]) -> list[int
 def score_direction(
     probs: Probs, labels: Labels, sources: Sequence[str], pairs: Sequence[tuple[int, int]]
 ) -> DirectionScores:
-    """How well opposite classes are told apart, with the uncertainty.
+    """How well opposite classes are distinguished, with the uncertainty.
 
     Args:
         probs: one row a clip.
@@ -174,15 +178,64 @@ def score_direction(
 
 
 def middle_moments(sizes: Sequence[int]) -> list[Tensor]:
-    """A control: every element looks at the middle of the clip, all of its frames alike."""
+    """A control: every element shows the middle of the clip in all of its frames."""
     return [torch.full((size,), 0.5) for size in sizes]
 
 
 def shuffle_frames(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """A control: the frames of all elements of a clip change places, each clip in its own way."""
+    """A control: the frames of all elements of a clip are permuted, for each clip anew."""
     frames = torch.cat(list(elements), dim=FRAME_AXIS)
     shuffled = permute_frames(frames, generator)
     return list(shuffled.split([clip.shape[FRAME_AXIS] for clip in elements], dim=FRAME_AXIS))
+
+
+def in_order(frames: Frames, clip_id: str) -> Frames:
+    """The frames as time shows them."""
+    return frames
+
+
+def reversed_order(frames: Frames, clip_id: str) -> Frames:
+    """The last frame first."""
+    return frames.flip(0)
+
+
+def shuffled(frames: Frames, clip_id: str) -> Frames:
+    """The frames in a permutation that depends on the clip's id alone.
+
+    All permutations but the identity are equally likely over the ids.
+    """
+    count = len(frames)
+    drawn = int.from_bytes(hashlib.sha512(clip_id.encode()).digest())
+    number = 1 + drawn % (factorial(count) - 1) if count > 1 else 0
+    return frames[permutation(number, count)]
+
+
+def middle(frames: Frames, clip_id: str) -> Frames:
+    """Frame number_of_frames // 2, from zero, as often as there are frames."""
+    return frames[[len(frames) // 2] * len(frames)]
+
+
+# A network that reads motion must score lower under every order but the first; one that reads
+# scenes and poses need not. Each order is a function of the frames and the clip's id.
+FRAME_ORDERS: Mapping[str, Callable[[Frames, str], Frames]] = {
+    "in_order": in_order,
+    "reversed": reversed_order,
+    "shuffled": shuffled,
+    "middle": middle,
+}
+
+
+def permutation(number: int, count: int) -> list[int]:
+    """The permutation of 0..count-1 with this number, 0 to count! - 1, in dictionary order.
+
+    Number 0 is the identity.
+    """
+    left = list(range(count))
+    chosen = []
+    for remaining in range(count - 1, -1, -1):
+        place, number = divmod(number, factorial(remaining))
+        chosen.append(left.pop(place))
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +259,10 @@ def weigh_pseudo_labels(
     """Trust in the pseudo-label of every view, and whether it is the true class.
 
     Args:
-        pseudo_label: elements to what they are taken for.
+        pseudo_label: elements to pseudo-labels.
         regulate: (confidence, spread) to trust.
         views: batches (elements, labels, clip positions).
-        device: where the elements are wanted.
+        device: of the teacher.
     """
     trust, right = [], []
     for elements, labels, _ in views:

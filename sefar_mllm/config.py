@@ -50,7 +50,7 @@ class ExtractConfig:
     grid: int = 2
     """Tokens are pooled to grid x grid a frame: 8 frames and 2 make 32 tokens."""
     frame_order: Literal["in_order", "reversed", "shuffled", "middle"] = "in_order"
-    """How the frames are shown; all but in_order are controls. A key of `features.FRAME_ORDERS`."""
+    """Order in which the encoder sees the frames; all but in_order are controls."""
     seed: int = 0
     """Of the random encoder's weights."""
 

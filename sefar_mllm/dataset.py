@@ -8,7 +8,6 @@ questions of a step and do not change which these are. What cannot be used is re
 training, all at once; nothing is ever cut.
 """
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.manifest import read_manifest
 from qa_data.questions import LETTERS, Question, attach_classes, read_any
+from sefar_core.data.rng import seeded_random
 from sefar_mllm.config import AnswerStyle
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.prompt import (
@@ -111,7 +111,7 @@ class QuestionDataset(Dataset):
 
     def _encode(self, question: Question) -> EncodedPrompt:
         frames, rows, columns = self.cache.token_shape
-        rng = draw_source(self.seed, self.epoch, question.question_id)
+        rng = seeded_random(self.seed, self.epoch, question.question_id)
         return encode_example(
             self.tokenizer,
             [example_turn(question, self.answer_style, rng)],
@@ -131,7 +131,7 @@ class QuestionDataset(Dataset):
         question = self.questions[index]
         tokens = self.cache[question.video].float()
         if self.token_noise > 0:
-            rng = draw_source(self.seed, self.epoch, question.question_id, "noise")
+            rng = seeded_random(self.seed, self.epoch, question.question_id, "noise")
             generator = torch.Generator().manual_seed(rng.getrandbits(63))
             spread = tokens.std(dim=-1, keepdim=True)
             noise = torch.randn(tokens.shape, generator=generator)
@@ -154,12 +154,6 @@ def example_turn(question: Question, style: AnswerStyle, rng: random.Random) -> 
         question_text(question.stem, options, BOTH_REQUEST),
         f"{LETTERS[answer]}. {options[answer]}",
     )
-
-
-def draw_source(*names: object) -> random.Random:
-    """A generator that depends on these names and on nothing else."""
-    text = "\n".join(map(str, names)).encode()
-    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
 
 
 class Collator:
@@ -221,7 +215,7 @@ class LengthBucketedSampler(Sampler[int]):
         return -len(self.dataset) % self.multiple
 
     def __iter__(self) -> Iterator[int]:
-        rng = draw_source(self.dataset.seed, "order", self.dataset.epoch)
+        rng = seeded_random(self.dataset.seed, "order", self.dataset.epoch)
         yield from bucketed(self.dataset.lengths, batch_size=self.batch_size, rng=rng)
         yield from [PAD_ITEM] * self.num_pads
 

@@ -5,20 +5,15 @@ Under `accelerate launch` the processes share the clips. Clips are encoded in fi
 from the list of all clips: neither the number of processes nor a stop changes what a clip is
 encoded beside, so the tokens are the same to the bit.
 
-The order in which a clip's frames are shown to an encoder: as they are, or as a control.
-
-An encoder that reads motion must lose under every order but the first; one that reads scenes and
-poses need not. Each order is a pure function of the frames and the clip's id.
+Frames are shown in the order of time, or in one of the control orders of sefar_core/evaluate.py.
 """
 
-import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import chain, islice
-from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +33,7 @@ from sefar_core.distributed import (
     refuse_separate_runs,
     run_on_main,
 )
+from sefar_core.evaluate import FRAME_ORDERS, Frames
 from sefar_core.run_dir import append_metrics, locked, surroundings
 from sefar_core.signals import Interrupted, StopRequest
 from sefar_mllm.encoders import Encoder, pool
@@ -50,56 +46,6 @@ from sefar_mllm.feature_cache import (
     spans_of,
     write_shard,
 )
-
-Frames = UInt8[Tensor, "frame height width 3"]
-
-
-def in_order(frames: Frames, clip_id: str) -> Frames:
-    """The frames as time shows them."""
-    return frames
-
-
-def reversed_order(frames: Frames, clip_id: str) -> Frames:
-    """The last frame first."""
-    return frames.flip(0)
-
-
-def shuffled(frames: Frames, clip_id: str) -> Frames:
-    """The frames in a permutation that hangs on the clip's id alone.
-
-    All permutations but the identity are equally likely over the ids.
-    """
-    count = len(frames)
-    drawn = int.from_bytes(hashlib.sha512(clip_id.encode()).digest())
-    number = 1 + drawn % (factorial(count) - 1) if count > 1 else 0
-    return frames[permutation(number, count)]
-
-
-def middle(frames: Frames, clip_id: str) -> Frames:
-    """Frame number_of_frames // 2, from zero, as often as there are frames."""
-    return frames[[len(frames) // 2] * len(frames)]
-
-
-FRAME_ORDERS: Mapping[str, Callable[[Frames, str], Frames]] = {
-    "in_order": in_order,
-    "reversed": reversed_order,
-    "shuffled": shuffled,
-    "middle": middle,
-}
-
-
-def permutation(number: int, count: int) -> list[int]:
-    """The permutation of 0..count-1 of this number, 0 to count! - 1, in dictionary order.
-
-    Number 0 is the identity.
-    """
-    left = list(range(count))
-    chosen = []
-    for remaining in range(count - 1, -1, -1):
-        place, number = divmod(number, factorial(remaining))
-        chosen.append(left.pop(place))
-    return chosen
-
 
 BATCH_CLIPS = 16
 DECODED_AHEAD = 16  # clips; 8 frames of 1280 x 720 are 22 MB

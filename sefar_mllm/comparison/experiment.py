@@ -34,6 +34,7 @@ from qa_data.files import as_json, write_json
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
+from sefar_core.evaluate import FRAME_ORDERS
 from sefar_core.run_dir import dotted, read_metrics
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
@@ -59,7 +60,7 @@ from sefar_mllm.encoders import ENCODERS, recognizer_moments, with_frame_times
 from sefar_mllm.encoders.probe import read_probe
 from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.feature_cache import TokenCache, read_index
-from sefar_mllm.features import FRAME_ORDERS, extract
+from sefar_mllm.features import extract
 from sefar_mllm.linear_probe import fit_probe, map_cache, save_probe
 from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.scoring import Prediction, predict_answers, write_predictions

@@ -110,5 +110,5 @@ def test_an_empty_set_is_refused():
 def test_scores_that_are_no_numbers_are_refused():
     elements = [torch.tensor([[1.0, 2.0], [torch.nan, 0.0]]).view(2, 2, 1, 1, 1)]
     batches = [(elements, torch.tensor([0, 1]), torch.tensor([0, 1]))]
-    with pytest.raises(ValueError, match="no numbers for 1 of 2 views: its training diverged"):
+    with pytest.raises(ValueError, match="not numbers for 1 of 2 views: its training diverged"):
         predict(Echo(), batches, torch.device("cpu"))

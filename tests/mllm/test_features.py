@@ -8,12 +8,13 @@ import torch
 
 from qa_data.manifest import Clip
 from sefar_core.data.video import VideoReadError
+from sefar_core.evaluate import FRAME_ORDERS
 from sefar_core.run_dir import RunFolderBusy
 from sefar_core.signals import Interrupted
 from sefar_mllm import features
 from sefar_mllm.encoders import Encoder
 from sefar_mllm.feature_cache import CacheError, TokenCache, read_places
-from sefar_mllm.features import FRAME_ORDERS, ahead, batches_to_encode, encode, extract, token_key
+from sefar_mllm.features import ahead, batches_to_encode, encode, extract, token_key
 from tests.oracles.holder import held
 
 MOMENTS = (0.25, 0.75)

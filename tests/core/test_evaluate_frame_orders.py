@@ -4,7 +4,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from sefar_mllm.features import FRAME_ORDERS, permutation
+from sefar_core.evaluate import FRAME_ORDERS, permutation
 
 
 def frames(count):
