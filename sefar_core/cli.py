@@ -4,8 +4,11 @@ Importing this module takes no time and makes Ctrl-C one line from then on. Scri
 everything else, so that Ctrl-C during slow imports is one line, too.
 """
 
+import inspect
 import os
+import re
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
+from textwrap import fill
 from types import FrameType, NoneType, TracebackType
 from typing import Any, NoReturn, TypeVar, Union, get_args
 
@@ -45,7 +49,7 @@ def start(
         SystemExit: with the exit code, where it is not 0. The message is on stderr.
     """
     try:
-        with plain_optional_settings():
+        with plain_optional_settings(), paragraphs_of_help():
             with one_line(REFUSED):
                 settings = parse()
             with one_line(failure):
@@ -91,6 +95,30 @@ def plain_optional_settings() -> Iterator[None]:
 
     with registry:
         yield
+
+
+@contextmanager
+def paragraphs_of_help() -> Iterator[None]:
+    """Have --help wrap texts by the terminal's width; tyro keeps the line breaks of the source."""
+    from tyro import _strings  # it has no public way
+
+    of_tyro = _strings.remove_single_line_breaks
+    _strings.remove_single_line_breaks = wrapped
+    try:
+        yield
+    finally:
+        _strings.remove_single_line_breaks = of_tyro
+
+
+def wrapped(helptext: str) -> str:
+    """Each paragraph of a text on lines of the terminal's width; one that is indented stays.
+
+    A text of one paragraph becomes one line, for whoever wraps it in a narrower place.
+    """
+    parts = re.split(r"\n\s*\n", inspect.cleandoc(helptext))
+    width = shutil.get_terminal_size().columns if len(parts) > 1 else sys.maxsize
+    filled = (part if part[:1] == " " else fill(" ".join(part.split()), width) for part in parts)
+    return "\n\n".join(filled)
 
 
 @contextmanager

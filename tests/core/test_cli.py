@@ -249,3 +249,29 @@ def test_an_optional_setting_still_takes_none():
     found = []
     start(found.append, lambda: tyro.cli(Optional, args=["--count", "None", "--path", "a"]))
     assert found == [Optional(path=Path("a"), count=None)]
+
+
+@dataclass(frozen=True)
+class Long:
+    count: int = 3
+    """Help of a setting whose source
+    breaks its line."""
+
+
+PROSE = (
+    "A first paragraph, longer than the terminals of this test, whose source breaks elsewhere " * 2
+)
+EXAMPLE = "    run this --count 7   # however long the line may be, " + 50 * "so "
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_is_wrapped_by_the_terminal_and_not_by_the_source(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = f"{PROSE[:40]}\n{PROSE[40:]}\n\n{EXAMPLE.rstrip()}\n    run that\n\nThe end."
+    with pytest.raises(SystemExit):
+        start(lambda settings: None, lambda: tyro.cli(Long, args=["--help"], description=text))
+    _, prose, example, end, settings = capsys.readouterr().out.split("\n\n", 4)
+    assert " ".join(prose.split()) == " ".join(f"{PROSE[:40]} {PROSE[40:]}".split())
+    assert 1 < len(prose.splitlines()) and max(map(len, prose.splitlines())) <= columns
+    assert (example, end) == (f"{EXAMPLE.rstrip()}\n    run that", "The end.")
+    assert "setting whose source breaks its line." in " ".join(settings.replace("│", " ").split())
