@@ -1,15 +1,14 @@
 """What a class's text says of its movement: direction, turns, saltos, shape of the body, kind.
 
-Two sources tell the attributes of a FineGym class: its text, and the tree of yes/no questions by
+Two sources hold the attributes of a FineGym class: its text, and the tree of yes/no questions by
 which FineGym's annotators found it. The grid of options is made of the texts. They are regular:
 every class of Gym99 and Gym288 has attributes that no other class of its family has, and classes
-that differ in one attribute read alike in all else. The tree's answers are a path and no table:
-a question is put to those classes alone that its branch leads to, one attribute hangs in many
-places under many wordings, and a path may break off before the count is told (on the vault, one
-turn and two turns are the yes and the no of "Salto with 1 turn?"). Where both speak of turns,
-saltos or shape they agree for all classes of Gym288; of Gym530 the tree is mistaken for a few
-(one and two twists of the gainer to the side of the beam are exchanged). The tree is read for
-those who ask how near two classes stand to each other.
+that differ in one attribute read alike in all else. The tree's answers are a path and not a table:
+only the classes that a branch leads to answer its question, one attribute occurs in many places
+under many wordings, and a path may end before the count is known (on the vault, one turn and two
+turns are the yes and the no of "Salto with 1 turn?"). Where both give turns, saltos or shape they
+agree for all classes of Gym288; of Gym530 the tree is mistaken for a few (one and two twists of the
+gainer to the side of the beam are exchanged). The tree is read to measure how near two classes are.
 """
 
 import re
@@ -20,7 +19,7 @@ from qa_data.files import parse_json, read_text
 from qa_data.taxonomy import MIRROR_SETS, ElementClass
 
 ASIDE = re.compile(r"\([^)]*\)")
-# Movements that FineGym calls by two names, and words that tell no class from another.
+# Movements that FineGym calls by two names, and words that distinguish no classes.
 SAME = (
     (re.compile(r"\bstraddle pike(?: jump)?(?: or side split jump)?\b"), "straddle pike jump"),
     (re.compile(r"\b1 illusion turn\b"), "illusion 1 turn"),
@@ -36,7 +35,7 @@ NUM_SALTOS = {"": 1, "double": 2, "triple": 3}
 
 
 class QuestionTreeError(ValueError):
-    """A question tree that cannot be used. The message names file, key, found, mend."""
+    """A question tree that cannot be used. The message names file, key, found value and fix."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class TreePath:
     """The questions by which FineGym's annotators found a class."""
 
     questions: tuple[str, ...]
-    """What was asked, in turn; each question depends on the answers before it."""
+    """The questions in order; each depends on the answers before it."""
     code: str
     """The answers, a "1" for each yes and a "0" for each no (FineGym's BTcode)."""
 
@@ -99,8 +98,8 @@ def read_question_tree(path: Path) -> dict[int, TreePath]:
     """FineGym's paths of yes/no questions by Glabel (finegym_glabel_to_Qtree.json).
 
     Raises:
-        QuestionTreeError: the file is missing or no JSON object, a key is no Glabel or stands
-            twice, or an entry has no questions or not one answer, 0 or 1, for each of them.
+        QuestionTreeError: the file is missing or not a JSON object, a key is not a Glabel or is
+            there twice, or an entry has no questions or not one answer, 0 or 1, for each of them.
     """
     text = read_text(
         path,

@@ -1,26 +1,22 @@
-"""Sets of options out of a list of blocks, such that each member is the answer equally often.
+"""Sets of options, shown such that each member is equally often the answer.
 
-A block is a set of options that may stand together. Let block B be shown in w_B questions for each
-of its k members: then whoever sees the block and nothing else is right once in k. A member gives
-no more questions than it has clips, so that the w of the blocks that hold it sum to its clips at
-most. The largest share of the clips that can be asked about at chance is thus the largest
-k * sum(w) under these limits, a linear program. Clips beyond it are left over: were they asked
-about in these blocks too, those who see the block would be right more often than once in k.
+A block is a set of options that may be shown together. Let block B be shown in w_B questions for
+each of its k members: then whoever sees the block and nothing else is right once in k. A member
+gives no more questions than it has clips, so that the w of the blocks that hold it sum to its clips
+at most. The largest share of the clips that can have a question at chance is thus the largest
+k * sum(w) under these limits, a linear program. Clips beyond it are left over: with questions in
+these blocks too, those who see the block would be right more often than once in k.
 
 The program has many solutions. The one taken is the middle of them all (the analytic center of
 the optimal face, where an interior-point method ends), so that a member meets as many others as
 can be.
 
-The rule `attribute`: options that form a full grid of two attributes.
-
-In a grid of 2 by 2 each option has one neighbor that differs in the one attribute, one that
-differs in the other, and one that differs in both: no place is the middle, and each of the four
-could be the answer. (Options that all differ from the answer in one thing would put the answer
-in their middle.) Grids lie within a set of FineGym's, its front and back saltos being one.
-
-How often each grid is shown to the clips of each class is a `BlockDesign`: whoever sees the
-options alone is right once in k. It leaves clips over, of classes that stand in no grid and of
-those that are commoner than their neighbors.
+The rule `attribute` takes blocks that form a full grid of two attributes. In a grid of 2 by 2 each
+option has one neighbor that differs in the one attribute, one that differs in the other, and one
+that differs in both: no place is the middle, and each of the four could be the answer. (Options
+that all differ from the answer in one thing would put the answer in their middle.) Grids are within
+a set of FineGym's, its front and back saltos being one. They leave over clips of classes that are
+in no grid, and of those that are commoner than their neighbors.
 """
 
 import random
@@ -203,11 +199,11 @@ def grids(attributes: Sequence[Attributes], size: int) -> list[tuple[int, ...]]:
     """Blocks of `size` options that form a full grid of two attributes, the others being equal.
 
     In a grid of r by c each option has c - 1 others that differ from it in one attribute, r - 1
-    in the other, and the rest in both: no place is the middle. A prime number of options lies in
+    in the other, and the rest in both: no place is the middle. A prime number of options is in
     one row, all of them different in one attribute.
 
     Args:
-        attributes: of the units. Units with the same attributes never stand in one block.
+        attributes: of the units. Units with the same attributes are never in one block.
         size: options of a block, at least 2.
 
     Returns:

@@ -1,13 +1,10 @@
-"""What a question set gives away to someone who never looks at a video.
+"""What a question set gives away to someone who never sees a video.
 
-Every row answers by the texts alone, the oracles with one coarse fact about the clip besides. A
-rule that cannot tell its best options apart gets the mean of what they would earn, so that
-nothing is drawn. A result of a model means something only next to these rows. docs/gym_qa.md says
-what each row is and what it is on the real lists.
-
-Rules that answer without looking: a score for every option, the highest is the answer.
-
-Blind rules read the texts alone. Oracles are told one coarse fact about the clip besides.
+Every row of the audit is a rule that answers without the video: it gives a score to every option,
+and the highest is the answer. Blind rules read the texts alone; oracles know one coarse fact about
+the clip besides. A rule with equal best options gets the mean of what they would earn, so that
+nothing is drawn. A result of a model means something only next to these rows. docs/gym_qa.md has
+what each row is and its value on the real lists.
 """
 
 from collections import Counter
@@ -30,26 +27,112 @@ from qa_data.text_classifier import (
     word_similarity,
 )
 
+ROUNDING = 9  # decimals of a score; what differs beyond is a tie
 
-def blind_scores(train: OptionTable, asked: OptionTable) -> dict[str, np.ndarray]:
-    """Scores of the asked questions' options by the name of the rule.
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Share of right answers, in [0, 1], with standard errors of independent questions."""
+
+    micro: float
+    micro_se: float
+    macro: float
+    """Mean over the classes of the answers."""
+    macro_se: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What can be answered without the video, and what else a reader of results must know."""
+
+    num_questions: int
+    rows: Mapping[str, Accuracy]
+    """Accuracy by the name of the rule."""
+    bound: float | None
+    """What the best possible blind rule gets, where the builder guarantees it."""
+    repeats: Mapping[str, int]
+    """Questions that print an option twice."""
+    letters: Mapping[str, int]
+    """How often each letter is right."""
+    shared_sources: int
+    """Source videos that have training questions too."""
+    questions_of_shared_sources: int
+    """Questions about clips of these videos."""
+    questions_without_source: int = 0
+    """Questions of which it is not known whether training shares their source video."""
+
+
+def audit(
+    questions: Sequence[Question],
+    train: Sequence[Question],
+    classes: Mapping[int, ElementClass],
+    *,
+    bound: float | None = None,
+    codes: Mapping[int, str] | None = None,
+) -> Audit:
+    """Answer the questions by every blind rule.
+
+    Args:
+        questions: the set to audit.
+        train: where the rules count how often each text is an option and how often it is right.
+        classes: which apparatus and set each class belongs to. Oracles have rows if every right
+            option reads as the class of its clip (see `questions.attach_classes`).
+        bound: what the builder guarantees; goes into the result.
+        codes: place of each class in FineGym's attribute tree (see `code_scores`). Rows by
+            code need the class of every option, and the code of every class.
+
+    Raises:
+        QuestionError: no questions, or no training questions.
+    """
+    if not questions or not train:
+        raise QuestionError(
+            f"the audit needs questions and training questions, got {len(questions)} and "
+            f"{len(train)}; is a split empty?"
+        )
+    learned, table = option_tables(train, questions)
+    scores = blind_scores(learned, table)
+    if codes is not None and _all_options_in(questions, codes.keys() & classes.keys()):
+        scores |= code_scores(questions, classes, codes)
+    labels = [one.label for one in questions if one.label is not None and _is_class(one, classes)]
+    if len(labels) == len(questions):
+        scores |= oracle_scores(learned, table, labels, classes)
+    weights = class_weights([_class_key(question) for question in questions])
+    known = {one.source for one in train} - {""}
+    sources = known & {one.source for one in questions}
+    letters = Counter(question.letter for question in questions)
+    return Audit(
+        num_questions=len(questions),
+        rows={name: accuracy(credits_of(table, one), weights) for name, one in scores.items()},
+        bound=bound,
+        repeats=count_repeats(questions),
+        letters={letter: letters[letter] for letter in LETTERS[: table.printed.shape[1]]},
+        shared_sources=len(sources),
+        questions_of_shared_sources=sum(one.source in sources for one in questions),
+        questions_without_source=sum(not one.source for one in questions)
+        if known
+        else len(questions),
+    )
+
+
+def blind_scores(train: OptionTable, questions: OptionTable) -> dict[str, np.ndarray]:
+    """Scores of the options of `questions` by the name of the rule.
 
     A rule that learns, learns from `train`. Its inversion takes the option that it likes least.
     """
-    characters = np.array([len(text) for text in asked.texts])[asked.printed]
+    characters = np.array([len(text) for text in questions.texts])[questions.printed]
     right, wrong = text_counts(train)
-    ratio = np.log((right + 1) / (wrong + 1))[asked.printed]
-    near = word_similarity(asked)
-    learned = classifier_scores(train, asked, near)
-    scores = {"chance": np.zeros(asked.printed.shape)}
-    for column, letter in enumerate(LETTERS[: asked.printed.shape[1]]):
-        scores[f"always {letter}"] = np.zeros(asked.printed.shape)
+    ratio = np.log((right + 1) / (wrong + 1))[questions.printed]
+    near = word_similarity(questions)
+    learned = classifier_scores(train, questions, near)
+    scores = {"chance": np.zeros(questions.printed.shape)}
+    for column, letter in enumerate(LETTERS[: questions.printed.shape[1]]):
+        scores[f"always {letter}"] = np.zeros(questions.printed.shape)
         scores[f"always {letter}"][:, column] = 1
     scores |= {
         "longest option": characters,
         "shortest option": -characters,
-        "commonest answer": right[asked.printed],
-        "rarest answer": -right[asked.printed],
+        "commonest answer": right[questions.printed],
+        "rarest answer": -right[questions.printed],
         "naive Bayes": ratio,
         "naive Bayes inverted": -ratio,
         "bag of words": learned,
@@ -58,7 +141,7 @@ def blind_scores(train: OptionTable, asked: OptionTable) -> dict[str, np.ndarray
         "words farthest from the others": -near,
     }
     if len(np.unique(train.stems)) > 1:
-        scores |= _stem_scores(train, asked)
+        scores |= _stem_scores(train, questions)
     return scores
 
 
@@ -93,18 +176,17 @@ def code_scores(
 
 def oracle_scores(
     train: OptionTable,
-    asked: OptionTable,
+    questions: OptionTable,
     labels: Sequence[int],
     classes: Mapping[int, ElementClass],
 ) -> dict[str, np.ndarray]:
     """Scores of someone who knows the clip's apparatus, or its set, and not the element.
 
-    A class list that names one apparatus or one set alone, or none, tells nothing by it: there
-    are no rows of that name.
+    There are no rows for the apparatus or the set if all classes of the list share it.
 
     Args:
         train: where the commonest answers are counted.
-        asked: the questions.
+        questions: whose options get scores.
         labels: the class of each question's clip.
         classes: the class list.
     """
@@ -113,9 +195,11 @@ def oracle_scores(
     for name, key in (("apparatus", _event), ("set", _set)):
         if len({key(element) for element in classes.values()}) == 1:
             continue
-        fits = _fits(asked, labels, classes, key)
+        fits = _fits(questions, labels, classes, key)
         scores[f"{name} known"] = fits
-        scores[f"{name} known, commonest answer"] = fits * (right.max() + 1) + right[asked.printed]
+        scores[f"{name} known, commonest answer"] = (
+            fits * (right.max() + 1) + right[questions.printed]
+        )
     return scores
 
 
@@ -128,7 +212,7 @@ def _set(element: ElementClass) -> object:
 
 
 def _fits(
-    asked: OptionTable,
+    questions: OptionTable,
     labels: Sequence[int],
     classes: Mapping[int, ElementClass],
     key: Callable[[ElementClass], object],
@@ -137,115 +221,28 @@ def _fits(
     number = {
         group: i for i, group in enumerate(sorted({key(o) for o in classes.values()}, key=str))
     }
-    position = {text: i for i, text in enumerate(asked.texts)}
+    position = {text: i for i, text in enumerate(questions.texts)}
     reads = np.zeros((len(number), len(position)), dtype=int)
     for element in classes.values():
         if element.text in position:
             reads[number[key(element)], position[element.text]] = 1
     group = np.array([number[key(classes[label])] for label in labels])
-    return reads[group[:, None], asked.printed]
+    return reads[group[:, None], questions.printed]
 
 
-def _stem_scores(train: OptionTable, asked: OptionTable) -> dict[str, np.ndarray]:
+def _stem_scores(train: OptionTable, questions: OptionTable) -> dict[str, np.ndarray]:
     """Counts apart for each stem, where there are several."""
-    right = np.zeros((max(train.stems.max(), asked.stems.max()) + 1, len(train.texts)))
+    right = np.zeros((max(train.stems.max(), questions.stems.max()) + 1, len(train.texts)))
     np.add.at(right, (train.stems, train.right), 1)
-    likely = right[asked.stems[:, None], asked.printed]
+    likely = right[questions.stems[:, None], questions.printed]
     return {"commonest answer to the stem": likely, "rarest answer to the stem": -likely}
 
 
-ROUNDING = 9  # decimals of a score; what differs beyond is a tie
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Share of right answers, in [0, 1], with standard errors of independent questions."""
-
-    micro: float
-    micro_se: float
-    macro: float
-    """Mean over the classes of the answers."""
-    macro_se: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    """What can be answered without looking, and what else a reader of results must know."""
-
-    num_questions: int
-    rows: Mapping[str, Accuracy]
-    """Accuracy by the name of the rule."""
-    bound: float | None
-    """What the best possible blind rule gets, where the builder guarantees it."""
-    repeats: Mapping[str, int]
-    """Questions that print an option twice."""
-    letters: Mapping[str, int]
-    """How often each letter is right."""
-    shared_sources: int
-    """Source videos that have training questions too."""
-    questions_of_shared_sources: int
-    """Questions about clips of these videos."""
-    questions_without_source: int = 0
-    """Questions of which it is not known whether training shares their source video."""
-
-
-def audit(
-    questions: Sequence[Question],
-    train: Sequence[Question],
-    classes: Mapping[int, ElementClass],
-    *,
-    bound: float | None = None,
-    codes: Mapping[int, str] | None = None,
-) -> Audit:
-    """Answer the questions blind by every rule.
-
-    Args:
-        questions: the set to audit.
-        train: where the rules learn how often each text is asked about and how often it is right.
-        classes: which apparatus and set each class belongs to. The oracles are asked where every
-            right option reads as the class of its clip (see `schema.attach_classes`).
-        bound: what the builder guarantees, for the record.
-        codes: place of each class in FineGym's attribute tree (see `code_scores`). The rows by
-            code are there where every option has its class, and the class a code.
-
-    Raises:
-        QuestionError: no questions, or no training questions.
-    """
-    if not questions or not train:
-        raise QuestionError(
-            f"the audit needs questions and training questions, got {len(questions)} and "
-            f"{len(train)}; is a split empty?"
-        )
-    learned, asked = option_tables(train, questions)
-    scores = blind_scores(learned, asked)
-    if codes is not None and _all_options_in(questions, codes.keys() & classes.keys()):
-        scores |= code_scores(questions, classes, codes)
-    labels = [one.label for one in questions if one.label is not None and _is_class(one, classes)]
-    if len(labels) == len(questions):
-        scores |= oracle_scores(learned, asked, labels, classes)
-    weights = class_weights([_class_key(question) for question in questions])
-    known = {one.source for one in train} - {""}
-    sources = known & {one.source for one in questions}
-    letters = Counter(question.letter for question in questions)
-    return Audit(
-        num_questions=len(questions),
-        rows={name: accuracy(credits_of(asked, one), weights) for name, one in scores.items()},
-        bound=bound,
-        repeats=count_repeats(questions),
-        letters={letter: letters[letter] for letter in LETTERS[: asked.printed.shape[1]]},
-        shared_sources=len(sources),
-        questions_of_shared_sources=sum(one.source in sources for one in questions),
-        questions_without_source=sum(not one.source for one in questions)
-        if known
-        else len(questions),
-    )
-
-
-def credits_of(asked: OptionTable, scores: np.ndarray) -> np.ndarray:
+def credits_of(questions: OptionTable, scores: np.ndarray) -> np.ndarray:
     """What each answer earns: 1 or 0; where options share the highest score, the mean of theirs."""
-    scores = np.where(asked.present, np.round(scores, ROUNDING), -np.inf)
+    scores = np.where(questions.present, np.round(scores, ROUNDING), -np.inf)
     best = scores == scores.max(axis=1, keepdims=True)
-    return best[np.arange(len(best)), asked.answer] / best.sum(axis=1)
+    return best[np.arange(len(best)), questions.answer] / best.sum(axis=1)
 
 
 def class_weights(keys: Sequence[object]) -> np.ndarray:
@@ -283,8 +280,8 @@ def shared_words(audit: Mapping[str, Any]) -> str:
     unknown = audit.get("questions_without_source", 0)
     if unknown and unknown == audit.get("num_questions"):
         return "unknown"
-    told = f"{audit['shared_sources']}, with {audit['questions_of_shared_sources']} questions"
-    return f"{told}, and {unknown} of unknown source" if unknown else told
+    shared = f"{audit['shared_sources']}, with {audit['questions_of_shared_sources']} questions"
+    return f"{shared}, and {unknown} of unknown source" if unknown else shared
 
 
 def audit_table(found: Audit, title: str) -> Table:
@@ -296,7 +293,7 @@ def audit_table(found: Audit, title: str) -> Table:
         "answers by",
         "all questions",
         "mean of classes",
-        title=f"{title}: {found.num_questions} questions answered without looking",
+        title=f"{title}: {found.num_questions} questions answered without the video",
         caption=f"best possible blind rule: {bound}; right letters: {letters}; {repeats}; "
         f"source videos shared with training: {shared_words(asdict(found))}",
     )

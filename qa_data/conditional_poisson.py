@@ -35,7 +35,7 @@ def weights_for(inclusion: Sequence[float]) -> np.ndarray:
     size = round(float(wanted.sum()))
     if size < 1 or abs(float(wanted.sum()) - size) > 1e-9 or wanted.min() < 0 or wanted.max() >= 1:
         raise ValueError(
-            f"inclusion probabilities must lie in [0, 1) and sum to a whole number, got values "
+            f"inclusion probabilities must be in [0, 1) and sum to a whole number, got values "
             f"in [{wanted.min():.6g}, {wanted.max():.6g}] that sum to {wanted.sum():.12g}"
         )
     possible = wanted > 0

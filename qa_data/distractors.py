@@ -1,4 +1,4 @@
-"""Wrong options: which classes stand beside the answer.
+"""Wrong options: which classes are beside the answer.
 
 Each rule is a function of the answer's class, the pool, a count and a generator, and gives the
 classes of the wrong options.
@@ -14,7 +14,7 @@ classes of the wrong options.
   probability 1/k, whatever the set, and no rule that reads only the options can do better. Where a
   text is commoner than 1/k that cannot be: it is put in every set, and a blind guess is right
   with at most its share, which no rule can undercut.
-- `attribute`: grids of two attributes, at chance too (see `attribute_sets`); `generate` goes to
+- `attribute`: grids of two attributes, at chance too (see `balanced_design`); `generate` takes
   `event_prior` for the clips that it leaves over.
 """
 
@@ -32,7 +32,7 @@ ALWAYS = 1 - 1e-9  # an inclusion probability from here on is a certainty
 
 
 class TooFewOptions(ValueError):
-    """A pool has too few different options. The message names pool, what was found, the mend."""
+    """A pool has too few different options. The message names pool, found value and fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def option_design(
     if len(members) < size:
         raise TooFewOptions(
             f"{name}: {size} different options are needed, but its clips show "
-            f"{len(members)} different texts; ask for fewer options or use a wider rule"
+            f"{len(members)} different texts; take fewer options or a wider rule"
         )
     labels = list(members.values())
     shares = [[num_clips[label] / total for label in one] for one in labels]
@@ -202,7 +202,7 @@ def distinct(answer: int, pool: ClassPool, count: int, rng: random.Random) -> li
     if len(chosen) < count:
         raise TooFewOptions(
             f"class {answer} needs {count} wrong options, but only {len(chosen)} other texts "
-            f"exist among {len(pool.classes)} classes; ask for fewer options"
+            f"exist among {len(pool.classes)} classes; take fewer options"
         )
     return chosen
 
@@ -227,7 +227,7 @@ def _other_classes(answer: int, pool: ClassPool, count: int) -> list[int]:
     if len(others) < count:
         raise TooFewOptions(
             f"class {answer} needs {count} wrong options, but there are {len(others)} other "
-            f"classes; ask for fewer options"
+            f"classes; take fewer options"
         )
     return others
 

@@ -1,16 +1,10 @@
-"""FineGym's clip ids: source video, routine and sub-action, with their times in whole seconds.
+"""FineGym's own files: clip ids, exact times from the annotations, and element lists as clips.
 
-The id is a name, not a measurement: the annotations have the same times to the millisecond.
-
-When FineGym's clips begin and end in their source videos, to the millisecond.
-
-Read from the official annotation file, whose sub-actions count from the start of their routine, or
-from a CSV of exact times in the manner of ImtiazUlHassan/FinegymVideoextractions.
-
-FineGym's element lists, read into clips.
-
-An element list says which clip shows which class (`<clip id> <label>`); when each begins and ends
-in its source video is a matter of clip_times.py. What reads FineGym's files is imported from here.
+A clip id names source video, routine and sub-action with their times in whole seconds. It is a
+name, not a measurement: the annotations have the same times to the millisecond. They come as the
+official annotation file, whose sub-actions count from the start of their routine, or as a CSV of
+exact times as in ImtiazUlHassan/FinegymVideoextractions. An element list says which clip shows
+which class (`<clip id> <label>`).
 
 Format: SDOlivia/FineGym, gh-pages, index.html.
 """
@@ -35,13 +29,13 @@ EVENT_KEY = re.compile(r"E_([0-9]{6,9})_([0-9]{6,9})")
 SEGMENT_KEY = re.compile(r"A_([0-9]{4,9})_([0-9]{4,9})")
 CLIP_ID = re.compile(f"({SOURCE.pattern})_{EVENT_KEY.pattern}_{SEGMENT_KEY.pattern}")
 
-# A time lies up to 2 s above the two floors that name it; 1 s more is left to either side.
+# A time is up to 2 s above the two floors that name it; 1 s more is left to either side.
 NAME_SLACK_S = (-1.0, 3.0)
 
 
 @dataclass(frozen=True)
 class ClipId:
-    """What a clip's name says, in whole seconds; `start` and `end` count from `event_start`."""
+    """The parts of a clip's name, in whole seconds; `start` and `end` count from `event_start`."""
 
     source: str
     event_start: int
@@ -59,7 +53,7 @@ class ClipId:
         match = CLIP_ID.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"{text!r:.90} is no FineGym clip id; expected one such as "
+                f"{text!r:.90} is not a FineGym clip id; expected one such as "
                 f"'A0xAXXysHUo_E_002184_002237_A_0035_0036'"
             )
         return cls(match[1], *map(int, match.groups()[1:]))
@@ -88,11 +82,11 @@ def event_of(clip_id: str) -> str:
 
 
 TIMESTAMP_COLUMNS = ("full_id", "Subaction_start", "Subaction_end")
-LONGEST_S = 1e9  # what is longer is no time, nor are NaN and infinity
+LONGEST_S = 1e9  # longer times, NaN and infinity are refused
 
 
 class AnnotationError(ValueError):
-    """A list or annotation that cannot be used. The message names file, place, found, mend."""
+    """A list or annotation that cannot be used. The message names file, place, found value and fix."""
 
 
 class TimeSpan(NamedTuple):
@@ -133,7 +127,7 @@ def read_annotations(path: Path) -> dict[str, TimeSpan]:
     the last. Events without sub-actions (`"segments": null`) give no clip.
 
     Raises:
-        AnnotationError: the file is missing or no JSON object, a key stands twice, or an entry
+        AnnotationError: the file is missing or not a JSON object, a key is there twice, or an entry
             lacks times.
     """
     text = _text_of(path)
@@ -180,11 +174,11 @@ def read_timestamps(path: Path) -> dict[str, TimeSpan]:
 
 
 def times_of_clips(clip_ids: Sequence[str], times: Mapping[str, TimeSpan]) -> dict[str, TimeSpan]:
-    """The times of these clips alone, checked: damaged ones of clips nobody asks for are no error.
+    """The times of these clips, checked; damaged times of other clips are not an error.
 
     Raises:
         AnnotationError: a clip has no times, ends before it starts, or begins or ends seconds
-            away from what its name says.
+            away from the times in its name.
     """
     if untimed := [clip_id for clip_id in clip_ids if clip_id not in times]:
         raise AnnotationError(

@@ -127,10 +127,10 @@ def check_clips(clips: Sequence[Clip], classes: Mapping[int, ElementClass]) -> N
     """Refuse clips that the class list does not know.
 
     Raises:
-        QuestionError: there are no clips, or a clip's class is missing or called otherwise.
+        QuestionError: there are no clips, or a clip's class is missing or named otherwise.
     """
     if not clips:
-        raise QuestionError("there are no clips to ask about; is the split empty?")
+        raise QuestionError("there are no clips for questions; is the split empty?")
     for clip in clips:
         if clip.label is None or clip.label not in classes:
             raise QuestionError(

@@ -1,11 +1,9 @@
-"""One clip of a table of clips, and what must hold of it.
-
-The manifest: the one table of clips that every script reads and writes.
+"""The manifest: the one table of clips that every script reads and writes.
 
 A UTF-8 CSV file with one line per clip. Columns: `id, path, start_s, end_s, label, text, event,
-source, split`, then, once the videos have been looked at, `num_frames, fps, rotation, flags`.
+source, split`, then, once the videos have been checked, `num_frames, fps, rotation, flags`.
 An empty cell means "none"; no cell holds a line break. The label of an unlabeled clip is neither
-written nor read: what a training run cannot see, it cannot use.
+written nor read: what a training run cannot see, it cannot use. A Clip is one line of it.
 """
 
 import csv
@@ -28,7 +26,7 @@ NO_CELL = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One clip: where its pictures are, and what it shows if that may be known."""
+    """One clip: its file, its time in the file, and its class unless it is unlabeled."""
 
     id: str
     path: str
@@ -53,19 +51,19 @@ class Clip:
     rotation: int | None = None
     """Degrees by which the player turns the picture."""
     flags: str = ""
-    """Whatever scripts/check_videos.py found worth saying."""
+    """Remarks of scripts/check_videos.py."""
 
     def __post_init__(self):
         object.__setattr__(self, "source", composed(self.source))
 
 
 def without_label(clip: Clip) -> Clip:
-    """The clip with nothing in it that tells its class."""
+    """The clip without its class."""
     return replace(clip, label=None, text=None, event=None)
 
 
 def problem_of(clip: Clip) -> str | None:
-    """What makes no sense in a clip, and the mend; none if all is well."""
+    """What is wrong with a clip, and the fix; None for a sound clip."""
     return (
         _text_problem(clip)
         or _path_problem(clip)
@@ -113,10 +111,10 @@ def _time_problem(clip: Clip) -> str | None:
 def _label_problem(clip: Clip) -> str | None:
     if clip.split not in SPLITS:
         return f"split is {clip.split!r}; it must be one of {', '.join(SPLITS)}"
-    told = {"label": clip.label, "text": clip.text, "event": clip.event}
-    told = {name: value for name, value in told.items() if value is not None}
+    known = {"label": clip.label, "text": clip.text, "event": clip.event}
+    known = {name: value for name, value in known.items() if value is not None}
     if clip.split == "unlabeled":
-        return f"an unlabeled clip tells its class by {told}; empty these cells" if told else None
+        return f"an unlabeled clip shows its class by {known}; empty these cells" if known else None
     if clip.label is None or not 0 <= clip.label <= MAX_LABEL:
         return (
             f"label is {clip.label}; a clip of split {clip.split} needs a class, a number from 0 "
@@ -140,7 +138,7 @@ Value = TypeVar("Value")
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used. The message names file, line, what was found, the mend."""
+    """A manifest that cannot be used. The message names file, line, what was found, the fix."""
 
 
 def by_split(clips: Iterable[Clip], split: str) -> list[Clip]:
@@ -183,8 +181,8 @@ def read_manifest(path: Path) -> list[Clip]:
     """All clips of the table, checked.
 
     Raises:
-        ManifestError: the file is missing or empty, no UTF-8 or no CSV, lacks a column or has one
-            twice or an unknown one, repeats an id, or holds a line whose cells make no sense.
+        ManifestError: the file is missing or empty, not UTF-8 or not CSV, lacks a column or has one
+            twice or an unknown one, repeats an id, or holds a line with invalid cells.
     """
     rows = _rows(path)
     _, columns = next(rows, (1, []))
@@ -199,7 +197,7 @@ def read_manifest(path: Path) -> list[Clip]:
         name = composed(clip.id)
         if name in line_of_id:
             raise ManifestError(
-                f"{path}, line {line}: clip {clip.id} stands in line "
+                f"{path}, line {line}: clip {clip.id} is in line "
                 f"{line_of_id[name]} already; a clip has one line: delete one of the two"
             )
         line_of_id[name] = line
@@ -250,14 +248,14 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
             f"the columns are {', '.join(COLUMNS)} and, optionally, {', '.join(PROBE_COLUMNS)}"
         )
     if twice := [name for number, name in enumerate(found) if name in found[:number]]:
-        raise ManifestError(f"{path}, line 1: column {twice[0]!r} stands there twice; delete one")
+        raise ManifestError(f"{path}, line 1: column {twice[0]!r} is there twice; delete one")
 
 
 def _clip(columns: Sequence[str], cells: Sequence[str]) -> Clip:
     """The clip of a line.
 
     Raises:
-        ValueError: the cells make no sense; the message lacks the place.
+        ValueError: the cells are invalid; the message lacks the place.
     """
     if len(cells) != len(columns):
         raise ValueError(

@@ -1,25 +1,16 @@
-"""A multiple-choice question about a clip: the record and what makes it sound.
+"""Multiple-choice questions about clips: the record, what makes it sound, and its three files.
 
-One line of a question file -> a question: our own complete lines, and users' short ones.
-
-A user's line holds no more than a question needs:
+The public JSON is read by the public code, byte for byte in its format: one object keyed by
+seven-digit ids, question and options in one line, no class. The JSON lines file holds every field
+of `Question`, one object a line, and calls the question `stem`. A user's own lines hold no more
+than a question needs:
 
     {"video": "clip-17", "question": "Which turn?", "options": ["half", "full"], "answer": "B"}
 
 `video` is the clip's id: the name of its file without folder and suffix. `answer` is the letter of
-the right option or its text. `question_id` may be added (lines are numbered from 0000000
-otherwise), and `frame_length`, and `answer_type`: "what" if the options are names of classes, which
-are then compared with the clip's in a manifest; "other" if nothing is said. Our own lines hold
-every field of `Question` and call the question `stem`.
-
-The files of a question set, read and written.
-
-Two files hold the same questions. The public JSON is read by the public code, byte for byte in
-its format: one object keyed by seven-digit ids, question and options in one line, no class. The
-JSON lines file holds everything that is known of each question, one object a line. Users' own
-questions may be shorter lines (see `question_lines`); `read_any` takes all three.
-
-Question files as text and JSON: what is wrong with them, said as a QuestionError.
+the right option or its text. Optional are `question_id` (lines are numbered from 0000000
+otherwise), `frame_length`, and `answer_type`: "what" if the options are names of classes, which are
+then compared with the clip's in a manifest; "other" by default. `read_any` takes all three files.
 """
 
 import json
@@ -41,7 +32,7 @@ HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cann
 
 
 class QuestionError(ValueError):
-    """A question or its file that cannot be used. The message names place, found, mend."""
+    """A question or its file that cannot be used. The message names place, found value and fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +78,7 @@ class Question:
 
 
 def check_question(question: Question) -> str | None:
-    """What is wrong with a question, or None. An option may repeat: the public sets' do."""
+    """What is wrong with a question, or None. Options may repeat, as in the public sets."""
     if not 2 <= len(question.options) <= len(LETTERS):
         return f"it has {len(question.options)} options; give 2 to {len(LETTERS)}"
     if not 0 <= question.answer < len(question.options):
@@ -99,14 +90,14 @@ def check_question(question: Question) -> str | None:
 
 
 def line_problem(question: Question) -> str | None:
-    """Why stem and options cannot be told apart in the line that the public files print."""
+    """Why stem and options cannot be separated again in the line of the public files; else None."""
     try:
         if split_line(question.line) == (question.stem, question.options):
             return None
     except QuestionError:
         pass
     return (
-        f"stem and options could not be told apart again in {question.line!r:.200}; end the stem "
+        f"stem and options cannot be separated again in {question.line!r:.200}; end the stem "
         f"in a question mark, keep '? A.' and ' B.' out of the texts, or use .jsonl files"
     )
 
@@ -168,7 +159,9 @@ def _class_problem(question: Question) -> str | None:
     if labels is None:
         return None
     if len(labels) != len(question.options):
-        return f"{len(labels)} classes stand for {len(question.options)} options"
+        return (
+            f"it has {len(labels)} classes for {len(question.options)} options; give one for each"
+        )
     if labels[question.answer] != question.label:
         return (
             f"the clip's class is {question.label}, but the right option's class is "
@@ -202,7 +195,7 @@ def question_of_line(where: str, entry: object, number: int) -> Question:
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a whole number from 0 and below COUNTS. True and False are none."""
+    """Whether a value is a whole number from 0 and below COUNTS; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNTS
 
 
@@ -391,7 +384,7 @@ def _compare(question: Question, clip: Clip) -> None:
 
 
 def check_videos(questions: Iterable[Question], clip_ids: Iterable[str]) -> None:
-    """Refuse questions about clips that are not there, all at once.
+    """Refuse questions about unknown clips, all at once.
 
     Raises:
         QuestionError: names the first of them and says how many there are.
@@ -402,10 +395,10 @@ def check_videos(questions: Iterable[Question], clip_ids: Iterable[str]) -> None
         return
     first = unknown[0]
     meant = re.sub(r"^.*[/\\]|\.\w{2,4}$", "", first.video)
-    mend = f"write {meant!r}" if meant in known else "take questions and manifest of one set"
+    fix = f"write {meant!r}" if meant in known else "take questions and manifest of one set"
     raise QuestionError(
-        f"question {first.question_id}: video {first.video} is not in the manifest; {mend}. So "
-        f"it is with {len(unknown)} questions"
+        f"question {first.question_id}: video {first.video} is not in the manifest; {fix}. "
+        f"The same holds for {len(unknown)} questions"
     )
 
 
@@ -414,7 +407,7 @@ def write_public_json(questions: Sequence[Question], path: Path) -> None:
 
     Raises:
         QuestionError: a question is not sound (see `check_question`), its stem and options cannot
-            be told apart once they stand in one line, or an id repeats.
+            be separated again once they are in one line, or an id repeats.
     """
     _check_all(path, questions)
     for question in questions:
@@ -441,7 +434,7 @@ def read_public_json(path: Path) -> list[Question]:
 
 
 def write_questions(questions: Sequence[Question], path: Path) -> None:
-    """Write everything that is known of each question, one JSON object a line.
+    """Write every field of each question, one JSON object a line.
 
     Raises:
         QuestionError: a question is not sound (see `check_question`) or an id repeats.
@@ -452,16 +445,16 @@ def write_questions(questions: Sequence[Question], path: Path) -> None:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions of a JSON lines file: ours, or a user's shorter ones (see `question_lines`).
+    """Questions of a JSON lines file: ours, or a user's shorter ones (see above).
 
     Raises:
-        QuestionError: the file is missing or empty, or a line is no question.
+        QuestionError: the file is missing or empty, or a line is not a question.
     """
     return _line_questions(path, read_question_text(path))
 
 
 def read_any(path: Path) -> list[Question]:
-    """Questions of a file of any of the three formats, told apart by what stands in it.
+    """Questions of a file in any of the three formats, recognized by its content.
 
     A file that is one JSON object with an object for every key is in the public format; of
     anything else, each line must be a question.

@@ -31,7 +31,7 @@ SET_LINE = re.compile(r"set:\s*([0-9]{1,6});\s*(\S.*)")
 
 
 class TaxonomyError(ValueError):
-    """A class list that cannot be used. The message names file, line, what was found, the mend."""
+    """A class list that cannot be used. The message names file, line, what was found, the fix."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def opposite_pairs(
 
 
 def mirrored(text: str, words: tuple[str, str] = DIRECTIONS) -> str:
-    """The text with the two words exchanged, wherever they stand as whole words."""
+    """The text with the two words exchanged, wherever they are whole words."""
     turn = {words[0]: words[1], words[1]: words[0]}
     return re.sub(rf"\b({'|'.join(words)})\b", lambda word: turn[word[0]], text)
 

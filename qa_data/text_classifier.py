@@ -37,7 +37,7 @@ class OptionTable:
     texts: Sequence[str]
     """The different texts that are printed, in the order of their first appearance."""
     printed: np.ndarray
-    """Position in `texts` of what stands at each letter; -1 where a question has fewer options."""
+    """Position in `texts` of the option at each letter; -1 where a question has fewer options."""
     answer: np.ndarray
     """Column of the right option."""
     stems: np.ndarray
@@ -78,7 +78,7 @@ def mean_similarity(shown: np.ndarray, similarity: Callable[[int, int], float]) 
     """Mean similarity of each option to the other options of its question.
 
     Args:
-        shown: what stands at each letter (row a question, column a letter), -1 for no option.
+        shown: the option at each letter (row a question, column a letter), -1 for no option.
         similarity: of two such numbers, symmetric; called once for each pair that meets.
 
     Returns:
@@ -235,7 +235,7 @@ def fit_conditional_logit(
     """The most probable weights.
 
     Args:
-        features: (question, option, feature); what stands for options that do not exist is not
+        features: (question, option, feature); values of options that do not exist are not
             read.
         present: (question, option), whether the option exists.
         answer: (question), which option was chosen.

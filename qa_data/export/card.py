@@ -1,8 +1,7 @@
 """The dataset card: where a question set comes from, how it was made, what it gives away.
 
-Source of the form: Hugging Face, dataset cards (YAML between dashes, then Markdown).
-
-What a dataset card says in words: terms, rules, fields.
+Source of the form: Hugging Face, dataset cards (YAML between dashes, then Markdown). The texts of
+the card (terms, rules, fields) come first, then `card`, which puts them together.
 """
 
 from collections import Counter
@@ -31,7 +30,7 @@ UNKNOWN_TERMS = (
 )
 UNLABELED = (
     "The answers of `unlabel` are the labels that semi-supervised training does without: a model "
-    "that was taught them is not comparable with one that was not."
+    "that was trained on them is not comparable with one that was not."
 )
 ASKED_TEXTS = {
     "which": "Asked is which move the clip shows.",
@@ -95,7 +94,7 @@ def card(source: QuestionSource, *, parquet: bool = False) -> str:
 
     Args:
         source: the sets and the report of their build.
-        parquet: whether the Parquet files lie beside it, and are to be found by `load_dataset`.
+        parquet: whether Parquet files are beside it for `load_dataset`.
 
     Raises:
         QuestionError: the report is not one that scripts/build_gym_qa.py writes.

@@ -1,6 +1,6 @@
-"""The formats by name: question sets in, contents of files out.
+"""Exports question sets: by the name of a format, the contents of its files, written as a folder.
 
-A folder of exported files: whole or not there, and never in the place of somebody's own.
+The folder is complete or not there, and never replaces files of other origin.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def export(
         clips: manifest that knows the files' names (see `video_files`).
 
     Raises:
-        QuestionError: a question cannot be told in the format.
+        QuestionError: a question cannot be written in the format.
     """
     if name == "card":
         return {"README.md": card(source)}
@@ -83,7 +83,7 @@ def write_folder(out: Path, contents: Mapping[str, str | bytes]) -> None:
         contents: by file name, texts as UTF-8.
 
     Raises:
-        QuestionError: something stands in the folder that was not written here, or was changed
+        QuestionError: the folder holds something that was not written here, or was changed
             since.
     """
     out = out.resolve()
@@ -103,7 +103,7 @@ def check_ours(out: Path) -> None:
     """Refuse a folder that holds anything but an earlier export, as it was written.
 
     Raises:
-        QuestionError: names the file that is not ours, or is no folder.
+        QuestionError: names the file that was not written here, or is not a folder.
     """
     for above in out.parents:
         if above.exists() and not above.is_dir():

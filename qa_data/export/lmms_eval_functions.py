@@ -1,6 +1,6 @@
 """What lmms-eval calls for a Gym-QA task: the video, the prompt, and how an answer counts.
 
-Stands in the task folder as utils.py and needs nothing but Python.
+This file becomes utils.py of the task folder and needs nothing but Python.
 """
 
 import re

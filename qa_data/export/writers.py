@@ -1,29 +1,20 @@
-"""What is exported: the question sets of a folder, their audit, and where their videos are.
+"""Question sets in the formats of other tools: pure functions, questions in, contents out.
 
-Questions as conversations: LLaVA's JSON, and the messages of OpenAI, TRL and chat templates.
+- `llava_json`, `messages_jsonl`: conversations for training. Source: LLaVA's training file; TRL and
+  transformers, chat templates with video parts.
+- `lmms_eval_files`: a task folder for lmms-eval, a YAML file a set, its questions, and the
+  functions they name. Source: lmms-eval, docs/task_guide.md (fields, `!function file.name`, data
+  files by `dataset_kwargs`) and its --include_path.
+- `parquet_bytes`: a Parquet file with typed features for `datasets.load_dataset`.
+- `vlmevalkit_tsv`: the table that VLMEvalKit evaluates. Source: VLMEvalKit, vlmeval/dataset
+  (video_base.py reads `question` and `video`; videomme.py, tempcompass.py add `index`,
+  `video_path`, `candidates` and `answer`; the tables of images and texts hold an option in each of
+  A, B, C, D and group results by `category` and `l2-category`). A table of letters without an image
+  column in LMUData, called by its name, is evaluated as text alone: that is the blind control. To
+  show the videos, a dataset class in VLMEvalKit derived from VideoBaseDataset returns this file and
+  the video folder from `prepare_dataset`.
 
-Sources: LLaVA, docs/Finetune_Custom_Data.md (a list of id, media and `conversations`; Video-LLaVA
-and LLaVA-NeXT call the media `video`); TRL, dataset_formats ("conversational language modeling");
-transformers, chat templates with video parts.
-
-A task folder for lmms-eval: a YAML file a set, its questions, and the functions they name.
-
-Source: lmms-eval, docs/task_guide.md (fields, `!function file.name`, data files of one's own by
-`dataset_kwargs`) and its --include_path.
-
-Question sets as a folder that `datasets.load_dataset` opens: Parquet with typed features.
-
-The features stand in the file's schema under the key `huggingface`, where `datasets` looks.
-
-A question set as the table that VLMEvalKit evaluates.
-
-Source: VLMEvalKit, vlmeval/dataset (video_base.py asks for `question` and `video`; videomme.py,
-tempcompass.py add `index`, `video_path`, `candidates` and `answer`; the tables of images and texts
-hold an option in each of A, B, C, D and group results by `category` and `l2-category`).
-
-A table of letters without an image column that lies in LMUData and is called by its name is asked
-as text alone: that is the blind control. To show the videos, a dataset class in VLMEvalKit derived
-from VideoBaseDataset returns this file and the video folder from `prepare_dataset`.
+`read_source` reads the sets to export, `video_files` names their videos.
 """
 
 import csv
@@ -60,7 +51,7 @@ class QuestionSource:
     sets: Mapping[str, Sequence[Question]]
     """By the name of their file."""
     report: Mapping[str, Any] | None
-    """What audit.json says; none if there is no such file."""
+    """The content of audit.json; None if there is no such file."""
 
     @property
     def questions(self) -> list[Question]:
@@ -92,7 +83,7 @@ def read_source(path: Path) -> QuestionSource:
     if report is not None:
         if missing := [name for name in report["pools"] if name not in files]:
             raise QuestionError(
-                f"{path} holds no {missing[0]}.jsonl, of which its audit.json tells; build the "
+                f"{path} holds no {missing[0]}.jsonl, which its audit.json lists; build the "
                 f"questions again with build_gym_qa.py"
             )
         files = {name: file for name, file in files.items() if name in report["pools"]}
@@ -102,18 +93,18 @@ def read_source(path: Path) -> QuestionSource:
 
 def _report(path: Path) -> Mapping[str, Any]:
     found = parse(path, read_question_text(path))
-    told = found if isinstance(found, dict) else {}
-    if not {"settings", "audits"} <= set(told) or not isinstance(told.get("pools"), dict):
+    report = found if isinstance(found, dict) else {}
+    if not {"settings", "audits"} <= set(report) or not isinstance(report.get("pools"), dict):
         raise QuestionError(
-            f"{path} is no report of a build; build the questions again with build_gym_qa.py"
+            f"{path} is not a report of a build; build the questions again with build_gym_qa.py"
         )
-    return told
+    return report
 
 
 def video_files(
     questions: Iterable[Question], root: Path, clips: Sequence[Clip] | None = None
 ) -> dict[str, str]:
-    """The path of each question's video, as other tools are to open it. None is looked at.
+    """The path of each question's video, for other tools. No file is opened.
 
     Args:
         questions: about the videos.
@@ -155,8 +146,8 @@ def prompt_text(question: Question) -> str:
     for placeholder in PLACEHOLDERS:
         if placeholder in text:
             raise QuestionError(
-                f"question {question.question_id}: {placeholder} stands in its text, where models "
-                f"would look for another video; write it otherwise"
+                f"question {question.question_id}: {placeholder} is in its text, where models "
+                f"would expect another video; write it otherwise"
             )
     return text
 
@@ -165,7 +156,7 @@ def llava_json(questions: Sequence[Question], files: Mapping[str, str]) -> str:
     """LLaVA's training file: one entry a question, video first, answered by its letter.
 
     Args:
-        questions: to tell.
+        questions: to write.
         files: path of each video.
     """
     entries = [
@@ -186,18 +177,18 @@ def messages_jsonl(questions: Sequence[Question], files: Mapping[str, str]) -> s
     """One line a question: `messages`, the user's with a video part before the text part.
 
     Args:
-        questions: to tell.
+        questions: to write.
         files: path of each video.
     """
     lines = []
     for question in questions:
-        asked = [
+        request = [
             {"type": "video", "video": files[question.video]},
             {"type": "text", "text": prompt_text(question)},
         ]
         answered = [{"type": "text", "text": question.letter}]
         messages = [
-            {"role": "user", "content": asked},
+            {"role": "user", "content": request},
             {"role": "assistant", "content": answered},
         ]
         line = {"id": question.question_id, "messages": messages}
@@ -247,7 +238,7 @@ def lmms_eval_files(
     Args:
         sets: questions by the name of their set.
         files: absolute path of each video.
-        out: where the folder will be: lmms-eval asks for absolute paths of data files.
+        out: where the folder will be: lmms-eval needs absolute paths of data files.
 
     Raises:
         QuestionError: all sets are training sets.
@@ -359,7 +350,7 @@ def vlmevalkit_tsv(questions: Sequence[Question], files: Mapping[str, str]) -> s
     id could be read as a number: 0001 would become 1.
 
     Args:
-        questions: to tell.
+        questions: to write.
         files: path of each video.
 
     Raises:

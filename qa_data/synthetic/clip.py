@@ -1,10 +1,8 @@
-"""One clip: how a performance is filmed, drawn at random, and its frames.
+"""One clip: how a performance is filmed, drawn at random, its frames, and its video file.
 
-Nothing that is drawn here looks at the class, so camera, speed and look tell nothing about it.
-
-A source video: one athlete in one arena, with apparatus in colors of their own.
-
-Frames -> a real H.264 file.
+Nothing that is drawn here depends on the class, so camera, speed and appearance give nothing of it
+away. A source video is one athlete in one arena, with apparatus in colors of their own. Frames are
+written as a real H.264 file.
 """
 
 import os
@@ -79,7 +77,7 @@ class Filming:
     size: int
     """Side of the frame in pixels."""
     phase: Array
-    """Where in the element each frame lies, in [0, 1]."""
+    """Where in the element each frame is, in [0, 1]."""
     style: Style
     mirrored: bool
     """Left and right of the body exchanged."""
@@ -116,7 +114,7 @@ def film(rng: np.random.Generator, *, num_frames: int, size: int, faces_left: bo
         rng: every draw comes from it.
         num_frames: length of the clip.
         size: side of the frame in pixels.
-        faces_left: on which side the camera stands.
+        faces_left: on which side the camera is.
     """
     time = (np.arange(num_frames) + 0.5) / num_frames
     ease, skew = rng.uniform(-0.15, 0.15), rng.uniform(-0.1, 0.1)

@@ -1,8 +1,7 @@
 """A set on disk: rendered in parallel, written whole or not at all.
 
-The set in FineGym's own file formats: categories, sets, element lists, annotations.
-
-One picture of all classes: name and eight frames in time, all facing right.
+Beside the videos it has FineGym's own file formats: categories, sets, element lists, annotations;
+and one picture of all classes, with eight frames in time, all facing right.
 """
 
 import json
@@ -105,7 +104,7 @@ RENDERER = 1
 
 
 class SyntheticSetError(Exception):
-    """A folder that a set cannot be written to. The message names it, its content and the mend."""
+    """A folder that a set cannot be written to. The message names it, its content and the fix."""
 
 
 def clip_frames(clip: PlannedClip, settings: SyntheticSettings) -> np.ndarray:
@@ -159,7 +158,7 @@ def _holds_set(out: Path, settings: SyntheticSettings) -> bool:
         return False
     if not (out / RECORD_NAME).is_file():
         raise SyntheticSetError(
-            f"{out} exists and is no synthetic set (it has no {RECORD_NAME}): "
+            f"{out} exists and is not a synthetic set (it has no {RECORD_NAME}): "
             f"choose another folder, or move it away"
         )
     try:

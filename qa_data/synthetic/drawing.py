@@ -1,9 +1,7 @@
-"""From a painted scene to a picture with a camera's exposure and grain.
+"""The gymnast's appearance, and the camera's exposure and grain.
 
-The gymnast's look: colors, and limbs as capsules painted from far to near.
-
-Front and back differ (face and hair, light chest and dark back, toes), and so do left and right,
-so that turns about every axis can be seen.
+Limbs are capsules painted from far to near. Front and back differ (face and hair, light chest and
+dark back, toes), and so do left and right, so that turns about every axis can be seen.
 """
 
 import colorsys
@@ -144,7 +142,7 @@ class Strokes:
 
 
 def figure_strokes(look: Appearance, joints: Array, turned: Array, angles: Array) -> Strokes:
-    """What to paint of a figure whose joints stand at `joints`.
+    """What to paint of a figure whose joints are at `joints`.
 
     Shapes: joints (frame, joint, 3), turned (frame, 3, 3), angles (frame, NUM_ANGLES).
     """

@@ -1,14 +1,12 @@
-"""The classes: elements composed of FineGym's factors.
+"""The classes: elements composed of FineGym's factors, and how they are performed.
 
-Apparatus, direction, body shape, twists and turns, circles, turns on one leg, jumps. An element
-and its opposite share one motion: the backward one is the forward one played in reverse, so that
-the rotation and the travel relative to where the figure faces change sign, and nothing else does.
+Factors are apparatus, direction, body shape, twists and turns, circles, turns on one leg, jumps. An
+element and its opposite share one motion: the backward one is the forward one played in reverse, so
+that the rotation and the travel relative to where the figure faces change sign, and nothing else.
 
-How elements are performed: joint angles, rotation and path of the body over the phase 0..1.
-
-Every motion is written forward and is the same seen from its middle toward both ends, apart from
-its turns; the backward partner is this motion played in reverse (`elements.py`). Lengths are in
-body heights, angles in degrees.
+A motion gives joint angles, rotation and path of the body over the phase 0..1. Every motion is
+written forward and is the same seen from its middle toward both ends, apart from its turns. Lengths
+are in body heights, angles in degrees.
 """
 
 from collections.abc import Callable

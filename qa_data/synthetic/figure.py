@@ -1,11 +1,9 @@
-"""The gymnast's skeleton: joint angles -> joints in three dimensions.
+"""The gymnast's skeleton: joint angles -> joints in three dimensions; body shapes and random poses.
 
-Axes of the body: x forward (where the chest looks), y to the body's own left, z up (to the head).
+Axes of the body: x forward (the way the chest faces), y to the body's own left, z up (to the head).
 Lengths are in body heights: a stretched figure measures 1 from ankle to crown. Angles are degrees.
 Every joint bends about the lateral axis (forward) or about the forward axis (out), so the limbs
 have a closed form in the frame of the pelvis and a whole clip is computed at once.
-
-Body shapes of gymnastics as joint angles, and random poses made from them.
 """
 
 from dataclasses import dataclass
@@ -172,7 +170,7 @@ def rotation(*, turn: Array, pitch: Array, twist: Array) -> Array:
     """Rotation matrices (frame, 3, 3) of the whole body, from degrees (frame,).
 
     `twist` about the long axis of the body, then `pitch` about the lateral axis (positive is
-    forward: the head goes where the chest looks), then `turn` about the vertical.
+    forward: the head goes where the chest faces), then `turn` about the vertical.
     """
     (c1, s1), (c2, s2), (c3, s3) = (
         (np.cos(a), np.sin(a)) for a in np.deg2rad([turn, pitch, twist])

@@ -1,8 +1,7 @@
-"""What a synthetic set is made from, checked where it is set.
+"""What a synthetic set holds: its settings, checked, and which clips are made from them.
 
-Long-tailed class frequencies in which no class rules its event.
-
-Which clips a set holds: class, source, time, and the side they are filmed from.
+Class frequencies are long-tailed, and no class makes up most of its event. A planned clip has a
+class, a source, a time, and the side it is filmed from.
 """
 
 from collections import defaultdict
@@ -17,14 +16,14 @@ from qa_data.synthetic.elements import ALL_CLASSES, DEMO_CLASSES, Element
 from qa_data.synthetic.scene import EVENTS, Event
 
 MIN_SIZE = 48
-"""Smallest frame in pixels in which front and back of the figure can be told apart."""
+"""Smallest frame in pixels in which front and back of the figure can be distinguished."""
 
 _ELEMENTS = {element.name: element for element in ALL_CLASSES}
 _SELECTIONS = {"demo": DEMO_CLASSES, "all": ALL_CLASSES}
 
 
 class SettingsError(ValueError):
-    """Settings from which no set can be made. The message names the field and the mend."""
+    """Settings from which no set can be made. The message names the field and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +158,7 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedClip:
-    """A clip and where it lies in its source video; times in seconds."""
+    """A clip and its place in its source video; times in seconds."""
 
     draft: Draft
     source_id: str

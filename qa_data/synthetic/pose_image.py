@@ -1,8 +1,7 @@
 """Single pictures of a figure in a random pose: no class, for pretraining an image backbone.
 
-What the renderer draws: clips of elements, and single pictures of random poses.
-
-One painter serves both, so a backbone pretrained on the pictures knows the look of the clips.
+Pictures and clips have one painter, so a backbone pretrained on the pictures knows the appearance
+of the clips.
 """
 
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ class PoseImage:
     torso_angle: Array
     """(sin, cos) of the angle of pelvis to neck in the picture, 0 = upright, + = clockwise."""
     front: Array
-    """Unit vector where the pelvis looks, (3,)."""
+    """Unit vector in which the pelvis faces, (3,)."""
     up: Array
     """Unit vector of the body's long axis at the pelvis, (3,)."""
     angles: Array
@@ -59,7 +58,7 @@ def _unit(vector: Array) -> Array:
 def random_pose_image(rng: np.random.Generator, size: int = 64) -> PoseImage:
     """A figure in a random pose, turned and seen at random, in a random arena.
 
-    Whole-body rotation is uniform over 0..360 degrees; the camera stands within 25 degrees of
+    Whole-body rotation is uniform over 0..360 degrees; the camera is within 25 degrees of
     the side view on either side; half of the bodies are twisted as well. With or without
     apparatus; hands on the bar, feet on beam or floor, or in flight. Same painter as the clips.
 

@@ -1,13 +1,11 @@
-"""Where the gymnast performs: a far arena full of clutter, and the apparatus.
+"""Where the gymnast performs: a distant cluttered arena, the apparatus, and the camera.
 
-The arena is drawn alike for every event and moves only with the camera's own pan, so it says
-nothing about the class. The apparatus stands in the figure's world and tells the event alone.
-World height 0 is the floor, the top of the beam, or the bar; the vault's table stands on it.
+The arena is drawn alike for every event and moves only with the camera's own pan, so it gives away
+nothing about the class. The apparatus is in the figure's world and shows the event alone.
+World height 0 is the floor, the top of the beam, or the bar; the vault's table is on it.
 
-The camera: world -> picture, and the path by which it follows the figure.
-
-World axes: the figure stands at yaw 0 with x to the right of the picture, y away from the viewer
-and z up. The projection is parallel; lengths stay in body heights until `to_pixels`.
+World axes: the figure is at yaw 0 with x to the right of the picture, y away from the viewer
+and z up. The projection is parallel; lengths are in body heights until `to_pixels`.
 """
 
 from dataclasses import dataclass
@@ -37,7 +35,7 @@ def project(points: Array, *, yaw: float, elevation: float) -> Array:
     Args:
         points: x forward, y left, z up, as the figure has them.
         yaw: degrees; 0 shows the figure facing right, 180 facing left.
-        elevation: degrees by which the camera looks down.
+        elevation: degrees by which the camera is tilted down.
     """
     c, s = np.cos(np.deg2rad(yaw)), np.sin(np.deg2rad(yaw))
     ce, se = np.cos(np.deg2rad(elevation)), np.sin(np.deg2rad(elevation))
@@ -50,7 +48,7 @@ def to_pixels(flat: Array, center: Array, scale: Array, size: int) -> Array:
 
     Args:
         flat: right and up in body heights.
-        center: what stands in the middle of the picture, (frame, 2).
+        center: what is in the middle of the picture, (frame, 2).
         scale: pixels in one body height, (frame,).
         size: side of the square frame in pixels.
     """
@@ -74,7 +72,7 @@ def follow(flat: Array, scale: Array, *, size: int, slackness: float, wander: Ar
         flat: projected joints (frame, joint, 2 or more).
         scale: pixels in one body height, (frame,).
         size: side of the frame in pixels.
-        slackness: width of the smoothing in frames; large = the camera stands nearly still.
+        slackness: width of the smoothing in frames; large = the camera is nearly still.
         wander: offset from the smooth path, (frame, 2), in body heights.
     """
     low, high = flat[..., :2].min(axis=1), flat[..., :2].max(axis=1)

@@ -86,7 +86,7 @@ def test_a_folder_of_other_settings_is_refused_and_kept(made):
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("not a set")
-    with pytest.raises(SyntheticSetError, match="no synthetic set"):
+    with pytest.raises(SyntheticSetError, match="not a synthetic set"):
         make_set(tmp_path, SETTINGS)
     assert (tmp_path / "thesis.txt").read_text() == "not a set"
 

@@ -55,5 +55,5 @@ def test_messages_are_one_line_a_question():
 @pytest.mark.parametrize("write", [llava_json, messages_jsonl])
 @pytest.mark.parametrize("change", [{"stem": "<video>?"}, {"options": ("a", "<image>", "b")}])
 def test_a_placeholder_in_a_text_is_refused(write, change):
-    with pytest.raises(QuestionError, match="question 0000003: <(video|image)> stands in its text"):
+    with pytest.raises(QuestionError, match="question 0000003: <(video|image)> is in its text"):
         write([replace(QUESTION, **change)], FILES)

@@ -36,7 +36,7 @@ def test_of_a_build_only_the_sets_that_its_report_names_are_read(tmp_path):
     (tmp_path / "audit.json").write_text(json.dumps(report), encoding="utf-8")
     assert list(read_source(tmp_path).sets) == ["val", "test"]
     (tmp_path / "test.jsonl").unlink()
-    with pytest.raises(QuestionError, match="holds no test.jsonl, of which its audit.json tells"):
+    with pytest.raises(QuestionError, match="holds no test.jsonl, which its audit.json lists"):
         read_source(tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_a_folder_without_questions_or_with_a_foreign_report_is_refused(tmp_path
     write_questions([QUESTION], tmp_path / "val.jsonl")
     for report in ("[]", '{"settings": {}, "audits": {}, "pools": "val"}'):
         (tmp_path / "audit.json").write_text(report, encoding="utf-8")
-        with pytest.raises(QuestionError, match="audit.json is no report of a build"):
+        with pytest.raises(QuestionError, match="audit.json is not a report of a build"):
             read_source(tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_a_clip_id_is_cut_by_length_not_by_underscore():
     assert str(parsed) == VAULT
     assert source_of(VAULT) == "-a_E_0_A_0x"
     assert event_of(VAULT) == "-a_E_0_A_0x_E_002681_002688"
-    with pytest.raises(ValueError, match="'v_Rowing_g01' is no FineGym clip id"):
+    with pytest.raises(ValueError, match="'v_Rowing_g01' is not a FineGym clip id"):
         ClipId.parse("v_Rowing_g01")
 
 

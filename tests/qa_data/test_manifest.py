@@ -100,9 +100,9 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ('b,"b\nc.mp4",,,1,text,FX,s,val', r"line 3: found 'b\\nc.mp4', with a line break"),
         ("b,b\0.mp4,,,1,text,FX,s,val", r"line 3: found 'b\\x00.mp4', with .* a zero byte"),
         (f"b,{'b' * 140_000},,,1,text,FX,s,val", "line 3: field larger than field limit"),
-        ("b,b.mp4,,,1,,,s,unlabeled", "line 3: an unlabeled clip tells its class.*'label': 1"),
-        ("b,b.mp4,,,,text,,s,unlabeled", "line 3: an unlabeled clip tells its class.*'text'"),
-        ("b,b.mp4,,,,,VT,s,unlabeled", "line 3: an unlabeled clip tells its class.*'VT'"),
+        ("b,b.mp4,,,1,,,s,unlabeled", "line 3: an unlabeled clip shows its class.*'label': 1"),
+        ("b,b.mp4,,,,text,,s,unlabeled", "line 3: an unlabeled clip shows its class.*'text'"),
+        ("b,b.mp4,,,,,VT,s,unlabeled", "line 3: an unlabeled clip shows its class.*'VT'"),
         ("b,b.mp4,,,1,text,FX,s,train", "line 3: split is 'train'; it must be one of labeled"),
         ("b,b.mp4,2.0,2.0,1,text,FX,s,test", "line 3: the clip runs from 2.0 to 2.0 s"),
         ("b,b.mp4,-1,2.0,1,text,FX,s,test", "line 3: the clip runs from -1.0"),
@@ -113,7 +113,7 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ("b,../b.mp4,,,1,text,FX,s,test", r"line 3: path '../b.mp4' climbs out"),
         ("b,x\\..\\..\\b.mp4,,,1,text,FX,s,test", "climbs out"),
         ("b,,,,1,text,FX,s,test", "line 3: id is 'b' and path is ''"),
-        ("a,b.mp4,,,1,text,FX,s,test", "line 3: clip a stands in line 2 already"),
+        ("a,b.mp4,,,1,text,FX,s,test", "line 3: clip a is in line 2 already"),
         ("b,b.mp4,,,1,a, text,FX,s,test", "line 3: found 10 cells, but the header has 9 columns"),
         ("b,b.mp4", "line 3: found 2 cells, but the header has 9 columns"),
     ],
@@ -133,7 +133,7 @@ def test_absolute_paths_and_dots_in_names_are_allowed(tmp_path):
     [
         (HEADER.replace(",label", ""), r"missing columns \['label'\]"),
         (HEADER + ",fsp", r"unknown columns \['fsp'\]"),
-        (HEADER + ",label", "line 1: column 'label' stands there twice; delete one"),
+        (HEADER + ",label", "line 1: column 'label' is there twice; delete one"),
     ],
 )
 def test_columns_are_checked_by_name(tmp_path, header, found):

@@ -50,7 +50,7 @@ def test_a_manifest_refuses_two_ids_that_look_alike(tmp_path):
     write_manifest([clip(NFD)], path)
     assert read_manifest(path) == [clip(NFD)]  # spelled as it was
     path.write_text(path.read_text(encoding="utf-8") + f"{NFC},x.mp4,,,1,t,,,labeled\n", "utf-8")
-    with pytest.raises(ManifestError, match="line 3: clip .* stands in line 2 already"):
+    with pytest.raises(ManifestError, match="line 3: clip .* is in line 2 already"):
         read_manifest(path)
 
 

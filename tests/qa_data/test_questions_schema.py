@@ -130,7 +130,7 @@ def test_the_lines_file_keeps_every_field(tmp_path):
         ({"question_id": ""}, "its id is empty"),
         ({"options": ("one", "\ud800", "x")}, "holds half a character"),
         ({"dataset": "\udfff"}, "holds half a character"),
-        ({"option_labels": (3, 7)}, "2 classes stand for 3 options"),
+        ({"option_labels": (3, 7)}, "it has 2 classes for 3 options"),
         ({"option_labels": (7, 3, 9)}, "clip's class is 7, but the right option's class is 3"),
     ],
 )
@@ -152,7 +152,7 @@ def test_an_unsound_question_is_not_written(tmp_path, change, found):
 )
 def test_what_one_line_cannot_tell_apart_is_kept_in_lines_of_fields_only(tmp_path, change):
     question = replace(QUESTION, **change)
-    with pytest.raises(QuestionError, match="question 0000000: .* could not be told apart"):
+    with pytest.raises(QuestionError, match="question 0000000: .* cannot be separated again"):
         write_public_json([question], tmp_path / "out.json")
     assert not list(tmp_path.iterdir())
     write_questions([question], tmp_path / "out.jsonl")
