@@ -86,7 +86,7 @@ LONGEST_S = 1e9  # longer times, NaN and infinity are refused
 
 
 class AnnotationError(ValueError):
-    """A list or annotation that cannot be used. The message names file, place, found value and fix."""
+    """A list or annotation that cannot be used. The message names file, place, found value, fix."""
 
 
 class TimeSpan(NamedTuple):

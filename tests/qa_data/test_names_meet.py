@@ -24,7 +24,7 @@ from sefar_core.data.leaks import files_of, near_duplicates
 from sefar_core.data.splits import SplitConfig
 from sefar_mllm.chat.batch import BatchQuestion, path_of
 from sefar_mllm.evaluation.metrics import unseen_sources
-from sefar_mllm.evaluation.significance import line_up
+from sefar_mllm.evaluation.significance import align_runs
 from sefar_mllm.feature_cache import TokenCache, spans_of, write_tokens
 from tests.oracles import videos
 from tests.oracles.toy_answers import predictions
@@ -140,7 +140,7 @@ def test_questions_answers_and_exports_meet_under_either_spelling(asked, kept):
     assert files == {asked: "videos/FX/film.mkv"}
     (right,) = (replace(one, video=asked) for one in predictions([1.0], ["s"], [0]))
     (wrong,) = (replace(one, video=kept) for one in predictions([0.0], ["s"], [0]))
-    assert line_up([[right], [wrong]]).tolist() == [[1.0], [0.0]]
+    assert align_runs([[right], [wrong]]).tolist() == [[1.0], [0.0]]
 
 
 @pytest.fixture

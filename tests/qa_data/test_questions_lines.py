@@ -1,4 +1,4 @@
-"""Users' own question files: read rightly, or refused with place, what was found, and the mend."""
+"""Users' own question files: read rightly, or refused with place, what was found, and the fix."""
 
 import json
 
