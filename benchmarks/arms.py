@@ -1,4 +1,4 @@
-"""The arms of the evidence: what each changes in the demo's run."""
+"""The arms of the evidence: what each changes in the run of the demo."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ from sefar_core.config import TrainConfig
 from sefar_core.presets import preset
 
 EPOCHS, LONG_EPOCHS, WARMUP_EPOCHS = 20, 60, 12
-TRAINING = "without-val.csv"  # a run looks at validation clips by itself if it is given any
+TRAINING = "without-val.csv"  # a run evaluates on validation clips if it is given any
 
 
 class Arm(NamedTuple):
-    """What is added to the demo's run: words of a preset, then single settings; and its length."""
+    """Changes to the run of the demo: words of a preset, then single settings, and its length."""
 
     words: str = ""
     changes: dict[str, Any] = {}
     epochs: int = EPOCHS
 
 
-# As fast a teacher at four micro-batches a step as at one.
+# The teacher moves as far in four micro-batches a step as in one.
 QUARTER = {"teacher.ema_decay": 0.98**0.25}
 SMALL = {"micro_batch_size": 3}
 ARMS = {
@@ -48,7 +48,7 @@ ARMS = {
 
 
 def settings_of(arm: str, seed: int) -> TrainConfig:
-    """The demo's settings with an arm's words, of another length and in bf16."""
+    """The demo's settings with the changes of an arm, at the arm's length and in bf16."""
     words, changes, epochs = ARMS[arm]
     config = preset("+".join(word for word in ("demo", words) if word))
     for name, value in changes.items():
@@ -58,22 +58,22 @@ def settings_of(arm: str, seed: int) -> TrainConfig:
             config = replace(config, **{group[0]: part})
         else:
             config = replace(config, **{setting: value})
-    labels_alone = config.warmup_epochs == config.epochs
+    supervised_only = config.warmup_epochs == config.epochs
     return replace(
         config,
         seed=seed,
         epochs=epochs,
-        warmup_epochs=epochs if labels_alone else WARMUP_EPOCHS,
+        warmup_epochs=epochs if supervised_only else WARMUP_EPOCHS,
         save_every_epochs=WARMUP_EPOCHS,
         mixed_precision="bf16",
     )
 
 
-def look_of(config: TrainConfig) -> str:
-    """What arms must share to go on from one warm-up: the network, how clips are seen, and the
-    schedule of the learning rate.
+def warm_up_key(config: TrainConfig) -> str:
+    """What arms must share to start from one warm-up: the network, the views of the clips, and the
+    learning-rate schedule.
     """
     model, data = config.model, config.data
     sizes = "-".join(map(str, model.sizes))
-    of = (sizes, model.sampling, data.placement, config.micro_batch_size, config.epochs)
-    return "-".join(map(str, of))
+    parts = (sizes, model.sampling, data.placement, config.micro_batch_size, config.epochs)
+    return "-".join(map(str, parts))

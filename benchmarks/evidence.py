@@ -1,16 +1,16 @@
-"""What each part of the method brings, measured on the synthetic gymnasts.
+"""Measure the contribution of each part of the method on the synthetic gymnasts.
 
-    python -m benchmarks.evidence run --seeds 0 1 2 3 4 --jobs 2     # adds what is missing
-    python -m benchmarks.evidence table                              # make evidence does both
+    python -m benchmarks.evidence run --seeds 0 1 2 3 4 --jobs 2     # adds missing results
+    python -m benchmarks.evidence table                              # make evidence runs both
 
-An arm is the demo's run with words of a preset and single settings added (arms.py), on few passes
-over the labels or on three times as many (`_long`). The demo's own settings were chosen with SeFAR
-on validation clips; `paper_weights` has the paper's, and each rival stands there with its published
-settings and with a second choice. A seed draws the labeled clips, the weights of the head, the
-order and every augmentation, alike for all arms; arms that see clips in the same way go on from one
-warm-up on labels. Each finished arm adds a line to the results file, so that a run that was
-interrupted is gone on with, by the same code. Scores are of fixed views: on validation clips, by
-which settings may be chosen, and on test clips of athletes and arenas that no other split has.
+An arm is the run of the demo with words of a preset and single settings added (arms.py), for few
+epochs over the labels or three times as many (`_long`). The demo's own settings were chosen with
+SeFAR on validation clips; `paper_weights` has the paper's, and each other method has its published
+settings and a second choice. A seed sets the labeled clips, the weights of the head, the order and
+every augmentation, the same for all arms. Arms with the same views of clips start from one warm-up
+on labels. Each finished arm adds a line to the results file, so that an interrupted run resumes
+with the same code. Scores are of fixed views: on validation clips, for choosing settings, and on
+test clips of athletes and arenas that no other split has.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from typing import Any
 
 import tyro
 
-from benchmarks.arms import ARMS, TRAINING, look_of, settings_of
+from benchmarks.arms import ARMS, TRAINING, settings_of, warm_up_key
 from benchmarks.evidence_table import (
     RESULTS,
-    OtherCode,
+    MixedCodeError,
     Table,
     read_results,
     refuse_other_code,
@@ -39,22 +39,22 @@ from sefar_core.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Train and score what the results file lacks."""
+    """Train and score the arms that the results file lacks."""
 
     arms: tuple[str, ...] = tuple(ARMS)
-    """Which."""
+    """Arms to run."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Each of them for every arm."""
+    """Random seeds of every arm."""
     jobs: int = 2
-    """Arms at a time, each on one thread."""
+    """Number of arms at a time, each on one thread."""
     work: Path = Path("runs/evidence")
-    """Folder for the clips and the runs."""
+    """Folder of the clips and the runs."""
     results: Path = RESULTS
-    """One line for each arm and seed."""
+    """Results file, with one line for each arm and seed."""
 
 
 def code() -> str:
-    """A hash of all that a result depends on but its settings: the packages and this file."""
+    """A hash of the code that a result depends on: the packages and this benchmark."""
     root = Path(__file__).parents[1]
     files = [Path(__file__), root / "benchmarks/arms.py"]
     files += sorted(root.glob("sefar_core/**/*.py")) + sorted(root.glob("qa_data/**/*.py"))
@@ -62,7 +62,7 @@ def code() -> str:
 
 
 def make_clips(work: Path, seed: int) -> None:
-    """The rendered set, and the manifests of a seed's draw of labels."""
+    """Render the dataset, and write the manifests of a seed's labeled clips."""
     from qa_data.finegym import read_elements, to_clips
     from qa_data.manifest import write_manifest
     from qa_data.synthetic.dataset import make_set
@@ -87,7 +87,7 @@ def make_clips(work: Path, seed: int) -> None:
 
 
 def run(settings: Run) -> None:
-    """All arms of one seed after the other, so that whole tables come first."""
+    """Run all arms of one seed before the next seed, so that complete tables come first."""
     from tqdm import tqdm
 
     lines = read_results(settings.results)
@@ -106,37 +106,35 @@ def run(settings: Run) -> None:
 
 
 def warm_up_all(settings: Run, arms: Sequence[str], seed: int) -> None:
-    """Each warm-up that the arms share, once."""
-    wanted = {look_of(settings_of(arm, seed)) for arm in arms}
+    """Run each warm-up that the arms share, once."""
+    wanted = {warm_up_key(settings_of(arm, seed)) for arm in arms}
     with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(warm_up, look, config, settings.work)
-            for look, config in warm_ups(seed).items()
-            if look in wanted
+            pool.submit(warm_up, key, config, settings.work)
+            for key, config in warm_ups(seed).items()
+            if key in wanted
         ]
         for job in jobs:
             job.result()
 
 
 def warm_ups(seed: int) -> dict[str, TrainConfig]:
-    """Each way of seeing clips with the settings of its warm-up: those of the first arm of all
-    that sees them so, whichever arms are asked for, so that a later command finds it done.
+    """The settings of each warm-up, by key: those of its first arm among all arms, whichever arms
+    are requested, so that a later command reuses it.
     """
-    looks: dict[str, TrainConfig] = {}
+    configs: dict[str, TrainConfig] = {}
     for arm in ARMS:
         config = settings_of(arm, seed)
-        # Every state stays, for arms start from the first.
+        # All states are kept: arms start from the first.
         warm = replace(config, warmup_epochs=config.epochs, keep_last=config.epochs)
-        looks.setdefault(look_of(config), warm)
-    return looks
+        configs.setdefault(warm_up_key(config), warm)
+    return configs
 
 
-def warm_up(look: str, config: TrainConfig, work: Path) -> None:
-    """Train on labels alone, to the end; the first state, where the warm-up of other arms ends, is
-    what all start from.
-    """
+def warm_up(key: str, config: TrainConfig, work: Path) -> None:
+    """Train on labels alone, to the end; all arms start from the first state."""
     folder = work / f"seed-{config.seed}"
-    train(config, folder, folder / f"warm-up-{code()}-{look}")
+    train(config, folder, folder / f"warm-up-{code()}-{key}")
 
 
 def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
@@ -150,7 +148,7 @@ def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
 
 
 def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
-    """One arm with one seed: its line of the results."""
+    """Run one arm with one seed; its line of the results."""
     import time
 
     from sefar_core.run_dir import surroundings
@@ -160,7 +158,7 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     folder = work / f"seed-{seed}"
     run_dir = folder / arm
     shutil.rmtree(run_dir, ignore_errors=True)
-    warm = folder / f"warm-up-{code()}-{look_of(config)}"
+    warm = folder / f"warm-up-{code()}-{warm_up_key(config)}"
     first = min((warm / "states").glob("step-*"))
     shutil.copytree(first, run_dir / "states" / first.name)
     train(config, folder, run_dir)
@@ -175,7 +173,7 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
 
 
 def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
-    """Top-1, mean class and direction of student and teacher on validation and test clips."""
+    """Top-1, mean-class and direction accuracy of student and teacher, on validation and test."""
     import torch
 
     from qa_data.manifest import by_split, read_manifest
@@ -188,7 +186,7 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
 
     gym = folder.parent / "gym"
     pairs = opposite_pairs(read_categories(gym / "categories.txt").values())
-    found = {}
+    accuracies = {}
     for split in ("val", "test"):
         clips = by_split(read_manifest(folder / "manifest.csv"), split)
         store = open_frame_cache(clips, gym / "videos", CacheConfig(folder.parent / "frames"))
@@ -202,22 +200,22 @@ def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
             )
             probs, labels = predict(network, views, torch.device("cpu"))
             result = score(probs, labels, [clip.source for clip in clips])
-            found[f"{role} {split}"] = {
+            accuracies[f"{role} {split}"] = {
                 "top1": result.top1,
                 "mean_class": result.mean_class,
                 "direction": pair_accuracy(probs, labels, pairs).mean().item(),
             }
-    return found
+    return accuracies
 
 
 def main(command: Run | Table) -> None:
     named = [*command.arms, *([command.baseline] if isinstance(command, Table) else [])]
     unknown = [name for name in named if name not in ARMS]
     if unknown:
-        raise SystemExit(f"error: no arm is named {unknown[0]}; there are {', '.join(ARMS)}")
+        raise SystemExit(f"error: no arm is named {unknown[0]}; the arms are {', '.join(ARMS)}")
     try:
         run(command) if isinstance(command, Run) else show(command)
-    except OtherCode as cause:
+    except MixedCodeError as cause:
         raise SystemExit(f"error: {cause}") from cause
 
 

@@ -1,6 +1,6 @@
 """The results file of the evidence, and its table.
 
-An arm's differences to another one are taken seed by seed, since a seed moves all arms alike.
+The difference of two arms is taken seed by seed, since a seed affects all arms alike.
 """
 
 import json
@@ -16,8 +16,8 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % points of Student's t with 1, 2, ... degrees of freedom."""
 
 
-class OtherCode(ValueError):
-    """Results of different code stand side by side."""
+class MixedCodeError(ValueError):
+    """The results are of different versions of the code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,11 @@ class Table:
     """Print the table of the results file."""
 
     arms: tuple[str, ...] = ()
-    """Which; by default all that the file holds."""
+    """Arms to show; by default all in the file."""
     baseline: str = "sefar"
-    """The arm that is subtracted from each, seed by seed."""
+    """Arm that is subtracted from each arm, seed by seed."""
     results: Path = RESULTS
-    """What `run` wrote."""
+    """Results file that `run` wrote."""
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -39,18 +39,18 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def refuse_other_code(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Raise OtherCode if results of different code stand side by side."""
-    found = sorted({line["code"] for line in lines})
-    if len(found) > 1:
-        raise OtherCode(
-            f"{path} and this code make results of {len(found)} versions of the code "
-            f"({', '.join(found)}), which cannot be compared; give another file by --results, or "
-            f"check out the commit that the lines of this one name"
+    """Raise MixedCodeError if the results are of different versions of the code."""
+    versions = sorted({line["code"] for line in lines})
+    if len(versions) > 1:
+        raise MixedCodeError(
+            f"{path} and this code have results of {len(versions)} versions of the code "
+            f"({', '.join(versions)}), which cannot be compared; give another file with --results, "
+            f"or check out the commit that the lines of this file name"
         )
 
 
 def show(settings: Table) -> None:
-    """Mean and 95 % interval over the seeds of each arm, and of its difference to the baseline."""
+    """Print mean and 95 % interval of each arm and of its gain over the baseline."""
     lines = read_results(settings.results)
     refuse_other_code(lines, settings.results)
     by_arm = {arm: {ln["seed"]: ln["scores"] for ln in lines if ln["arm"] == arm} for arm in ARMS}

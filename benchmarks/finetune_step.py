@@ -1,9 +1,8 @@
-"""Our fine-tuning against transformers' Trainer with peft as it comes, on the same lessons.
+"""Our fine-tuning against transformers' Trainer with peft, on the same dataset.
 
 All make one pass over the same prompts and tokens with the same model, adapters, collator and
-batch size, and leave a checkpoint. Ours looks at every loss and writes it down; beside it the plain
-Trainer is given the same batches, in which its step is compared, and batches of its own order, in
-which bucketing is.
+batch size, and save a checkpoint. Ours checks and logs every loss. The plain Trainer gets the same
+batches, to compare the step, and batches in its own order, to measure length bucketing.
 """
 
 import shutil
@@ -27,36 +26,36 @@ OWN = "plain Trainer, batches in its own order"
 
 
 def passes(
-    config: FinetuneConfig, model: PeftModel, lessons: QuestionDataset, folder: Path
+    config: FinetuneConfig, model: PeftModel, dataset: QuestionDataset, folder: Path
 ) -> dict[str, Callable[[], None]]:
-    """One pass over the lessons by each, for `timing.alternate`.
+    """One pass over the dataset by each method, for `timing.alternate`.
 
     Args:
-        config: batch size and rates.
-        model: with adapters; it learns.
-        lessons: what is learned.
-        folder: for what the runs write.
+        config: batch size and learning rates.
+        model: model with adapters; it is trained.
+        dataset: training questions.
+        folder: folder of the runs.
     """
     one_pass = replace(config, projector_epochs=0, epochs=1, save_every_steps=0)
 
     def ours() -> None:
-        (stage,) = stages(one_pass, len(lessons), folder / "ours")
-        shutil.rmtree(stage.run_dir, ignore_errors=True)  # or the last pass would be gone on with
+        (stage,) = stages(one_pass, len(dataset), folder / "ours")
+        shutil.rmtree(stage.run_dir, ignore_errors=True)  # else the last pass would be resumed
         stage.run_dir.mkdir(parents=True)
-        run_stage(one_pass, model, lessons, stage, stop_signal=StopRequest())
+        run_stage(one_pass, model, dataset, stage, stop_signal=StopRequest())
 
     def same_batches() -> None:
-        lessons.begin_epoch(0)  # as ours does
-        plain_pass(SameBatches, config, model, lessons, folder)
+        dataset.begin_epoch(0)  # as ours does
+        plain_pass(SameBatches, config, model, dataset, folder)
 
     def own_order() -> None:
-        plain_pass(Trainer, config, model, lessons, folder)
+        plain_pass(Trainer, config, model, dataset, folder)
 
     return {OURS: ours, SAME: same_batches, OWN: own_order}
 
 
 class SameBatches(Trainer):
-    """The plain Trainer, given the batches of ours."""
+    """The plain Trainer with our batches."""
 
     def _get_train_sampler(self, train_dataset=None) -> LengthBucketedSampler:
         size = self.args.per_device_train_batch_size
@@ -67,10 +66,10 @@ def plain_pass(
     kind: type[Trainer],
     config: FinetuneConfig,
     model: PeftModel,
-    lessons: QuestionDataset,
+    dataset: QuestionDataset,
     folder: Path,
 ) -> None:
-    """One pass by transformers' Trainer as it comes."""
+    """One pass by the plain Trainer of transformers."""
     cuda = PartialState().device.type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(folder / "plain"),
@@ -89,21 +88,21 @@ def plain_pass(
     trainer = kind(
         model=model,
         args=arguments,
-        train_dataset=lessons,
-        data_collator=Collator(lessons.tokenizer.pad_token_id),
+        train_dataset=dataset,
+        data_collator=Collator(dataset.tokenizer.pad_token_id),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
-def padding(lessons: QuestionDataset, batch_size: int) -> dict[str, float]:
-    """Share of positions that are padding: in our order, and in one drawn plainly."""
-    shuffled = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(0)).tolist()
+def padding(dataset: QuestionDataset, batch_size: int) -> dict[str, float]:
+    """Share of positions that are padding: in our order, and in a random order."""
+    shuffled = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
     orders = {
-        "ours": LengthBucketedSampler(lessons, batch_size=batch_size, multiple=1),
+        "ours": LengthBucketedSampler(dataset, batch_size=batch_size, multiple=1),
         "plain": shuffled,
     }
     return {
-        name: padding_share([lessons.lengths[place] for place in order], batch_size=batch_size)
+        name: padding_share([dataset.lengths[index] for index in order], batch_size=batch_size)
         for name, order in orders.items()
     }

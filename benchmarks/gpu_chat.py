@@ -1,4 +1,4 @@
-"""Time the chat's own path on a GPU: tokens a second, and seconds to the first token."""
+"""Time the chat on a GPU: tokens per second, and seconds to the first token."""
 
 import tempfile
 from dataclasses import replace
@@ -24,7 +24,7 @@ from sefar_mllm.scoring import rotated_prompts
 
 
 def decoding(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
-    """One answer at a time from cached tokens, with and without compiling; whole, not streamed."""
+    """One answer at a time from cached tokens, with and without compiling, not streamed."""
     vlm = composite(model)
     ids = rotated_prompts(tokenizer, like_llamas(tokenizer, 1)[0], vlm.config, LETTERS)[:1]
     tokens = list(video_tokens(1))
@@ -46,8 +46,8 @@ def decoding(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
 def cold_first_token(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     """Seconds from a file of 3 s, 320x256 pixels, to the first token of an answer about it.
 
-    `cold_first_token_s` is scripts/chat.py's: the file is decoded in a guarded process. Beside it
-    stands the same with the file decoded in this one.
+    `cold_first_token_s` is that of scripts/chat.py, which decodes the file in an isolated process.
+    The other figure is with the file decoded in this process.
     """
     with tempfile.TemporaryDirectory() as folder:
         clip = write_clip(Path(folder) / "clip.mp4", num_frames=75, gop=25, seed=0)
@@ -71,7 +71,7 @@ def cold_first_token(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
 
 
 def encoder_of(folder: Path, settings: GpuMllm) -> Encoder:
-    """ViT-B with random weights, or the demo's, whose narrower tokens zeros make up."""
+    """ViT-B with random weights, or the demo's network with its tokens padded with zeros."""
     network = preset("demo" if settings.size == "toy" else "vit_b").model
     torch.manual_seed(0)
     save_encoder(build_model(network, 99), network, folder)

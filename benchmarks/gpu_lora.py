@@ -1,4 +1,4 @@
-"""Time LoRA steps on a GPU: seconds, tokens a second, MFU, memory; plain, recomputed, in 4 bits."""
+"""Time LoRA steps on a GPU: plain, with recomputed activations, in 4 bits; speed and memory."""
 
 import gc
 import tempfile
@@ -18,16 +18,16 @@ from sefar_mllm.build import build_vlm
 
 
 def memory_gb(device: str) -> float | None:
-    """The most that was held since the last look, in units of 10^9 bytes."""
+    """Peak memory since the last call, in units of 10^9 bytes; None without CUDA."""
     if device != "cuda":
         return None
-    held = torch.cuda.max_memory_allocated() / 1e9
+    peak = torch.cuda.max_memory_allocated() / 1e9
     torch.cuda.reset_peak_memory_stats()
-    return held
+    return peak
 
 
 def train(model: Any, settings: GpuMllm, *, recompute: bool = False) -> Figures:
-    """LoRA steps on full rows, a letter and the end mark labeled in each."""
+    """LoRA steps on full rows, with two labels in each, as for a letter and the end mark."""
     vlm = composite(model)
     batch = full_rows(vlm.config, settings)
     optimizer = torch.optim.AdamW(
@@ -42,7 +42,7 @@ def train(model: Any, settings: GpuMllm, *, recompute: bool = False) -> Figures:
         optimizer.zero_grad()
 
     memory_gb(settings.device)
-    with learning(model, recompute=recompute):
+    with training_mode(model, recompute=recompute):
         took = seconds(step, settings.turns, settings.device)
     tokens, labels = batch["labels"].numel(), int((batch["labels"] >= 0).sum())
     flops = weights_of(vlm.config.text_config).step_flops(tokens, labels)
@@ -56,7 +56,7 @@ def train(model: Any, settings: GpuMllm, *, recompute: bool = False) -> Figures:
 
 
 def full_rows(config: Any, settings: GpuMllm) -> dict[str, Any]:
-    """A batch without padding: random ids behind a video."""
+    """A batch without padding: random ids after a video."""
     words, size = config.text_config.vocab_size, (settings.rows, settings.row_tokens)
     ids = torch.randint(3, words, size, device=settings.device)
     ids[:, 1 : 1 + config.num_video_tokens] = config.video_token_id
@@ -67,8 +67,8 @@ def full_rows(config: Any, settings: GpuMllm) -> dict[str, Any]:
 
 
 @contextmanager
-def learning(model: Any, *, recompute: bool) -> Iterator[None]:
-    """Training mode, with activations made again if wanted; evaluation mode afterwards."""
+def training_mode(model: Any, *, recompute: bool) -> Iterator[None]:
+    """Training mode, with recomputed activations if requested; evaluation mode afterwards."""
     model.train()
     with recomputing(composite(model).model.language_model) if recompute else nullcontext():
         yield
@@ -77,17 +77,17 @@ def learning(model: Any, *, recompute: bool) -> Iterator[None]:
 
 @contextmanager
 def recomputing(language: Any) -> Iterator[None]:
-    """The language model's activations are made again in the backward pass."""
+    """Recompute the activations of the language model in the backward pass."""
     name = "activation_checkpointing"
     if not hasattr(language, f"{name}_enable"):
-        name = "gradient_checkpointing"  # what it is called in transformers 5.3
+        name = "gradient_checkpointing"  # its name in transformers 5.3
     getattr(language, f"{name}_enable")({"use_reentrant": False})
     yield
     getattr(language, f"{name}_disable")()
 
 
 def train_in_four_bits(words: int, settings: GpuMllm) -> Figures:
-    """LoRA steps on the language model quantized as fine-tuning does; None without bitsandbytes."""
+    """LoRA steps on the quantized language model; all None without bitsandbytes."""
     if find_spec("bitsandbytes") is None:
         return dict.fromkeys(("seconds", "tokens_a_s", "memory_gb"))
     with tempfile.TemporaryDirectory() as folder:

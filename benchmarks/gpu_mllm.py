@@ -3,9 +3,9 @@
     python -m benchmarks.gpu_mllm --out benchmarks/results          # make bench-gpu
     python -m benchmarks.gpu_mllm --size toy --device cpu --turns 2     # a dry run
 
-Without a GPU it writes the arithmetic alone (`mllm_arithmetic` says what is counted) and what was
-not measured. Weights are random, questions are as long as Gym-QA's in Llama's vocabulary, and the
-goals of the project stand beside the figures.
+Without a GPU it writes the arithmetic alone (see `mllm_arithmetic`), and the rest reads "not
+measured". Weights are random; questions are as long as Gym-QA's in Llama's vocabulary. The table
+lists the goals of the project beside the figures.
 """
 
 import gc
@@ -19,7 +19,7 @@ from benchmarks.mllm_arithmetic import GOALS, Figures, bounds, scoring_bounds, w
 
 
 def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
-    """Letter likelihoods, of one order of the options and of all, beside their bounds."""
+    """Letter likelihoods of one order of the options and of all orders, with their bounds."""
     from benchmarks.gpu_lora import memory_gb
     from benchmarks.option_forwards import last_logits
     from benchmarks.random_vlm import lengths_of, like_llamas, video_tokens
@@ -52,7 +52,7 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
 
 
 def arithmetic(tokenizer: Any, settings: GpuMllm) -> Figures:
-    """Bounds of the model and its questions, without a device."""
+    """Bounds of the model and its questions; needs no device."""
     from benchmarks.random_vlm import lengths_of, like_llamas, llama_config
 
     return bounds(
@@ -68,7 +68,7 @@ def measure(tokenizer: Any, settings: GpuMllm) -> dict[str, Figures]:
     from benchmarks.gpu_lora import train_in_four_bits
 
     found = measure_whole(tokenizer, settings)
-    gc.collect()  # the model refers to itself; its memory is not to count in the next part
+    gc.collect()  # the model refers to itself; its memory must not count in the next part
     return found | {"LoRA step, 4-bit": train_in_four_bits(len(tokenizer), settings)}
 
 
@@ -89,13 +89,13 @@ def measure_whole(tokenizer: Any, settings: GpuMllm) -> dict[str, Figures]:
 
 
 def table(found: Mapping[str, Figures]) -> list[str]:
-    """Rows of figures beside their goals; a goal without a figure is listed as not measured."""
+    """Rows of figures with their goals; a goal without a figure is listed as not measured."""
     figures = {(part, name): value for part, some in found.items() for name, value in some.items()}
     lines = ["| part | figure | value | goal |", "|---|---|---|---|"]
     for part, name in dict.fromkeys([*figures, *GOALS]):
         value = figures.get((part, name))
-        told = "not measured" if value is None else f"{value:.4g}"
-        lines.append(f"| {part} | {name} | {told} | {GOALS.get((part, name), '')} |")
+        text = "not measured" if value is None else f"{value:.4g}"
+        lines.append(f"| {part} | {name} | {text} | {GOALS.get((part, name), '')} |")
     return lines
 
 
@@ -108,7 +108,7 @@ def main(settings: GpuMllm) -> None:
     tokenizer = tokenizer_of(settings.tokenizer)
     found = {"arithmetic": arithmetic(tokenizer, settings)}
     if settings.device == "cuda" and not torch.cuda.is_available():
-        where = "a machine without CUDA: arithmetic alone, nothing was measured"
+        where = "a machine without CUDA: arithmetic alone, no measurement"
     else:
         found |= measure(tokenizer, settings)
         where = torch.cuda.get_device_name() if settings.device == "cuda" else "CPU"

@@ -1,4 +1,4 @@
-"""Settings of the measurement of the language model on a GPU."""
+"""Settings of the GPU benchmark of the language model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +9,23 @@ from benchmarks.random_vlm import Size
 
 @dataclass(frozen=True, kw_only=True)
 class GpuMllm:
-    """The settings of the measurement."""
+    """Settings of the measurement."""
 
     size: Size = "vicuna_7b"
-    """Of the language model."""
+    """Size of the language model."""
     device: Literal["cuda", "cpu"] = "cuda"
-    """cpu is for trying the benchmark out."""
+    """Device; cpu is for a dry run."""
     tokenizer: str = "demo/llm"
-    """Folder of a tokenizer."""
+    """Folder of the tokenizer."""
     rows: int = 4
-    """Rows of a LoRA step."""
+    """Number of rows of a LoRA step."""
     row_tokens: int = 1024
-    """Tokens of a row."""
+    """Number of tokens of a row."""
     batch_size: int = 64
-    """Questions scored at a time, in four rotations each."""
+    """Number of questions scored at a time, in four rotations each."""
     new_tokens: int = 128
-    """Tokens of a chat's answer."""
+    """Number of tokens of a chat answer."""
     turns: int = 10
-    """Calls that are timed, after two that are not; the median counts."""
+    """Number of timed calls, after two that are not timed; the median is reported."""
     out: Path | None = None
-    """Folder for a dated result."""
+    """Folder for a dated result file."""

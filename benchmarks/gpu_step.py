@@ -1,4 +1,4 @@
-"""Time the semi-supervised step on a GPU: seconds, clips a second, MFU, memory.
+"""Time the semi-supervised step on a GPU: seconds, clips per second, MFU, memory.
 
     python -m benchmarks.gpu_step --out benchmarks/results          # make bench-gpu
     python -m benchmarks.gpu_step --networks vit_b --labeled 8 --variants "ours, bf16"    # a part
@@ -7,15 +7,14 @@
 Ours runs under bf16 autocast with the fused optimizer, as in training, with and without compiling
 and recomputing; the public schedule (public_schedule.py) runs in fp32 with TF32 off and on. A step
 is forward, backward, optimizer and teacher. MFU counts the operations that ours needs (a multiply-
-add is two) against the measured and the data sheet's bf16 rate of an H200; the public schedule is
-given the same count, since it makes the same thing. Variants that do not fit into memory say so.
-The operations are counted first, on any machine; without CUDA the rest reads "not measured". The
-file is written anew with every line, so that a run which is stopped leaves what it measured.
+add is two) against the measured and the data sheet's bf16 rate of an H200; the public schedule has
+the same count, since its result is the same. Variants that do not fit into memory are reported so.
+Operations are counted first, on any machine; without CUDA the rest reads "not measured". The file
+is rewritten with every line, so that an interrupted run keeps its measurements.
 """
 
 import gc
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,10 +27,10 @@ import tyro
 
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS
 from benchmarks.ssl_step import NUM_CLASSES, random_batch
-from benchmarks.timing import Row, name_of, report_as_it_comes
+from benchmarks.timing import Row, report_incrementally, result_name, wall_times
 from sefar_core.config import ModelConfig
 
-if TYPE_CHECKING:  # brings torch, which the command line does without
+if TYPE_CHECKING:  # imports torch, which --help does without
     from sefar_core.model import SefarModel
     from sefar_core.teacher import EmaTeacher
 
@@ -47,24 +46,24 @@ GOAL = "goal: at least 40.0 % MFU of 790 TFLOP/s for vit_b"
 
 @dataclass(frozen=True, kw_only=True)
 class GpuStep:
-    """The settings of the measurement."""
+    """Settings of the measurement."""
 
     networks: tuple[Literal["vit_s", "vit_b", "toy"], ...] = ("vit_s", "vit_b")
-    """At 224 pixels; `toy` is the demo's."""
+    """Networks, at 224 pixels; `toy` is the demo's."""
     labeled: tuple[int, ...] = (8, 32, 64)
-    """Labeled clips of a step; three times as many unlabeled ones."""
+    """Numbers of labeled clips of a step; there are three times as many unlabeled ones."""
     variants: tuple[VariantName, ...] = get_args(VariantName)
-    """Ways of making a step; none leaves the count of operations."""
+    """Implementations of the step; with none, only operations are counted."""
     device: Literal["cuda", "cpu"] = "cuda"
-    """cpu is for trying the benchmark out."""
+    """Device; cpu is for a dry run."""
     turns: int = 10
-    """Steps that are timed, after three that are not."""
+    """Number of timed steps, after three that are not timed."""
     out: Path | None = None
-    """Folder for a dated file with the figures."""
+    """Folder for a dated result file."""
 
 
 class Variant(NamedTuple):
-    """One way of making a step."""
+    """One implementation of the step."""
 
     public: bool = False
     tf32: bool = False
@@ -82,18 +81,18 @@ VARIANTS: dict[VariantName, Variant] = {
 
 
 class Figures(NamedTuple):
-    """What one variant did with one batch."""
+    """Measurements of one variant with one batch."""
 
     seconds: list[float]
     memory_gib: float | None
 
 
 def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> Figures:
-    """Time one variant; a fresh network and batch, and nothing left of the one before."""
+    """Time one variant with a new network and batch, after the last one is freed."""
     import torch
 
-    # Else the sizes of this batch, as they differ from the last one's, would be compiled as
-    # variables; and a compiled student, which refers to itself, would still hold its memory.
+    # Without a reset, batch sizes that differ from the last ones are compiled as variables. Without
+    # a collection, a compiled student, which refers to itself, keeps its memory.
     torch.compiler.reset()
     gc.collect()
     torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
@@ -103,24 +102,14 @@ def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     step = whole_step(network, variant, labeled, settings.device)
-    for _ in range(3):
-        step()
-    seconds = []
-    for _ in range(settings.turns):
-        if cuda:
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        step()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
+    seconds = wall_times(step, settings.turns, settings.device, untimed=3)
     memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
     return Figures(seconds, memory)
 
 
 @cache
 def gflop_a_labeled_clip(network: str, *, public: bool) -> float:
-    """Operations of a step on a labeled clip and its three unlabeled ones; no value is computed."""
+    """Operations of a step on a labeled clip and its three unlabeled ones, without computing it."""
     from torch.utils.flop_counter import FlopCounterMode
 
     step = whole_step(network, Variant(public=public), 1, "meta")
@@ -130,9 +119,9 @@ def gflop_a_labeled_clip(network: str, *, public: bool) -> float:
 
 
 def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Callable[[], None]:
-    """Forward, backward, optimizer and teacher of one batch, ready to be run.
+    """Forward, backward, optimizer and teacher of one batch, as a function.
 
-    On the device "meta" all is made without values, which is enough to count operations.
+    The device "meta" has no values, which is enough to count operations.
     """
     import random
 
@@ -153,8 +142,8 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
     batch = random_batch(model, labeled, device=device)
     generators = Generators(torch.Generator().manual_seed(0), random.Random(0).betavariate)
     method = choose_method(LossConfig())
-    bf16 = not variant.public and device != "meta"  # which has no autocast
-    if device == "meta":  # a confidence without a value cannot be checked
+    bf16 = not variant.public and device != "meta"  # meta has no autocast
+    if device == "meta":  # the check of the confidence needs a value
         method = method._replace(regulate=lambda confidence, spread: confidence)
 
     def step() -> None:
@@ -176,7 +165,7 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
 def build_networks(
     model: ModelConfig, variant: Variant, device: str
 ) -> "tuple[SefarModel, EmaTeacher]":
-    """A student with random weights and its teacher; compiled as in training, if at all."""
+    """A student with random weights and its teacher, compiled as in training if requested."""
     from sefar_core.checkpoint import build_model
     from sefar_core.teacher import EmaTeacher
 
@@ -189,7 +178,7 @@ def build_networks(
 
 
 def rows(settings: GpuStep) -> Iterator[Row]:
-    """All that is told, line by line, as it becomes known."""
+    """All lines of the report, as they become known."""
     import torch
 
     yield "Operations of a step for each labeled clip with its three unlabeled ones:", {}
@@ -234,22 +223,22 @@ def time_all(settings: GpuStep) -> Iterator[Row]:
         except torch.cuda.OutOfMemoryError:
             yield f"| {name} | does not fit | | | | |", {}
             continue
-        yield f"| {name} | {told(network, labeled, figures)} |", {name: figures._asdict()}
+        yield f"| {name} | {cells(network, labeled, figures)} |", {name: figures._asdict()}
 
 
-def told(network: str, labeled: int, figures: Figures) -> str:
-    """Milliseconds, clips a second, both MFUs and memory, as cells of a table."""
+def cells(network: str, labeled: int, figures: Figures) -> str:
+    """Milliseconds, clips per second, both MFUs and memory, as cells of a table."""
     middle = statistics.median(figures.seconds)
     rate = labeled * gflop_a_labeled_clip(network, public=False) * 1e9 / middle
-    held = f"{figures.memory_gib:.1f}" if figures.memory_gib else "-"
+    memory = f"{figures.memory_gib:.1f}" if figures.memory_gib else "-"
     return (
         f"{1e3 * middle:.1f} | {4 * labeled / middle:.0f} "
-        f"| {rate / MEASURED_FLOPS:.1%} | {rate / DATA_SHEET_FLOPS:.1%} | {held}"
+        f"| {rate / MEASURED_FLOPS:.1%} | {rate / DATA_SHEET_FLOPS:.1%} | {memory}"
     )
 
 
 def main(settings: GpuStep) -> None:
-    report_as_it_comes(name_of("gpu-step", settings), rows(settings), settings.out)
+    report_incrementally(result_name("gpu-step", settings), rows(settings), settings.out)
 
 
 if __name__ == "__main__":

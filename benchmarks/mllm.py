@@ -3,12 +3,12 @@
     python -m benchmarks.mllm --out benchmarks/results
     python -m benchmarks.mllm --tokenizer FOLDER      # Llama's, for the lengths of real prompts
 
-The language model is a Llama of 8 layers and width 512 with random weights (`--size`) and LoRA;
-ways of doing one thing take turns in one run, and figures are medians of CPU seconds. Scoring asks
-questions of four options in all rotations: ours lays a question's rotations into one row and takes
-all questions at a time, its rivals compute a whole prompt for each rotation, or for each rotation
-and option, singly and in batches as large as ours. A training step is forward, backward and
-optimizer; without the cache it decodes and encodes its clips with ViT-S.
+The language model is a Llama of 8 layers and width 512 with random weights (`--size`) and LoRA.
+The implementations of a task take turns in one run; figures are medians of CPU seconds. Scoring
+answers questions of four options in all rotations: ours puts the rotations of a question into one
+row and takes all questions at a time; the others compute a whole prompt for each rotation, or for
+each rotation and option, singly and in batches as large as ours. A training step is forward,
+backward and optimizer; without the cache it decodes its clips and encodes them with ViT-S.
 """
 
 import tempfile
@@ -30,26 +30,26 @@ OURS = "rotations in one row, all questions at a time"
 
 @dataclass(frozen=True, kw_only=True)
 class MllmBenchmark:
-    """The settings of the measurement."""
+    """Settings of the measurement."""
 
     size: Size = "medium"
-    """Of the language model."""
+    """Size of the language model."""
     tokenizer: str = "demo/llm"
-    """Folder of a tokenizer."""
+    """Folder of the tokenizer."""
     questions: int = 8
-    """Questions that a turn scores."""
+    """Number of questions scored in a turn."""
     clips: int = 4
-    """Clips of a training step, with one question each."""
+    """Number of clips of a training step, with one question each."""
     lessons: int = 128
-    """Questions of a pass in the comparison with the plain Trainer."""
+    """Number of questions of a pass in the comparison with the plain Trainer."""
     turns: int = 5
-    """Turns of each way."""
+    """Number of turns of each implementation."""
     out: Path | None = None
-    """Folder for a dated result."""
+    """Folder for a dated result file."""
 
 
 def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[], Any]]:
-    """Ways to score questions in all rotations, checked to give the same answers."""
+    """Implementations of scoring in all rotations, checked to give the same answers."""
     import torch
 
     from benchmarks.option_forwards import forward_a_rotation, forward_an_option
@@ -73,7 +73,7 @@ def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[
 
 
 def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str, Callable]:
-    """A training step on cached tokens, and one that sees its clips' files."""
+    """A training step on cached tokens, and one that reads the files of its clips."""
     import torch
 
     from benchmarks.moving_clips import write_clip
@@ -107,18 +107,18 @@ def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str,
 
     def encoded() -> Any:
         frames = torch.stack([read_fractions(file, encoder.moments) for file in files])
-        # ViT-S is narrower than the projector of ViT-B's tokens; zeros make up the difference.
+        # ViT-S is narrower than the tokens of ViT-B that the projector takes; zeros are added.
         tokens = pool(encoder.encode(frames), 2)
         return torch.nn.functional.pad(tokens, (0, TOKEN_DIM - tokens.shape[-1]))
 
-    kept = encoded().half()
+    cached = encoded().half()
 
     def step(tokens: Any) -> None:
         model(**batch, video_tokens=tokens.float()).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return {"cached tokens": lambda: step(kept), "from the files": lambda: step(encoded())}
+    return {"cached tokens": lambda: step(cached), "from the files": lambda: step(encoded())}
 
 
 def training_ways(
@@ -138,13 +138,13 @@ def training_ways(
     write_tokens(folder / "tokens", key, {}, spans, iter(video_tokens(count).half()))
     cache = TokenCache(folder / "tokens", [one.video for one in asked])
     vlm = composite(model).config
-    lessons = QuestionDataset(asked, cache, tokenizer, video_id=vlm.video_token_id)
+    dataset = QuestionDataset(asked, cache, tokenizer, video_id=vlm.video_token_id)
     config = FinetuneConfig(batch_size=16, micro_batch_size=16)
-    return passes(config, model, lessons, folder), padding(lessons, config.batch_size)
+    return passes(config, model, dataset, folder), padding(dataset, config.batch_size)
 
 
 def rows(timings: "Mapping[str, Timing]", per: int, unit: str) -> list[str]:
-    """Table rows: CPU seconds a call, items a CPU second, and how many times the first's time."""
+    """Table rows: CPU seconds per call, items per CPU second, time relative to the first."""
     base = next(iter(timings.values())).cpu
     return [
         f"| {name} | {found.cpu:.3f} | {per / found.cpu:.2f} {unit} | {found.cpu / base:.2f} |"
@@ -153,17 +153,17 @@ def rows(timings: "Mapping[str, Timing]", per: int, unit: str) -> list[str]:
 
 
 def table(title: str, timings: "Mapping[str, Timing]", per: int, unit: str) -> list[str]:
-    """A titled table of ways."""
-    head = ["| way | CPU s | rate | times the first |", "|---|---|---|---|"]
+    """A titled table of implementations."""
+    head = ["| implementation | CPU s | rate | relative to the first |", "|---|---|---|---|"]
     return [f"{title}:", "", *head, *rows(timings, per, unit), ""]
 
 
-def verdicts(
+def ratios(
     scoring: "Mapping[str, Timing]",
     training: "Mapping[str, Timing]",
     padding: Mapping[str, float],
 ) -> list[str]:
-    """The ratios that the project has goals for, beside them."""
+    """The ratios for which the project has goals, with these goals."""
     from benchmarks import finetune_step as passes
 
     gains = [found.cpu / scoring[OURS].cpu for name, found in scoring.items() if "option" in name]
@@ -172,10 +172,11 @@ def verdicts(
     )
     shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
     return [
-        f"Items/s beside a prompt an option: {min(gains):.2f} times, the faster of its batch sizes "
-        f"counting (goal: at least 3.5).",
-        f"Our pass beside the plain Trainer's: {same:.2f} times as fast on the same batches (goal: "
-        f"at least 1.0); {own:.2f} times beside batches in its own order, bucketing's gain within.",
+        f"Items/s against one prompt an option: {min(gains):.2f} times, at the faster of its batch "
+        f"sizes (goal: at least 3.5).",
+        f"Our pass against the plain Trainer: {same:.2f} times as fast on the same batches (goal: "
+        f"at least 1.0); {own:.2f} times as fast as with batches in its own order, which includes "
+        f"the gain of bucketing.",
         f"Padding: {shares} of all positions (goal: ours at most 5 %).",
     ]
 
@@ -203,8 +204,8 @@ def main(settings: MllmBenchmark) -> None:
     lines = [f"Llama `{settings.size}`, tokenizer of {len(tokenizer)} tokens, one thread", ""]
     lines += table("Scoring in all rotations", scoring, settings.questions, "items/s")
     lines += table("Training step", steps, settings.clips, "clips/s")
-    lines += table("A pass over the lessons", training, settings.lessons, "questions/s")
-    lines += verdicts(scoring, training, padding)
+    lines += table("A pass over the training questions", training, settings.lessons, "questions/s")
+    lines += ratios(scoring, training, padding)
     figures = {
         part: {name: found._asdict() for name, found in timings.items()}
         for part, timings in {"scoring": scoring, "step": steps, "pass": training}.items()

@@ -1,11 +1,12 @@
-"""What the language-model half must cost whatever runs it: operations, bytes, and bounds from them.
+"""Least cost of the language-model half on any device: operations, bytes, and bounds.
 
-A multiply-add is two operations. A token goes through N weights: those of the layers' linears and,
-where it gets logits, those of the output layer; the table of embeddings is looked up. Scoring
-needs 2 N a token, a LoRA step on frozen weights 4 N (forward, and backward to the activations), and
-6 N with the activations made again, of which 4 N count as useful. In training only what stands
-before a label gets logits, in scoring only the ends of the prompts. Attention's own operations
-(2 % at 1,024 tokens) and LoRA's (1 %) are left out: shares are that much too low, never too high.
+A multiply-add is two operations. A token uses N weights: those of the linear layers and, where its
+logits are computed, those of the output layer; the embedding table is only indexed. Scoring needs
+2 N operations a token, a LoRA step on frozen weights 4 N (forward, and backward to the
+activations), and 6 N with recomputed activations, of which 4 N count as useful. In training logits
+are computed only before labels, in scoring only at the ends of the prompts. The operations of
+attention (2 % at 1,024 tokens) and of LoRA (1 %) are not counted: shares are too low by as much,
+never too high.
 
 Rates are an H200's: 790 TFLOP/s in bf16 and 4.3 TB/s as measured, 989 TFLOP/s by the data sheet.
 """
@@ -23,7 +24,7 @@ BF16_BYTES = 2
 Figures = dict[str, float | None]
 """Values by name; None was not measured."""
 
-# They stand beside the figures; a part without a goal is listed so that its absence shows.
+# Listed beside the figures; a part without a goal is listed so that a missing figure is seen.
 GOALS = {
     ("LoRA step", "mfu_790"): "at least 0.45",
     ("LoRA step", "memory_gb"): "at most 75",
@@ -38,51 +39,51 @@ GOALS = {
 
 
 class Weights(NamedTuple):
-    """Weights of a Llama-family model whose keys have as many heads as its queries."""
+    """Weights of a Llama-family model with as many heads for keys as for queries."""
 
     linears: int
-    """Of all layers, which every token goes through."""
+    """Weights of the linear layers, used by every token."""
     head: int
-    """Of the output layer, which a token goes through that gets logits."""
+    """Weights of the output layer, used by tokens whose logits are computed."""
     norms: int
 
     @property
     def whole(self) -> int:
-        """N: what a token goes through that gets logits."""
+        """N: the weights used by a token whose logits are computed."""
         return self.linears + self.head
 
     def step_flops(self, tokens: int, labels: int, *, recompute: bool = False) -> float:
-        """Operations of a LoRA step; recomputing makes the layers' activations again."""
+        """Operations of a LoRA step, with or without recomputed activations."""
         return (6 if recompute else 4) * self.linears * tokens + 4 * self.head * labels
 
     def scoring_flops(self, tokens: float, ends: int) -> float:
-        """Operations of a forward over so many tokens, with logits at so many of them."""
+        """Operations of a forward pass over `tokens`, with logits at `ends` of them."""
         return 2 * (self.linears * tokens + self.head * ends)
 
     def decoding_bytes(self, bytes_a_weight: int = BF16_BYTES) -> int:
-        """What one decoded token reads, LoRA merged: all but the table of embeddings."""
+        """Bytes that one decoded token reads, with merged LoRA: all but the embedding table."""
         return bytes_a_weight * (self.linears + self.head + self.norms)
 
 
 def weights_of(config: "PretrainedConfig") -> Weights:
-    """The weights of a Llama by its config."""
+    """The number of weights of a Llama, from its config."""
     hidden, layers = config.hidden_size, config.num_hidden_layers
     linears = layers * (4 * hidden**2 + 3 * hidden * config.intermediate_size)
     return Weights(linears, hidden * config.vocab_size, (2 * layers + 1) * hidden)
 
 
 class Lengths(NamedTuple):
-    """Mean tokens of questions as the model reads them."""
+    """Mean number of tokens of questions."""
 
     prompt: float
-    """Of one prompt, the video's tokens among them."""
+    """Tokens of one prompt, with those of the video."""
     joined: float
-    """Of all rotations of a question in one row."""
+    """Tokens of all rotations of a question in one row."""
     options: int
 
 
 def scoring_bounds(weights: Weights, lengths: Lengths) -> dict[str, float]:
-    """How many prompts and whole questions a second an H200 could score at 790 TFLOP/s."""
+    """Prompts and questions per second that an H200 can score at 790 TFLOP/s."""
     prompt = weights.scoring_flops(lengths.prompt, 1)
     item = weights.scoring_flops(lengths.joined, lengths.options)
     return {
@@ -97,14 +98,14 @@ def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) ->
     """The arithmetic that needs no device, for bf16 weights.
 
     Args:
-        weights: of the language model.
-        lengths: of the questions that are scored.
-        rows: of a LoRA step, with a letter and the end mark labeled in each.
-        row_tokens: tokens of each.
+        weights: weights of the language model.
+        lengths: lengths of the scored questions.
+        rows: rows of a LoRA step, with two labels in each.
+        row_tokens: tokens of a row.
     """
     tokens, labels = rows * row_tokens, 2 * rows
     step = weights.step_flops(tokens, labels)
-    again = weights.step_flops(tokens, labels, recompute=True)
+    recompute = weights.step_flops(tokens, labels, recompute=True)
     scoring = scoring_bounds(weights, lengths)
     return {
         "weights_a_token": weights.whole,
@@ -113,7 +114,7 @@ def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) ->
         "recompute_flops_a_token_6n": 6 * weights.whole,
         "step_tokens": tokens,
         "step_s_at_790": step / MEASURED_FLOPS,
-        "step_recompute_s_at_790": again / MEASURED_FLOPS,
+        "step_recompute_s_at_790": recompute / MEASURED_FLOPS,
         "step_s_at_45_percent": step / MEASURED_FLOPS / 0.45,
         "step_tokens_a_s_at_45_percent": 0.45 * tokens * MEASURED_FLOPS / step,
         **scoring,

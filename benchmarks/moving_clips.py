@@ -1,4 +1,4 @@
-"""Videos to time readers on: a textured figure before a panning background, with camera noise."""
+"""Videos for timing: a textured figure in front of a panning background, with camera noise."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ HEIGHT, WIDTH = 256, 320
 
 
 def write_clip(path: Path, *, num_frames: int, gop: int, fps: int = 25, seed: int = 0) -> Path:
-    """An H.264 file of 320x256 pixels, quality 23, as common encoders write it."""
+    """Write an H.264 file of 320x256 pixels at quality 23, as common encoders do."""
     rng = np.random.default_rng(seed)
     weights = ((24, 0.5), (6, 0.35), (2, 0.15))
     scene = sum(w * _texture(HEIGHT + 400, WIDTH + 800, grain, rng) for grain, w in weights)

@@ -1,7 +1,7 @@
-"""Letter scores by whole prompts: what harnesses do that know options only as continuations of a
-prompt. The answers are those of `sefar_mllm.scoring`.
+"""Letter scores from whole prompts, as evaluation harnesses compute them; same answers as
+`sefar_mllm.scoring`.
 
-A forward takes `at_once` prompts, padded on the left; harnesses differ in how many.
+A forward pass takes `at_once` prompts, padded on the left; harnesses differ in this number.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def forward_a_rotation(
     *,
     at_once: int = 1,
 ) -> Float[Tensor, "question rotation letter"]:
-    """Letter logits of every rotation by its whole prompt."""
+    """Letter logits of every rotation, from its whole prompt."""
     count = len(questions[0].options)
     shared, last = marker_ids(tokenizer, LETTERS[:count])
     prompts, clips = [], []
@@ -52,9 +52,7 @@ def forward_an_option(
     *,
     at_once: int = 1,
 ) -> Float[Tensor, "question rotation letter"]:
-    """Log-probabilities of the letters of every rotation, each by the prompt with the letter behind
-    it.
-    """
+    """Log-probabilities of the letters of every rotation, each from the prompt and the letter."""
     count = len(questions[0].options)
     shared, last = marker_ids(tokenizer, LETTERS[:count])
     prompts, clips = [], []
@@ -64,8 +62,10 @@ def forward_an_option(
             clips += [clip] * count
     logits = last_logits(model, prompts, clips, keep=2, at_once=at_once)[:, 0]
     letters = torch.tensor(last).repeat(len(prompts) // count)
-    found = logits.log_softmax(dim=-1).gather(1, letters[:, None])[:, 0]
-    return rearrange(found, "(question rotation k) -> question rotation k", rotation=count, k=count)
+    scores = logits.log_softmax(dim=-1).gather(1, letters[:, None])[:, 0]
+    return rearrange(
+        scores, "(question rotation k) -> question rotation k", rotation=count, k=count
+    )
 
 
 @torch.inference_mode()
@@ -77,9 +77,9 @@ def last_logits(
     keep: int,
     at_once: int,
 ) -> Float[Tensor, "prompt kept word"]:
-    """Logits at the last `keep` positions of prompts, `at_once` of them in a forward."""
+    """Logits at the last `keep` positions of prompts, `at_once` prompts in a forward pass."""
     vlm = composite(model)
-    found = []
+    logits = []
     for start in range(0, len(prompts), at_once):
         some = [EncodedPrompt(list(ids), list(ids)) for ids in prompts[start : start + at_once]]
         batch = pad_batch(some, 0, side="left")
@@ -91,5 +91,5 @@ def last_logits(
             video_tokens=torch.stack(list(clips[start : start + at_once])).to(vlm.device),
             logits_to_keep=keep,
         )
-        found.append(outputs.logits.float().cpu())
-    return torch.cat(found)
+        logits.append(outputs.logits.float().cpu())
+    return torch.cat(logits)

@@ -1,9 +1,9 @@
-"""The step as the public code schedules it, on this package's parameters: the plain form.
+"""The step with the schedule of the public code, on this package's parameters: the plain form.
 
-R passes of the whole teacher, three passes of the student, one element at a time, every block
-whole, attention spelled out (train_net_emamix.py and vit.py, d0435a9). It is what ssl_step.py is
-timed against, and the oracle that the package's step is tested against: for the same random draws
-both give the same losses and gradients.
+R passes of the whole teacher, three passes of the student, one element at a time, whole blocks and
+explicit attention (train_net_emamix.py and vit.py, d0435a9). ssl_step.py is timed against it, and
+the package's step is tested against it: with the same random numbers both give the same losses and
+gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention as the public code spells it out."""
+    """Explicit attention, as in the public code."""
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
 
 
 class Plain(NamedTuple):
-    """The plain forward pass, with one way of attention."""
+    """The plain forward pass, with one implementation of attention."""
 
     attend: Attend = eager
 
@@ -76,23 +76,23 @@ class Plain(NamedTuple):
 
     def features(self, model: SefarModel, elements: Sequence[Tensor]) -> Tensor:
         """The fused feature, one element after another."""
-        seen = []
+        features = []
         backbone = model.backbone
         for place, clip in enumerate(elements):
             cls, patches = backbone.embed([clip], [place])
             for block in backbone.blocks:
                 cls, patches = self.block(block, cls, patches)
             tokens = torch.cat([cls[:, None], patches.flatten(1, 2)], dim=1)
-            seen.append(backbone.norm(tokens)[:, 0])
-        pairs = [model.pair(torch.cat(pair, dim=-1)) for pair in combinations(seen, 2)]
-        return model.joint(torch.cat([*pairs, *map(model.single, seen)], dim=-1))
+            features.append(backbone.norm(tokens)[:, 0])
+        pairs = [model.pair(torch.cat(pair, dim=-1)) for pair in combinations(features, 2)]
+        return model.joint(torch.cat([*pairs, *map(model.single, features)], dim=-1))
 
     def logits(self, model: SefarModel, elements: Sequence[Tensor]) -> Tensor:
         return model.classify(self.features(model, elements)).float()
 
     @torch.no_grad()
     def predict(self, teacher: EmaTeacher, weak: Sequence[Tensor]) -> PseudoLabel:
-        """The teacher's stochastic predictions, each by a pass of the whole network."""
+        """The teacher's stochastic predictions, each from a pass of the whole network."""
         network = teacher.network
         passes = []
         for _ in range(teacher.dropout_passes):
@@ -110,7 +110,7 @@ class Plain(NamedTuple):
         mix: MixPlan,
         generator: torch.Generator,
     ) -> Losses:
-        """The losses of one micro-batch; what the unlabeled clips teach, in three passes."""
+        """The losses of one micro-batch, with three passes of the student."""
         pseudo = self.predict(teacher, batch.weak)
         trust = method.regulate(pseudo.confidence, pseudo.spread)
         perturbed = method.perturb(batch.strong, generator)

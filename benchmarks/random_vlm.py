@@ -1,6 +1,6 @@
-"""A language model of a given size with random weights behind a projector, and Gym-QA questions.
+"""A language model of a given size with random weights and a projector, and Gym-QA questions.
 
-What a step or a score costs does not depend on what the weights say.
+The cost of a step or a score does not depend on the values of the weights.
 """
 
 import random
@@ -26,20 +26,20 @@ SHAPES: dict[Size, dict[str, int]] = {
 }
 HEAD_SIZE = {"vicuna_7b": 128, "medium": 64, "toy": 32}
 TOKEN_DIM = 768
-"""Of ViT-B."""
+"""Width of ViT-B's tokens."""
 GRID = 2
 TOKEN_SHAPE = (8, GRID, GRID)
 VIDEO_TOKENS = 8 * GRID**2
 
-# Of Gym-QA's prompts in Llama's vocabulary, beside the video's: system and roles, and the question
-# with its options, in the mean and at the 95th percentile.
+# Tokens of Gym-QA's prompts in Llama's vocabulary, without the video: system and roles, and the
+# question with its options, mean and 95th percentile.
 TEMPLATE_TOKENS = 38
 QUESTION_TOKENS = 66
 QUESTION_TOKENS_P95 = 88
 
 
 def llama_config(size: Size, *, words: int) -> "LlamaConfig":
-    """Vicuna-7B's exact config, or a smaller one for a tokenizer of so many words."""
+    """Vicuna-7B's exact config, or a smaller one for a tokenizer of `words` tokens."""
     from transformers import LlamaConfig
 
     shape = SHAPES[size]
@@ -70,7 +70,7 @@ def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM"
 
 
 def adapted(language: "LlamaForCausalLM", *, device: str, rank: int = 16) -> "PeftModel":
-    """The composite model with LoRA on all seven linears, as fine-tuning makes it."""
+    """The composite model with LoRA on all seven linear layers, as in fine-tuning."""
     from sefar_mllm.adapters import add_adapters
     from sefar_mllm.build import wrap
 
@@ -86,7 +86,7 @@ def tokenizer_of(folder: str) -> "PreTrainedTokenizerBase":
 
 
 def questions(count: int, *, seed: int = 0) -> "list[Question]":
-    """Questions of four options about the rendered gymnasts' classes, drawn uniformly."""
+    """Questions of four options about the classes of the rendered gymnasts, drawn uniformly."""
     from qa_data.questions import Question
     from qa_data.synthetic.elements import ALL_CLASSES
 
@@ -108,10 +108,10 @@ def questions(count: int, *, seed: int = 0) -> "list[Question]":
 def like_llamas(
     tokenizer: "PreTrainedTokenizerBase", count: int, *, seed: int = 0
 ) -> "list[Question]":
-    """Questions whose prompts have as many tokens as Gym-QA's have in Llama's vocabulary.
+    """Questions whose prompts have as many tokens as those of Gym-QA in Llama's vocabulary.
 
-    The demo's tokenizer was made for these words and needs fewer of them. Words are added to the
-    options in turn, until a prompt has a length drawn from those of Gym-QA.
+    The demo's tokenizer was trained on these words and needs fewer tokens. Words are added to the
+    shortest option until a prompt has a length drawn from those of Gym-QA.
     """
     rng = random.Random(seed)
     spread = (QUESTION_TOKENS_P95 - QUESTION_TOKENS) / 1.645
@@ -134,7 +134,7 @@ def shortest_of(texts: Sequence[str]) -> int:
 
 
 def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", stem: str, options: Sequence[str]) -> int:
-    """Tokens of a question's prompt about a video."""
+    """Number of tokens of a question's prompt about a video."""
     from sefar_mllm.prompt import Turn, encode_conversation, question_text
 
     turns = [Turn(question_text(stem, options))]
@@ -143,7 +143,7 @@ def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", stem: str, options: Sequ
 
 
 def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]") -> Lengths:
-    """Mean tokens of questions about videos of `TOKEN_SHAPE`."""
+    """Mean number of tokens of questions about videos of `TOKEN_SHAPE`."""
     from qa_data.questions import LETTERS
     from sefar_mllm.model_config import SefarVlmConfig
     from sefar_mllm.scoring import rotated_prompts
@@ -161,7 +161,7 @@ def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]"
 
 
 def video_tokens(count: int, *, seed: int = 0) -> "Tensor":
-    """Random tokens of clips."""
+    """Random video tokens of clips."""
     import torch
 
     return torch.randn(

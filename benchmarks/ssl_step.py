@@ -3,11 +3,11 @@
     python -m benchmarks.ssl_step --cases s112 s224 --out benchmarks/results
 
 The public schedule (public_schedule.py) runs the whole teacher R times, the student three times,
-and each element by itself with attention spelled out; it is timed in fp32, as published, and with
-the fused attention too. Ours is timed in fp32 and in bf16, with and without recomputing
-activations. A turn runs every variant once; the ratio is that of the medians over the turns. Times
-are CPU seconds of this process, and wall seconds beside them; memory is what the process holds at
-its highest above what it held before the step, each variant in a process of its own.
+and each element by itself with explicit attention; it is timed in fp32, as published, and with
+fused attention. Ours is timed in fp32 and in bf16, with and without recomputed activations. A turn
+runs every variant once; the ratio is that of the medians over the turns. Times are CPU seconds and
+wall seconds of this process. Memory is the peak of the process minus its memory before the step,
+with each variant in its own process.
 """
 
 import os
@@ -24,7 +24,7 @@ from benchmarks.timing import alternate, report
 from sefar_core.config import ModelConfig
 from sefar_core.presets import preset
 
-if TYPE_CHECKING:  # brings torch, which the command line does without
+if TYPE_CHECKING:  # imports torch, which --help does without
     from sefar_core.step import SslBatch
 
 Case = Literal["s112", "s224", "b224", "toy"]
@@ -32,24 +32,25 @@ Case = Literal["s112", "s224", "b224", "toy"]
 
 @dataclass(frozen=True, kw_only=True)
 class SslStep:
-    """The settings of the measurement."""
+    """Settings of the measurement."""
 
     cases: tuple[Case, ...] = ("s112",)
     """Network and image size: ViT-S at 112 and 224 pixels, ViT-B at 224, the demo's network."""
     labeled: int = 1
-    """Labeled clips of a step; three times as many unlabeled ones, as in the paper."""
+    """Number of labeled clips of a step; there are three times as many unlabeled ones, as in the
+    paper."""
     passes: int = 10
-    """Stochastic predictions of the teacher (R)."""
+    """Number of stochastic predictions of the teacher (R)."""
     turns: int = 3
-    """How often every variant is run, after one turn that is not counted."""
+    """Number of timed turns of every variant, after one that is not timed."""
     threads: int = 1
-    """Threads of torch."""
+    """Number of threads of torch."""
     variants: tuple[str, ...] = ()
-    """Only these, by name; all if none is given."""
+    """Names of the variants to run; all if none is given."""
     memory: bool = True
-    """Measure the memory as well, each variant in a process of its own."""
+    """Measure the memory as well, with each variant in its own process."""
     out: Path | None = None
-    """Folder for a dated file with the table and the figures."""
+    """Folder for a dated result file."""
 
 
 NUM_CLASSES = 99
@@ -67,7 +68,7 @@ def model_of(case: Case) -> ModelConfig:
 
 
 class Variant(NamedTuple):
-    """One way of making a step."""
+    """One implementation of the step."""
 
     name: str
     public: bool = False
@@ -89,7 +90,7 @@ VARIANTS = (
 
 
 def random_batch(model: ModelConfig, labeled: int, *, device: str) -> "SslBatch":
-    """Clips of noise, three unlabeled ones for each labeled one."""
+    """Clips of noise, three unlabeled for each labeled one."""
     import torch
 
     from sefar_core.step import SslBatch
@@ -103,7 +104,7 @@ def random_batch(model: ModelConfig, labeled: int, *, device: str) -> "SslBatch"
 
 
 def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], None]:
-    """A step, forward and backward, of one variant, ready to be run."""
+    """The step of one variant, forward and backward, as a function."""
     import random
 
     import torch
@@ -142,7 +143,7 @@ def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], Non
 
 
 def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
-    """What a step takes at its highest above the networks and the batch, in a fresh process."""
+    """Peak memory of a step above the networks and the batch, in a new process."""
     code = (
         "import torch\n"
         "from benchmarks.ssl_step import *\n"
@@ -155,12 +156,12 @@ def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
         "print((held('VmHWM:') - before) / 1024)\n"
     )
     root = Path(__file__).parents[1]
-    # Large tensors are given back to the system when they are freed, not kept for the next one.
-    given_back = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    # Large tensors are returned to the system when they are freed.
+    returning = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=root,
-        env=given_back,
+        env=returning,
         capture_output=True,
         text=True,
         check=True,
@@ -169,7 +170,7 @@ def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
 
 
 def forward_gflop(case: Case) -> float:
-    """Work of one plain forward pass of one clip, 10^9 operations (a multiply-add counts two)."""
+    """Cost of one plain forward pass of one clip, in 10^9 operations (a multiply-add is two)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -187,7 +188,7 @@ def forward_gflop(case: Case) -> float:
 
 
 def against_transformers(case: Case, settings: SslStep) -> float:
-    """Time of the plain backbone over that of transformers' TimeSformer, both eager, one clip.
+    """Time of the plain backbone relative to transformers' TimeSformer, both eager, one clip.
 
     The clip has 8 frames in one element; forward and backward in fp32, medians of alternated turns.
     """

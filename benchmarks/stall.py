@@ -20,7 +20,7 @@ from typing import Literal
 
 import tyro
 
-from benchmarks.timing import Row, name_of, report_as_it_comes
+from benchmarks.timing import Row, report_incrementally, result_name
 from sefar_core.presets import preset
 
 NUM_CLASSES = 4
@@ -123,7 +123,7 @@ def main(settings: Stall) -> None:
     if not torch.cuda.is_available() and set(settings.presets) != {"demo"}:
         print("stall: not measured, this machine has no CUDA device; --presets demo is a dry run")
         return
-    report_as_it_comes(name_of("stall", settings), rows(settings), settings.out)
+    report_incrementally(result_name("stall", settings), rows(settings), settings.out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from benchmarks.timing import Row, name_of, report_as_it_comes
+from benchmarks.timing import Row, report_incrementally, result_name
 
 if TYPE_CHECKING:
     from tests.oracles.numbered_cases import Case
@@ -92,7 +92,7 @@ def main(settings: Stretches) -> None:
     if unknown:
         raise SystemExit(f"error: no such file: {', '.join(sorted(unknown))}")
     cases = [case for case in CASES if not settings.files or case.name in settings.files]
-    report_as_it_comes(name_of("stretches", settings), rows(cases, settings), settings.out)
+    report_incrementally(result_name("stretches", settings), rows(cases, settings), settings.out)
 
 
 if __name__ == "__main__":

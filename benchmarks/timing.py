@@ -1,6 +1,6 @@
-"""Several ways of doing one thing, timed in turns in one run: a busy machine slows them all.
+"""Time several implementations in turns in one run, so that a busy machine slows all of them.
 
-CPU seconds count this process and its live children; wall seconds stand beside them.
+CPU seconds count this process and its live children; wall seconds are reported as well.
 """
 
 import json
@@ -20,7 +20,7 @@ from qa_data.files import write_text
 from sefar_core.run_dir import surroundings
 
 Row = tuple[str, dict[str, object]]
-"""A line of a table, and its figures by name."""
+"""A line of a table and its figures, by name."""
 
 
 class Timing(NamedTuple):
@@ -41,29 +41,34 @@ class Timing(NamedTuple):
 def cpu_seconds() -> float:
     """CPU seconds that this process and its live children have used."""
     times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-    # Children are known to a hundredth of a second, this process far better.
+    # The times of children have a resolution of 0.01 s, that of this process is far better.
     return time.process_time() + sum(spent.user + spent.system for spent in times)
 
 
 def alternate(
-    ways: Mapping[str, Callable[[], object]], *, turns: int, calls: int = 1
+    functions: Mapping[str, Callable[[], object]], *, turns: int, calls: int = 1
 ) -> dict[str, Timing]:
-    """Each way once untimed, then in turns; a turn makes `calls` calls of a way."""
-    for way in tqdm(ways.values(), desc="warm up", leave=False):
-        way()
-    timings = {name: Timing([], []) for name in ways}
+    """Call each function once untimed, then in turns; a turn makes `calls` calls of each."""
+    for call in tqdm(functions.values(), desc="warm up", leave=False):
+        call()
+    timings = {name: Timing([], []) for name in functions}
     for _ in tqdm(range(turns), desc="turns", leave=False):
-        for name, way in ways.items():
+        for name, call in functions.items():
             cpu, wall = cpu_seconds(), time.perf_counter()
             for _ in range(calls):
-                way()
+                call()
             timings[name].cpu_s.append((cpu_seconds() - cpu) / calls)
             timings[name].wall_s.append((time.perf_counter() - wall) / calls)
     return timings
 
 
 def seconds(call: Callable[[], object], turns: int, device: str) -> float:
-    """Median wall seconds of a call, the device's work included, after two that are not timed."""
+    """Median wall seconds of a call, with the work of the device, after two untimed calls."""
+    return statistics.median(wall_times(call, turns, device, untimed=2))
+
+
+def wall_times(call: Callable[[], object], turns: int, device: str, *, untimed: int) -> list[float]:
+    """Wall seconds of each call, with the work of the device, after some untimed calls."""
     import torch
 
     def finish() -> None:
@@ -71,35 +76,35 @@ def seconds(call: Callable[[], object], turns: int, device: str) -> float:
             torch.cuda.synchronize()
 
     took = []
-    for turn in range(turns + 2):
+    for turn in range(untimed + turns):
         finish()
         began = time.perf_counter()
         call()
         finish()
-        if turn >= 2:
+        if turn >= untimed:
             took.append(time.perf_counter() - began)
-    return statistics.median(took)
+    return took
 
 
 def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -> None:
-    """Print a table and, if a folder is given, write it there with its figures and surroundings."""
+    """Print a table and, if a folder is given, write it with its figures, versions and commit."""
     print("\n".join(lines))
-    path = dated(name, out)
+    path = result_path(name, out)
     if path is not None:
         write(path, lines, figures, surroundings())
         print(f"written: {path}.md and .json")
 
 
-def report_as_it_comes(name: str, rows: Iterable[Row], out: Path | None) -> None:
-    """Print a table line by line; a file of it is whole at any moment, so that a stopped run
-    leaves what it measured.
+def report_incrementally(name: str, rows: Iterable[Row], out: Path | None) -> None:
+    """Print a table line by line; the file is complete after each line, so that an interrupted run
+    keeps its measurements.
 
     Args:
-        name: of the result.
-        rows: lines and the figures in each, by name.
-        out: folder of the result, if it is to be kept.
+        name: name of the result.
+        rows: lines with their figures, by name.
+        out: folder of the result; None writes no file.
     """
-    path, facts = dated(name, out), surroundings()
+    path, facts = result_path(name, out), surroundings()
     lines: list[str] = []
     figures: dict[str, object] = {}
     for line, more in rows:
@@ -110,23 +115,23 @@ def report_as_it_comes(name: str, rows: Iterable[Row], out: Path | None) -> None
             write(path, lines, figures, facts)
 
 
-def dated(name: str, out: Path | None) -> Path | None:
-    """Where a result of today goes, without suffix."""
+def result_path(name: str, out: Path | None) -> Path | None:
+    """The path of today's result, without suffix."""
     return None if out is None else out / f"{date.today()}-{name}"
 
 
 def write(path: Path, lines: Sequence[str], figures: object, facts: Mapping[str, object]) -> None:
-    """Write a table, its figures and surroundings, each file all or nothing."""
+    """Write a table, its figures, versions and commit; each file all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in facts.items())
-    write_text(path.with_suffix(".md"), "\n".join([*lines, "", told, ""]))
+    versions = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in facts.items())
+    write_text(path.with_suffix(".md"), "\n".join([*lines, "", versions, ""]))
     record = {"figures": figures, **facts}
     write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
 
 
-def name_of(stem: str, settings: Any) -> str:
-    """Name of a result: a part, made with other settings than by default, says which these are,
-    so as not to replace the whole.
+def result_name(stem: str, settings: Any) -> str:
+    """The name of a result, with the settings that are not the default, so that a partial run does
+    not replace the whole result.
     """
     words = [stem]
     for field in fields(settings):

@@ -1,10 +1,11 @@
 """Pretrain the demo's small ViT on rendered still images of random poses.
 
-The paper starts from an ImageNet ViT; on two cores nothing learns from scratch in minutes. This
-makes the demo's own starting point: a 2-D ViT (timm's, under timm's names) learns from single
-images where the joints of a gymnast are, which way the body turns and which apparatus stands
-there. Poses are random: no class, no motion and no clip of the demo is in it. The result lies in
-demo/backbone/.
+    python demo/backbone.py --out demo/backbone
+
+The paper starts from an ImageNet ViT; on two cores no network learns from scratch in minutes. The
+demo starts from this 2-D ViT (timm's, with timm's names). From single images it learns the joints
+of a gymnast, the direction of the body and the apparatus. Poses are random: no class, no motion and
+no clip of the demo is used. The result is shipped in demo/backbone.
 """
 
 import math
@@ -26,29 +27,29 @@ SPOT = 0.047  # width of a joint's spot, as a share of the image
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     out: Path = Path("demo/backbone")
-    """Folder for vit.safetensors and its card."""
+    """Folder of vit.safetensors and its card."""
     num_images: int = 160_000
-    """Images drawn."""
+    """Number of images."""
     passes: int = 5
-    """Times that each is seen."""
+    """Number of epochs."""
     batch_size: int = 64
-    """Images of one step."""
+    """Number of images per step."""
     lr: float = 1e-3
-    """Highest learning rate of AdamW; a cosine takes it to 0."""
+    """Highest learning rate of AdamW; it decays to 0 by a cosine."""
     image_size: int = 64
-    """Side of an image, pixels."""
+    """Side of an image, in pixels."""
     patch_size: int = 16
-    """Side of a patch, pixels."""
+    """Side of a patch, in pixels."""
     dim: int = 128
     """Width of a token."""
     depth: int = 4
-    """Blocks."""
+    """Number of blocks."""
     num_heads: int = 4
-    """Heads of every attention."""
+    """Number of attention heads."""
     workers: int = 2
-    """Processes that draw images before training."""
+    """Number of processes that render images before training."""
     seed: int = 0
-    """Of weights and images."""
+    """Random seed of weights and images."""
 
     def __post_init__(self):
         check_seed(self.seed, least=0)
@@ -100,7 +101,7 @@ def main(settings: Settings) -> None:
 
 
 def draw(settings: Settings, number: int, seed: int):
-    """Frames, pose vectors, joints in [0, 1] and apparatus of random poses, by (seed, index)."""
+    """Frames, pose vectors, joints in [0, 1] and apparatus of random poses, from (seed, index)."""
     from multiprocessing import Pool
 
     import torch
@@ -123,7 +124,7 @@ def draw(settings: Settings, number: int, seed: int):
 
 
 def draw_one(size: int, seed: int, index: int):
-    """One picture, what is to be read from it, where its joints are, and the apparatus."""
+    """One image, its pose vector, its joints and its apparatus."""
     import cv2
     import numpy as np
 
@@ -148,7 +149,7 @@ def draw_one(size: int, seed: int, index: int):
 
 
 def build_network(settings: Settings, *, pose_size: int, num_joints: int):
-    """The ViT, and linear heads that read the pose from its tokens."""
+    """The ViT, and linear heads that predict the pose from its tokens."""
     from timm.models.vision_transformer import VisionTransformer
     from torch import nn
 
@@ -175,7 +176,7 @@ def build_network(settings: Settings, *, pose_size: int, num_joints: int):
 
 
 def wave_positions(grid: int, vit):
-    """Sines and cosines of row and column: where a patch lies is known from the first step."""
+    """Sines and cosines of row and column, so that positions are known from the first step."""
     import torch
 
     quarter = vit.embed_dim // 4
@@ -203,7 +204,7 @@ def heatmaps(joints, grid: int):
 
 
 def read_pose(network, frames):
-    """Pose by the class token and by every patch token, logits of heatmaps and of apparatus."""
+    """Pose from the class token and from every patch token, logits of heatmaps and apparatus."""
     tokens = network["vit"].forward_features((frames.float() / 255 - 0.45) / 0.225)
     cls, patches = tokens[:, 0], tokens[:, 1:]
     return (
@@ -215,57 +216,58 @@ def read_pose(network, frames):
 
 
 def pose_loss(network, frames, poses, heat, apparatus):
-    """The pose read from the class token and from every patch, where each joint is, and what stands
-    beside the body.
+    """Loss of the pose from the class token and every patch, the heatmaps and the apparatus.
 
-    Every patch token is asked for the whole pose, since TimeSformer's temporal attention runs
-    among the patches of one place: each place must know what the body does. The heatmaps are
-    what gets learning off its plateau: they can be read from a patch alone.
+    Every patch token predicts the whole pose, since TimeSformer's temporal attention runs among the
+    patches of one place: each place must know the pose of the body. The heatmaps get training off
+    its plateau: a single patch is enough to predict them.
     """
     from torch.nn import functional as F
 
-    by_cls, by_patch, found, named = read_pose(network, frames)
+    by_cls, by_patch, heat_logits, apparatus_logits = read_pose(network, frames)
     per_patch = poses[:, None].expand_as(by_patch)
     return (
         F.smooth_l1_loss(by_cls, poses, beta=0.1)
         + F.smooth_l1_loss(by_patch, per_patch, beta=0.1)
-        + 10 * F.binary_cross_entropy_with_logits(found, heat)
-        + 0.2 * F.cross_entropy(named, apparatus)
+        + 10 * F.binary_cross_entropy_with_logits(heat_logits, heat)
+        + 0.2 * F.cross_entropy(apparatus_logits, apparatus)
     )
 
 
 def report(network, held_out) -> dict[str, float]:
-    """Errors on held-out poses: joints in pixels, and the share of bodies facing the right way."""
+    """Errors on held-out poses: joints in pixels, angles in degrees, shares that are right."""
     import torch
 
     frames, poses, joints, apparatus = held_out
     network.eval()
     with torch.no_grad():
-        by_cls, by_patch, _, named = read_pose(network, frames)
+        by_cls, by_patch, _, apparatus_logits = read_pose(network, frames)
     network.train()
-    places = slice(0, 2 * joints.shape[1])
+    joint_columns = slice(0, 2 * joints.shape[1])
     scale = frames.shape[-1] / 4
 
-    def angle_error(found, true):
-        cosine = torch.cosine_similarity(found, true, dim=-1).clamp(-1, 1)
+    def angle_error(predicted, true):
+        cosine = torch.cosine_similarity(predicted, true, dim=-1).clamp(-1, 1)
         return round(torch.rad2deg(torch.arccos(cosine)).median().item(), 1)
 
     return {
-        "joint_error_px": round((by_cls - poses)[:, places].abs().mean().item() * scale, 2),
+        "joint_error_px": round((by_cls - poses)[:, joint_columns].abs().mean().item() * scale, 2),
         "joint_error_px_by_patch": round(
-            (by_patch.mean(1) - poses)[:, places].abs().mean().item() * scale, 2
+            (by_patch.mean(1) - poses)[:, joint_columns].abs().mean().item() * scale, 2
         ),
         "facing_error_deg": angle_error(by_cls[:, -4:-2], poses[:, -4:-2]),
         "facing_right": round(
             ((by_cls[:, -4:-2] * poses[:, -4:-2]).sum(-1) > 0).float().mean().item(), 3
         ),
         "torso_error_deg": angle_error(by_cls[:, -2:], poses[:, -2:]),
-        "apparatus_right": round((named.argmax(-1) == apparatus).float().mean().item(), 3),
+        "apparatus_right": round(
+            (apparatus_logits.argmax(-1) == apparatus).float().mean().item(), 3
+        ),
     }
 
 
 def save(vit, settings: Settings, errors: dict[str, float]) -> None:
-    """Write the weights and the card that says how they were made."""
+    """Write the weights and a card with the settings and the errors."""
     from safetensors.torch import save_file
 
     from qa_data.files import by_umask, write_text
@@ -280,12 +282,12 @@ def save(vit, settings: Settings, errors: dict[str, float]) -> None:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     write_text(
         settings.out / "README.md",
-        "# The demo's starting point: a small ViT that knows poses\n\n"
+        "# The demo's starting point: a small ViT trained on poses\n\n"
         "A 2-D vision transformer in timm's naming, pretrained by "
         "`python demo/backbone.py` on rendered still images of a gymnast in random "
-        "poses. Targets: 2-D joints, their depth and bend, which patch holds which joint, facing, "
-        "torso angle, and which apparatus stands there. No class label, no motion and no clip of "
-        "the demo was seen. Errors are of 2,048 held-out poses.\n\n"
+        "poses. Targets: 2-D joints, their depth and bend, the patch of each joint, facing, torso "
+        "angle, and the apparatus. No class label, no motion and no clip of the demo was used. "
+        "Errors are those of 2,048 held-out poses.\n\n"
         f"| setting or result | value |\n|---|---|\n{table}\n\n"
         f"Made with torch {ran['packages']['torch']} and timm {ran['packages']['timm']}. "
         "Apache-2.0, like the code.\n",

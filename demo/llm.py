@@ -1,38 +1,25 @@
-"""Make the demo's toy language model: tokenizer, text-only pretraining, card.
+"""Make the demo's toy language model: tokenizer, text-only pretraining, evaluation, model card.
 
-    demo/llm.py --out demo/llm
+    python demo/llm.py --out demo/llm
 
-The paper starts from Vicuna; the demo starts from this. It is taught on text alone to match a
-description in words with options, in Vicuna's prompt: random combinations of gymnastic words, no
-clip, no question and no class frequency of the demo, and the demo's class texts held out.
-About 20 minutes of one CPU core; the result is shipped in demo/llm.
+The paper starts from Vicuna; the demo starts from this model. It learns from text alone to match a
+description with options, in Vicuna's prompt. Moves are random combinations of gymnastic words: no
+clip, no question and no class frequency of the demo is used, and the demo's class texts are held
+out. It takes about 20 minutes on one CPU core. The result is shipped in demo/llm.
 
-Pretraining of the toy language model: a curriculum, from one word to the whole prompt.
+A description takes the place of the video: `slots`, each a mixture of the embeddings of a few
+words. In the clean form each slot is one word of the right move, shuffled and repeated. In the
+mixed form some words belong to another option and noise is added, as in projected video tokens.
 
-Letters do not come by themselves at this size: the final answer is one token in a hundred, and it
-is right only after several layers have each done their part. Three things make it quick. Key and
-query weights start equal, so that heads look for equal words from the first step. Hints, thrown
-away afterwards, ask the middle layers for their part: is this word in the description, is this
-option the right one and which letter has it. And the loss is on answers only.
-
-Text-only exercises: a described move, options, an answer.
-
-Where a video will stand, a description in words stands: `slots`, each a mixture of the embeddings
-of a few words. In the clean form every slot is one word of the right move, shuffled and repeated.
-In the mixed form some of the words are another option's and noise is added, as projected video
-tokens will be: redundant, partial, and not quite sure.
-
-Gymnastic moves in words, for the text-only pretraining of the toy language model.
-
-Moves are composed uniformly from factors (family, direction, shape, number of turns, ...), so
-no class frequency of any data set is in them. The classes of the demo share every word with
-them but are held out as whole texts: `HELD_OUT` never is an option or an answer here, and the
-accuracy on `HELD_OUT` therefore tests the matching, not the memory.
-
-The toy language model's tokenizer: a real SentencePiece model, in a folder as Vicuna's.
-
-The shipped folder of the toy language model: tokenizer, weights, and a card that says how.
+A model of this size does not learn to answer with letters by itself: the answer is one token in a
+hundred, and it needs several layers that each do their part. Three things help. Key and query
+weights start equal, so that heads attend to equal tokens from the first step. Auxiliary tasks,
+removed after training, train the middle layers: whether a word is in the description, whether an
+option is right and which letter it has. The loss is on the answers only. A curriculum goes from one
+word to the whole prompt.
 """
+
+from __future__ import annotations
 
 import io
 import json
@@ -43,37 +30,500 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain, product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sefar_core.cli import refuse_unwritable, start
 
-import sentencepiece
-import torch
 import tyro
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from qa_data.files import new_folder
 from qa_data.questions import LETTER_REQUEST, LETTERS, STEM
 from sefar_core.config import check_seed
-from sefar_core.run_dir import surroundings
-from sefar_mllm.build import load_tokenizer
-from sefar_mllm.dataset import pad_batch
-from sefar_mllm.model import word_table
-from sefar_mllm.prompt import (
-    BOTH_REQUEST,
-    IGNORE,
-    SYSTEM,
-    TEXT_REQUEST,
-    VIDEO_WORD,
-    EncodedPrompt,
-    Turn,
-    encode_example,
-    letter_ids,
-    question_text,
-)
+
+if TYPE_CHECKING:  # --help does without torch
+    import torch
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+    from sefar_mllm.prompt import EncodedPrompt, Turn
+
+BATCH_SIZE = 32
+WARMUP_STEPS = 50
+DECAY = 0.5  # share of the steps in which the learning rate falls to a twentieth
+PAD_ID = 0  # of the toy tokenizer: unk pads, as in Vicuna
+WORDS_PER_SLOT = 4
+MAX_NOISE = 0.6  # in units of the standard deviation of the embeddings
+MIN_TRUST = 0.6  # least share of words of the right move in a mixed description
+EVAL_EXAMPLES = 1000
+EVAL_SEED = 1_000_003  # far from the seeds of training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    out: Path = Path("demo/llm")
+    """Folder to write; its content is replaced."""
+    vocab_size: int = 768
+    """Vocabulary size of the SentencePiece model; 259 tokens are bytes and marks."""
+    lr: float = 2e-3
+    """Highest learning rate of AdamW."""
+    scale: float = 1.0
+    """Length of the curriculum, as a multiple of the shipped model's."""
+    seed: int = 0
+    """Random seed of tokenizer, weights and examples."""
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        if self.vocab_size <= 259:
+            raise ValueError(f"vocab_size must be more than 259, got {self.vocab_size}")
+        for name in ("lr", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+
+
+def main(settings: Settings) -> None:
+    refuse_unwritable(folders=[settings.out])  # before the slow imports
+
+    import torch
+
+    torch.set_num_threads(1)
+    accuracies = make_llm(
+        settings.out,
+        vocab_size=settings.vocab_size,
+        lr=settings.lr,
+        scale=settings.scale,
+        seed=settings.seed,
+    )
+    for name, accuracy in accuracies.items():
+        print(f"{100 * accuracy:5.1f} % letters right: {name}")
+
+
+def make_llm(
+    folder: Path, *, vocab_size: int, lr: float, scale: float, seed: int
+) -> dict[str, float]:
+    """Train tokenizer and model, evaluate, and write the folder, all or nothing.
+
+    Args:
+        folder: replaced if it exists.
+        vocab_size: size of the vocabulary.
+        lr: highest learning rate.
+        scale: length of the curriculum as a multiple of the usual.
+        seed: random seed of tokenizer, weights and examples.
+
+    Returns:
+        Letter accuracies, by kind of text and of description.
+    """
+    import torch
+
+    from qa_data.files import new_folder
+    from sefar_core.run_dir import surroundings
+    from sefar_mllm.build import load_tokenizer
+    from sefar_mllm.prompt import VIDEO_WORD
+
+    with new_folder(folder) as draft:
+        make_tokenizer(draft, size=vocab_size, seed=seed)
+        tokenizer = load_tokenizer(draft)
+        (video_word,) = tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"]
+        stages = curriculum(scale)
+        model = pretrain(tokenizer, stages, video_word, lr=lr, seed=seed)
+        # The shipped model is evaluated: weights rounded to 16 bits.
+        model = model.half().float()
+        accuracies = evaluate(model, tokenizer, video_word, count=EVAL_EXAMPLES, seed=EVAL_SEED)
+        model.to(torch.float16).save_pretrained(draft)
+        here = surroundings()
+        card = CARD.format(
+            parameters=f"{model.num_parameters():,}",
+            layers=model.config.num_hidden_layers,
+            width=model.config.hidden_size,
+            tokens=len(tokenizer),
+            examples=f"{BATCH_SIZE * sum(stage.steps for stage in stages):,}",
+            held_out=len(HELD_OUT),
+            evaluated=EVAL_EXAMPLES,
+            accuracies="\n".join(f"- {name}: {100 * a:.1f} %" for name, a in accuracies.items()),
+            lr=lr,
+            scale=scale,
+            seed=seed,
+            python=here["python"],
+            torch=here["packages"]["torch"],
+            transformers=here["packages"]["transformers"],
+            machine=here["machine"],
+        )
+        (draft / "README.md").write_text(card, encoding="utf-8")
+    return accuracies
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumStage:
+    """One stage of the curriculum: the number and difficulty of its examples."""
+
+    steps: int
+    """Optimizer steps."""
+    template: bool = True
+    """Whether the question is in Vicuna's prompt; else slots, options and letter alone."""
+    nonsense: float = 0.1
+    """Share of examples whose options are random words."""
+    words: tuple[int, int] = (1, 4)
+    """Range of the number of words of a nonsense option."""
+    hard: float = 0.7
+    """Probability that the moves of an example share most of their words."""
+    slots: tuple[int, int] = (32, 32)
+    """Range of the number of slots of a description."""
+    mixed: float = 0.7
+    """Share of examples with mixed slots."""
+    in_words: float = 0.0
+    """Share of examples answered in words, or with a second turn that is."""
+
+
+def curriculum(scale: float) -> list[CurriculumStage]:
+    """One word, short moves, mixed descriptions, and the whole prompt; steps times `scale`."""
+    bare = partial(CurriculumStage, template=False)
+    stages = (
+        bare(steps=200, nonsense=1.0, words=(1, 1), slots=(2, 6), mixed=0.0),
+        bare(steps=600, nonsense=0.4, words=(1, 3), slots=(6, 14), mixed=0.0),
+        bare(steps=300, nonsense=0.2, slots=(12, 28)),
+        CurriculumStage(steps=1200, in_words=0.25),
+    )
+    return [replace(stage, steps=max(1, round(scale * stage.steps))) for stage in stages]
+
+
+def pretrain(
+    tokenizer: PreTrainedTokenizerBase,
+    stages: Sequence[CurriculumStage],
+    video_word: int,
+    *,
+    lr: float,
+    seed: int,
+) -> LlamaForCausalLM:
+    """The toy language model after the curriculum.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        stages: the curriculum.
+        video_word: token that marks the slots, see `embed`.
+        lr: highest learning rate of AdamW.
+        seed: random seed of weights, examples and noise.
+    """
+    import torch
+    from torch import nn
+    from tqdm import tqdm
+
+    torch.manual_seed(seed)
+    model = new_model(tokenizer)
+    sampler = ExampleSampler(tokenizer)
+    heads = auxiliary_heads(model.config.hidden_size)
+    trained = list(chain(model.parameters(), heads.parameters()))
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    rng, noise = random.Random(seed), torch.Generator().manual_seed(seed)
+    plan = [stage for stage in stages for _ in range(stage.steps)]
+    bar = tqdm(plan, desc="toy language model", mininterval=5)
+    for step, stage in enumerate(bar):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * lr_factor(step, len(plan))
+        examples = [sampler.draw(stage, rng) for _ in range(BATCH_SIZE)]
+        embeds, mask, labels = embed(model, examples, video_word, noise)
+        states = model.model(inputs_embeds=embeds, attention_mask=mask, output_hidden_states=True)
+        loss = answer_loss(model, states.last_hidden_state, labels)
+        auxiliary = auxiliary_loss(heads, states.hidden_states, examples, sampler.marker)
+        optimizer.zero_grad()
+        (loss + auxiliary / 2).backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        bar.set_postfix(
+            loss=f"{loss.item():.2f}", auxiliary=f"{auxiliary.item():.2f}", refresh=False
+        )
+    return model.eval()
+
+
+def lr_factor(step: int, steps: int) -> float:
+    """Learning rate at a step, as a share of the highest: linear warmup, flat, linear decay."""
+    left = (steps - step) / max(1, DECAY * steps)
+    return min(1.0, (step + 1) / WARMUP_STEPS) * max(0.05, min(1.0, left))
+
+
+def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """A toy Llama whose heads attend to equal tokens. Draws from torch's global generator."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sefar_mllm.model import word_table
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.05,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        word_table(model).weight.normal_(std=1.0)
+        for layer in model.model.layers:
+            query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+            query.normal_(std=1 / math.sqrt(config.hidden_size))
+            key.copy_(query)
+    return model
+
+
+def embed(
+    model: LlamaForCausalLM,
+    examples: Sequence[Example],
+    video_word: int,
+    generator: torch.Generator,
+) -> tuple[
+    Float[Tensor, "batch token dim"], Int[Tensor, "batch token"], Int[Tensor, "batch token"]
+]:
+    """Input embeddings with the slots in place, attention mask, labels; padded on the right.
+
+    Args:
+        model: model whose embeddings are mixed.
+        examples: one row each.
+        video_word: token whose embedding is added to every slot, to mark it as video.
+        generator: source of the noise.
+    """
+    import torch
+
+    from sefar_mllm.dataset import pad_batch
+    from sefar_mllm.model import word_table
+
+    batch = pad_batch([one.prompt for one in examples], PAD_ID)
+    table = word_table(model)
+    is_slot = batch["input_ids"] == table.num_embeddings
+    embeds = table(batch["input_ids"].masked_fill(is_slot, 0))
+    shares = torch.tensor([share for one in examples for share in one.shares])
+    words = torch.tensor([word for one in examples for word in one.words])
+    noise = torch.tensor([one.noise for one in examples for _ in one.words])[:, None]
+    spread = table.weight.detach().std()
+    slots = torch.einsum("sw,swd->sd", shares, table(words))
+    slots = slots + noise * spread * torch.randn(slots.shape, generator=generator)
+    slots = slots * spread / slots.detach().std(dim=1, keepdim=True) + table.weight[video_word]
+    embeds = embeds.masked_scatter(is_slot[..., None], slots)
+    return embeds, batch["attention_mask"], batch["labels"]
+
+
+def answer_loss(
+    model: LlamaForCausalLM,
+    last: Float[Tensor, "batch token dim"],
+    labels: Int[Tensor, "batch token"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the answer tokens; no other logits are computed."""
+    from torch.nn import functional as F
+
+    from sefar_mllm.prompt import IGNORE
+
+    labeled = labels[:, 1:] != IGNORE
+    return F.cross_entropy(model.lm_head(last[:, :-1][labeled]), labels[:, 1:][labeled])
+
+
+def auxiliary_heads(dim: int) -> nn.ModuleList:
+    """Linear heads of the auxiliary tasks, two for words and two for options.
+
+    Args:
+        dim: width of the hidden states.
+    """
+    from torch import nn
+
+    return nn.ModuleList([nn.Linear(dim, classes) for classes in (2, 2, 5, 5)])
+
+
+def auxiliary_loss(
+    heads: nn.ModuleList,
+    hidden: Sequence[Tensor],
+    examples: Sequence[Example],
+    marker: Sequence[int],
+) -> Float[Tensor, ""]:
+    """Loss of the auxiliary tasks on the middle layers.
+
+    Args:
+        heads: from `auxiliary_heads`.
+        hidden: the embeddings and the output of each layer.
+        examples: one row each.
+        marker: token ids of the first option's marker.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    words, options = [], []
+    for row, one in enumerate(examples):
+        right = set(one.options[one.answer])
+        for letter, span in enumerate(one.option_spans(marker)):
+            words += [(row, index, int(one.prompt.ids[index] in right)) for index in span]
+            options.append((row, span[-1], letter + 1 if letter == one.answer else 0))
+    total = torch.zeros(())
+    if options:
+        word_targets, option_targets = torch.tensor(words), torch.tensor(options)
+        targets = (word_targets, word_targets, option_targets, option_targets)
+        layers = (hidden[1], hidden[2], hidden[2], hidden[3])
+        for head, states, target in zip(heads, layers, targets, strict=True):
+            row, index, label = target.unbind(dim=1)
+            features = F.rms_norm(states[row, index], (states.shape[-1],))
+            total = total + F.cross_entropy(head(features), label)
+    return total
+
+
+def evaluate(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    video_word: int,
+    *,
+    count: int,
+    seed: int,
+) -> dict[str, float]:
+    """Letter accuracies in the whole prompt, on new combinations and on held-out texts."""
+    sampler, rng = ExampleSampler(tokenizer), random.Random(seed)
+    sets = {}
+    for form, mixed in (("clean", 0.0), ("mixed", 1.0)):
+        stage = CurriculumStage(steps=1, mixed=mixed, nonsense=0.0)
+        drawn = [sampler.draw(stage, rng) for _ in range(count)]
+        held_out = [sampler.example(held_out_options(4, rng), stage, rng) for _ in range(count)]
+        sets[f"new combinations, {form} description"] = drawn
+        sets[f"held-out texts, {form} description"] = held_out
+    return {
+        name: letter_accuracy(model, sampler.letters, examples, video_word)
+        for name, examples in sets.items()
+    }
+
+
+def letter_accuracy(
+    model: LlamaForCausalLM,
+    letters: Sequence[int],
+    examples: Sequence[Example],
+    video_word: int,
+) -> float:
+    """Share of examples whose likeliest first answer token, among the letters, is right."""
+    import torch
+
+    from sefar_mllm.prompt import IGNORE
+
+    right = 0
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for begin in range(0, len(examples), 64):
+            batch = examples[begin : begin + 64]
+            embeds, mask, labels = embed(model, batch, video_word, generator)
+            last = model.model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+            before_answer = (labels != IGNORE).int().argmax(dim=1) - 1
+            logits = model.lm_head(last[torch.arange(len(batch)), before_answer])[:, letters]
+            answers = torch.tensor([one.answer for one in batch])
+            right += int((logits.argmax(dim=1) == answers).sum())
+    return right / len(examples)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with placeholders for the slots, its labels, and the content of the slots."""
+
+    prompt: EncodedPrompt
+    words: list[list[int]]
+    """Token ids mixed into each slot."""
+    shares: list[list[float]]
+    """Weights of these tokens; those of a slot add up to 1."""
+    noise: float
+    """Standard deviation, in units of that of the embeddings."""
+    answer: int
+    """Index of the right option."""
+    options: list[list[int]] = field(default_factory=list)
+    """Token ids of the options."""
+
+    def option_spans(self, marker: Sequence[int]) -> list[range]:
+        """Positions of each option's tokens in the prompt; empty if it shows no options."""
+        ids, width = self.prompt.ids, len(marker)
+        starts = [i for i in range(len(ids)) if ids[i : i + width] == list(marker)]
+        spans, begin = [], starts[0] if starts else 0
+        for option in self.options if starts else []:
+            spans.append(range(begin + width, begin + width + len(option)))
+            begin += width + len(option)
+        return spans
+
+
+class ExampleSampler:
+    """Draws examples for a tokenizer.
+
+    Args:
+        tokenizer: a toy tokenizer whose letters are single tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        from sefar_mllm.prompt import letter_ids
+
+        self.tokenizer = tokenizer
+        self.letters = letter_ids(tokenizer, 4)
+        self.vocabulary = vocabulary()
+        self.encode = lru_cache(maxsize=50_000)(self._encode)
+        self.marker = self.encode("A.")
+
+    def draw(self, stage: CurriculumStage, rng: random.Random) -> Example:
+        """An example of a stage; the answer is drawn among exchangeable options."""
+        if rng.random() < stage.nonsense:
+            options = draw_nonsense(4, rng.randint(*stage.words), self.vocabulary, rng)
+        else:
+            options = draw_options(4, stage.hard, rng)
+        return self.example(options, stage, rng)
+
+    def example(
+        self, options: Sequence[str], stage: CurriculumStage, rng: random.Random
+    ) -> Example:
+        """An example with these options, one of which is drawn and described."""
+        from sefar_mllm.prompt import encode_example
+
+        answer = rng.randrange(len(options))
+        encoded = [list(self.encode(option)) for option in options]
+        count = rng.randint(*stage.slots)
+        if rng.random() < stage.mixed:
+            words, shares, noise = mixed_slots(encoded[answer], rng.choice(encoded), count, rng)
+        else:
+            words, shares, noise = clean_slots(encoded[answer], count, rng)
+        if stage.template:
+            turns = draw_turns(options, answer, stage.in_words, rng)
+            prompt = encode_example(
+                self.tokenizer, turns, num_video_tokens=count, video_id=len(self.tokenizer)
+            )
+        else:
+            prompt = self._bare_prompt(options, answer, count)
+        return Example(prompt, words, shares, noise, answer, encoded)
+
+    def _bare_prompt(self, options: Sequence[str], answer: int, count: int) -> EncodedPrompt:
+        """Slots, options and letter without the conversation around them."""
+        from sefar_mllm.prompt import EncodedPrompt
+
+        prompt = EncodedPrompt()
+        prompt.as_prompt([self.tokenizer.bos_token_id, *[len(self.tokenizer)] * count])
+        for letter, option in zip(LETTERS, options, strict=False):
+            prompt.as_prompt([*self.encode(f"{letter}."), *self.encode(option)])
+        prompt.as_prompt(self.encode("ASSISTANT:"))
+        prompt.as_target([self.letters[answer]])
+        return prompt
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def clean_slots(
+    right: Sequence[int], count: int, rng: random.Random
+) -> tuple[list[list[int]], list[list[float]], float]:
+    """Every slot is one token of the right move; all appear if there is room, shuffled."""
+    drawn = list(right) * (count // len(right)) + rng.sample(list(right), count % len(right))
+    rng.shuffle(drawn)
+    return [[token] * WORDS_PER_SLOT for token in drawn], [[1.0, 0.0, 0.0, 0.0]] * count, 0.0
+
+
+def mixed_slots(
+    right: Sequence[int], other: Sequence[int], count: int, rng: random.Random
+) -> tuple[list[list[int]], list[list[float]], float]:
+    """Slots of several tokens each, some of them of another option, with noise."""
+    trust = rng.uniform(MIN_TRUST, 1.0)
+    words, shares = [], []
+    for _ in range(count):
+        words.append(
+            [rng.choice(right if rng.random() < trust else other) for _ in range(WORDS_PER_SLOT)]
+        )
+        weights = [rng.expovariate(1.0) ** 2 for _ in range(WORDS_PER_SLOT)]
+        shares.append([weight / sum(weights) for weight in weights])
+    return words, shares, rng.uniform(0.0, MAX_NOISE)
+
 
 STEMS = (
     STEM,
@@ -82,13 +532,29 @@ STEMS = (
     "Which element is performed in the video?",
 )
 
+
+def draw_turns(
+    options: Sequence[str], answer: int, in_words: float, rng: random.Random
+) -> list[Turn]:
+    """The question answered with a letter, or, with probability `in_words`, in words."""
+    from sefar_mllm.prompt import BOTH_REQUEST, TEXT_REQUEST, Turn, question_text
+
+    stem = rng.choice(STEMS)
+    letter = Turn(question_text(stem, options), LETTERS[answer])
+    if rng.random() >= in_words:
+        return [letter]
+    name = Turn(f"{stem} {TEXT_REQUEST}", options[answer])
+    both = Turn(question_text(stem, options, BOTH_REQUEST), f"{LETTERS[answer]}. {options[answer]}")
+    return rng.choice([[name], [both], [letter, name], [Turn(stem, options[answer])]])
+
+
 _DIRECTIONS = ("forward", "backward", "sideward")
 _SHAPES = ("tucked", "piked", "stretched")
 _NUMBERS = ("0.5", "1", "1.5", "2", "2.5", "3")
 _TWISTS = ("", *(f"with {number} twist" for number in _NUMBERS))
 _TURNS = ("", *(f"with {number} turn" for number in _NUMBERS))
 
-# Each family is a list of factors; a move takes one value of each, "" for none.
+# Each family is a list of factors; a move has one value of each, "" for none.
 FAMILIES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("salto", "double salto", "arabian salto", "gainer salto"), _DIRECTIONS, _SHAPES, _TWISTS),
     (
@@ -131,6 +597,8 @@ FAMILIES: tuple[tuple[tuple[str, ...], ...], ...] = (
     ),
 )
 
+# The demo's classes share every word with these moves but are held out as whole texts, so that the
+# accuracy on them measures matching and not memory.
 HELD_OUT = frozenset(
     [f"salto {way} {shape}" for way, shape in product(_DIRECTIONS[:2], _SHAPES)]
     + [f"double salto {way} {shape}" for way, shape in product(_DIRECTIONS[:2], _SHAPES)]
@@ -148,12 +616,14 @@ HELD_OUT = frozenset(
 def draw_options(count: int, hard: float, rng: random.Random) -> list[str]:
     """`count` different moves, none held out.
 
+    Moves are drawn uniformly, and the caller draws the answer among them, so all options are
+    exchangeable and none can be told without the description.
+
     Args:
         count: number of options.
-        hard: probability that the moves are near relatives that share most words; otherwise
-            they come from any families.
-        rng: source of every draw. The caller draws the answer among the options, so all of
-            them are exchangeable and no option can be told without the description.
+        hard: probability that the moves share most of their words; otherwise each comes from any
+            family.
+        rng: source of all draws.
     """
     family = rng.choice(FAMILIES)
     seed = [rng.choice(values) for values in family]
@@ -165,13 +635,15 @@ def draw_options(count: int, hard: float, rng: random.Random) -> list[str]:
             seed = words if rng.random() < 0.3 else seed
         else:
             words = [rng.choice(values) for values in rng.choice(FAMILIES)]
-        text = _text(words)
+        text = " ".join(word for word in words if word)
         if text not in options and text not in HELD_OUT:
             options.append(text)
     return options
 
 
-def draw_words(count: int, length: int, vocabulary: Sequence[str], rng: random.Random) -> list[str]:
+def draw_nonsense(
+    count: int, length: int, vocabulary: Sequence[str], rng: random.Random
+) -> list[str]:
     """`count` different nonsense texts of `length` words: matching without any grammar."""
     texts: list[str] = []
     while len(texts) < count:
@@ -182,7 +654,7 @@ def draw_words(count: int, length: int, vocabulary: Sequence[str], rng: random.R
 
 
 def held_out_options(count: int, rng: random.Random) -> list[str]:
-    """`count` held-out texts that share at least a word: what the demo's hard set asks."""
+    """`count` held-out texts that share a word with one of them, as in the demo's hard set."""
     first = rng.choice(sorted(HELD_OUT))
     family = [text for text in sorted(HELD_OUT) if set(text.split()) & set(first.split())]
     return rng.sample(family, count)
@@ -202,368 +674,9 @@ def _changed(
     return [rng.choice(family[i]) if i == place else word for i, word in enumerate(words)]
 
 
-def _text(words: Sequence[str]) -> str:
-    return " ".join(word for word in words if word)
-
-
-PAD_ID = 0  # of the toy tokenizer: unk pads, as with Vicuna
-WORDS_IN_A_SLOT = 4
-MOST_NOISE = 0.6  # in units of the embeddings' own spread
-LEAST_TRUST = 0.6  # share of a mixed description's words that are the right move's
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """One stretch of the curriculum: how hard its exercises are."""
-
-    steps: int
-    """Optimizer steps."""
-    template: bool = True
-    """Whether the Vicuna prompt stands around the question; else slots, options, letter alone."""
-    nonsense: float = 0.1
-    """Share of exercises whose options are random words."""
-    words: tuple[int, int] = (1, 4)
-    """Range of the length of a nonsense option."""
-    hard: float = 0.7
-    """Probability that an exercise's moves are near relatives."""
-    slots: tuple[int, int] = (32, 32)
-    """Range of the number of slots of a description."""
-    mixed: float = 0.7
-    """Share of exercises with mixed slots."""
-    spoken: float = 0.0
-    """Share of exercises answered in words, or with a second turn that is."""
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """Ids with placeholders for the slots, labels, and what the slots are made of."""
-
-    prompt: EncodedPrompt
-    words: list[list[int]]
-    """Token ids mixed into each slot."""
-    shares: list[list[float]]
-    """Their weights; each slot's add up to 1."""
-    noise: float
-    """Standard deviation, in units of the embeddings' own spread."""
-    answer: int
-    """Position of the right option."""
-    options: list[list[int]] = field(default_factory=list)
-    """Token ids of the options."""
-
-    def option_places(self, marker: Sequence[int]) -> list[range]:
-        """Where each option's tokens stand in the ids; empty if no options are shown."""
-        ids, width = self.prompt.ids, len(marker)
-        starts = [i for i in range(len(ids)) if ids[i : i + width] == list(marker)]
-        places, place = [], starts[0] if starts else 0
-        for option in self.options if starts else []:
-            places.append(range(place + width, place + width + len(option)))
-            place += width + len(option)
-        return places
-
-
-class Examiner:
-    """Draws exercises for a tokenizer.
-
-    Args:
-        tokenizer: a toy tokenizer whose letters are single tokens.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
-        self.letters = letter_ids(tokenizer, 4)
-        self.vocabulary = vocabulary()
-        self.encode = lru_cache(maxsize=50_000)(self._encode)
-        self.marker = self.encode("A.")
-
-    def draw(self, lesson: Lesson, rng: random.Random) -> Exercise:
-        """An exercise of a lesson; the answer is drawn among exchangeable options."""
-        if rng.random() < lesson.nonsense:
-            length = rng.randint(*lesson.words)
-            options = draw_words(4, length, self.vocabulary, rng)
-        else:
-            options = draw_options(4, lesson.hard, rng)
-        return self.exercise(options, lesson, rng)
-
-    def exercise(self, options: Sequence[str], lesson: Lesson, rng: random.Random) -> Exercise:
-        """An exercise with these options, of which one is drawn to be described."""
-        answer = rng.randrange(len(options))
-        encoded = [list(self.encode(option)) for option in options]
-        count = rng.randint(*lesson.slots)
-        if rng.random() < lesson.mixed:
-            words, shares, noise = mixed_slots(encoded[answer], rng.choice(encoded), count, rng)
-        else:
-            words, shares, noise = clean_slots(encoded[answer], count, rng)
-        if lesson.template:
-            turns = draw_turns(options, answer, lesson.spoken, rng)
-            prompt = encode_example(
-                self.tokenizer, turns, num_video_tokens=count, video_id=len(self.tokenizer)
-            )
-        else:
-            prompt = self._bare(options, answer, count)
-        return Exercise(prompt, words, shares, noise, answer, encoded)
-
-    def _bare(self, options: Sequence[str], answer: int, count: int) -> EncodedPrompt:
-        """Slots, options and letter without the conversation around them."""
-        prompt = EncodedPrompt()
-        prompt.as_prompt([self.tokenizer.bos_token_id, *[len(self.tokenizer)] * count])
-        for letter, option in zip(LETTERS, options, strict=False):
-            prompt.as_prompt([*self.encode(f"{letter}."), *self.encode(option)])
-        prompt.as_prompt(self.encode("ASSISTANT:"))
-        prompt.as_target([self.letters[answer]])
-        return prompt
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def draw_turns(
-    options: Sequence[str], answer: int, spoken: float, rng: random.Random
-) -> list[Turn]:
-    """The question with a letter for an answer, or one of the forms that answer in words."""
-    stem = rng.choice(STEMS)
-    letter = Turn(question_text(stem, options), LETTERS[answer])
-    if rng.random() >= spoken:
-        return [letter]
-    name = Turn(f"{stem} {TEXT_REQUEST}", options[answer])
-    both = Turn(question_text(stem, options, BOTH_REQUEST), f"{LETTERS[answer]}. {options[answer]}")
-    return rng.choice([[name], [both], [letter, name], [Turn(stem, options[answer])]])
-
-
-def clean_slots(
-    right: Sequence[int], count: int, rng: random.Random
-) -> tuple[list[list[int]], list[list[float]], float]:
-    """Every slot is one token of the right move; all appear if there is room, shuffled."""
-    drawn = list(right) * (count // len(right)) + rng.sample(list(right), count % len(right))
-    rng.shuffle(drawn)
-    return [[token] * WORDS_IN_A_SLOT for token in drawn], [[1.0, 0.0, 0.0, 0.0]] * count, 0.0
-
-
-def mixed_slots(
-    right: Sequence[int], other: Sequence[int], count: int, rng: random.Random
-) -> tuple[list[list[int]], list[list[float]], float]:
-    """Slots of several tokens each, some of them of another option, under noise."""
-    trust = rng.uniform(LEAST_TRUST, 1.0)
-    words, shares = [], []
-    for _ in range(count):
-        words.append(
-            [rng.choice(right if rng.random() < trust else other) for _ in range(WORDS_IN_A_SLOT)]
-        )
-        parts = [rng.expovariate(1.0) ** 2 for _ in range(WORDS_IN_A_SLOT)]
-        shares.append([part / sum(parts) for part in parts])
-    return words, shares, rng.uniform(0.0, MOST_NOISE)
-
-
-def embed(
-    model: LlamaForCausalLM,
-    exercises: Sequence[Exercise],
-    video_word: int,
-    generator: torch.Generator,
-) -> tuple[
-    Float[Tensor, "batch token dim"], Int[Tensor, "batch token"], Int[Tensor, "batch token"]
-]:
-    """Input embeddings with the slots in place, attention mask, labels; padded on the right.
-
-    Args:
-        model: whose embeddings are mixed.
-        exercises: one row each.
-        video_word: token whose embedding is added to every slot and tells it from a spoken word.
-        generator: source of the noise.
-    """
-    batch = pad_batch([one.prompt for one in exercises], PAD_ID)
-    table = word_table(model)
-    place = batch["input_ids"] == table.num_embeddings
-    embeds = table(batch["input_ids"].masked_fill(place, 0))
-    shares = torch.tensor([share for one in exercises for share in one.shares])
-    words = torch.tensor([word for one in exercises for word in one.words])
-    noise = torch.tensor([one.noise for one in exercises for _ in one.words])[:, None]
-    spread = table.weight.detach().std()
-    slots = torch.einsum("sw,swd->sd", shares, table(words))
-    slots = slots + noise * spread * torch.randn(slots.shape, generator=generator)
-    slots = slots * spread / slots.detach().std(dim=1, keepdim=True) + table.weight[video_word]
-    return embeds.masked_scatter(place[..., None], slots), batch["attention_mask"], batch["labels"]
-
-
-BATCH = 32
-WARMUP_STEPS = 50
-DECAY = 0.5  # share of the steps in which the learning rate falls to a twentieth
-
-
-def curriculum(scale: float) -> list[Lesson]:
-    """One word, short moves, mixed descriptions, and the whole prompt; steps times `scale`."""
-    word = Lesson(steps=200, template=False, nonsense=1.0, words=(1, 1), slots=(2, 6), mixed=0.0)
-    short = Lesson(steps=600, template=False, nonsense=0.4, words=(1, 3), slots=(6, 14), mixed=0.0)
-    unsure = Lesson(steps=300, template=False, nonsense=0.2, slots=(12, 28))
-    whole = Lesson(steps=1200, spoken=0.25)
-    return [
-        replace(lesson, steps=max(1, round(scale * lesson.steps)))
-        for lesson in (word, short, unsure, whole)
-    ]
-
-
-def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A toy Llama whose heads attend to equal tokens. Draws from torch's global generator."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.05,
-    )
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        word_table(model).weight.normal_(std=1.0)
-        for layer in model.model.layers:
-            query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
-            query.normal_(std=1 / math.sqrt(config.hidden_size))
-            key.copy_(query)
-    return model
-
-
-class Hints(nn.Module):
-    """Questions to the middle layers, each with a linear head of its own.
-
-    Args:
-        dim: width of the hidden states.
-        marker: ids of the first option's marker.
-    """
-
-    def __init__(self, dim: int, marker: Sequence[int]):
-        super().__init__()
-        self.marker = marker
-        self.dim = dim
-        self.word_heads = nn.ModuleList([nn.Linear(dim, 2) for _ in range(2)])
-        self.option_heads = nn.ModuleList([nn.Linear(dim, 5) for _ in range(2)])
-
-    def forward(self, hidden: Sequence[Tensor], exercises: Sequence[Exercise]) -> Tensor:
-        """Mean loss of the hints; `hidden` are the embeddings and each layer's output."""
-        words, options = [], []
-        for row, one in enumerate(exercises):
-            right = set(one.options[one.answer])
-            for letter, places in enumerate(one.option_places(self.marker)):
-                words += [(row, place, int(one.prompt.ids[place] in right)) for place in places]
-                verdict = letter + 1 if letter == one.answer else 0
-                options.append((row, places[-1], verdict))
-        total = torch.zeros(())
-        if options:
-            for heads, layers, asked in (
-                (self.word_heads, hidden[1:3], torch.tensor(words)),
-                (self.option_heads, hidden[2:4], torch.tensor(options)),
-            ):
-                for head, states in zip(heads, layers, strict=True):
-                    seen = F.rms_norm(states[asked[:, 0], asked[:, 1]], (self.dim,))
-                    total = total + F.cross_entropy(head(seen), asked[:, 2])
-        return total
-
-
-def answer_loss(
-    model: LlamaForCausalLM,
-    last: Float[Tensor, "batch token dim"],
-    labels: Int[Tensor, "batch token"],
-) -> Float[Tensor, ""]:
-    """Cross-entropy of the answers' tokens alone; no logits are made elsewhere."""
-    taught = labels[:, 1:] != IGNORE
-    return F.cross_entropy(model.lm_head(last[:, :-1][taught]), labels[:, 1:][taught])
-
-
-def rate(step: int, steps: int) -> float:
-    """Learning rate at a step, as a share of the highest: up, flat, down to a twentieth."""
-    left = (steps - step) / max(1, DECAY * steps)
-    return min(1.0, (step + 1) / WARMUP_STEPS) * max(0.05, min(1.0, left))
-
-
-def pretrain(
-    tokenizer: PreTrainedTokenizerBase,
-    lessons: Sequence[Lesson],
-    video_word: int,
-    *,
-    lr: float,
-    seed: int,
-) -> LlamaForCausalLM:
-    """The toy language model after the curriculum.
-
-    Args:
-        tokenizer: its tokenizer.
-        lessons: the curriculum.
-        video_word: token that marks the slots, see `embed`.
-        lr: highest learning rate of AdamW.
-        seed: of weights, exercises and noise.
-    """
-    torch.manual_seed(seed)
-    model = new_model(tokenizer)
-    examiner = Examiner(tokenizer)
-    hints = Hints(model.config.hidden_size, examiner.marker)
-    learned = list(chain(model.parameters(), hints.parameters()))
-    optimizer = torch.optim.AdamW(learned, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    rng, noise = random.Random(seed), torch.Generator().manual_seed(seed)
-    plan = [lesson for lesson in lessons for _ in range(lesson.steps)]
-    bar = tqdm(plan, desc="toy language model", mininterval=5)
-    for step, lesson in enumerate(bar):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * rate(step, len(plan))
-        exercises = [examiner.draw(lesson, rng) for _ in range(BATCH)]
-        embeds, mask, labels = embed(model, exercises, video_word, noise)
-        states = model.model(inputs_embeds=embeds, attention_mask=mask, output_hidden_states=True)
-        loss = answer_loss(model, states.last_hidden_state, labels)
-        hint = hints(states.hidden_states, exercises)
-        optimizer.zero_grad()
-        (loss + hint / 2).backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        bar.set_postfix(loss=f"{loss.item():.2f}", hint=f"{hint.item():.2f}", refresh=False)
-    return model.eval()
-
-
-@torch.inference_mode()
-def letter_accuracy(
-    model: LlamaForCausalLM,
-    examiner: Examiner,
-    exercises: Sequence[Exercise],
-    video_word: int,
-) -> float:
-    """Share of exercises whose first answer token, among the letters, is the right one."""
-    right = 0
-    generator = torch.Generator().manual_seed(0)
-    for first in range(0, len(exercises), 64):
-        some = exercises[first : first + 64]
-        embeds, mask, labels = embed(model, some, video_word, generator)
-        last = model.model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
-        first = (labels != IGNORE).int().argmax(dim=1) - 1
-        logits = model.lm_head(last[torch.arange(len(some)), first])[:, examiner.letters]
-        right += int((logits.argmax(dim=1) == torch.tensor([one.answer for one in some])).sum())
-    return right / len(exercises)
-
-
-def examine(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    video_word: int,
-    *,
-    count: int,
-    seed: int,
-) -> dict[str, float]:
-    """Letter accuracies in the whole prompt, on texts of training's kind and on held-out ones."""
-    examiner, rng = Examiner(tokenizer), random.Random(seed)
-    accuracies = {}
-    for form, mixed in (("clean", 0.0), ("mixed", 1.0)):
-        lesson = Lesson(steps=1, mixed=mixed, nonsense=0.0)
-        drawn = [examiner.draw(lesson, rng) for _ in range(count)]
-        held_out = [examiner.exercise(held_out_options(4, rng), lesson, rng) for _ in range(count)]
-        accuracies[f"new combinations, {form} description"] = drawn
-        accuracies[f"held-out texts, {form} description"] = held_out
-    return {
-        name: letter_accuracy(model, examiner, exercises, video_word)
-        for name, exercises in accuracies.items()
-    }
-
-
-# What transformers must know beside tokenizer.model; Vicuna v1.5's file says the same, but for
-# the padding token, which it leaves to the user.
-SETTINGS = {
+# What transformers needs beside tokenizer.model. Vicuna v1.5 has the same settings, without the
+# padding token.
+TOKENIZER_CONFIG = {
     "add_bos_token": True,
     "add_eos_token": False,
     "bos_token": "<s>",
@@ -580,8 +693,10 @@ SETTINGS = {
 
 
 def corpus(num_moves: int, rng: random.Random) -> Iterator[str]:
-    """Moves and the prompt's own words. A letter never stands before a period, so that an
-    option's marker is the letter's token and a period, as in Vicuna's vocabulary."""
+    """Moves, and the words of the prompt. No letter is before a period, so that an option's marker
+    is the token of the letter and a period, as in Vicuna's vocabulary."""
+    from sefar_mllm.prompt import BOTH_REQUEST, SYSTEM, TEXT_REQUEST
+
     for _ in range(num_moves):
         yield from draw_options(4, 0.3, rng)
     for _ in range(400):
@@ -593,10 +708,12 @@ def make_tokenizer(folder: Path, *, size: int, seed: int) -> None:
     """Train a byte-fallback BPE tokenizer and write it with its settings.
 
     Args:
-        folder: made if missing; gets tokenizer.model and tokenizer_config.json.
-        size: tokens in the vocabulary, of which 259 are bytes and marks.
-        seed: of the moves in the corpus.
+        folder: created if missing; gets tokenizer.model and tokenizer_config.json.
+        size: size of the vocabulary; 259 tokens are bytes and marks.
+        seed: random seed of the moves in the corpus.
     """
+    import sentencepiece
+
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=corpus(3000, random.Random(seed)),
@@ -615,11 +732,8 @@ def make_tokenizer(folder: Path, *, size: int, seed: int) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
-    (folder / "tokenizer_config.json").write_text(json.dumps(SETTINGS, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG, indent=2) + "\n")
 
-
-EXAM_QUESTIONS = 1000
-EXAM_SEED = 1_000_003  # far from the seeds of training
 
 CARD = """\
 ---
@@ -629,108 +743,25 @@ language: en
 # The demo's toy language model
 
 A `LlamaForCausalLM` of {parameters} parameters ({layers} layers, width {width}, {tokens}
-tokens) that stands in for Vicuna-7B in the demo: real tokenizer, real architecture, toy size. It
-can do one thing: read Vicuna's prompt, compare the words where the video will stand with the
-options, and answer with a letter or with the name of the move. It knows nothing else.
+tokens) that takes the place of Vicuna-7B in the demo: real tokenizer, real architecture, toy size.
+It does one thing: it reads Vicuna's prompt, compares the words in the place of the video with the
+options, and answers with a letter or with the name of the move. It knows nothing else.
 
-**Taught on** text alone: {exercises} exercises of random combinations of gymnastic words, drawn
-uniformly. The description of the right move stands where the video will stand: its words shuffled
-and repeated, or mixed with another option's under noise. No clip, no question and no class
-frequency of the demo is in it. {held_out} class texts, among them all of the demo's, were never an
+**Trained on** text alone: {examples} examples of random combinations of gymnastic words, drawn
+uniformly. The description of the right move is in the place of the video: its words shuffled and
+repeated, or mixed with those of another option, with noise. No clip, no question and no class
+frequency of the demo was used. {held_out} class texts, among them all of the demo's, were never an
 option or an answer.
 
-**Letters right** in the whole prompt, four options, {exam} questions each (chance 25 %):
+**Letters right** in the whole prompt, four options, {evaluated} questions each (chance 25 %):
 
 {accuracies}
 
-A mixed description is ambiguous by construction: up to two words in five are another option's.
+A mixed description is ambiguous by construction: up to two words in five belong to another option.
 
 **Made by** `demo/llm.py --vocab-size {tokens} --lr {lr} --scale {scale} --seed {seed}`
 (python {python}, torch {torch}, transformers {transformers}, one thread of {machine}).
 """
 
-
-def make(folder: Path, *, vocab_size: int, lr: float, scale: float, seed: int) -> dict[str, float]:
-    """Train tokenizer and model, examine, and write all of it, all or nothing.
-
-    Args:
-        folder: replaced if it exists.
-        vocab_size: tokens of the vocabulary.
-        lr: highest learning rate.
-        scale: length of the curriculum as a multiple of the usual.
-        seed: of everything.
-
-    Returns:
-        Letter accuracies, by kind of text and of description.
-    """
-    with new_folder(folder) as draft:
-        make_tokenizer(draft, size=vocab_size, seed=seed)
-        tokenizer = load_tokenizer(draft)
-        (video_word,) = tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"]
-        lessons = curriculum(scale)
-        model = pretrain(tokenizer, lessons, video_word, lr=lr, seed=seed)
-        # What is examined is what is shipped: weights rounded to 16 bits.
-        model = model.half().float()
-        accuracies = examine(model, tokenizer, video_word, count=EXAM_QUESTIONS, seed=EXAM_SEED)
-        model.to(torch.float16).save_pretrained(draft)
-        here = surroundings()
-        card = CARD.format(
-            parameters=f"{model.num_parameters():,}",
-            layers=model.config.num_hidden_layers,
-            width=model.config.hidden_size,
-            tokens=len(tokenizer),
-            exercises=f"{BATCH * sum(lesson.steps for lesson in lessons):,}",
-            held_out=len(HELD_OUT),
-            exam=EXAM_QUESTIONS,
-            accuracies="\n".join(f"- {name}: {100 * a:.1f} %" for name, a in accuracies.items()),
-            lr=lr,
-            scale=scale,
-            seed=seed,
-            python=here["python"],
-            torch=here["packages"]["torch"],
-            transformers=here["packages"]["transformers"],
-            machine=here["machine"],
-        )
-        (draft / "README.md").write_text(card, encoding="utf-8")
-    return accuracies
-
-
-@dataclass(frozen=True, kw_only=True)
-class MakeDemoLlm:
-    out: Path = Path("demo/llm")
-    """Folder to write; what is in it is replaced."""
-    vocab_size: int = 768
-    """Tokens of the SentencePiece model, 259 of them bytes and marks."""
-    lr: float = 2e-3
-    """Highest learning rate."""
-    scale: float = 1.0
-    """Length of the curriculum, as a multiple of the shipped model's."""
-    seed: int = 0
-    """Of tokenizer, weights and exercises."""
-
-    def __post_init__(self):
-        check_seed(self.seed)
-        if self.vocab_size <= 259:
-            raise ValueError(f"vocab_size must be more than 259, got {self.vocab_size}")
-        for name in ("lr", "scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-
-
-def main(settings: MakeDemoLlm) -> None:
-    refuse_unwritable(folders=[settings.out])
-
-    torch.set_num_threads(1)
-    accuracies = make(
-        settings.out,
-        vocab_size=settings.vocab_size,
-        lr=settings.lr,
-        scale=settings.scale,
-        seed=settings.seed,
-    )
-    for name, accuracy in accuracies.items():
-        print(f"{100 * accuracy:5.1f} % letters right: {name}")
-
-
 if __name__ == "__main__":
-    start(main, partial(tyro.cli, MakeDemoLlm, description=__doc__))
+    start(main, partial(tyro.cli, Settings, description=__doc__))

@@ -1,20 +1,21 @@
-"""Train and score every encoder and control under one budget: one table, plots, and the verdict.
+"""Train and score every encoder and control under one budget: tables, plots and a decision.
 
     scripts/compare_encoders.py demo --manifest data/splits/manifest.csv --video-root data/videos \\
         --questions data/qa-public data/qa-hard --sefar runs/sefar --supervised runs/supervised \\
         --out runs/comparison --finetune.epochs 16 --jobs 2
 
-The first word is a preset of the fine-tuning, `demo` or `vicuna_7b`; --finetune.NAME overrides its
-settings for all rows alike. --sefar and --supervised take one run folder, or one for each of
---seeds: then training i is fine-tuned on recognizer i, and what is said of several seeds holds for
-the training of both. With --clip and --eva, folders of their weights, the rows of CLIP and EVA-CLIP
-are measured too. The same command again goes on where it was stopped. What is found is in
-OUT/comparison.md.
+The first word is a preset of the fine-tuning, `demo` or `vicuna_7b`. --finetune.NAME replaces one
+of its settings, for all rows. --sefar and --supervised take one run folder, or one for each seed:
+then seed i is fine-tuned on recognizer i, and the spread over seeds covers the training of both.
+--clip and --eva, folders of their weights, add the rows of CLIP and EVA-CLIP. The same command
+resumes an interrupted comparison. The result is OUT/comparison.md.
 """
 
+import sys
+from functools import partial
 from typing import Any
 
-from sefar_core.cli import refuse_unwritable, start
+from sefar_core.cli import refuse, refuse_unwritable, start
 
 import tyro
 
@@ -27,28 +28,37 @@ def main(settings: CompareConfig) -> None:
 
     from sefar_mllm.comparison.run import compare_encoders
 
-    found = compare_encoders(settings)
-    for verdict in found["verdicts"]:
-        print(verdict["words"])
+    for decision in compare_encoders(settings)["verdicts"]:
+        print(decision["words"])
     print(f"the tables are in {settings.out / 'comparison.md'}")
 
 
-def parse() -> CompareConfig:
-    """The command line: a preset of the fine-tuning, then what is changed in it."""
-    asked: Any = tyro.MISSING
-    presets = {
-        name: CompareConfig(
-            manifest=asked,
-            video_root=asked,
-            questions=asked,
-            sefar=asked,
-            out=asked,
-            finetune=finetune,
-        )
-        for name, finetune in PRESETS.items()
-    }
-    return tyro.cli(tyro.extras.subcommand_type_from_defaults(presets), description=__doc__)
+def parse(arguments: list[str]) -> CompareConfig:
+    """The command line: a preset of the fine-tuning, then settings that replace its own."""
+    help_alone = arguments[:1] in (["-h"], ["--help"])
+    words = ["demo", *arguments] if help_alone else arguments
+    if not words or words[0] not in PRESETS:
+        presets = " or ".join(PRESETS)
+        refuse(f"the first word is a preset, {presets}; got {words[0] if words else 'nothing'}")
+    name, *changes = words
+    required: Any = tyro.MISSING
+    default = CompareConfig(
+        manifest=required,
+        video_root=required,
+        questions=required,
+        sefar=required,
+        out=required,
+        finetune=PRESETS[name],
+    )
+    preset = f"{{{','.join(PRESETS)}}}" if help_alone else name
+    return tyro.cli(
+        CompareConfig,
+        args=changes,
+        default=default,
+        prog=f"compare_encoders.py {preset}",
+        description=__doc__,
+    )
 
 
 if __name__ == "__main__":
-    start(main, parse)
+    start(main, partial(parse, sys.argv[1:]))

@@ -1,12 +1,11 @@
-"""Run the whole road on a synthetic set: render, split, train, evaluate, ask, chat, report.
+"""Run the whole pipeline on a synthetic dataset: render, split, train, evaluate, chat, report.
 
     python scripts/demo.py                 # about a quarter of an hour on two CPU cores
-    python scripts/demo.py --out runs/demo # a second time: what is there is used again
+    python scripts/demo.py --out runs/demo # a second time: finished steps are reused
 
-Every step is a script of its own; its command is printed before it runs, so that it can be run
-alone. A step is done again, and what it made is removed first, when its command changed or a step
-before it was done again; a step that was interrupted goes on. The result is report.html in the
-output folder.
+Every step is a script; its command is printed before it runs, so that it can be run alone. A step
+runs again, after its output is removed, when its command changed or an earlier step ran again; an
+interrupted step resumes. The result is report.html in the output folder.
 """
 
 import json
@@ -38,17 +37,17 @@ SCRIPTS = Path(__file__).parent
 @dataclass(frozen=True, kw_only=True)
 class Demo:
     out: Path = Path("runs/demo")
-    """Folder of everything that the demo makes."""
+    """Folder of all outputs of the demo."""
     num_train: int = 3000
-    """Rendered training clips, of which a tenth is labeled."""
+    """Number of rendered training clips; a tenth is labeled."""
     num_test: int = 360
-    """Rendered test clips, of other athletes and arenas."""
+    """Number of rendered test clips, with other athletes and arenas."""
     epochs: int = 24
-    """Passes over the labeled clips in SeFAR's and in the supervised run alike."""
+    """Epochs over the labeled clips, for SeFAR and for the supervised baseline."""
     mllm_epochs: int = 16
-    """Passes over the training questions for each encoder."""
+    """Epochs over the training questions, for each encoder."""
     seed: int = 0
-    """Of all draws."""
+    """Random seed of all steps."""
 
     def __post_init__(self):
         for name in ("epochs", "mllm_epochs"):
@@ -60,15 +59,15 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command, under a title that people see."""
+    """One command and the title that is printed for it."""
 
     name: str
     title: str
     command: tuple[str, ...]
     makes: Path | None = None
-    """The folder that it makes."""
+    """The folder that it writes."""
     transcript: Path | None = None
-    """Where a copy of what it prints goes."""
+    """File for a copy of its output."""
 
 
 def main(settings: Demo) -> None:
@@ -88,18 +87,18 @@ def main(settings: Demo) -> None:
 
 
 def chat(settings: Demo) -> Step:
-    """Questions about one test video that SeFAR's model has never seen."""
+    """Questions about one test video, which SeFAR's model has not seen."""
     out = settings.out
     clip = by_split(read_manifest(out / "splits/manifest.csv"), "test")[0]
     others = [c.text for c in read_categories(out / "gym/categories.txt").values()
               if c.event == clip.event and c.text != clip.text][:3]  # fmt: skip
     options = "|".join(sorted([str(clip.text), *others]))
-    asked = ("What gymnastics move is this athlete performing?", f"/options {options}")
+    questions = ("What gymnastics move is this athlete performing?", f"/options {options}")
     return script(
         "chat",
         f"Talk about a test video (it shows: {clip.text})",
         *("chat.py", out / "gym/videos" / clip.path, "--model", out / "mllm/sefar/model"),
-        *("--question", *asked),
+        *("--question", *questions),
         transcript=out / "chat.txt",
     )
 
@@ -130,14 +129,14 @@ def prepare(settings: Demo) -> list[Step]:
         script("gym", "Render gymnasts", "make_synthetic_gym.py", "--out", gym, *common),
         script(
             "background",
-            "Render the test arenas without gymnast and apparatus, for a control",
+            "Render the test arenas without gymnast and apparatus, as a control",
             "make_synthetic_gym.py",
             *("--out", out / "background", "--without", "figure_and_apparatus", "--only-test"),
             *common,
         ),
         script(
             "splits",
-            "Cut into labeled, unlabeled, validation and test clips",
+            "Split into labeled, unlabeled, validation and test clips",
             "make_splits.py",
             "finegym",
             *("--categories", gym / "categories.txt", *lists, "--video-root", gym / "videos"),
@@ -146,7 +145,7 @@ def prepare(settings: Demo) -> list[Step]:
         ),
         script(
             "check",
-            "Look at every video file",
+            "Check every video file",
             "check_videos.py",
             *splits,
             "--video-root",
@@ -156,7 +155,7 @@ def prepare(settings: Demo) -> list[Step]:
         *(
             script(
                 f"qa_{rule}",
-                f"Build Gym-QA by the {rule} rule, and answer it blind",
+                f"Build Gym-QA with the {rule} rule, and answer it without video",
                 "build_gym_qa.py",
                 *splits,
                 *("--categories", gym / "categories.txt", "--distractors", rule),
@@ -168,12 +167,12 @@ def prepare(settings: Demo) -> list[Step]:
 
 
 def recognize(settings: Demo) -> list[Step]:
-    """SeFAR and its supervised-only baseline, trained and evaluated."""
+    """Train and evaluate SeFAR and its supervised-only baseline."""
     out = settings.out
     videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
     presets = {"sefar": "demo", "supervised": "demo+supervised"}
     warmup = {"sefar": settings.epochs // 2, "supervised": settings.epochs}
-    titles = {"sefar": "SeFAR", "supervised": "the same network on labels alone"}
+    titles = {"sefar": "SeFAR", "supervised": "the supervised baseline"}
     train = [
         script(
             f"train_{name}",
@@ -198,7 +197,7 @@ def recognize(settings: Demo) -> list[Step]:
 
 
 def ask(settings: Demo) -> list[Step]:
-    """Each encoder in the language model, under one protocol."""
+    """Train and score the language model on each encoder, under one protocol."""
     out = settings.out
     videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
     steps = []
@@ -214,7 +213,7 @@ def ask(settings: Demo) -> list[Step]:
             script(f"score_{name}", f"Answer the test questions: {name}", "evaluate_mllm.py",
                    *score, *files, "--out", model / "test"),
         ]  # fmt: skip
-    shuffled = script("score_shuffled", "Answer them about the wrong videos: sefar",
+    shuffled = script("score_shuffled", "Answer the test questions with wrong videos: sefar",
                       "evaluate_mllm.py", "--model", out / "mllm/sefar/model",
                       "--encoder-features", out / "tokens/sefar", *files, "--shuffle-videos",
                       "--out", out / "mllm/sefar/test-shuffled")  # fmt: skip
@@ -222,7 +221,7 @@ def ask(settings: Demo) -> list[Step]:
 
 
 def finetune(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
-    """`accelerate launch scripts/finetune_mllm.py` on this machine's one device."""
+    """`accelerate launch scripts/finetune_mllm.py` on one device."""
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
     command = (
@@ -239,15 +238,15 @@ def finetune(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
 
 
 def run(step: Step, records: Path, *, again: bool) -> bool:
-    """Run a step unless its record says that this very command has been run; True if it ran."""
+    """Run a step unless its record has the same command; True if it ran."""
     record = records / f"{step.name}.json"
     command = [relative(part) for part in step.command]
     if not again and record.exists() and read_record(record)["command"] == command:
-        print(f"used again, made before by: {shlex.join(command)}")
+        print(f"reused, made before by: {shlex.join(command)}")
         return False
     print(shlex.join(command), flush=True)
     for other in records.glob("*.json"):
-        distrust(other, after=record)
+        invalidate(other, after=record)
     if record.exists() and step.makes is not None:
         shutil.rmtree(step.makes, ignore_errors=True)
     record.unlink(missing_ok=True)
@@ -276,7 +275,7 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a step left on record.
+    """The record of a finished step.
 
     Raises:
         ValueError: the file is damaged.
@@ -284,36 +283,38 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
     except ValueError as cause:
-        raise ValueError(f"{path} is damaged ({cause}); delete it: its step runs again") from cause
+        raise ValueError(
+            f"{path} is damaged ({cause}); delete it, and its step runs again"
+        ) from cause
 
 
-def distrust(record: Path, *, after: Path) -> None:
-    """Let a step that ran after another be done again, even if the demo is interrupted now."""
+def invalidate(record: Path, *, after: Path) -> None:
+    """Invalidate the record of a step that ran after another, which is about to run again."""
     if record == after or not after.exists():
         return
-    told = read_record(record)
-    if told["began"] > read_record(after)["began"]:
-        record.write_text(json.dumps(told | {"command": None}))
+    content = read_record(record)
+    if content["began"] > read_record(after)["began"]:
+        record.write_text(json.dumps(content | {"command": None}))
 
 
 def execute(step: Step) -> int:
-    """Run the command, its output on the screen and, if asked for, in a file; the exit code."""
+    """Run the command and return its exit code; its output is also saved if a file is named."""
     kept = None if step.transcript is None else subprocess.PIPE
     process = subprocess.Popen(step.command, stdout=kept, text=True)
     try:
         output, _ = process.communicate()
     except KeyboardInterrupt:
-        process.wait()  # Ctrl-C reached the step as well, which may be saving a state
+        process.wait()  # the step received Ctrl-C as well and may be saving its state
         raise
     if step.transcript is not None:
         print(output)
-        asked = shlex.join(relative(part) for part in step.command)
-        step.transcript.write_text(f"$ {asked}\n\n{output}", encoding="utf-8")
+        command = shlex.join(relative(part) for part in step.command)
+        step.transcript.write_text(f"$ {command}\n\n{output}", encoding="utf-8")
     return process.returncode
 
 
 def relative(part: str) -> str:
-    """A part of a command without the folders of this machine."""
+    """A part of a command, relative to the working folder."""
     if part == sys.executable:
         return "python"
     return str(Path(part).relative_to(Path.cwd())) if part.startswith(str(Path.cwd())) else part

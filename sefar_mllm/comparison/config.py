@@ -1,4 +1,4 @@
-"""Settings of a comparison. Nothing here imports torch, so that `--help` is quick."""
+"""Settings of a comparison. This file does not import torch, so that `--help` is quick."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,48 +11,49 @@ from sefar_mllm.config import FinetuneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Which encoders meet on which questions, and under which budget."""
+    """The encoders, the questions and the common budget."""
 
     manifest: Path
-    """Table of clips that scripts/make_splits.py wrote."""
+    """Manifest of clips from scripts/make_splits.py."""
     video_root: Path
-    """Folder that the clips' paths are relative to."""
+    """Folder that the paths of the manifest are relative to."""
     questions: tuple[Path, ...]
-    """Folders that scripts/build_gym_qa.py wrote. One of the public and one of the hard rule are
-    what the decision rule asks for."""
+    """Question folders from scripts/build_gym_qa.py. The decision rule needs one with the public
+    rule and one with the hard rule."""
     sefar: tuple[Path, ...]
-    """Run folder of the recognizer trained with SeFAR, or one for each seed: the first seed is
-    fine-tuned on the first, and so on. The controls take its architecture."""
+    """Run folder of the recognizer trained with SeFAR, or one for each seed, in the order of the
+    seeds. The controls have its architecture."""
     supervised: tuple[Path, ...] = ()
-    """Run folder of the same network trained on the same labels without SeFAR, or one a seed."""
+    """Run folder of the same network trained on the same labels without SeFAR, or one for each
+    seed."""
     clip: Path | None = None
-    """Folder of CLIP's weights; without it its rows read "not measured"."""
+    """Folder of CLIP's weights. Without it, the rows of CLIP read "not measured"."""
     eva: Path | None = None
-    """Folder of EVA-CLIP's weights; without it its rows read "not measured"."""
+    """Folder of EVA-CLIP's weights. Without it, the rows of EVA-CLIP read "not measured"."""
     out: Path
-    """Folder of tokens, models, predictions, comparison.json, comparison.md and plots."""
+    """Output folder: tokens, models, predictions, comparison.json, comparison.md and plots."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the fine-tuning; every trained row is trained once with each. Where a recognizer is given
-    for each, they are numbers of pairs of recognizer and fine-tuning."""
+    """Random seeds of the fine-tuning; every row is trained once with each. With one recognizer for
+    each seed, a seed stands for a pair of recognizer and fine-tuning."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """The one budget of all rows."""
+    """Settings of the fine-tuning, the same for all rows."""
     lr_grid: tuple[float, ...] = (1.0,)
-    """Factors on both learning rates. With several, every trained row takes its best on the
-    development part of its training questions, all from the same grid."""
+    """Factors on both learning rates. With several factors, every row uses the one with the best
+    accuracy on development questions, which are cut from its training questions."""
     dev_rate: float = 0.2
-    """Share of the training questions that this choice is made on, cut by source video."""
+    """Share of the training questions used as development questions, cut by source video."""
     grid: int = 2
-    """Tokens are pooled to grid x grid a frame."""
+    """Tokens are pooled to grid x grid tokens per frame."""
     batch_size: int = 32
-    """Questions scored at a time, each in all its rotations."""
+    """Number of questions scored at a time, each in all rotations of its options."""
     resamples: int = 2000
-    """Draws of the bootstrap over source videos."""
+    """Number of bootstrap resamples of the source videos."""
     jobs: int = 1
-    """Trainings that run side by side."""
+    """Number of trainings at a time."""
 
     def __post_init__(self):
         if not self.questions:
-            raise ValueError("questions is empty; name at least one folder of build_gym_qa.py")
+            raise ValueError("questions is empty; give at least one folder of build_gym_qa.py")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
         check_seed(min(self.seeds), least=0)
@@ -63,29 +64,29 @@ class CompareConfig:
                 f"--seeds; leave it out"
             )
         if not self.lr_grid or not all(0 < factor < math.inf for factor in self.lr_grid):
-            raise ValueError(f"lr_grid holds factors above 0, at least one, got {self.lr_grid}")
+            raise ValueError(f"lr_grid must be one or more factors above 0, got {self.lr_grid}")
         if not 0 < self.dev_rate < 1:
-            raise ValueError(f"dev_rate is a share, in (0, 1), got {self.dev_rate}")
+            raise ValueError(f"dev_rate must be in (0, 1), got {self.dev_rate}")
         for name, least in (("grid", 1), ("batch_size", 1), ("jobs", 1), ("resamples", 100)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 def refuse_uneven_recognizers(config: CompareConfig) -> None:
-    """Refuse recognizers that are neither one for all seeds nor another one for each.
+    """Refuse a number of recognizers that is neither one nor the number of seeds.
 
     Raises:
-        ValueError: says which, how many there are, and how many may be.
+        ValueError: names the setting and both numbers.
     """
     for name, folders in (("sefar", config.sefar), ("supervised", config.supervised)):
         allowed = {1, len(config.seeds)} | ({0} if name == "supervised" else set())
         if len(folders) not in allowed:
             raise ValueError(
                 f"--{name} names {len(folders)} run folders for {len(config.seeds)} seeds; give "
-                f"one that serves all seeds, or one for each"
+                f"one for all seeds, or one for each"
             )
         if len({run_of(folder.resolve()) for folder in folders}) < len(folders):
             raise ValueError(
-                f"--{name} names a run folder twice: {', '.join(map(str, folders))}; one that "
-                f"serves all seeds is named once, and others are trained with other seeds"
+                f"--{name} names a run folder twice: {', '.join(map(str, folders))}; name one for "
+                f"all seeds once, or train the others with other seeds"
             )

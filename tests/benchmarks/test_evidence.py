@@ -3,44 +3,45 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.arms import ARMS, look_of, settings_of
+from benchmarks.arms import ARMS, settings_of, warm_up_key
 from benchmarks.evidence import Run, code, main, warm_ups
 from benchmarks.evidence_table import Table, interval, show
 
 
 def test_every_arm_differs_from_sefar_and_from_every_other():
-    told = {arm: settings_of(arm, seed=0) for arm in ARMS}
-    assert len(set(map(str, told.values()))) == len(ARMS)
-    assert all(config.seed == 0 and config.mixed_precision == "bf16" for config in told.values())
+    configs = {arm: settings_of(arm, seed=0) for arm in ARMS}
+    assert len(set(map(str, configs.values()))) == len(ARMS)
+    assert all(config.seed == 0 and config.mixed_precision == "bf16" for config in configs.values())
 
 
 def test_arms_that_see_clips_alike_share_a_warm_up():
-    looks = {arm: look_of(settings_of(arm, seed=0)) for arm in ARMS}
-    assert looks["sefar"] == looks["supervised"] == looks["fixmatch"] == looks["passes_1000"]
-    assert looks["window_supervised"] == looks["local_window"] == looks["window_unchanged"]
-    assert looks["svformer"] == looks["without_dual_elements"] != looks["sefar"]
+    keys = {arm: warm_up_key(settings_of(arm, seed=0)) for arm in ARMS}
+    assert keys["sefar"] == keys["supervised"] == keys["fixmatch"] == keys["passes_1000"]
+    assert keys["window_supervised"] == keys["local_window"] == keys["window_unchanged"]
+    assert keys["svformer"] == keys["without_dual_elements"] != keys["sefar"]
     own = {
-        looks[arm] for arm in ("local_window", "released", "micro_batches", "ema_every_micro_batch")
+        keys[arm] for arm in ("local_window", "released", "micro_batches", "ema_every_micro_batch")
     }
-    assert looks["sefar"] not in own and looks["micro_batches"] == looks["ema_every_micro_batch"]
+    assert keys["sefar"] not in own and keys["micro_batches"] == keys["ema_every_micro_batch"]
 
 
-def test_a_warm_up_is_the_same_whichever_arms_are_asked_for():
+def test_a_warm_up_is_the_same_whichever_arms_are_requested():
     ours = warm_ups(seed=0)
-    assert set(ours) == {look_of(settings_of(arm, seed=0)) for arm in ARMS}
-    for look, config in ours.items():
-        assert look_of(config) == look and config.warmup_epochs == config.epochs
+    assert set(ours) == {warm_up_key(settings_of(arm, seed=0)) for arm in ARMS}
+    for key, config in ours.items():
+        assert warm_up_key(config) == key and config.warmup_epochs == config.epochs
     plain = settings_of("sefar", seed=0)
     warm = replace(plain, warmup_epochs=plain.epochs, keep_last=plain.epochs)
-    assert ours[look_of(plain)] == warm
+    assert ours[warm_up_key(plain)] == warm
 
 
 def test_arms_of_another_length_have_another_warm_up_whose_first_state_stays():
     long = settings_of("window_long", seed=0)
     short = settings_of("local_window", seed=0)
     assert replace(long, epochs=short.epochs) == short != long
-    assert look_of(long) == look_of(settings_of("window_supervised_long", 0)) != look_of(short)
-    warm = warm_ups(seed=0)[look_of(long)]
+    other = settings_of("window_supervised_long", seed=0)
+    assert warm_up_key(long) == warm_up_key(other) != warm_up_key(short)
+    warm = warm_ups(seed=0)[warm_up_key(long)]
     assert warm.keep_last >= warm.epochs // warm.save_every_epochs + 1
 
 
@@ -96,7 +97,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"arm": "sefar", "seed": 0, "code": "old"}\n')
     with pytest.raises(SystemExit, match="error: .*2 versions of the code .*--results"):
         main(Run(results=tmp_path / "results.jsonl"))
-    with pytest.raises(SystemExit, match="no arm is named nope; there are sefar, "):
+    with pytest.raises(SystemExit, match="no arm is named nope; the arms are sefar, "):
         main(Run(arms=("sefar", "nope")))
     with pytest.raises(SystemExit, match="no arm is named none"):
         main(Table(baseline="none"))

@@ -102,20 +102,20 @@ def test_a_step_is_counted_by_its_tokens_and_labels(model, clock, recompute):
 
 def test_activations_are_made_again_for_as_long_as_a_step_learns(model):
     language = composite(model).model.language_model
-    with gpu_lora.learning(model, recompute=True):
+    with gpu_lora.training_mode(model, recompute=True):
         assert model.training and recomputes(language)
     assert not model.training and not recomputes(language)
 
 
 def test_recomputing_has_another_name_in_transformers_5_3():
-    told: list[object] = []
+    calls: list[object] = []
     old = SimpleNamespace(
-        gradient_checkpointing_enable=told.append,
-        gradient_checkpointing_disable=lambda: told.append("off"),
+        gradient_checkpointing_enable=calls.append,
+        gradient_checkpointing_disable=lambda: calls.append("off"),
     )
     with gpu_lora.recomputing(old):
-        assert told == [{"use_reentrant": False}]
-    assert told[1:] == ["off"]
+        assert calls == [{"use_reentrant": False}]
+    assert calls[1:] == ["off"]
 
 
 def recomputes(language) -> bool:
@@ -199,5 +199,5 @@ def test_without_cuda_the_arithmetic_is_written_and_the_rest_is_not_measured(
     figures = json.loads(written.read_text())["figures"]
     assert list(figures) == ["arithmetic"]
     assert figures["arithmetic"]["limit_decoded_tokens_a_s"] == pytest.approx(325.4, abs=0.1)
-    told = capsys.readouterr().out
-    assert "without CUDA" in told and "| chat | cold_first_token_s | not measured |" in told
+    calls = capsys.readouterr().out
+    assert "without CUDA" in calls and "| chat | cold_first_token_s | not measured |" in calls

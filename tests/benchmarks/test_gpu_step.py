@@ -20,12 +20,12 @@ from benchmarks.gpu_step import (
     GpuStep,
     Variant,
     VariantName,
+    cells,
     gflop_a_labeled_clip,
     measure,
-    told,
     whole_step,
 )
-from benchmarks.timing import name_of
+from benchmarks.timing import result_name
 from sefar_core import run_dir
 from sefar_core.presets import preset
 
@@ -62,9 +62,9 @@ def test_operations_grow_with_the_batch():
 
 def test_figures_follow_from_seconds_and_operations(monkeypatch):
     monkeypatch.setattr(gpu_step, "gflop_a_labeled_clip", lambda network, *, public: 790.0)
-    cells = told("toy", 10, Figures([0.05, 0.02, 0.01], memory_gib=1.5)).split(" | ")
+    row = cells("toy", 10, Figures([0.05, 0.02, 0.01], memory_gib=1.5)).split(" | ")
     # 10 x 790 GFLOP in 20 ms are 395 TFLOP/s; 40 clips in 20 ms are 2,000 a second.
-    assert cells == ["20.0", "2000", "50.0%", "39.9%", "1.5"]
+    assert row == ["20.0", "2000", "50.0%", "39.9%", "1.5"]
 
 
 @pytest.fixture
@@ -155,16 +155,16 @@ def test_what_was_measured_before_a_stop_is_in_the_file(tmp_path, monkeypatch, c
     (first,) = (number for number, line in enumerate(lines) if line.startswith("| toy, 2 | ours"))
     assert "| 500.0 | 16 |" in lines[first]
     assert lines[first + 1 : first + 3] == ["| toy, 2 | public, fp32 | does not fit | | | | |", ""]
-    # Each line is told once, as it comes.
+    # Each line is printed once, as it comes.
     assert capsys.readouterr().out.splitlines() == lines[: first + 2]
 
 
 def test_parts_are_files_of_their_own():
-    assert name_of("gpu-step", GpuStep(out=Path("results"))) == "gpu-step"
-    assert name_of("gpu-step", GpuStep(variants=())) == "gpu-step-no-variants"
+    assert result_name("gpu-step", GpuStep(out=Path("results"))) == "gpu-step"
+    assert result_name("gpu-step", GpuStep(variants=())) == "gpu-step-no-variants"
     part = GpuStep(networks=("vit_b",), labeled=(8, 32), variants=("ours, bf16", "public, TF32"))
-    assert name_of("gpu-step", part) == "gpu-step-vit_b-8-32-ours-bf16-public-TF32"
-    assert name_of("gpu-step", DRY_RUN) == "gpu-step-toy-2-device-cpu-turns-1"
+    assert result_name("gpu-step", part) == "gpu-step-vit_b-8-32-ours-bf16-public-TF32"
+    assert result_name("gpu-step", DRY_RUN) == "gpu-step-toy-2-device-cpu-turns-1"
 
 
 def test_a_result_that_is_written_anew_keeps_the_commit_it_began_with(tmp_path, monkeypatch):
@@ -199,6 +199,6 @@ def test_variants_are_chosen_by_name_and_others_refused():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without CUDA lacks")
 def test_without_cuda_operations_are_counted_and_times_are_not_measured(capsys):
     gpu_step.main(GpuStep(networks=("toy",)))
-    told = capsys.readouterr().out
-    assert "not measured" in told
-    assert f"{gflop_a_labeled_clip('toy', public=False):,.0f}" in told
+    printed = capsys.readouterr().out
+    assert "not measured" in printed
+    assert f"{gflop_a_labeled_clip('toy', public=False):,.0f}" in printed

@@ -88,7 +88,7 @@ def test_the_plain_trainer_is_given_our_batches(model, tokenizer, tmp_path, monk
         assert seen[finetune_step.OURS] == once
 
 
-def test_ratios_are_told_beside_their_goals():
+def test_ratios_are_reported_beside_their_goals():
     def took(seconds):
         return Timing([seconds], [seconds])
 
@@ -96,7 +96,7 @@ def test_ratios_are_told_beside_their_goals():
                "a prompt an option, 16 at a time": took(8.0)}  # fmt: skip
     names = (finetune_step.OURS, finetune_step.SAME, finetune_step.OWN)
     training = dict(zip(names, map(took, (4.0, 5.0, 6.0)), strict=True))
-    lines = mllm.verdicts(scoring, training, {"ours": 0.031, "plain": 0.1})
+    lines = mllm.ratios(scoring, training, {"ours": 0.031, "plain": 0.1})
     assert "4.00 times" in lines[0] and "at least 3.5" in lines[0]
     assert "1.25 times as fast on the same batches" in lines[1] and "1.50 times" in lines[1]
     assert "ours 3.1%, plain 10.0%" in lines[2]

@@ -221,11 +221,20 @@ def test_several_processes_recognizers_and_a_grid_of_rates(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_script_explains_itself():
+@pytest.mark.parametrize("preset", [["demo"], []])
+def test_the_script_explains_itself(preset):
     done = subprocess.run(
-        [sys.executable, "scripts/compare_encoders.py", "demo", "--help"],
+        [sys.executable, "scripts/compare_encoders.py", *preset, "--help"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "--finetune.epochs" in done.stdout
+    assert "--finetune.epochs" in done.stdout and "vicuna_7b" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_preset_that_does_not_exist_is_refused_with_the_list():
+    command = [sys.executable, "scripts/compare_encoders.py", "vicuna", "--out", "x"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the first word is a preset, demo or vicuna_7b; got vicuna" in done.stderr

@@ -1,4 +1,4 @@
-"""The demo's steps: their commands are commands, and what is there is used again."""
+"""The demo's steps: their commands exist, and finished steps are reused."""
 
 import importlib.util
 import re
@@ -58,7 +58,7 @@ def test_a_step_is_run_once_and_then_used_again(demo, tmp_path, capsys):
     assert demo.run(step, tmp_path / "steps", again=False)
     assert not demo.run(step, tmp_path / "steps", again=False)
     assert file.read_text() == "x"
-    assert "used again" in capsys.readouterr().out
+    assert "reused" in capsys.readouterr().out
 
 
 def test_a_step_is_run_again_after_one_before_it_or_with_another_command(demo, tmp_path):

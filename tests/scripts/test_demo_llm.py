@@ -5,17 +5,17 @@ import torch
 
 from demo import llm
 from demo.llm import (
-    Examiner,
-    Lesson,
+    CurriculumStage,
+    ExampleSampler,
     clean_slots,
     curriculum,
     embed,
     letter_accuracy,
-    make,
+    lr_factor,
+    make_llm,
     make_tokenizer,
     mixed_slots,
     new_model,
-    rate,
 )
 from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.prompt import IGNORE, VIDEO_WORD
@@ -43,8 +43,8 @@ def tokenizer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def examiner(tokenizer):
-    return Examiner(tokenizer)
+def sampler(tokenizer):
+    return ExampleSampler(tokenizer)
 
 
 def test_the_demos_classes_never_are_options():
@@ -70,11 +70,11 @@ def test_every_word_of_the_demo_is_known():
     assert words <= set(llm.vocabulary())
 
 
-def test_words_and_letters_are_single_tokens(tokenizer, examiner):
+def test_words_and_letters_are_single_tokens(tokenizer, sampler):
     for text in DEMO_TEXTS:
-        assert len(examiner.encode(text)) == len(text.split())
-    assert len(examiner.encode(VIDEO_WORD)) == 1
-    assert examiner.marker == (examiner.letters[0], examiner.encode("x.")[-1])
+        assert len(sampler.encode(text)) == len(text.split())
+    assert len(sampler.encode(VIDEO_WORD)) == 1
+    assert sampler.marker == (sampler.letters[0], sampler.encode("x.")[-1])
 
 
 def test_a_clean_description_holds_every_word_of_the_move():
@@ -97,22 +97,22 @@ def test_a_mixed_description_holds_mostly_words_of_the_move():
 
 
 @pytest.mark.parametrize("template", [True, False])
-def test_options_are_found_in_the_ids(examiner, template):
+def test_options_are_found_in_the_ids(sampler, template):
     rng = random.Random(1)
     for _ in range(30):
-        one = examiner.draw(Lesson(steps=1, template=template), rng)
-        places = one.option_places(examiner.marker)
-        assert [[one.prompt.ids[i] for i in place] for place in places] == one.options
-        taught = [label for label in one.prompt.labels if label != IGNORE]
-        assert taught[0] == examiner.letters[one.answer]
+        one = sampler.draw(CurriculumStage(steps=1, template=template), rng)
+        spans = one.option_spans(sampler.marker)
+        assert [[one.prompt.ids[i] for i in span] for span in spans] == one.options
+        targets = [label for label in one.prompt.labels if label != IGNORE]
+        assert targets[0] == sampler.letters[one.answer]
 
 
-def test_slots_stand_where_the_video_will_stand(tokenizer, examiner):
+def test_slots_are_in_the_place_of_the_video(tokenizer, sampler):
     torch.manual_seed(0)
     model = new_model(tokenizer)
-    (word,) = examiner.encode(VIDEO_WORD)
+    (word,) = sampler.encode(VIDEO_WORD)
     rng = random.Random(2)
-    one = examiner.draw(Lesson(steps=1, mixed=0.0), rng)
+    one = sampler.draw(CurriculumStage(steps=1, mixed=0.0), rng)
     embeds, _, _ = embed(model, [one], word, torch.Generator().manual_seed(0))
     table = model.get_input_embeddings().weight
     place = one.prompt.ids.index(len(tokenizer))
@@ -122,31 +122,31 @@ def test_slots_stand_where_the_video_will_stand(tokenizer, examiner):
     torch.testing.assert_close(embeds[0, place - 1], table[one.prompt.ids[place - 1]])
 
 
-def test_heads_start_by_looking_for_equal_tokens(tokenizer):
+def test_heads_start_by_attending_to_equal_tokens(tokenizer):
     torch.manual_seed(0)
     for layer in new_model(tokenizer).model.layers:
         assert torch.equal(layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight)
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    assert rate(0, 1000) == pytest.approx(0.02)
-    assert rate(300, 1000) == 1.0
-    assert rate(750, 1000) == pytest.approx(0.5)
-    assert rate(999, 1000) == pytest.approx(0.05)
+    assert lr_factor(0, 1000) == pytest.approx(0.02)
+    assert lr_factor(300, 1000) == 1.0
+    assert lr_factor(750, 1000) == pytest.approx(0.5)
+    assert lr_factor(999, 1000) == pytest.approx(0.05)
 
 
-def test_an_untrained_model_is_at_chance(tokenizer, examiner):
+def test_an_untrained_model_is_at_chance(tokenizer, sampler):
     torch.manual_seed(0)
     model = new_model(tokenizer).eval()
     rng = random.Random(0)
-    exercises = [examiner.draw(Lesson(steps=1, template=False), rng) for _ in range(128)]
-    (word,) = examiner.encode(VIDEO_WORD)
-    assert letter_accuracy(model, examiner, exercises, word) < 0.45
+    examples = [sampler.draw(CurriculumStage(steps=1, template=False), rng) for _ in range(128)]
+    (word,) = sampler.encode(VIDEO_WORD)
+    assert letter_accuracy(model, sampler.letters, examples, word) < 0.45
 
 
 def test_a_folder_is_made_that_loads_as_any_language_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(llm, "EXAM_QUESTIONS", 8)
-    made = make(tmp_path / "llm", vocab_size=768, lr=1e-3, scale=1e-9, seed=0)
+    monkeypatch.setattr(llm, "EVAL_EXAMPLES", 8)
+    made = make_llm(tmp_path / "llm", vocab_size=768, lr=1e-3, scale=1e-9, seed=0)
     assert len(made) == 4
     card = (tmp_path / "llm/README.md").read_text()
     assert "--seed 0" in card and "held-out texts, mixed description" in card
@@ -158,4 +158,4 @@ def test_a_folder_is_made_that_loads_as_any_language_model(tmp_path, monkeypatch
 
 
 def test_the_curriculum_ends_with_the_whole_prompt():
-    assert [lesson.template for lesson in curriculum(1.0)] == [False, False, False, True]
+    assert [stage.template for stage in curriculum(1.0)] == [False, False, False, True]
