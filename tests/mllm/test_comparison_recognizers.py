@@ -141,7 +141,7 @@ def test_tokens_of_other_code_are_refused(config, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "count", "message"),
     [
-        ("sefar", 3, "--sefar names 3 run folders for 2 seeds; give one that"),
+        ("sefar", 3, "--sefar names 3 run folders for 2 seeds; give one for"),
         ("sefar", 0, "--sefar names 0 run folders"),
         ("supervised", 3, "--supervised names 3 run folders for 2 seeds"),
     ],
