@@ -36,11 +36,9 @@ from sefar_core.data.video import Frames, VideoInfo, info_of, on_frames, probe
 from sefar_core.data.worker_pool import Heartbeat, WorkerFailure, run_isolated
 
 FIX = "Fetch or cut the file again."
-
 Span = tuple[float | None, float | None]
 """Where a clip starts and ends in its file, seconds; twice None for the whole file."""
 WHOLE: Span = (None, None)
-
 # Words of a VideoReadError, in the order in which they are looked for.
 KINDS = {
     "does not come out": "frames missing",
@@ -51,6 +49,25 @@ KINDS = {
     "no frame": "undecodable",
     "": "unreadable",
 }
+COMMON_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 100, 120)
+"""Frames a second that cameras and encoders write; half a hundredth off still counts as one."""
+SMALL_SIDE = 64
+"""Pixels. Less than this is enlarged several times over before a network sees it."""
+COLUMNS = (
+    "id",
+    "path",
+    "state",
+    "num_frames",
+    "fps",
+    "width",
+    "height",
+    "rotation",
+    "codec",
+    "oddities",
+    "faults",
+)
+MOST = 0.9
+"""Share of the clips that have to be of one size for the others to be odd."""
 
 
 class Fault(NamedTuple):
@@ -63,6 +80,87 @@ class Fault(NamedTuple):
 
     kind: str
     words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """One clip and what was found about it.
+
+    Attributes:
+        clip: as listed.
+        info: what its file's packets tell; None if they cannot be read.
+        faults: empty for a sound clip.
+        oddities: by name: those of `timeline.oddities`, of `oddities_of` and of
+            `health_report.with_odd_sizes`.
+    """
+
+    clip: Clip
+    info: VideoInfo | None
+    faults: tuple[Fault, ...]
+    oddities: tuple[str, ...] = ()
+
+
+def check_clips(
+    clips: Sequence[Clip],
+    video_root: Path,
+    *,
+    quick: bool,
+    workers: int,
+    patience_s: float = 120.0,
+) -> Generator[list[Health]]:
+    """The health of every clip, file after file, as the files are done; each file is opened once.
+
+    Args:
+        clips: of a manifest.
+        video_root: folder that their paths start from.
+        quick: read packets only. Damaged pictures inside an intact container go unseen.
+        workers: processes; 0 works in this one, which a file can then crash or hang.
+        patience_s: a file that gives no frame for so many seconds counts as hung.
+    """
+    by_path = sorted(clips, key=lambda clip: clip.path)
+    files = [list(group) for _, group in groupby(by_path, key=lambda clip: clip.path)]
+    check = partial(check_file, video_root=video_root, quick=quick)
+    if workers == 0:
+        yield from (check(file, lambda: None) for file in files)
+        return
+    report = run_isolated(check, files, workers=workers, patience_s=patience_s, preload=__name__)
+    for file, found in report:
+        if isinstance(found, WorkerFailure):
+            words = f"{video_root / file[0].path}: {found.words}. {FIX}"
+            yield _unfit(file, Fault(found.kind, words))
+        else:
+            yield found
+
+
+def check_file(
+    clips: Sequence[Clip], heartbeat: Heartbeat, *, video_root: Path, quick: bool
+) -> list[Health]:
+    """The health of the clips that lie in one file.
+
+    Args:
+        clips: with the same path.
+        heartbeat: called for every frame.
+        video_root: folder that the path starts from.
+        quick: read packets only.
+    """
+    path = on_disk(video_root / clips[0].path)
+    spans = [(clip.start_s, clip.end_s) for clip in clips]
+    try:
+        info, by_span = (probe(path), {}) if quick else examined(path, spans, heartbeat)
+    except VideoReadError as error:
+        return _unfit(clips, named(path, error))
+    tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length, _is_too_elongated]
+    report = []
+    for clip in clips:
+        found = [test(clip, path, info) for test in tests]
+        found.append(by_span.get((clip.start_s, clip.end_s)))
+        faults = tuple(fault for fault in found if fault)
+        report.append(Health(clip=clip, info=info, faults=faults, oddities=oddities_of(info)))
+    return report
+
+
+def _unfit(clips: Sequence[Clip], fault: Fault) -> list[Health]:
+    return [Health(clip=clip, info=None, faults=(fault,)) for clip in clips]
 
 
 def named(path: Path, error: VideoReadError) -> Fault:
@@ -176,91 +274,6 @@ def _place(shown: Timeline, number: int) -> str:
     return f"frame {number} of {len(shown.times_s)} ({at_s:.3f} s)"
 
 
-COMMON_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 100, 120)
-"""Frames a second that cameras and encoders write; half a hundredth off still counts as one."""
-SMALL_SIDE = 64
-"""Pixels. Less than this is enlarged several times over before a network sees it."""
-
-Test = Callable[[Clip, Path, VideoInfo], Fault | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Health:
-    """One clip and what was found about it.
-
-    Attributes:
-        clip: as listed.
-        info: what its file's packets tell; None if they cannot be read.
-        faults: empty for a sound clip.
-        oddities: by name: those of `timeline.oddities`, of `oddities_of` and of
-            `health_report.with_odd_sizes`.
-    """
-
-    clip: Clip
-    info: VideoInfo | None
-    faults: tuple[Fault, ...]
-    oddities: tuple[str, ...] = ()
-
-
-def check_clips(
-    clips: Sequence[Clip],
-    video_root: Path,
-    *,
-    quick: bool,
-    workers: int,
-    patience_s: float = 120.0,
-) -> Generator[list[Health]]:
-    """The health of every clip, file after file, as the files are done; each file is opened once.
-
-    Args:
-        clips: of a manifest.
-        video_root: folder that their paths start from.
-        quick: read packets only. Damaged pictures inside an intact container go unseen.
-        workers: processes; 0 works in this one, which a file can then crash or hang.
-        patience_s: a file that gives no frame for so many seconds counts as hung.
-    """
-    by_path = sorted(clips, key=lambda clip: clip.path)
-    files = [list(group) for _, group in groupby(by_path, key=lambda clip: clip.path)]
-    check = partial(check_file, video_root=video_root, quick=quick)
-    if workers == 0:
-        yield from (check(file, lambda: None) for file in files)
-        return
-    report = run_isolated(check, files, workers=workers, patience_s=patience_s, preload=__name__)
-    for file, found in report:
-        if isinstance(found, WorkerFailure):
-            words = f"{video_root / file[0].path}: {found.words}. {FIX}"
-            yield _unfit(file, Fault(found.kind, words))
-        else:
-            yield found
-
-
-def check_file(
-    clips: Sequence[Clip], heartbeat: Heartbeat, *, video_root: Path, quick: bool
-) -> list[Health]:
-    """The health of the clips that lie in one file.
-
-    Args:
-        clips: with the same path.
-        heartbeat: called for every frame.
-        video_root: folder that the path starts from.
-        quick: read packets only.
-    """
-    path = on_disk(video_root / clips[0].path)
-    spans = [(clip.start_s, clip.end_s) for clip in clips]
-    try:
-        info, by_span = (probe(path), {}) if quick else examined(path, spans, heartbeat)
-    except VideoReadError as error:
-        return _unfit(clips, named(path, error))
-    tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length, _is_too_elongated]
-    report = []
-    for clip in clips:
-        found = [test(clip, path, info) for test in tests]
-        found.append(by_span.get((clip.start_s, clip.end_s)))
-        faults = tuple(fault for fault in found if fault)
-        report.append(Health(clip=clip, info=info, faults=faults, oddities=oddities_of(info)))
-    return report
-
-
 def oddities_of(info: VideoInfo) -> tuple[str, ...]:
     """What is uncommon about a file, by name: the flags of its probe, and
 
@@ -279,8 +292,7 @@ def oddities_of(info: VideoInfo) -> tuple[str, ...]:
     return info.flags + tuple(name for name, holds in tests.items() if holds)
 
 
-def _unfit(clips: Sequence[Clip], fault: Fault) -> list[Health]:
-    return [Health(clip=clip, info=None, faults=(fault,)) for clip in clips]
+Test = Callable[[Clip, Path, VideoInfo], Fault | None]
 
 
 def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
@@ -313,23 +325,6 @@ def _has_other_length(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
 def _is_too_elongated(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
     problem = side_ratio_problem(info.width, info.height)
     return Fault("too elongated", f"{path} {problem}") if problem else None
-
-
-COLUMNS = (
-    "id",
-    "path",
-    "state",
-    "num_frames",
-    "fps",
-    "width",
-    "height",
-    "rotation",
-    "codec",
-    "oddities",
-    "faults",
-)
-MOST = 0.9
-"""Share of the clips that have to be of one size for the others to be odd."""
 
 
 def with_odd_sizes(report: Sequence[Health]) -> list[Health]:

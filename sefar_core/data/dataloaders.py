@@ -59,226 +59,8 @@ from sefar_core.data.video_backends import choose_file_reader
 from sefar_core.mixing import one_each
 from sefar_core.model import SefarModel
 
-
-class EvalItem(NamedTuple):
-    """All views of one clip as a network takes them, (view, channel, frame, height, width) for each
-    element; labels and clips have one number a view."""
-
-    elements: list[Tensor]
-    labels: Tensor
-    clips: Tensor
-
-
-class View(NamedTuple):
-    """A temporal view and its crops, each with one placement for every element."""
-
-    moments: Moments
-    crops: Sequence[Sequence[Placement]]
-
-
-Views = Callable[[Clip], list[View]]
-
-
-def fixed_views(
-    clip: Clip, *, moments: Sequence[Moments], placements: Sequence[Placement]
-) -> list[View]:
-    """Every temporal view under every crop, the same for each clip."""
-    return [View(view, [[place] * len(view) for place in placements]) for view in moments]
-
-
-def released_view(
-    clip: Clip, *, sample: FrameSampler, augment: Augmentation, seed: int
-) -> list[View]:
-    """One random view, as the public code tests (docs/paper_map.md, row 8); a function of the clip
-    and the seed alone.
-    """
-    generator = seeded(seed, clip.id, "released view")
-    moments = sample(generator)
-    return [View(moments, [augment.draw(len(moments), generator)])]
-
-
-class EvalClips(Dataset[EvalItem]):
-    """Clips with a label, under every one of their views; one pass over the file for all.
-
-    Args:
-        clips: each with a label.
-        read: where frames come from.
-        views: how a clip is shown; as many views for one clip as for another.
-        pixels: what the network takes.
-
-    Raises:
-        ValueError: no clip, or one without a label.
-    """
-
-    def __init__(self, clips: Sequence[Clip], read: Reader, *, views: Views, pixels: Pixels):
-        self.clips = list(clips)
-        self.labels = known_labels(self.clips)
-        self.read, self.views, self.pixels = read, views, pixels
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, position: int) -> EvalItem:
-        clip = self.clips[position]
-        views = self.views(clip)
-        frames = iter(frames_of(self.read, clip, [m for view in views for m in view.moments]))
-        seen = [
-            normalized_crops(elements, crop, self.pixels)
-            for view in views
-            for elements in [[next(frames) for _ in view.moments]]
-            for crop in view.crops
-        ]
-        return EvalItem(
-            [torch.stack(element) for element in zip(*seen, strict=True)],
-            self.labels[position].expand(len(seen)),
-            torch.full((len(seen),), position),
-        )
-
-
+NAMED = 8  # classes or files that a message lists
 Item = TypeVar("Item", LabeledItem, UnlabeledItem)
-
-
-class Shard(NamedTuple):
-    """Which part of the work a process does."""
-
-    rank: int = 0
-    num_ranks: int = 1
-
-
-class ClipStream(Sampler[tuple[int, int]]):
-    """(pass, position of the clip) without end, from the `start`-th clip of the stream on.
-
-    Args:
-        num_clips: clips of one pass.
-        seed: of the shuffling.
-        name: streams of other names are shuffled otherwise.
-        start: clips that all ranks together have taken before.
-        shard: this process takes clips start + rank, start + rank + num_ranks, ...
-        per_pass: clips that are taken of each pass, whose others are left out; none takes all.
-    """
-
-    def __init__(  # noqa: PLR0913 - where it starts, and which part of it this is
-        self,
-        num_clips: int,
-        *,
-        seed: int,
-        name: str,
-        start: int,
-        shard: Shard,
-        per_pass: int | None = None,
-    ):
-        self.num_clips, self.seed, self.name = num_clips, seed, name
-        self.start, self.shard = start, shard
-        self.per_pass = per_pass or num_clips
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        place = self.start + self.shard.rank
-        epoch, order = -1, [0]
-        while True:
-            if epoch != place // self.per_pass:
-                epoch = place // self.per_pass
-                order = shuffled(self.num_clips, seed=self.seed, name=self.name, epoch=epoch)
-            yield epoch, order[place % self.per_pass]
-            place += self.shard.num_ranks
-
-
-def shuffled(num_clips: int, *, seed: int, name: str, epoch: int) -> list[int]:
-    """The positions of all clips in the order of one pass."""
-    return torch.randperm(num_clips, generator=seeded(seed, name, epoch)).tolist()
-
-
-class LoaderConfig(NamedTuple):
-    """How a loader works, which changes its speed and never its batches.
-
-    Attributes:
-        workers: loader processes; 0 loads in the calling process.
-        pin_memory: for faster copies to a GPU.
-        timeout_s: a batch that takes longer is an error, not a hang; 0 waits for ever.
-    """
-
-    workers: int = 0
-    pin_memory: bool = False
-    timeout_s: int = 600
-
-
-WHOLE = Shard()
-IN_PROCESS = LoaderConfig()
-
-
-def training_stream(  # noqa: PLR0913 - what, and which part of it
-    clips: LabeledClips | UnlabeledClips,
-    *,
-    batch_size: int,
-    start: int = 0,
-    shard: Shard = WHOLE,
-    per_pass: int | None = None,
-    loader: LoaderConfig = IN_PROCESS,
-) -> Generator:
-    """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
-
-    Args:
-        clips: what to draw from.
-        batch_size: clips of one micro-batch of one rank.
-        start: clips of this stream that all ranks together have trained on before.
-        shard: the part of this rank.
-        per_pass: clips that are taken of each pass; none takes all.
-        loader: loader processes.
-    """
-    stream = ClipStream(
-        len(clips), seed=clips.seed, name=clips.stream, start=start, shard=shard, per_pass=per_pass
-    )
-    # A generator: processes start and decode when the first batch is asked for, not before.
-    yield from _loader(clips, loader, batch_size=batch_size, sampler=stream, join=collate)
-
-
-def evaluation_batches(
-    clips: EvalClips, *, batch_size: int, shard: Shard = WHOLE, loader: LoaderConfig = IN_PROCESS
-) -> DataLoader[EvalItem]:
-    """Every clip of this rank once, all its views together; `batch_size` counts clips."""
-    mine = range(shard.rank, len(clips), shard.num_ranks)
-    return _loader(clips, loader, batch_size=batch_size, sampler=mine, join=collate_views)
-
-
-def collate(items: Sequence[Item]) -> Item:
-    """Items of one kind to one of them: a batch axis in front of every tensor, a list of ids."""
-    return type(items[0])._make(_stack(field) for field in zip(*items, strict=True))
-
-
-def collate_views(items: Sequence[EvalItem]) -> EvalItem:
-    """Clips with several views each to one batch of views."""
-    elements, labels, clips = zip(*items, strict=True)
-    joined = [torch.cat(element) for element in zip(*elements, strict=True)]
-    return EvalItem(joined, torch.cat(labels), torch.cat(clips))
-
-
-def _stack(values: Sequence) -> Tensor | list[Tensor] | list[str]:
-    if isinstance(values[0], str):
-        return list(values)
-    if isinstance(values[0], Tensor):
-        return torch.stack(list(values))
-    return [torch.stack(element) for element in zip(*values, strict=True)]
-
-
-def leave_the_group(worker: int) -> None:
-    """Be out of reach of a signal to the training's process group, which ends it in good order."""
-    os.setpgid(0, 0)
-
-
-def _loader(
-    clips: Dataset, loader: LoaderConfig, *, batch_size: int, sampler: Iterable, join: Callable
-) -> DataLoader:
-    return DataLoader(
-        clips,
-        batch_size=batch_size,
-        sampler=sampler,
-        collate_fn=join,
-        num_workers=loader.workers,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout_s if loader.workers else 0,
-        worker_init_fn=leave_the_group if loader.workers else None,
-        # Its own, so that starting a loader leaves the global random state alone.
-        generator=torch.Generator().manual_seed(0),
-    )
 
 
 class TrainClips(NamedTuple):
@@ -345,6 +127,27 @@ def choose_reader(
     return open_frame_cache(seen, video_root, store, workers=workers).read
 
 
+class Shard(NamedTuple):
+    """Which part of the work a process does."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+
+class LoaderConfig(NamedTuple):
+    """How a loader works, which changes its speed and never its batches.
+
+    Attributes:
+        workers: loader processes; 0 loads in the calling process.
+        pin_memory: for faster copies to a GPU.
+        timeout_s: a batch that takes longer is an error, not a hang; 0 waits for ever.
+    """
+
+    workers: int = 0
+    pin_memory: bool = False
+    timeout_s: int = 600
+
+
 class ViewConfig(NamedTuple):
     """How training looks at a clip."""
 
@@ -371,14 +174,8 @@ class BatchSchedule(NamedTuple):
     """Labeled clips that are taken of each pass over them."""
 
 
-def split_workers(workers: int, unlabeled_per_labeled: int) -> tuple[int, int]:
-    """Loader processes of the labeled and of the unlabeled stream, by the views that they load.
-
-    A labeled clip has one view and an unlabeled one two. Both together are `workers`, but where
-    that is 1: each stream then has one.
-    """
-    labeled = math.ceil(workers / (1 + 2 * unlabeled_per_labeled))
-    return labeled, max(workers - labeled, min(workers, 1))
+WHOLE = Shard()
+IN_PROCESS = LoaderConfig()
 
 
 class TrainBatch(NamedTuple):
@@ -436,9 +233,179 @@ def training_batches(
         yield TrainBatch(elements, labels, weak, strong, ids + more_ids)
 
 
+def split_workers(workers: int, unlabeled_per_labeled: int) -> tuple[int, int]:
+    """Loader processes of the labeled and of the unlabeled stream, by the views that they load.
+
+    A labeled clip has one view and an unlabeled one two. Both together are `workers`, but where
+    that is 1: each stream then has one.
+    """
+    labeled = math.ceil(workers / (1 + 2 * unlabeled_per_labeled))
+    return labeled, max(workers - labeled, min(workers, 1))
+
+
 def to_device(elements: list[Tensor], device: torch.device, pixels: Pixels) -> list[Tensor]:
     """Elements of a training batch, whole colors, to what a network on the device takes."""
     return [to_network(seen.to(device, non_blocking=True), pixels) for seen in elements]
+
+
+def training_stream(  # noqa: PLR0913 - what, and which part of it
+    clips: LabeledClips | UnlabeledClips,
+    *,
+    batch_size: int,
+    start: int = 0,
+    shard: Shard = WHOLE,
+    per_pass: int | None = None,
+    loader: LoaderConfig = IN_PROCESS,
+) -> Generator:
+    """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
+
+    Args:
+        clips: what to draw from.
+        batch_size: clips of one micro-batch of one rank.
+        start: clips of this stream that all ranks together have trained on before.
+        shard: the part of this rank.
+        per_pass: clips that are taken of each pass; none takes all.
+        loader: loader processes.
+    """
+    stream = ClipStream(
+        len(clips), seed=clips.seed, name=clips.stream, start=start, shard=shard, per_pass=per_pass
+    )
+    # A generator: processes start and decode when the first batch is asked for, not before.
+    yield from _loader(clips, loader, batch_size=batch_size, sampler=stream, join=collate)
+
+
+class ClipStream(Sampler[tuple[int, int]]):
+    """(pass, position of the clip) without end, from the `start`-th clip of the stream on.
+
+    Args:
+        num_clips: clips of one pass.
+        seed: of the shuffling.
+        name: streams of other names are shuffled otherwise.
+        start: clips that all ranks together have taken before.
+        shard: this process takes clips start + rank, start + rank + num_ranks, ...
+        per_pass: clips that are taken of each pass, whose others are left out; none takes all.
+    """
+
+    def __init__(  # noqa: PLR0913 - where it starts, and which part of it this is
+        self,
+        num_clips: int,
+        *,
+        seed: int,
+        name: str,
+        start: int,
+        shard: Shard,
+        per_pass: int | None = None,
+    ):
+        self.num_clips, self.seed, self.name = num_clips, seed, name
+        self.start, self.shard = start, shard
+        self.per_pass = per_pass or num_clips
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        place = self.start + self.shard.rank
+        epoch, order = -1, [0]
+        while True:
+            if epoch != place // self.per_pass:
+                epoch = place // self.per_pass
+                order = shuffled(self.num_clips, seed=self.seed, name=self.name, epoch=epoch)
+            yield epoch, order[place % self.per_pass]
+            place += self.shard.num_ranks
+
+
+def shuffled(num_clips: int, *, seed: int, name: str, epoch: int) -> list[int]:
+    """The positions of all clips in the order of one pass."""
+    return torch.randperm(num_clips, generator=seeded(seed, name, epoch)).tolist()
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Items of one kind to one of them: a batch axis in front of every tensor, a list of ids."""
+    return type(items[0])._make(_stack(field) for field in zip(*items, strict=True))
+
+
+def _stack(values: Sequence) -> Tensor | list[Tensor] | list[str]:
+    if isinstance(values[0], str):
+        return list(values)
+    if isinstance(values[0], Tensor):
+        return torch.stack(list(values))
+    return [torch.stack(element) for element in zip(*values, strict=True)]
+
+
+def leave_the_group(worker: int) -> None:
+    """Be out of reach of a signal to the training's process group, which ends it in good order."""
+    os.setpgid(0, 0)
+
+
+def _loader(
+    clips: Dataset, loader: LoaderConfig, *, batch_size: int, sampler: Iterable, join: Callable
+) -> DataLoader:
+    return DataLoader(
+        clips,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=join,
+        num_workers=loader.workers,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout_s if loader.workers else 0,
+        worker_init_fn=leave_the_group if loader.workers else None,
+        # Its own, so that starting a loader leaves the global random state alone.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+class EvalItem(NamedTuple):
+    """All views of one clip as a network takes them, (view, channel, frame, height, width) for each
+    element; labels and clips have one number a view."""
+
+    elements: list[Tensor]
+    labels: Tensor
+    clips: Tensor
+
+
+class View(NamedTuple):
+    """A temporal view and its crops, each with one placement for every element."""
+
+    moments: Moments
+    crops: Sequence[Sequence[Placement]]
+
+
+Views = Callable[[Clip], list[View]]
+
+
+class EvalClips(Dataset[EvalItem]):
+    """Clips with a label, under every one of their views; one pass over the file for all.
+
+    Args:
+        clips: each with a label.
+        read: where frames come from.
+        views: how a clip is shown; as many views for one clip as for another.
+        pixels: what the network takes.
+
+    Raises:
+        ValueError: no clip, or one without a label.
+    """
+
+    def __init__(self, clips: Sequence[Clip], read: Reader, *, views: Views, pixels: Pixels):
+        self.clips = list(clips)
+        self.labels = known_labels(self.clips)
+        self.read, self.views, self.pixels = read, views, pixels
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, position: int) -> EvalItem:
+        clip = self.clips[position]
+        views = self.views(clip)
+        frames = iter(frames_of(self.read, clip, [m for view in views for m in view.moments]))
+        seen = [
+            normalized_crops(elements, crop, self.pixels)
+            for view in views
+            for elements in [[next(frames) for _ in view.moments]]
+            for crop in view.crops
+        ]
+        return EvalItem(
+            [torch.stack(element) for element in zip(*seen, strict=True)],
+            self.labels[position].expand(len(seen)),
+            torch.full((len(seen),), position),
+        )
 
 
 def evaluation_views(
@@ -465,6 +432,13 @@ def evaluation_views(
     return _evaluated(model, clips, read, views, loader)
 
 
+def fixed_views(
+    clip: Clip, *, moments: Sequence[Moments], placements: Sequence[Placement]
+) -> list[View]:
+    """Every temporal view under every crop, the same for each clip."""
+    return [View(view, [[place] * len(view) for place in placements]) for view in moments]
+
+
 def released_views(
     model: SefarModel, clips: Sequence[Clip], read: Reader, *, seed: int, loader: LoaderConfig
 ) -> DataLoader:
@@ -488,12 +462,38 @@ def released_views(
     return _evaluated(model, clips, read, views, loader)
 
 
+def released_view(
+    clip: Clip, *, sample: FrameSampler, augment: Augmentation, seed: int
+) -> list[View]:
+    """One random view, as the public code tests (docs/paper_map.md, row 8); a function of the clip
+    and the seed alone.
+    """
+    generator = seeded(seed, clip.id, "released view")
+    moments = sample(generator)
+    return [View(moments, [augment.draw(len(moments), generator)])]
+
+
 def _evaluated(
     model: SefarModel, clips: Sequence[Clip], read: Reader, views: Views, loader: LoaderConfig
 ) -> DataLoader:
     pixels = Pixels(model.image_size, model.mean, model.std)
     shown = EvalClips(clips, read, views=views, pixels=pixels)
     return evaluation_batches(shown, batch_size=8, loader=loader)
+
+
+def evaluation_batches(
+    clips: EvalClips, *, batch_size: int, shard: Shard = WHOLE, loader: LoaderConfig = IN_PROCESS
+) -> DataLoader[EvalItem]:
+    """Every clip of this rank once, all its views together; `batch_size` counts clips."""
+    mine = range(shard.rank, len(clips), shard.num_ranks)
+    return _loader(clips, loader, batch_size=batch_size, sampler=mine, join=collate_views)
+
+
+def collate_views(items: Sequence[EvalItem]) -> EvalItem:
+    """Clips with several views each to one batch of views."""
+    elements, labels, clips = zip(*items, strict=True)
+    joined = [torch.cat(element) for element in zip(*elements, strict=True)]
+    return EvalItem(joined, torch.cat(labels), torch.cat(clips))
 
 
 class ValidationClips(NamedTuple):
@@ -522,9 +522,6 @@ def validation_views(model: SefarModel, validation: ValidationClips, *, workers:
         num_crops=1,
         loader=LoaderConfig(workers=workers),
     )
-
-
-NAMED = 8  # classes or files that a message lists
 
 
 def classes_without_labels(clips: TrainClips) -> list[str]:

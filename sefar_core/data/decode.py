@@ -40,51 +40,14 @@ from sefar_core.data.frame_index import Timeline
 from sefar_core.data.packets import Mark, hides_frames, is_idr, mark_of, packets_of
 from sefar_core.data.pictures import side_ratio_problem
 
-
-def stamped_frames(
-    packets: Sequence[Packet], stamps: Sequence[int], stream: VideoStream
-) -> Iterator[VideoFrame]:
-    """The frames with the given timestamps, as many of them as come out, ascending.
-
-    A damaged frame is given too, wanted or not: what it is patched with, and so what the frames
-    that refer to it look like, depends on frames that may have been left out.
-
-    Args:
-        packets: of a stretch of the file in decoding order, the first one a keyframe.
-        stamps: timestamps of frames shown in it, ascending.
-        stream: of the packets. Its decoder is left as if fresh.
-    """
-    decoder = stream.codec_context
-    wanted = set(stamps)
-    for start, stop in runs(packets, stamps):
-        for packet in packets[start:stop]:
-            decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-            yield from (f for f in packet.decode() if f.pts in wanted or f.is_corrupt)
-        decoder.skip_frame = "DEFAULT"
-        yield from (f for f in stream.decode(None) if f.pts in wanted or f.is_corrupt)
-        decoder.flush_buffers()
-
-
-def runs(packets: Sequence[Packet], stamps: Sequence[int]) -> list[tuple[int, int]]:
-    """First and one-past-last packet of each stretch that has to be decoded, in order."""
-    place = {packet.pts: n for n, packet in enumerate(packets) if not packet.is_discard}
-    begins = [n for n, packet in enumerate(packets) if n == 0 or is_idr(packet)]
-    found: list[tuple[int, int]] = []
-    for needed in sorted(place[stamp] for stamp in stamps):
-        start = begins[int(np.searchsorted(begins, needed, side="right")) - 1]
-        if found and start < found[-1][1]:
-            found[-1] = (found[-1][0], needed + 1)
-        else:
-            found.append((start, needed + 1))
-    return found
-
-
-DISPLAY_MATRIX = "DISPLAYMATRIX"
 FIX = "Fetch or cut the file again; scripts/check_videos.py lists every broken file of a manifest."
-STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
-"""Of covers and thumbnails, which files carry as video streams of their own."""
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")
 """How files begin that name other files, which FFmpeg would read in their place."""
+STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
+"""Of covers and thumbnails, which files carry as video streams of their own."""
+DISPLAY_MATRIX = "DISPLAYMATRIX"
+Sized = tuple[tuple[int, int], np.ndarray]
+"""Width and height of a stored picture, and the picture."""
 
 
 class VideoReadError(Exception):
@@ -97,26 +60,6 @@ class Misnamed(VideoReadError):
 
 class Patched(Misnamed):
     """Decoding from a keyframe in the middle stops, or shows a picture that it patched."""
-
-
-class FileVersion(NamedTuple):
-    """A file as it is on the disk. What is found out about it can be remembered by this key."""
-
-    path: Path
-    size: int
-    changed_ns: int
-
-
-def version_of(path: Path) -> FileVersion:
-    """The version of a file that exists."""
-    now = path.stat()
-    return FileVersion(path, now.st_size, now.st_mtime_ns)
-
-
-def refuse_elongated(path: Path, width: int, height: int) -> None:
-    """Raise VideoReadError for pictures that are too elongated to be scaled."""
-    if problem := side_ratio_problem(width, height):
-        raise VideoReadError(f"{path} {problem}")
 
 
 @contextmanager
@@ -167,6 +110,108 @@ def film_stream(container: InputContainer) -> VideoStream:
         return cover, context.name in STILL_CODECS, not default, -area
 
     return min(container.streams.video, key=rank)
+
+
+def pictures(
+    path: Path, shown: Timeline, numbers: np.ndarray, short_side: int | None, *, to_end: bool
+) -> UInt8[Tensor, "frame height width 3"]:
+    """The pictures with these numbers, in any order, repeats allowed.
+
+    Args:
+        path: the file.
+        shown: its pictures.
+        numbers: 0-based, within `shown`.
+        short_side: larger pictures are scaled down to it.
+        to_end: decode behind the last picture wanted too, to count them all.
+
+    Raises:
+        Misnamed: others come out of the decoder than the packets announced.
+        VideoReadError: the decoder refuses a picture, or they are of different sizes.
+    """
+    wanted, places = np.unique(numbers, return_inverse=True)
+    kept = _by_stamp(shown, wanted, short_side)
+    kept = kept or _by_number(path, shown, wanted, short_side, to_end)
+    if len({(size, picture.shape) for size, picture in kept}) > 1:
+        raise VideoReadError(f"{path} changes its picture size between frames. {FIX}")
+    return torch.from_numpy(np.stack([kept[place][1] for place in places]))
+
+
+def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> list[Sized]:
+    """The wanted pictures, by their timestamps; none if that does not give every one in
+    order, in which case `_by_number` has the last word.
+    """
+    stream = shown.stream
+    if shown.stamps is None or not shown.packets or stream.codec_context.name != "h264":
+        return []
+    if shown.may_tell_decoding:
+        return []
+    stamps = shown.stamps[wanted].tolist()
+    convert = converter(short_side)
+    kept: list[Sized] = []
+    try:
+        for frame in stamped_frames(shown.packets, stamps, stream):
+            done = len(kept) == len(stamps)
+            if frame.is_corrupt or done or frame.pts != stamps[len(kept)]:
+                return []
+            kept.append(((frame.width, frame.height), convert(frame)))
+    except av.FFmpegError:
+        return []
+    finally:
+        stream.codec_context.skip_frame = "DEFAULT"
+        stream.codec_context.flush_buffers()
+    return kept if len(kept) == len(stamps) else []
+
+
+def stamped_frames(
+    packets: Sequence[Packet], stamps: Sequence[int], stream: VideoStream
+) -> Iterator[VideoFrame]:
+    """The frames with the given timestamps, as many of them as come out, ascending.
+
+    A damaged frame is given too, wanted or not: what it is patched with, and so what the frames
+    that refer to it look like, depends on frames that may have been left out.
+
+    Args:
+        packets: of a stretch of the file in decoding order, the first one a keyframe.
+        stamps: timestamps of frames shown in it, ascending.
+        stream: of the packets. Its decoder is left as if fresh.
+    """
+    decoder = stream.codec_context
+    wanted = set(stamps)
+    for start, stop in runs(packets, stamps):
+        for packet in packets[start:stop]:
+            decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            yield from (f for f in packet.decode() if f.pts in wanted or f.is_corrupt)
+        decoder.skip_frame = "DEFAULT"
+        yield from (f for f in stream.decode(None) if f.pts in wanted or f.is_corrupt)
+        decoder.flush_buffers()
+
+
+def runs(packets: Sequence[Packet], stamps: Sequence[int]) -> list[tuple[int, int]]:
+    """First and one-past-last packet of each stretch that has to be decoded, in order."""
+    place = {packet.pts: n for n, packet in enumerate(packets) if not packet.is_discard}
+    begins = [n for n, packet in enumerate(packets) if n == 0 or is_idr(packet)]
+    found: list[tuple[int, int]] = []
+    for needed in sorted(place[stamp] for stamp in stamps):
+        start = begins[int(np.searchsorted(begins, needed, side="right")) - 1]
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], needed + 1)
+        else:
+            found.append((start, needed + 1))
+    return found
+
+
+def _by_number(
+    path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None, to_end: bool
+) -> list[Sized]:
+    """The wanted pictures, in order; without need nothing behind the last is decoded."""
+    convert = converter(short_side)
+    kept: list[Sized] = []
+    for number, frame in enumerate(verified(path, shown)):
+        if len(kept) < len(wanted) and number == wanted[len(kept)]:
+            kept.append(((frame.width, frame.height), convert(frame)))
+        if len(kept) == len(wanted) and not to_end:
+            break
+    return kept
 
 
 def verified(path: Path, shown: Timeline) -> Iterator[VideoFrame]:
@@ -261,72 +306,34 @@ def _stopped(path: Path, cause: av.FFmpegError, number: int, shown: Timeline) ->
     )
 
 
-def pictures(
-    path: Path, shown: Timeline, numbers: np.ndarray, short_side: int | None, *, to_end: bool
-) -> UInt8[Tensor, "frame height width 3"]:
-    """The pictures with these numbers, in any order, repeats allowed.
+def converter(short_side: int | None) -> Callable[[VideoFrame], np.ndarray]:
+    """From decoded frame to upright RGB picture, through one converter for a whole clip."""
+    reformatter = VideoReformatter()
 
-    Args:
-        path: the file.
-        shown: its pictures.
-        numbers: 0-based, within `shown`.
-        short_side: larger pictures are scaled down to it.
-        to_end: decode behind the last picture wanted too, to count them all.
+    def convert(frame: VideoFrame) -> np.ndarray:
+        width, height = fitted_size(frame.width, frame.height, short_side)
+        color = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        return upright(color.to_ndarray(), *orientation_of(frame))
 
-    Raises:
-        Misnamed: others come out of the decoder than the packets announced.
-        VideoReadError: the decoder refuses a picture, or they are of different sizes.
-    """
-    wanted, places = np.unique(numbers, return_inverse=True)
-    kept = _by_stamp(shown, wanted, short_side)
-    kept = kept or _by_number(path, shown, wanted, short_side, to_end)
-    if len({(size, picture.shape) for size, picture in kept}) > 1:
-        raise VideoReadError(f"{path} changes its picture size between frames. {FIX}")
-    return torch.from_numpy(np.stack([kept[place][1] for place in places]))
+    return convert
 
 
-Sized = tuple[tuple[int, int], np.ndarray]
-"""Width and height of a stored picture, and the picture."""
+def fitted_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height of a picture whose shorter side is brought down to `short_side` pixels."""
+    scale = 1.0 if short_side is None else min(1.0, short_side / min(width, height))
+    return round(width * scale), round(height * scale)
 
 
-def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> list[Sized]:
-    """The wanted pictures, by their timestamps; none if that does not give every one in
-    order, in which case `_by_number` has the last word.
-    """
-    stream = shown.stream
-    if shown.stamps is None or not shown.packets or stream.codec_context.name != "h264":
-        return []
-    if shown.may_tell_decoding:
-        return []
-    stamps = shown.stamps[wanted].tolist()
-    convert = converter(short_side)
-    kept: list[Sized] = []
-    try:
-        for frame in stamped_frames(shown.packets, stamps, stream):
-            done = len(kept) == len(stamps)
-            if frame.is_corrupt or done or frame.pts != stamps[len(kept)]:
-                return []
-            kept.append(((frame.width, frame.height), convert(frame)))
-    except av.FFmpegError:
-        return []
-    finally:
-        stream.codec_context.skip_frame = "DEFAULT"
-        stream.codec_context.flush_buffers()
-    return kept if len(kept) == len(stamps) else []
+def upright(picture: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    """A stored picture (row first) as `orientation_of` says that it is to be seen."""
+    turned = np.rot90(picture, turns)
+    return turned[:, ::-1] if mirrored else turned
 
 
-def _by_number(
-    path: Path, shown: Timeline, wanted: np.ndarray, short_side: int | None, to_end: bool
-) -> list[Sized]:
-    """The wanted pictures, in order; without need nothing behind the last is decoded."""
-    convert = converter(short_side)
-    kept: list[Sized] = []
-    for number, frame in enumerate(verified(path, shown)):
-        if len(kept) < len(wanted) and number == wanted[len(kept)]:
-            kept.append(((frame.width, frame.height), convert(frame)))
-        if len(kept) == len(wanted) and not to_end:
-            break
-    return kept
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Width and height of the picture once it stands upright."""
+    lying = orientation_of(frame)[0] % 2
+    return (frame.height, frame.width) if lying else (frame.width, frame.height)
 
 
 def orientation_of(frame: VideoFrame) -> tuple[int, bool]:
@@ -373,31 +380,21 @@ def _without_unknown_side_data(frame: VideoFrame) -> VideoFrame:
     return found
 
 
-def upright(picture: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    """A stored picture (row first) as `orientation_of` says that it is to be seen."""
-    turned = np.rot90(picture, turns)
-    return turned[:, ::-1] if mirrored else turned
+def refuse_elongated(path: Path, width: int, height: int) -> None:
+    """Raise VideoReadError for pictures that are too elongated to be scaled."""
+    if problem := side_ratio_problem(width, height):
+        raise VideoReadError(f"{path} {problem}")
 
 
-def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height of the picture once it stands upright."""
-    lying = orientation_of(frame)[0] % 2
-    return (frame.height, frame.width) if lying else (frame.width, frame.height)
+class FileVersion(NamedTuple):
+    """A file as it is on the disk. What is found out about it can be remembered by this key."""
+
+    path: Path
+    size: int
+    changed_ns: int
 
 
-def fitted_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height of a picture whose shorter side is brought down to `short_side` pixels."""
-    scale = 1.0 if short_side is None else min(1.0, short_side / min(width, height))
-    return round(width * scale), round(height * scale)
-
-
-def converter(short_side: int | None) -> Callable[[VideoFrame], np.ndarray]:
-    """From decoded frame to upright RGB picture, through one converter for a whole clip."""
-    reformatter = VideoReformatter()
-
-    def convert(frame: VideoFrame) -> np.ndarray:
-        width, height = fitted_size(frame.width, frame.height, short_side)
-        color = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return upright(color.to_ndarray(), *orientation_of(frame))
-
-    return convert
+def version_of(path: Path) -> FileVersion:
+    """The version of a file that exists."""
+    now = path.stat()
+    return FileVersion(path, now.st_size, now.st_mtime_ns)

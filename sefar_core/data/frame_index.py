@@ -42,6 +42,40 @@ MICROSECOND = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What the packets and the first picture of a file tell.
+
+    Attributes:
+        num_frames: frames that are shown, which can be fewer than the file's header says.
+        times_s: when each appears, seconds from the file's beginning, as players count.
+        duration_s: from the first frame's appearance to the last one's end.
+        fps: shown frames per second, on average.
+        width: pixels, upright.
+        height: pixels, upright.
+        rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
+        codec: the decoder's name.
+        container: FFmpeg's name of the file's format.
+        flags: what readers that trust the header stumble over; see `timeline.oddities`.
+    """
+
+    num_frames: int
+    times_s: tuple[float, ...]
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    container: str
+    flags: tuple[str, ...]
+
+    @property
+    def end_s(self) -> float:
+        """When the last frame disappears, seconds from the file's beginning."""
+        return self.times_s[0] + self.duration_s
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timeline:
     """The pictures shown in a file, or in a stretch of it.
 
@@ -118,17 +152,6 @@ def numbers_at(times_s: np.ndarray | Sequence[float], timestamps_s: np.ndarray) 
     """
     numbers = np.searchsorted(times_s, timestamps_s + ROUNDING_S, side="right") - 1
     return np.maximum(numbers, 0)
-
-
-def decoded(packets: Iterable[Packet], stream: VideoStream) -> Iterator[VideoFrame]:
-    """The pictures of packets, in the order in which the decoder gives them.
-
-    It leaves out, by itself, what is marked for discarding and pictures whose references are
-    missing.
-    """
-    for packet in packets:
-        yield from packet.decode()
-    yield from stream.decode(None)
 
 
 def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) -> Timeline:
@@ -232,18 +255,6 @@ def _from_keyframe(
         step_back *= 2
 
 
-def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) -> int:
-    """The moment that players and annotators call 0, in ticks of the stream.
-
-    It is the beginning of the container: sound can begin before the first picture. A beginning
-    below 0 is sound that only prepares its decoder, and is not played.
-    """
-    if container.start_time is None or _tells_decoding_only(container):
-        return first_stamp
-    beginning = round(container.start_time * MICROSECOND / float(time_base_of(stream)))
-    return min(first_stamp, max(beginning, 0))
-
-
 def _until(packets: Iterable[Packet], stop: float | None) -> tuple[list[Packet], bool]:
     """The packets of frames that may be shown before `stop` (none is shown before its decoding),
     and whether others follow.
@@ -277,6 +288,18 @@ def beginning(container: InputContainer, stream: VideoStream) -> tuple[Mark, int
             return None
         first_stamp = mark.pts if first_stamp is None else min(first_stamp, mark.pts)
     return None if first is None or first_stamp is None else (first, first_stamp)
+
+
+def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) -> int:
+    """The moment that players and annotators call 0, in ticks of the stream.
+
+    It is the beginning of the container: sound can begin before the first picture. A beginning
+    below 0 is sound that only prepares its decoder, and is not played.
+    """
+    if container.start_time is None or _tells_decoding_only(container):
+        return first_stamp
+    beginning = round(container.start_time * MICROSECOND / float(time_base_of(stream)))
+    return min(first_stamp, max(beginning, 0))
 
 
 def time_base_of(stream: VideoStream):
@@ -345,6 +368,74 @@ def _evenly(count: int, first: int, step: float, stream: VideoStream) -> np.ndar
     return first + np.round(np.arange(count) * step).astype(np.int64)
 
 
+def _timeline(
+    marks: list[Mark],
+    stream: VideoStream,
+    stamps: np.ndarray,
+    named: np.ndarray | None,
+    origin: int,
+    *,
+    first_stamp: int | None = None,
+) -> Timeline:
+    """The timeline of pictures shown at `stamps`, in ticks; `origin` is the moment 0."""
+    tick, rate = float(time_base_of(stream)), _rate(stream)
+    first = int(stamps[0]) if first_stamp is None else first_stamp
+    times_s, even = on_grid((stamps - first) * tick, rate, tick)
+    last = max(shown_marks(marks), key=lambda mark: mark.pts or 0)
+    step_s = (last.duration or 0) * tick
+    if rate and (not step_s or abs(step_s - 1 / rate) <= 1.01 * tick):
+        step_s = 1 / rate
+    late_s = (first - origin) * tick
+    return Timeline(
+        marks=marks,
+        packets=[],
+        stream=stream,
+        times_s=times_s + late_s,
+        end_s=float(times_s[-1] + (step_s or _usual_step(times_s)) + late_s),
+        stamps=named,
+        constant_rate=even,
+    )
+
+
+def on_grid(times_s: np.ndarray, rate: float, tick: float) -> tuple[np.ndarray, bool]:
+    """Times brought to multiples of 1 / rate, and whether they follow one another so, evenly.
+
+    Some formats round times to a millisecond: what lies that near to k / rate is k / rate. Each
+    time by itself, so that a stretch of a file has the times that the whole file has.
+    """
+    if not rate:
+        return times_s, False
+    count = np.round(times_s * rate)
+    near = abs(count / rate - times_s) <= 1.01 * tick
+    even = bool(near.all() and (np.diff(count) == 1).all())
+    moved = np.where(near, count / rate, times_s)
+    meet = np.diff(moved) <= 0  # pictures nearer to one another than the rate says
+    near &= ~(np.append(meet, False) | np.append(False, meet))
+    return np.where(near, moved, times_s), even
+
+
+def _usual_step(times_s: np.ndarray) -> float:
+    return float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
+
+
+def _step_ticks(shown: Sequence[Mark], stream: VideoStream) -> float:
+    """The usual distance between pictures."""
+    if rate := _rate(stream):
+        return 1 / rate / float(time_base_of(stream))
+    return float(np.median([mark.duration or 1 for mark in shown]))
+
+
+def decoded(packets: Iterable[Packet], stream: VideoStream) -> Iterator[VideoFrame]:
+    """The pictures of packets, in the order in which the decoder gives them.
+
+    It leaves out, by itself, what is marked for discarding and pictures whose references are
+    missing.
+    """
+    for packet in packets:
+        yield from packet.decode()
+    yield from stream.decode(None)
+
+
 def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | None:
     """The timeline of the pictures that came out of the decoder; None if some are lost.
 
@@ -397,63 +488,6 @@ def _lost(marks: Sequence[Mark], stamps: np.ndarray) -> bool:
     before = np.searchsorted(stamps, missing) - 1
     ends = np.append(stamps[1:], stamps[-1] + usual)
     return bool((ends[before] - stamps[before] > 1.5 * usual).any() or (missing >= ends[-1]).any())
-
-
-def _step_ticks(shown: Sequence[Mark], stream: VideoStream) -> float:
-    """The usual distance between pictures."""
-    if rate := _rate(stream):
-        return 1 / rate / float(time_base_of(stream))
-    return float(np.median([mark.duration or 1 for mark in shown]))
-
-
-def _timeline(
-    marks: list[Mark],
-    stream: VideoStream,
-    stamps: np.ndarray,
-    named: np.ndarray | None,
-    origin: int,
-    *,
-    first_stamp: int | None = None,
-) -> Timeline:
-    """The timeline of pictures shown at `stamps`, in ticks; `origin` is the moment 0."""
-    tick, rate = float(time_base_of(stream)), _rate(stream)
-    first = int(stamps[0]) if first_stamp is None else first_stamp
-    times_s, even = on_grid((stamps - first) * tick, rate, tick)
-    last = max(shown_marks(marks), key=lambda mark: mark.pts or 0)
-    step_s = (last.duration or 0) * tick
-    if rate and (not step_s or abs(step_s - 1 / rate) <= 1.01 * tick):
-        step_s = 1 / rate
-    late_s = (first - origin) * tick
-    return Timeline(
-        marks=marks,
-        packets=[],
-        stream=stream,
-        times_s=times_s + late_s,
-        end_s=float(times_s[-1] + (step_s or _usual_step(times_s)) + late_s),
-        stamps=named,
-        constant_rate=even,
-    )
-
-
-def on_grid(times_s: np.ndarray, rate: float, tick: float) -> tuple[np.ndarray, bool]:
-    """Times brought to multiples of 1 / rate, and whether they follow one another so, evenly.
-
-    Some formats round times to a millisecond: what lies that near to k / rate is k / rate. Each
-    time by itself, so that a stretch of a file has the times that the whole file has.
-    """
-    if not rate:
-        return times_s, False
-    count = np.round(times_s * rate)
-    near = abs(count / rate - times_s) <= 1.01 * tick
-    even = bool(near.all() and (np.diff(count) == 1).all())
-    moved = np.where(near, count / rate, times_s)
-    meet = np.diff(moved) <= 0  # pictures nearer to one another than the rate says
-    near &= ~(np.append(meet, False) | np.append(False, meet))
-    return np.where(near, moved, times_s), even
-
-
-def _usual_step(times_s: np.ndarray) -> float:
-    return float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
 
 
 def oddities(shown: Timeline) -> tuple[str, ...]:
@@ -521,37 +555,3 @@ def _has_open_gop(marks: Sequence[Mark]) -> bool:
         elif mark.pts < keyframe_pts and not mark.is_hidden:
             return True
     return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What the packets and the first picture of a file tell.
-
-    Attributes:
-        num_frames: frames that are shown, which can be fewer than the file's header says.
-        times_s: when each appears, seconds from the file's beginning, as players count.
-        duration_s: from the first frame's appearance to the last one's end.
-        fps: shown frames per second, on average.
-        width: pixels, upright.
-        height: pixels, upright.
-        rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
-        codec: the decoder's name.
-        container: FFmpeg's name of the file's format.
-        flags: what readers that trust the header stumble over; see `timeline.oddities`.
-    """
-
-    num_frames: int
-    times_s: tuple[float, ...]
-    duration_s: float
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    container: str
-    flags: tuple[str, ...]
-
-    @property
-    def end_s(self) -> float:
-        """When the last frame disappears, seconds from the file's beginning."""
-        return self.times_s[0] + self.duration_s

@@ -21,6 +21,15 @@ ORDERED = ("mov",)
 """Containers whose index puts packets in order, also where an edit list repeats some of them."""
 FILLED_IN = ("matroska",)
 """Containers that store no decoding times: FFmpeg fills them in, not always rightly."""
+START_CODE = b"\x00\x00\x01"
+IDR_SLICE = 5
+H264_SLICES = range(1, 6)
+SUPPLEMENT = 6
+RECOVERY_POINT = 6
+HEVC_SLICES = range(32)
+HEVC_KEYFRAMES = range(16, 24)
+MPEG4_PICTURE = b"\x00\x00\x01\xb6"
+MPEG2_PICTURE = b"\x00\x00\x01\x00"
 
 
 class Mark(NamedTuple):
@@ -37,11 +46,6 @@ class Mark(NamedTuple):
     is_corrupt: bool
     is_hidden: bool
     """Its picture is never shown: others refer to it."""
-
-
-def hides_frames(stream: VideoStream) -> bool:
-    """Whether a stream keeps frames that are never shown in packets of their own, as VP8 does."""
-    return stream.codec_context.name == "vp8"
 
 
 def mark_of(packet: Packet, *, hides: bool) -> Mark:
@@ -63,6 +67,11 @@ def mark_of(packet: Packet, *, hides: bool) -> Mark:
         packet.is_corrupt,
         hides and not memoryview(packet)[0] & SHOW_FRAME,
     )
+
+
+def hides_frames(stream: VideoStream) -> bool:
+    """Whether a stream keeps frames that are never shown in packets of their own, as VP8 does."""
+    return stream.codec_context.name == "vp8"
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
@@ -129,17 +138,6 @@ def known(stamp: int | None) -> int:
     """A timestamp of which it was found out before that there is one."""
     assert stamp is not None
     return stamp
-
-
-START_CODE = b"\x00\x00\x01"
-IDR_SLICE = 5
-H264_SLICES = range(1, 6)
-SUPPLEMENT = 6
-RECOVERY_POINT = 6
-HEVC_SLICES = range(32)
-HEVC_KEYFRAMES = range(16, 24)
-MPEG4_PICTURE = b"\x00\x00\x01\xb6"
-MPEG2_PICTURE = b"\x00\x00\x01\x00"
 
 
 def begins_anew(packet: Packet) -> bool:

@@ -57,80 +57,8 @@ __all__ = [
     "read_clip",
     "read_fractions",
 ]
-
 Frames = Timeline | FrameFolder
 Result = TypeVar("Result")
-
-
-def probe(path: Path) -> VideoInfo:
-    """Length, times and oddities of a video, from its packets and, for the angle, one picture.
-
-    Raises:
-        VideoReadError: missing, empty, no video, or the first picture does not decode.
-    """
-    if path.is_dir():
-        return probe_folder(open_folder(path))
-    marks: list[Mark] = []
-    first: VideoFrame | None = None
-    false_keyframes = False
-    with opened(path) as (container, stream):
-        hides = hides_frames(stream)
-        for packet in packets_of(container, stream):
-            marks.append(mark_of(packet, hides=hides))
-            first = first or first_picture(path, stream, packet)
-            false_keyframes = false_keyframes or is_false_keyframe(packet)
-        first = first or first_picture(path, stream, None)
-        if first is None:
-            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {FIX}")
-        shown = frame_index.outline(marks, container, stream, first=first.pts)
-        if settled := record_of(path).settled:
-            shown = replace(settled, stream=stream)
-        return info_of(shown, first, false_keyframes=false_keyframes)
-
-
-def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
-    """The first frame that comes out of the decoder with this packet, or at the end (None).
-
-    Raises:
-        VideoReadError: the packet does not decode.
-    """
-    try:
-        return next(iter(stream.decode(packet)), None)
-    except av.FFmpegError as cause:
-        raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {FIX}") from cause
-
-
-def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> VideoInfo:
-    """What the packets of a file and its first picture tell.
-
-    Args:
-        shown: all frames of the file, which is open.
-        first: the first of them, decoded.
-        false_keyframes: packets are marked as keyframes that need pictures before them.
-    """
-    stream = shown.stream
-    duration_s = shown.end_s - float(shown.times_s[0])
-    turns, mirrored = orientation_of(first)
-    width, height = upright_size(first)
-    flagged = [mark.is_keyframe for mark in shown.marks]
-    tests = {
-        "false_keyframes": false_keyframes or index_is_false(stream, flagged),
-        "rotated": turns != 0,
-        "mirrored": mirrored,
-        "pixels_not_square": (stream.sample_aspect_ratio or 1) != 1,
-    }
-    return VideoInfo(
-        num_frames=len(shown.times_s),
-        times_s=tuple(shown.times_s.tolist()),
-        duration_s=duration_s,
-        fps=len(shown.times_s) / duration_s,
-        width=width,
-        height=height,
-        rotation=turns * 90,
-        codec=stream.codec_context.name,
-        container=stream.container.format.name,
-        flags=oddities(shown) + tuple(name for name, holds in tests.items() if holds),
-    )
 
 
 def frames_at(
@@ -288,6 +216,16 @@ class Record:
     settled: Timeline | None = None
 
 
+def record_of(path: Path) -> Record:
+    """The record of a file; another one once the file has changed."""
+    return _record(version_of(path)) if path.is_file() else Record()
+
+
+@lru_cache(maxsize=1024)
+def _record(file: FileVersion) -> Record:
+    return Record()
+
+
 def on_frames(
     path: Path,
     start_s: float | None,
@@ -342,6 +280,12 @@ def on_frames(
     return _in_order(path, span, record, use)
 
 
+def _jumps_lead_right(path: Path, record: Record) -> bool:
+    if record.jumps_lead_right is None:
+        record.jumps_lead_right = leads_right(path)
+    return record.jumps_lead_right
+
+
 def _in_order(
     path: Path,
     span: tuple[float, float | None] | None,
@@ -360,22 +304,6 @@ def _in_order(
                 raise Misnamed(f"{path} announces pictures before its first keyframe")
         start, end = span or (float(shown.times_s[0]), None)
         return use(shown, start, clip_end(path, shown, start, end))
-
-
-def record_of(path: Path) -> Record:
-    """The record of a file; another one once the file has changed."""
-    return _record(version_of(path)) if path.is_file() else Record()
-
-
-@lru_cache(maxsize=1024)
-def _record(file: FileVersion) -> Record:
-    return Record()
-
-
-def _jumps_lead_right(path: Path, record: Record) -> bool:
-    if record.jumps_lead_right is None:
-        record.jumps_lead_right = leads_right(path)
-    return record.jumps_lead_right
 
 
 def _read(path: Path, shown: Frames, timestamps: np.ndarray, short_side: int | None) -> Tensor:
@@ -419,3 +347,74 @@ def refuse_outside(places: np.ndarray, *, high: float, name: str) -> None:
         raise ValueError(f"{name} must be a list of at least one number")
     if not ((places >= 0) & (places <= high)).all():
         raise ValueError(f"{name} must lie in [0, {high}], got {places.tolist()}")
+
+
+def probe(path: Path) -> VideoInfo:
+    """Length, times and oddities of a video, from its packets and, for the angle, one picture.
+
+    Raises:
+        VideoReadError: missing, empty, no video, or the first picture does not decode.
+    """
+    if path.is_dir():
+        return probe_folder(open_folder(path))
+    marks: list[Mark] = []
+    first: VideoFrame | None = None
+    false_keyframes = False
+    with opened(path) as (container, stream):
+        hides = hides_frames(stream)
+        for packet in packets_of(container, stream):
+            marks.append(mark_of(packet, hides=hides))
+            first = first or first_picture(path, stream, packet)
+            false_keyframes = false_keyframes or is_false_keyframe(packet)
+        first = first or first_picture(path, stream, None)
+        if first is None:
+            raise VideoReadError(f"cannot decode {path}: no frame comes out of it. {FIX}")
+        shown = frame_index.outline(marks, container, stream, first=first.pts)
+        if settled := record_of(path).settled:
+            shown = replace(settled, stream=stream)
+        return info_of(shown, first, false_keyframes=false_keyframes)
+
+
+def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
+    """The first frame that comes out of the decoder with this packet, or at the end (None).
+
+    Raises:
+        VideoReadError: the packet does not decode.
+    """
+    try:
+        return next(iter(stream.decode(packet)), None)
+    except av.FFmpegError as cause:
+        raise VideoReadError(f"cannot decode {path}: {cause} at its first frame. {FIX}") from cause
+
+
+def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> VideoInfo:
+    """What the packets of a file and its first picture tell.
+
+    Args:
+        shown: all frames of the file, which is open.
+        first: the first of them, decoded.
+        false_keyframes: packets are marked as keyframes that need pictures before them.
+    """
+    stream = shown.stream
+    duration_s = shown.end_s - float(shown.times_s[0])
+    turns, mirrored = orientation_of(first)
+    width, height = upright_size(first)
+    flagged = [mark.is_keyframe for mark in shown.marks]
+    tests = {
+        "false_keyframes": false_keyframes or index_is_false(stream, flagged),
+        "rotated": turns != 0,
+        "mirrored": mirrored,
+        "pixels_not_square": (stream.sample_aspect_ratio or 1) != 1,
+    }
+    return VideoInfo(
+        num_frames=len(shown.times_s),
+        times_s=tuple(shown.times_s.tolist()),
+        duration_s=duration_s,
+        fps=len(shown.times_s) / duration_s,
+        width=width,
+        height=height,
+        rotation=turns * 90,
+        codec=stream.codec_context.name,
+        container=stream.container.format.name,
+        flags=oddities(shown) + tuple(name for name, holds in tests.items() if holds),
+    )

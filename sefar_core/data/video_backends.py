@@ -37,62 +37,6 @@ from sefar_core.data.video import read_fractions as read_in_order
 from sefar_core.data.worker_pool import Worker, WorkerFailure
 
 FIX = "Set data.reader to auto, which reads every file that plays and folders of pictures."
-
-
-def known(path: Path) -> VideoInfo:
-    """What `probe` tells of a file, remembered for the files that were asked for last.
-
-    Raises:
-        VideoReadError: the file is unreadable, or a folder of pictures.
-    """
-    if path.is_dir():
-        raise VideoReadError(f"{path} is a folder of pictures, not a video file. {FIX}")
-    if not path.is_file():
-        return probe(path)
-    return _probed(version_of(path))
-
-
-@lru_cache(maxsize=1024)
-def _probed(file: FileVersion) -> VideoInfo:
-    return probe(file.path)
-
-
-def frame_numbers(
-    path: Path,
-    info: VideoInfo,
-    fractions: Sequence[float],
-    *,
-    start_s: float | None,
-    end_s: float | None,
-) -> list[int]:
-    """Numbers of the frames that `video.read_fractions` gives.
-
-    Raises:
-        VideoReadError: the file ends before the clip does.
-        ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
-    """
-    places = places_of(fractions)
-    whole = start_s is None and end_s is None
-    start = info.times_s[0] if whole else start_s or 0.0
-    refuse_empty(path, start, end_s)
-    timestamps = start + places * (clip_end(path, info, start, end_s) - start)
-    refuse_beyond(path, info.times_s[-1], info.end_s, float(timestamps.max()))
-    return numbers_at(info.times_s, timestamps).tolist()
-
-
-def shrunk(
-    frames: UInt8[np.ndarray, "frame height width 3"], short_side: int | None
-) -> UInt8[np.ndarray, "frame smaller_height smaller_width 3"]:
-    """Larger frames scaled down so that their shorter side has `short_side` pixels."""
-    height, width = frames.shape[1:3]
-    size = fitted_size(width, height, short_side)
-    if size == (width, height):
-        return frames
-    pictures = (VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
-    small = (frame.reformat(width=size[0], height=size[1]).to_ndarray() for frame in pictures)
-    return np.stack(list(small))
-
-
 CONTAINERS = ("mov", "matroska")
 """Whose timestamps decord understands: of others it gives wrong frames without a word."""
 MOST_APART = 8.0
@@ -149,6 +93,47 @@ def doubts(info: VideoInfo) -> str:
     return ""
 
 
+def known(path: Path) -> VideoInfo:
+    """What `probe` tells of a file, remembered for the files that were asked for last.
+
+    Raises:
+        VideoReadError: the file is unreadable, or a folder of pictures.
+    """
+    if path.is_dir():
+        raise VideoReadError(f"{path} is a folder of pictures, not a video file. {FIX}")
+    if not path.is_file():
+        return probe(path)
+    return _probed(version_of(path))
+
+
+@lru_cache(maxsize=1024)
+def _probed(file: FileVersion) -> VideoInfo:
+    return probe(file.path)
+
+
+def frame_numbers(
+    path: Path,
+    info: VideoInfo,
+    fractions: Sequence[float],
+    *,
+    start_s: float | None,
+    end_s: float | None,
+) -> list[int]:
+    """Numbers of the frames that `video.read_fractions` gives.
+
+    Raises:
+        VideoReadError: the file ends before the clip does.
+        ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
+    """
+    places = places_of(fractions)
+    whole = start_s is None and end_s is None
+    start = info.times_s[0] if whole else start_s or 0.0
+    refuse_empty(path, start, end_s)
+    timestamps = start + places * (clip_end(path, info, start, end_s) - start)
+    refuse_beyond(path, info.times_s[-1], info.end_s, float(timestamps.max()))
+    return numbers_at(info.times_s, timestamps).tolist()
+
+
 @lru_cache(maxsize=1024)
 def _first_pictures_apart(file: FileVersion, timeout_s: float) -> float:
     own = read_in_order(file.path, [0.0]).numpy().astype(np.int16)
@@ -182,6 +167,19 @@ def ask_decord(request: Request, timeout_s: float) -> np.ndarray:
 def _worker_of(pid: int) -> Worker[Request]:
     """The reading process of this process; one that is forked gets another."""
     return Worker(read_frames, preload=decord_worker.__name__)
+
+
+def shrunk(
+    frames: UInt8[np.ndarray, "frame height width 3"], short_side: int | None
+) -> UInt8[np.ndarray, "frame smaller_height smaller_width 3"]:
+    """Larger frames scaled down so that their shorter side has `short_side` pixels."""
+    height, width = frames.shape[1:3]
+    size = fitted_size(width, height, short_side)
+    if size == (width, height):
+        return frames
+    pictures = (VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
+    small = (frame.reformat(width=size[0], height=size[1]).to_ndarray() for frame in pictures)
+    return np.stack(list(small))
 
 
 READERS: dict[str, Callable[..., Tensor]] = {
