@@ -3,11 +3,10 @@
     python -m benchmarks.loader --out benchmarks/results
 
 Clips of 1 to 3 s, 320x256 pixels, are written first, with a keyframe every 12 and every 250
-frames. Ours is timed from the videos, from a store of
-raw frames and from a store of JPEGs, down to the float tensors that a network takes, although in
-training the last step, the normalization, is done on the device. The public way
-(public_loader.py) decodes twice, seeks every frame and augments each element in float. The ways
-take turns; figures are medians over turns, of one sample.
+frames. Ours is timed from the videos, from a cache of raw frames and from a cache of JPEGs, down to
+the float tensors that a network takes, although in training the last step, the normalization, is
+done on the device. The public way (public_loader.py) decodes twice, seeks every frame and augments
+each element in float. The ways take turns; figures are medians over turns, of one sample.
 """
 
 import random
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 GOPS = (12, 250)
 """Frames from one keyframe to the next, at most."""
 WORKERS = (2, 4, 8, 16)
-"""Loader processes that a stall is told for."""
+"""Loader processes that a stall is reported for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +141,12 @@ def timed(root: Path, gop: int, settings: LoaderBenchmark) -> "dict[str, Timing]
 
 
 def heading(settings: LoaderBenchmark) -> list[str]:
-    told = ", ".join(str(number) for number in WORKERS)
+    counts = ", ".join(str(number) for number in WORKERS)
     clips = settings.labeled_per_step * (1 + settings.unlabeled_per_labeled)
     return [
         f"| GOP | way | CPU ms a sample | wall ms | times cheaper than public | clips/s a worker | "
         f"stall % at most of a {settings.step_s:g} s step of {clips} clips "
-        f"with {told} workers |",
+        f"with {counts} workers |",
         "|---|---|---|---|---|---|---|",
     ]
 

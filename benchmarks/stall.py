@@ -1,4 +1,4 @@
-"""The loader's share of training: real runs, and what their timing.jsonl says.
+"""The loader's share of training: real runs, as their timing.jsonl reports it.
 
     python -m benchmarks.stall --presets vit_s vit_b --workers 14 --out benchmarks/results
     python -m benchmarks.stall --presets demo --clips 24 --steps 8 --workers 1     # a dry run

@@ -2,12 +2,10 @@
 
     python scripts/check_videos.py --manifest data/manifest.csv --video-root data/videos
 
-Every clip is decoded; `--quick` reads packets only, which takes milliseconds a file and finds what
-is missing, empty, cut short or listed too long, but no damage inside a picture. A file that crashes
-or hangs the decoder is named like any other. Nothing is written unless asked for: `--table` gets
-one line a clip, `--write-clean` a manifest without the broken clips. docs/damage.md lists what is
-found and what is not. Files under two names, frames that training and test both show, and class
-names that do not fit the labels are named, too; they break no clip.
+By default every clip is decoded and nothing is written. A file that crashes or hangs the decoder is
+reported like any other. docs/damage.md lists what is found and what is not. The report also names
+files under two names, frames that training and test both show, and class names that do not fit the
+labels; they break no clip.
 
 Exit code: 0 if every clip is sound, 1 if any is broken, 2 if the check could not be made, 130 if it
 was stopped by Ctrl-C, which reports what was found until then and writes nothing.
@@ -29,19 +27,20 @@ import tyro
 @dataclass(frozen=True, kw_only=True)
 class CheckVideos:
     manifest: Path
-    """CSV written by scripts/make_splits.py."""
+    """Manifest to check, the CSV that scripts/make_splits.py writes."""
     video_root: Path
-    """Folder that the manifest's paths start from."""
+    """Folder that the manifest's video paths are relative to."""
     quick: bool = False
-    """Read packets only, decode no pictures."""
+    """Read packets only. It takes milliseconds a file and finds what is missing, empty, cut short
+    or listed too long, but no damage inside a picture."""
     workers: int = os.cpu_count() or 1
-    """Processes; 0 works in this one, which a damaged file can then crash or hang."""
+    """Number of decoding processes. With 0, a damaged file can crash or hang the check itself."""
     patience_s: float = 120.0
     """Seconds without a frame after which a file counts as hung."""
     table: Path | None = None
-    """Where to write what was found about each clip, as CSV."""
+    """CSV file to write, with one line for each clip: what was found and every fault."""
     write_clean: Path | None = None
-    """Where to write the manifest of the sound clips, probe columns filled in."""
+    """Manifest to write, with the sound clips alone and their probe columns filled in."""
 
     def __post_init__(self):
         files = [path for path in (self.manifest, self.table, self.write_clean) if path is not None]
@@ -103,7 +102,7 @@ def gathered(check: Generator[list], num_clips: int) -> dict:
                 found |= {health.clip.id: health for health in file}
                 bar.update(len(file))
     except KeyboardInterrupt:
-        pass  # told by main, which sees that clips are missing
+        pass  # main reports it when it sees that clips are missing
     return found
 
 

@@ -2,7 +2,7 @@
 
     SEFAR_VIDEOS_DIR=... python -m tests.damage_table
 
-The second table takes as many damaged copies of a file as asked for, one flipped bit in each.
+The second table takes `--copies` damaged copies of a file, one flipped bit in each.
 """
 
 import os
@@ -25,7 +25,7 @@ CASES = damage_cases.MADE | (damage_cases.REAL if "SEFAR_VIDEOS_DIR" in os.envir
 
 
 def checked(paths: Sequence[Path], *, quick: bool) -> list[Health]:
-    """What the check says of each file, two processes working."""
+    """What the check reports for each file, two processes working."""
     clips = [Clip(id=str(path), path=str(path), split="unlabeled") for path in paths]
     files = check_clips(clips, Path("/"), quick=quick, workers=2, patience_s=30)
     found = {health.clip.id: health for file in files for health in file}
@@ -47,7 +47,7 @@ def kinds(health: Health) -> str:
 
 
 def print_kinds(folder: Path) -> None:
-    """One line a file: what reading gives, what the check says."""
+    """One line a file: what reading gives, what the check reports."""
     print("| file | reading | check_videos | with `--quick` | oddities |\n|---|---|---|---|---|")
     paths = []
     for number, case in enumerate(CASES.values()):

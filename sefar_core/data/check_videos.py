@@ -1,14 +1,11 @@
 """What is wrong with the videos of a manifest, all of it at once.
 
 A fault is what stops training or shows it other pictures than the list means; an oddity (rotated,
-uneven, cut without re-encoding, of an uncommon rate or size) is read right and only told.
+uneven, cut without re-encoding, of an uncommon rate or size) is read right and only reported.
 
-What only decoding tells of a video: where it stops, which frames are missing, which are patched.
-
-Nothing is converted to RGB: decoding in order costs what the decoder costs, and a stretch that
-several clips share is decoded once.
-
-The health of a manifest's videos, told: in a table, in a summary, and in the manifest itself.
+Packets show what is missing, empty, cut off or listed too long. Only decoding shows where a file
+stops, which frames are missing and which are patched; nothing is converted to RGB for that, and a
+stretch that several clips share is decoded once.
 """
 
 import csv
@@ -39,7 +36,7 @@ FIX = "Fetch or cut the file again."
 Span = tuple[float | None, float | None]
 """Where a clip starts and ends in its file, seconds; twice None for the whole file."""
 WHOLE: Span = (None, None)
-# Words of a VideoReadError, in the order in which they are looked for.
+# Words of a VideoReadError, in the order in which they are searched.
 KINDS = {
     "does not come out": "frames missing",
     "does not exist": "missing",
@@ -75,7 +72,7 @@ class Fault(NamedTuple):
 
     Attributes:
         kind: in a word or two, to count by.
-        words: which file, what was found and, where there is one, the mend.
+        words: which file, what was found and, where there is one, the fix.
     """
 
     kind: str
@@ -88,10 +85,9 @@ class Health:
 
     Attributes:
         clip: as listed.
-        info: what its file's packets tell; None if they cannot be read.
+        info: of its file; None if they cannot be read.
         faults: empty for a sound clip.
-        oddities: by name: those of `timeline.oddities`, of `oddities_of` and of
-            `health_report.with_odd_sizes`.
+        oddities: by name: those of `frame_index.oddities`, `oddities_of` and `with_odd_sizes`.
     """
 
     clip: Clip
@@ -135,7 +131,7 @@ def check_clips(
 def check_file(
     clips: Sequence[Clip], heartbeat: Heartbeat, *, video_root: Path, quick: bool
 ) -> list[Health]:
-    """The health of the clips that lie in one file.
+    """The health of the clips of one file.
 
     Args:
         clips: with the same path.
@@ -164,7 +160,7 @@ def _unfit(clips: Sequence[Clip], fault: Fault) -> list[Health]:
 
 
 def named(path: Path, error: VideoReadError) -> Fault:
-    """The fault that an error tells of."""
+    """The fault that an error reports."""
     words = str(error).replace(ANY_FIX, FIX)
     without_path = words.replace(str(path), "")
     return Fault(next(kind for sign, kind in KINDS.items() if sign in without_path), words)
@@ -188,8 +184,8 @@ def examined(
     found: dict[Span, Fault | None] = {}
     info: VideoInfo | None = None
     for joint, members in _joined(set(spans)):
-        told, fault = _fault(path, joint, heartbeat)
-        info = told or info
+        probed, fault = _fault(path, joint, heartbeat)
+        info = probed or info
         for span in members:
             alone = fault is not None and len(members) > 1
             found[span] = _fault(path, span, heartbeat)[1] if alone else fault
@@ -219,7 +215,7 @@ def _bounds(span: Span) -> tuple[float, float]:
 def _fault(
     path: Path, span: Span, heartbeat: Callable[[], None]
 ) -> tuple[VideoInfo | None, Fault | None]:
-    """What a whole file tells of itself, and what is wrong with a stretch."""
+    """The facts about a whole file, and what is wrong with a stretch of it."""
     start_s, end_s = span
     end_s = None if end_s == inf else end_s
 
@@ -277,8 +273,8 @@ def _place(shown: Timeline, number: int) -> str:
 def oddities_of(info: VideoInfo) -> tuple[str, ...]:
     """What is uncommon about a file, by name: the flags of its probe, and
 
-    - `odd_rate`: even, but at a rate that no camera or encoder writes unasked;
-    - `odd_side`: a width or height that is no multiple of 2;
+    - `odd_rate`: even, but at a rate that no camera or encoder uses by default;
+    - `odd_side`: a width or height that is not a multiple of 2;
     - `small`: a side of fewer pixels than SMALL_SIDE;
     - `one_frame`: a still picture.
     """

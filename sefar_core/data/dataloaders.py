@@ -1,16 +1,14 @@
 """A manifest -> the batches that training and evaluation iterate over.
 
-Batches in an order that is a function of the seed and the position alone.
-
 Clips come as an endless stream: one shuffled pass after another, no clip left out at the end of a
-pass. A stream is begun at any position without decoding what lies before it, which makes a resumed
-run equal to an uninterrupted one; ranks take every n-th clip of it.
+pass. Its order is a function of the seed and the position alone, and a stream can begin at any
+position without decoding what comes before, which makes a resumed run equal to an uninterrupted
+one; ranks take every n-th clip of it. Evaluation shows the same views of a clip every time, or a
+random one as the public code does.
 
-Clips that choose between the networks of one run: never those that it is reported on.
-
-How a clip is shown for evaluation: the same views every time, or a random one.
-
-What would end or spoil a run hours after its start, found before its first step.
+Also here: the validation clips, which choose between the networks of one run and are never those
+that it is reported on, and checks that find before the first step what would end or spoil a run
+hours later.
 """
 
 import math
@@ -69,7 +67,7 @@ class TrainClips(NamedTuple):
     labeled: list[Clip]
     unlabeled: list[Clip]
     class_names: ClassNames
-    """By label, up to the largest label of any split, as far as the manifest tells them."""
+    """By label, up to the largest label of any split, as far as the manifest has them."""
 
     @property
     def num_classes(self) -> int:
@@ -104,22 +102,22 @@ def choose_reader(
     workers: int,
     reader: str = "auto",
 ) -> Reader:
-    """Frames from the videos, or from a store of frames, decoded on first use.
+    """Frames from the videos, or from a frame cache, filled on first use.
 
-    Every process of a run calls this by itself: one of them fills the store, the others wait for
+    Every process of a run calls this by itself: one of them fills the cache, the others wait for
     its file, which takes no barrier that could time out.
 
     Args:
         clips: all that training reads.
         video_root: folder that their paths start from.
         store: where and how frames are kept; none reads the videos each time.
-        workers: decoding processes that fill a store.
-        reader: name of what reads the videos, a key of `readers.READERS`.
+        workers: decoding processes that fill a cache.
+        reader: name of what reads the videos, a key of `video_backends.READERS`.
 
     Raises:
         ValueError: the reader is not installed.
-        VideoReadError: a store is asked for and a clip cannot be decoded.
-        WriteError: the disk is too full for the store.
+        VideoReadError: a cache is to be filled and a clip cannot be decoded.
+        WriteError: the disk is too full for the cache.
     """
     if store is None:
         return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
@@ -149,17 +147,17 @@ class LoaderConfig(NamedTuple):
 
 
 class ViewConfig(NamedTuple):
-    """How training looks at a clip."""
+    """How training views a clip."""
 
     views: TwoViews
-    """Of unlabeled clips. The labeled ones are looked at as in the strong view."""
+    """Of unlabeled clips. The labeled ones are seen as in the strong view."""
     crop_size: int
     """Side of the squares that the network sees, pixels."""
     seed: int
 
 
 class BatchSchedule(NamedTuple):
-    """How much of the streams a step takes, and where the run stands."""
+    """How much of the streams a step takes, and how far the run is."""
 
     batch_size: int
     """Labeled clips of one optimizer step, over all processes."""
@@ -270,7 +268,7 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
     stream = ClipStream(
         len(clips), seed=clips.seed, name=clips.stream, start=start, shard=shard, per_pass=per_pass
     )
-    # A generator: processes start and decode when the first batch is asked for, not before.
+    # A generator: processes start and decode at the first `next`, not before.
     yield from _loader(clips, loader, batch_size=batch_size, sampler=stream, join=collate)
 
 
@@ -420,7 +418,7 @@ def evaluation_views(
     """Deterministic views of every clip, as `evaluate.predict` takes them.
 
     Args:
-        model: says what size and colors it takes.
+        model: its size and colors are used.
         clips: with labels.
         read: where frames come from.
         moments: of each temporal view; see `dataset.view_moments`.
@@ -446,7 +444,7 @@ def released_views(
     a random place along the longer side and a flip half of the time.
 
     Args:
-        model: says how it samples a clip, and what size and colors it takes.
+        model: its sampling, size and colors are used.
         clips: with labels.
         read: where frames come from.
         seed: of the draws.

@@ -1,7 +1,7 @@
-"""Clips as training and evaluation items: which moments, seen how, as lists of element tensors.
+"""Clips as training and evaluation items: which frames, cropped how, as lists of element tensors.
 
-Every draw is a function of (seed, epoch, clip id, view) alone. An item is asked for by (epoch,
-position of its clip), so the same clip can be made again by itself, and the number of loader
+Every draw is a function of (seed, epoch, clip id, view) alone. The key of an item is (epoch,
+position of its clip), so the same item can be made again by itself, and the number of loader
 processes changes nothing. Source of views and moments: SeFAR (arXiv:2501.01245);
 docs/paper_map.md, rows 1 and 2.
 """
@@ -32,7 +32,7 @@ Reader = Callable[[Clip, Sequence[float]], Tensor]
 
 
 class LabeledItem(NamedTuple):
-    """One look at a clip: squares of whole colors, (frame, height, width, color), one tensor an
+    """One view of a clip: squares of whole colors, (frame, height, width, color), one tensor an
     element. `transforms.to_network` makes of them what a network takes, where they are wanted."""
 
     elements: list[Tensor]
@@ -64,7 +64,7 @@ def read_from_folder(
         fractions: in [0, 1].
         root: folder that the clip's path starts from.
         short_side: larger frames are scaled down to it.
-        read: one of `readers.READERS`.
+        read: one of `video_backends.READERS`.
 
     Raises:
         VideoReadError: the file is unreadable, ends too early, or its pictures are too elongated.
@@ -154,7 +154,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
     What makes the strong view strong (perturbing time, mixing) happens on the batch, in training.
 
     Args:
-        clips: labels are not looked at.
+        clips: their labels are not used.
         read: where frames come from.
         views: how both views are drawn.
         crop_size: side of the squares, pixels.
@@ -192,7 +192,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
 
 
 def view_moments(sampling: Sampling, sizes: Sequence[int], num_views: int) -> list[Moments]:
-    """Moments of evaluation: view v of V looks (v + 0.5) / V of the way into every segment.
+    """Moments of evaluation: view v of V is (v + 0.5) / V of the way into every segment.
 
     Args:
         sampling: that the network was trained with.

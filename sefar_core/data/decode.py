@@ -1,16 +1,14 @@
 """An open video file and its pictures: decoded in order, compared with what its packets announced,
 upright, RGB.
 
-Seeking by frame number goes wrong without a word on clips cut without re-encoding and on open
+Seeking by frame number silently gives wrong frames on clips cut without re-encoding and on open
 groups of pictures. Here a picture is known by the timestamp that the decoder gives with it, or by
-its place in a full decode. Where a file allows it, packets that no wanted picture needs are left
-out (shortcut.py); the pictures are the same.
+its place in a full decode.
 
-Which packets a few frames of an H.264 video need, so that the others are never decoded.
-
-An IDR picture forgets everything before it: decoding may begin at the last one before a wanted
-frame. A picture that no other refers to (half of them, in common files) may be left out. Both are
-exact by the standard, and both are told by the first bytes of a packet or by the decoder itself.
+Where an H.264 file allows it, packets that no wanted picture needs are left out; the pictures are
+the same. An IDR picture forgets everything before it: decoding may begin at the last one before a
+wanted frame. A picture that no other refers to (half of them, in common files) may be left out.
+Both are exact by the standard, and the first bytes of a packet or the decoder itself show both.
 Other codecs, and files whose timestamps do not name each frame, are decoded from their beginning.
 """
 
@@ -51,7 +49,7 @@ Sized = tuple[tuple[int, int], np.ndarray]
 
 
 class VideoReadError(Exception):
-    """A video that cannot give the frames asked of it. The message names file, cause and mend."""
+    """A video that cannot give the requested frames. The message names file, cause and fix."""
 
 
 class Misnamed(VideoReadError):
@@ -78,7 +76,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoReadError(f"{path} is a list of other files, not a video. {FIX}")
     try:
         # By `file:` a colon in a name is part of the name. A title in another encoding than UTF-8
-        # is no reason to refuse the pictures.
+        # does not make the pictures unreadable.
         options = {"protocol_whitelist": "file"}
         name = f"file:{path}"
         with av.open(name, metadata_errors="replace", container_options=options) as container:
@@ -253,7 +251,7 @@ def _refuse_unclean(frame: VideoFrame, shown: Timeline, *, first: bool) -> None:
     """Raise Misnamed where decoding that began in the middle does not show what it should.
 
     What a damaged picture is patched with depends on what came before; and a first picture that
-    others have to complete is no place to begin.
+    others have to complete cannot be begun at.
     """
     if frame.is_corrupt:
         raise Patched(f"the picture at {frame.pts} is damaged")
@@ -325,19 +323,19 @@ def fitted_size(width: int, height: int, short_side: int | None) -> tuple[int, i
 
 
 def upright(picture: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    """A stored picture (row first) as `orientation_of` says that it is to be seen."""
+    """A stored picture (row first) turned as `orientation_of` says."""
     turned = np.rot90(picture, turns)
     return turned[:, ::-1] if mirrored else turned
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height of the picture once it stands upright."""
+    """Width and height of the picture once it is upright."""
     lying = orientation_of(frame)[0] % 2
     return (frame.height, frame.width) if lying else (frame.width, frame.height)
 
 
 def orientation_of(frame: VideoFrame) -> tuple[int, bool]:
-    """How often the stored picture is turned by 90 degrees, counterclockwise, to stand upright,
+    """How often the stored picture is turned by 90 degrees, counterclockwise, to be upright,
     and whether its columns are then reversed, as cameras that face their user ask.
     """
     data = _display_matrix(frame)

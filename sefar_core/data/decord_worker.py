@@ -1,7 +1,7 @@
-"""What `video_backends.read_decord` does in a process of its own, which can hang for ever.
+"""What `video_backends.read_decord` does in a process of its own, since decord can hang forever.
 
-A file apart, so that this process imports numpy and decord alone: no torch, and no second FFmpeg
-beside the one that decord brings.
+This file is separate so that the process imports numpy and decord alone: no torch, and no second
+FFmpeg beside the one that decord brings.
 """
 
 from typing import NamedTuple

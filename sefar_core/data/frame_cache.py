@@ -1,18 +1,17 @@
-"""Clips decoded once, into one file of frames that training then reads in place of videos.
+"""Clips decoded once, into one file of frames that training then reads instead of videos.
 
-Decoding costs more than all else that a loader does. The store holds every frame of every clip, so
-moments are drawn as freely as from the videos. `raw` frames are exact and large (a second of
-320x256 at 25 frames takes 6 MB), `jpeg` ones (quality 95) a tenth of that and a little dearer to
-read. The file is mapped into memory: loader processes share it, and it may be larger than memory.
+Decoding costs more than all else that a loader does. The cache holds every frame of every clip, so
+frames are drawn as freely as from the videos. `raw` frames are exact and large (a second of 320x256
+at 25 frames takes 6 MB), `jpeg` ones (quality 95) a tenth of that and slightly slower to read. The
+file is mapped into memory: loader processes share it, and it may be larger than memory.
 
-Where frames are scaled down on the way (`CacheConfig.short_side`), training that asks for a larger
+Where frames are scaled down on the way (`CacheConfig.short_side`), training that needs a larger
 short side enlarges them again: at 256 and the published range of 256 to 320 px the squares are as
 large as from the videos and up to a fifth less sharp.
 
-How a frame store comes to be: clip after clip, by one process, gone on with after a stop.
-
-While it grows it lies in a hidden folder, with a journal of the clips that are whole. A lock that
-the system itself releases when its holder dies decides who decodes.
+A cache is filled clip after clip by one process, and filling resumes after a stop. While it grows
+it is a hidden folder with a journal of the clips that are whole. A lock that the system itself
+releases when its holder dies decides who decodes.
 """
 
 import fcntl
@@ -43,7 +42,7 @@ JPEG_QUALITY = 95
 
 
 class FrameCacheError(Exception):
-    """A clip or a folder that a frame store cannot serve. The message says why and what to do."""
+    """A clip or a folder that a frame cache cannot serve. The message says why and what to do."""
 
 
 class CacheConfig(NamedTuple):
@@ -65,7 +64,7 @@ class FrameCache:
     """Decoded clips in a folder that `open_frame_cache` has filled.
 
     Args:
-        folder: where they lie.
+        folder: of the cache.
     """
 
     def __init__(self, folder: Path):
@@ -90,18 +89,18 @@ class FrameCache:
         """The frames of a clip at fractions of its length, as `video.read_fractions` gives them.
 
         Raises:
-            FrameCacheError: the clip is not in the store.
+            FrameCacheError: the clip is not in the cache.
         """
         shape = self._shapes.get(clip.id)
         if shape is None:
             raise FrameCacheError(
                 f"clip {clip.id} is not in {self.folder}, which holds {len(self._shapes)} others; "
-                f"open the store with all clips of the run"
+                f"open the cache with all clips of the run"
             )
         first = int(self._first[clip.id])
         appears = self._appears[first : first + shape[0]]
-        asked = np.asarray(fractions) + ROUNDING_S / self._lengths_s[clip.id]
-        numbers = np.searchsorted(appears, asked, side="right") - 1
+        requested = np.asarray(fractions) + ROUNDING_S / self._lengths_s[clip.id]
+        numbers = np.searchsorted(appears, requested, side="right") - 1
         if self._kind == "raw":
             start = self._bounds[first]
             frames = self._bytes[start : start + int(np.prod(shape))].reshape(shape)
@@ -140,15 +139,15 @@ class FrameCache:
 def open_frame_cache(
     clips: Sequence[Clip], video_root: Path, storage: CacheConfig, *, workers: int = 0
 ) -> FrameCache:
-    """The store of these clips, decoded with a progress bar unless it is there.
+    """The cache of these clips, decoded with a progress bar unless it is there.
 
     The processes of a run may all call this: one decodes, the others wait until its file is whole.
-    If it is stopped, the next one goes on behind the last whole clip.
+    If it is stopped, the next one resumes behind the last whole clip.
 
     Args:
         clips: all that will be read.
         video_root: folder that their paths start from.
-        storage: where and how. Stores of other clips, files or sizes lie beside this one.
+        storage: where and how. Caches of other clips, files or sizes are beside this one.
         workers: decoding processes; 0 decodes in this one.
 
     Raises:
@@ -157,7 +156,7 @@ def open_frame_cache(
         ValueError: no clip.
     """
     if not clips:
-        raise ValueError("a frame store needs at least one clip; is the manifest's split empty?")
+        raise ValueError("a frame cache needs at least one clip; is the manifest's split empty?")
     folder = storage.folder / f"{storage.kind}-{_key(clips, video_root, storage)}"
     if not (folder / "index.json").is_file():
         fill(
@@ -213,7 +212,7 @@ def fill(
     Args:
         clips: all of the store.
         video_root: folder that their paths start from.
-        folder: of the finished store; its name must tell its contents.
+        folder: of the finished cache; its name must identify its contents.
         kind: of the frames.
         short_side: larger frames are scaled down to it; none keeps their size.
         workers: decoding processes; 0 decodes in this one.

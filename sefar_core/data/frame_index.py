@@ -3,11 +3,8 @@
 A file's own count of frames cannot be trusted: a clip cut without re-encoding still counts the
 frames before the cut. Packets announce pictures: those not marked for discarding, nor hidden by
 their codec, are shown, and their timestamps, sorted, say when. What packets announce is compared
-with what the decoder gives whenever pictures are read (decoding.py).
-
-What readers that trust a file's header, index or timestamps stumble over.
-
-What is known of a video before its frames are wanted.
+with what the decoder gives whenever pictures are read (decode.py). `oddities` names what readers
+that trust a file's header, index or timestamps stumble over.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,16 +31,16 @@ from sefar_core.data.packets import (
 REORDERING = ("h264", "hevc")
 """Codecs of which a stream need not say beforehand that its pictures are reordered."""
 ROUNDING_S = 1e-6
-"""Forgiven when a moment meant to be k / fps falls just short of it."""
+"""Forgiven when a time meant to be k / fps falls just short of it."""
 LAST_TICK = 2.0**62
-"""What FFmpeg can be asked to jump to."""
+"""The latest timestamp that FFmpeg accepts in a seek."""
 MICROSECOND = 1e-6
 """Unit of a container's start time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What the packets and the first picture of a file tell.
+    """The facts in the packets and the first picture of a file.
 
     Attributes:
         num_frames: frames that are shown, which can be fewer than the file's header says.
@@ -55,7 +52,7 @@ class VideoInfo:
         rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
         codec: the decoder's name.
         container: FFmpeg's name of the file's format.
-        flags: what readers that trust the header stumble over; see `timeline.oddities`.
+        flags: what readers that trust the header stumble over; see `oddities`.
     """
 
     num_frames: int
@@ -87,7 +84,7 @@ class Timeline:
             players count.
         end_s: when the last of them disappears.
         stamps: the timestamp that the decoder gives with each picture, ascending; None where
-            packets do not tell it, so that pictures can only be counted.
+            packets leave it open, so that pictures can only be counted.
         constant_rate: the pictures follow one another evenly, at the rate that the file states.
         joined: times begin again, once or more; the parts follow one another.
         jumped: decoding begins in the middle of the file.
@@ -127,7 +124,7 @@ class Timeline:
         return next((entry.timestamp > last for entry in behind if entry.size), False)
 
     def numbers_at(self, timestamps_s: np.ndarray) -> np.ndarray:
-        """Number of the picture (0-based, within the timeline) shown at each moment."""
+        """Number of the picture (0-based, within the timeline) shown at each time."""
         return numbers_at(self.times_s, timestamps_s)
 
     @property
@@ -144,7 +141,7 @@ class Timeline:
 
 
 def numbers_at(times_s: np.ndarray | Sequence[float], timestamps_s: np.ndarray) -> np.ndarray:
-    """Number of the last picture that has appeared at each moment, or of the first before it has.
+    """Number of the last picture that has appeared at each time, or of the first before it has.
 
     Args:
         times_s: when each picture appears, ascending.
@@ -164,7 +161,7 @@ def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) 
 
     Raises:
         av.FFmpegError: the packets cannot be read.
-        EOFError: there is none, or nothing tells when pictures are shown.
+        EOFError: there is none, or nothing says when pictures are shown.
     """
     packets, marks, hides = [], [], hides_frames(stream)
     for packet in packets_of(container, stream):
@@ -186,7 +183,7 @@ def outline(
         first: timestamp of the first picture that came out of the decoder, if one was decoded.
 
     Raises:
-        EOFError: there is none, or nothing tells when pictures are shown.
+        EOFError: there is none, or nothing says when pictures are shown.
     """
     if not marks:
         raise EOFError("it holds no frame")
@@ -291,7 +288,7 @@ def beginning(container: InputContainer, stream: VideoStream) -> tuple[Mark, int
 
 
 def origin_of(container: InputContainer, stream: VideoStream, first_stamp: int) -> int:
-    """The moment that players and annotators call 0, in ticks of the stream.
+    """The time that players and annotators call 0, in ticks of the stream.
 
     It is the beginning of the container: sound can begin before the first picture. A beginning
     below 0 is sound that only prepares its decoder, and is not played.
@@ -314,15 +311,15 @@ def _rate(stream: VideoStream) -> float:
 
 
 def _tells_decoding_only(container: InputContainer) -> bool:
-    """Whether a container tells when packets are decoded, and when they are shown is guessed."""
+    """Whether a container stores decoding times alone, so that times of display are guessed."""
     return container.format.name == "avi"
 
 
 def _named(
     marks: Sequence[Mark], container: InputContainer, stream: VideoStream
 ) -> np.ndarray | None:
-    """The timestamp of each picture shown in one recording, ascending; None if packets do not tell
-    it.
+    """The timestamp of each picture shown in one recording, ascending; None if packets leave it
+    open.
     """
     context = stream.codec_context
     if _tells_decoding_only(container) and (context.has_b_frames or context.name in REORDERING):
@@ -364,7 +361,7 @@ def _counted(marks: Sequence[Mark], container: InputContainer, stream: VideoStre
 
 def _evenly(count: int, first: int, step: float, stream: VideoStream) -> np.ndarray:
     if not _rate(stream):
-        raise EOFError("its packets do not tell their times, and it states no rate")
+        raise EOFError("its packets have no times, and it states no rate")
     return first + np.round(np.arange(count) * step).astype(np.int64)
 
 
@@ -377,7 +374,7 @@ def _timeline(
     *,
     first_stamp: int | None = None,
 ) -> Timeline:
-    """The timeline of pictures shown at `stamps`, in ticks; `origin` is the moment 0."""
+    """The timeline of pictures shown at `stamps`, in ticks; `origin` is time 0."""
     tick, rate = float(time_base_of(stream)), _rate(stream)
     first = int(stamps[0]) if first_stamp is None else first_stamp
     times_s, even = on_grid((stamps - first) * tick, rate, tick)
@@ -400,7 +397,7 @@ def _timeline(
 def on_grid(times_s: np.ndarray, rate: float, tick: float) -> tuple[np.ndarray, bool]:
     """Times brought to multiples of 1 / rate, and whether they follow one another so, evenly.
 
-    Some formats round times to a millisecond: what lies that near to k / rate is k / rate. Each
+    Some formats round times to a millisecond: a time that near to k / rate is k / rate. Each
     time by itself, so that a stretch of a file has the times that the whole file has.
     """
     if not rate:
@@ -445,21 +442,21 @@ def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | Non
     """
     if len(stamps) == len(announced.times_s):
         return replace(announced, stamps=None)
-    told = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
-    ascending = announced.joined or (np.diff(told) > 0).all()
-    if len(told) < len(stamps) or len(told) == 0 or not ascending:
+    given = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
+    ascending = announced.joined or (np.diff(given) > 0).all()
+    if len(given) < len(stamps) or len(given) == 0 or not ascending:
         return None
     tick = float(time_base_of(announced.stream))
     step = _step_ticks(shown_marks(announced.marks), announced.stream)
     if announced.joined:
-        told = _in_order(told, step)
-    elif _lost(announced.marks, told):
+        given = _in_order(given, step)
+    elif _lost(announced.marks, given):
         return None
     rate = _rate(announced.stream)
-    times_s, even = on_grid((told - told[0]) * tick, rate, tick)
+    times_s, even = on_grid((given - given[0]) * tick, rate, tick)
     late_s = float(announced.times_s[0])
     if announced.stamps is not None:  # pictures may come out before the first one announced
-        late_s = max(late_s + float(told[0] - announced.stamps[0]) * tick, 0.0)
+        late_s = max(late_s + float(given[0] - announced.stamps[0]) * tick, 0.0)
     step_s = 1 / rate if even else _usual_step(times_s)
     return replace(
         announced,
@@ -479,7 +476,7 @@ def _in_order(stamps: np.ndarray, step: float) -> np.ndarray:
 def _lost(marks: Sequence[Mark], stamps: np.ndarray) -> bool:
     """Whether a picture that packets announce is missing among those that came out.
 
-    Frames that are never shown, and second fields, share the moment of a picture; a lost picture
+    Frames that are never shown, and second fields, share the time of a picture; a lost picture
     leaves a gap.
     """
     usual = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
@@ -502,7 +499,7 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
     - `no_display_times`: timestamps do not say when each picture is shown, so that pictures are
       counted in order;
     - `undecided_order`: timestamps follow the order of decoding, which may be another than that of
-      display; decoding tells;
+      display; only decoding shows it;
     - `times_jump_back`: as in files that were joined byte by byte; the parts follow one another;
     - `late_start`: the picture begins later than the sound;
     - `many_streams`: there is more than one video stream.
@@ -527,8 +524,8 @@ def oddities(shown: Timeline) -> tuple[str, ...]:
 def _promises_more(shown: Timeline, container: Container) -> bool:
     """Whether a file ends before its header says.
 
-    The header of an AVI counts moments at which nothing new is shown, too: it tells its size. That
-    of an MP4 counts what an edit list leaves out: its index tells more (Timeline.is_cut_off).
+    The header of an AVI also counts times at which nothing new is shown, but holds its size. That
+    of an MP4 counts what an edit list leaves out; its index is exact (Timeline.is_cut_off).
     """
     if "mov" in container.format.name:
         return False
@@ -536,8 +533,8 @@ def _promises_more(shown: Timeline, container: Container) -> bool:
         return shown.stream.frames > len(shown.marks)
     path = Path(container.name.removeprefix("file:"))
     with path.open("rb") as file:
-        told = int.from_bytes(file.read(8)[4:], "little")
-    return told + 8 > path.stat().st_size
+        stated = int.from_bytes(file.read(8)[4:], "little")
+    return stated + 8 > path.stat().st_size
 
 
 def _is_edited(shown: Timeline, container: Container) -> bool:

@@ -1,8 +1,8 @@
-"""A clip that is a folder of numbered pictures, as FineDiving is handed out.
+"""A clip that is a folder of numbered pictures, as FineDiving is distributed.
 
-The pictures count as frames of a video of `NOMINAL_FPS`, in the order of their numbers, of which
-the first may be any. A number that is left out would shift all later frames in time, so it is
-refused. Every EXIF orientation is applied, be it turned or mirrored.
+The pictures count as frames of a video of `NOMINAL_FPS`, in the order of their numbers, the first
+of which may be any. A number that is left out would shift all later frames in time, so it is
+refused. Every EXIF orientation is applied, turned or mirrored.
 """
 
 import os
@@ -61,7 +61,7 @@ class FrameFolder:
         return (self.first + len(self.names)) / NOMINAL_FPS
 
     def numbers_at(self, timestamps_s: np.ndarray) -> np.ndarray:
-        """Number of the picture (0-based, within the stretch) shown at each moment; those after
+        """Number of the picture (0-based, within the stretch) shown at each time; those after
         the end show the last.
         """
         numbers = np.floor((timestamps_s + ROUNDING_S) * NOMINAL_FPS).astype(np.int64) - self.first
@@ -102,7 +102,7 @@ class FrameFolder:
         """The pictures with these numbers, in any order, repeats allowed; upright, RGB.
 
         Raises:
-            VideoReadError: see `decode`. Only the pictures asked for are looked at.
+            VideoReadError: see `decode`. Only the requested pictures are opened.
         """
         wanted, places = np.unique(numbers, return_inverse=True)
         convert = converter(short_side)
@@ -113,7 +113,7 @@ class FrameFolder:
 def open_folder(path: Path) -> FrameFolder:
     """The pictures of a folder by their numbers; none is opened.
 
-    Hidden files and files that are no pictures do not count.
+    Hidden files and files that are not pictures do not count.
 
     Raises:
         VideoReadError: no picture, one whose name does not end in a number, names that differ in
@@ -174,8 +174,8 @@ def _by_number(path: Path, names: Sequence[str]) -> dict[int, str]:
         match = NUMBERED.fullmatch(name)
         if match is None:
             raise VideoReadError(
-                f"{path / name} is no numbered picture, such as 00001.jpg or img_00001.jpg; move "
-                f"it out of the clip's folder."
+                f"{path / name} is not a numbered picture, such as 00001.jpg or img_00001.jpg; "
+                f"move it out of the clip's folder."
             )
         if prefix not in (None, match[1]):
             raise VideoReadError(

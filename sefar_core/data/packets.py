@@ -1,9 +1,8 @@
-"""What packets say of their pictures, before any is decoded.
+"""What packets announce about their pictures, before any is decoded.
 
-Whether a packet that its container calls a keyframe needs nothing before it, by its bytes.
-
-Containers also flag recovery points, from which pictures become whole little by little, and some
-flag every packet.
+Also whether a packet that its container marks as a keyframe needs no earlier ones, by its bytes:
+containers mark recovery points too, from which pictures become whole little by little, and some
+mark every packet.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,14 +32,14 @@ MPEG2_PICTURE = b"\x00\x00\x01\x00"
 
 
 class Mark(NamedTuple):
-    """What a packet says of its picture, without the picture: see `av.Packet`."""
+    """What a packet announces about its picture: see `av.Packet`."""
 
     pts: int | None
     dts: int | None
     duration: int | None
     size: int
     place: int | None
-    """Where its bytes begin in the file, if the container tells."""
+    """Where its bytes begin in the file, if the container stores that."""
     is_keyframe: bool
     is_discard: bool
     is_corrupt: bool
@@ -49,12 +48,11 @@ class Mark(NamedTuple):
 
 
 def mark_of(packet: Packet, *, hides: bool) -> Mark:
-    """What a packet says of its picture.
+    """The mark of a packet.
 
     Args:
         packet: with data.
-        hides: see `hides_frames`; its first byte tells whether this one is shown (RFC 6386,
-            9.1).
+        hides: see `hides_frames`; this one's first byte says whether it is shown (RFC 6386, 9.1).
     """
     return Mark(
         packet.pts,
@@ -135,7 +133,7 @@ def _begins_again(keyframe: Mark, before: Sequence[Mark]) -> bool:
 
 
 def known(stamp: int | None) -> int:
-    """A timestamp of which it was found out before that there is one."""
+    """A timestamp that an earlier check found to be there."""
     assert stamp is not None
     return stamp
 
@@ -143,8 +141,8 @@ def known(stamp: int | None) -> int:
 def begins_anew(packet: Packet) -> bool:
     """Whether decoding may begin at a packet: all that is shown from it on comes out right.
 
-    What is shown before it may need earlier pictures all the same. Of a codec that is not looked
-    into, the container's word is taken.
+    What is shown before it may need earlier pictures all the same. For a codec that is not parsed
+    here, the container's mark counts.
     """
     if not packet.is_keyframe:
         return False
@@ -162,7 +160,7 @@ def begins_anew(packet: Packet) -> bool:
 
 
 def is_false_keyframe(packet: Packet) -> bool:
-    """Whether a packet that is marked as a keyframe is none to begin at."""
+    """Whether decoding cannot begin at a packet that is marked as a keyframe."""
     return packet.is_keyframe and not begins_anew(packet)
 
 
@@ -180,7 +178,7 @@ def is_idr(packet: Packet) -> bool:
 
 
 def _h264_is_whole_at_once(packet: Packet) -> bool:
-    """An IDR picture, or one whose supplement says that recovery takes no further frames.
+    """An IDR picture, or one whose supplement states that recovery takes no further frames.
 
     Source: ITU-T H.264, D.2.8: periodic intra refresh takes many.
     """

@@ -1,12 +1,12 @@
-"""What counts as a clip's folder of pictures, for lists and readers alike (no torch).
+"""Which files count as a clip's pictures, and how elongated a picture may be (no torch).
 
-How elongated a picture may be before it is scaled.
+Lists of data sets and readers alike go by this file.
 """
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """In any case."""
 NOMINAL_FPS = 25
-"""Frames a second that numbered pictures are taken to have, since they tell no times.
+"""Frames a second that numbered pictures are taken to have, since they have no times.
 
 Fractions of a clip, which is all that training draws, are the same at any rate. Lists that cut a
 folder into steps and the reader of its pictures must only agree on one."""
@@ -23,8 +23,7 @@ grows with this ratio: a file of 600 kB with pictures of 30000 x 1 pixels takes 
 
 
 def side_ratio_problem(width: int, height: int) -> str | None:
-    """What to say of a picture too elongated to be scaled, behind the file's name; None if it is
-    not.
+    """Why a picture is too elongated to be scaled, to follow the file's name; None if it is not.
 
     Args:
         width: of the picture, pixels.

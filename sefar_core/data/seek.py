@@ -1,9 +1,9 @@
 """Whether a stretch of a file can be decoded from a keyframe in its middle.
 
 It saves decoding everything before the stretch, and is done only where it shows the pictures of a
-decode from the beginning: containers that store or repeat each picture's time, keyframes that need
-nothing before them, and files whose second group of pictures came out alike both ways, in every
-byte.
+decode from the beginning: in containers that store or repeat each picture's time, at keyframes that
+need nothing before them, and in files whose second group of pictures came out alike both ways, in
+every byte.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from sefar_core.data.packets import Mark, begins_anew, packets_of
 STORED = ("mov", "matroska")
 """Containers that store the time of display beside each packet."""
 REPEATED = ("mpegts", "flv", "avi")
-"""Containers whose times after a jump are compared with those told in order."""
+"""Containers whose times after a jump are compared with those read in order."""
 COMPARED_PICTURES = 32
 """Of a group, beginning at its keyframe."""
 
@@ -49,7 +49,7 @@ def jump(
     """
     container, stream = file
     if not any(name in container.format.name for name in STORED + REPEATED):
-        raise NeverJumps(f"{path}: its container does not tell times apart from the whole file")
+        raise NeverJumps(f"{path}: the times of its format need the whole file")
     try:
         shown = frame_index.stretch(container, stream, start_s, end_s)
     except (av.FFmpegError, EOFError):
@@ -115,8 +115,8 @@ def _signed(frame: VideoFrame) -> tuple[int | None, str]:
 
 
 def _as_in_order(path: Path, marks: list[Mark]) -> bool:
-    """Whether packets say here what they say when the whole file is read, whose times must not
-    begin again.
+    """Whether packets announce here what they announce when the whole file is read, whose times
+    must not begin again.
     """
     in_order, number_at = _marks_in_order(version_of(path))
     if not in_order:
@@ -124,10 +124,11 @@ def _as_in_order(path: Path, marks: list[Mark]) -> bool:
     first = number_at.get(marks[0].place) if marks[0].place is not None else None
     if first is None:
         return False
-    return [_told(mark) for mark in in_order[first : first + len(marks)]] == list(map(_told, marks))
+    expected = in_order[first : first + len(marks)]
+    return list(map(_announced, expected)) == list(map(_announced, marks))
 
 
-def _told(mark: Mark) -> tuple[int | None, int | None, int, bool]:
+def _announced(mark: Mark) -> tuple[int | None, int | None, int, bool]:
     return mark.place, mark.pts, mark.size, mark.is_keyframe
 
 

@@ -1,4 +1,4 @@
-"""Where each view of a clip lies in its frames: scale, crop, flip; drawn apart from being applied.
+"""The square of each view of a clip: scaled, cropped, flipped; drawn apart from being applied.
 
 Source: SeFAR's loaders scale the short side at random, crop a square and flip, per temporal
 element in the public code (multisample.py, d0435a9), per clip here by default, since an action is
@@ -25,7 +25,7 @@ class Placement(NamedTuple):
 
     Attributes:
         short_side: pixels that the frames' shorter side is scaled to.
-        top: where the square lies between the top (0) and the bottom (1) of the scaled frames.
+        top: where the square is between the top (0) and the bottom (1) of the scaled frames.
         left: the same between left (0) and right (1).
         flip: mirrored left to right.
     """
@@ -152,10 +152,10 @@ def squares(
 def to_network(
     seen: UInt8[Tensor, "*batch frame height width 3"], pixels: Pixels
 ) -> Float[Tensor, "*batch 3 frame height width"]:
-    """Whole colors as they travel to what a network takes, on the device where they lie."""
+    """Whole colors as they travel to what a network takes, on the device that they are on."""
     gain, shift = _gain_and_shift(pixels.mean, pixels.std, seen.device)
     channels_first = rearrange(seen, "... frame height width color -> ... color frame height width")
-    # Turned while it is small, scaled where it lies: a quarter of the time on a CPU.
+    # Turned while it is small, scaled where it is: a quarter of the time on a CPU.
     return channels_first.contiguous().float().mul_(gain).add_(shift)
 
 

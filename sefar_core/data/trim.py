@@ -57,7 +57,7 @@ class Outcome:
         cut: as planned.
         problem: why there is no clip; None if it is there and has the right length.
         made: the clip was cut in this run, not in one before.
-        remark: what ffmpeg complained of without failing. Pictures damaged in the source look
+        remark: what ffmpeg complained of without failing. Pictures damaged in the source appear
             sound to a decoder once they are encoded anew, so it is reported here or never.
     """
 
@@ -109,7 +109,7 @@ def full_videos(folder: Path) -> dict[str, Path]:
     """The video files of a folder by their names without ending, such as `0LtLS9wROrk`.
 
     Raises:
-        TrimError: there is no such folder, or two videos differ in their endings only.
+        TrimError: the folder does not exist, or two videos differ in their endings only.
     """
     if not folder.is_dir():
         raise TrimError(f"there is no folder {folder}; give the one with the full videos")

@@ -1,9 +1,9 @@
-"""Frames of a video file, or of a folder of numbered pictures, asked for by time.
+"""Frames of a video file, or of a folder of numbered pictures, by time.
 
-Time rather than frame numbers, so that sources of 25, 30, 50 and 60 frames a second are seen at the
-same moments. Each request is one pass over the file or, for a stretch of a long one, from the
-keyframe before it; what it gives equals a full decode in order (decoding.py). Of a folder
-(frame_folder.py) only the pictures that are wanted are opened.
+By time rather than by frame number, so that sources of 25, 30, 50 and 60 frames a second show the
+same instants. Each request is one pass over the file or, for a stretch of a long one, from the
+keyframe before it; its frames equal those of a full decode in order (decode.py). In a folder
+(image_folder.py) only the pictures that are wanted are opened.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ Result = TypeVar("Result")
 def frames_at(
     path: Path, timestamps_s: Sequence[float], *, short_side: int | None = None
 ) -> UInt8[Tensor, "frame height width channel"]:
-    """The frame shown at each moment, RGB, upright, in one pass over the file.
+    """The frame shown at each time, RGB, upright, in one pass over the file.
 
     Args:
         path: the video.
@@ -74,8 +74,8 @@ def frames_at(
             pixels.
 
     Raises:
-        VideoReadError: the file is unreadable, or ends before one of the moments.
-        ValueError: no moment, or one before 0.
+        VideoReadError: the file is unreadable, or ends before one of the times.
+        ValueError: no time, or one before 0.
     """
     timestamps = np.asarray(timestamps_s, dtype=np.float64)
     refuse_outside(timestamps, high=np.inf, name="timestamps_s")
@@ -98,11 +98,11 @@ def read_fractions(
 
     Args:
         path: the video, which is the clip unless `start_s` or `end_s` is given.
-        fractions: in [0, 1), in any order, repeats allowed. 1 counts as the last moment: float32
+        fractions: in [0, 1), in any order, repeats allowed. 1 counts as the last instant: float32
             arithmetic rounds up to it once in some ten million draws.
         start_s: where the clip begins, seconds from the file's beginning, as players count: where
             its sound begins before its picture, 0 is the beginning of the sound.
-        end_s: where it ends. Where a file allows it, little more than what lies between is decoded.
+        end_s: where it ends. Where a file allows it, little more than the clip itself is decoded.
         short_side: if given, larger frames are scaled so that their shorter side has this many
             pixels.
 
@@ -172,7 +172,7 @@ def read_clip(
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
-    """Seconds that a clip lasts. Nothing is decoded, but where packets do not tell.
+    """Seconds that a clip lasts. Nothing is decoded unless the packets leave it open.
 
     Raises:
         VideoReadError: the file is unreadable.
@@ -207,7 +207,7 @@ class Record:
 
     Attributes:
         counted: as many pictures come out of a full decode as its packets announce.
-        jumps_lead_right: decoding can begin at its keyframes; None as long as nobody asked.
+        jumps_lead_right: decoding can begin at its keyframes; None until it is tested.
         settled: its pictures by a full decode, if packets announce others.
     """
 
@@ -235,11 +235,11 @@ def on_frames(
     *,
     decodes: bool = True,
 ) -> Result:
-    """What `use` makes of the frames of a clip, by the fastest way that shows the right ones.
+    """Call `use` with the frames of a clip, decoded by the fastest way that shows the right ones.
 
     From the keyframe before the clip; from the file's beginning; or by what a full decode gave.
     Each way is left for the next where the decoder gives other pictures than the packets
-    announced (decoding.Misnamed), and is not tried again with the same file.
+    announced (decode.Misnamed), and is not tried again with the same file.
 
     Args:
         path: a file, or a folder of pictures.
@@ -268,7 +268,7 @@ def on_frames(
                 if shown and not misled:
                     return use(shown, start, clip_end(path, shown, start, end_s))
         except Patched:
-            pass  # damage in one place says nothing of jumps to others
+            pass  # damage in one place does not spoil jumps to others
         except Misnamed:
             record.jumps_lead_right = False
     span = None if whole else (start, end_s)
@@ -314,7 +314,7 @@ def _read(path: Path, shown: Frames, timestamps: np.ndarray, short_side: int | N
 def _refuse_beyond(path: Path, shown: Frames, timestamp_s: float) -> None:
     last_s = float(shown.times_s[-1])
     if isinstance(shown, Timeline) and shown.is_cut_off:
-        last_s = shown.end_s  # what follows is lost: no moment behind the end is forgiven
+        last_s = shown.end_s  # what follows is lost: no time behind the end is forgiven
     refuse_beyond(path, last_s, shown.end_s, timestamp_s)
 
 
@@ -330,23 +330,28 @@ def _pictures(path: Path, shown: Frames, numbers: np.ndarray, short_side: int | 
 
 
 def refuse_beyond(path: Path, last_s: float, end_s: float, timestamp_s: float) -> None:
-    """Raise VideoReadError for a moment after a file's end, told by when its last frame appears
-    and disappears.
+    """Raise VideoReadError for a time after a file's end.
+
+    Args:
+        path: the file.
+        last_s: when its last frame appears.
+        end_s: when that frame disappears.
+        timestamp_s: of the frame that is wanted.
     """
     # Lists round their times: a clip may seem to end up to a frame after its file does.
     if timestamp_s >= end_s + (end_s - last_s):
         raise VideoReadError(
-            f"{path} ends after {end_s:.3f} s, but the frame at {timestamp_s:.3f} s was asked "
-            f"for. The list was made from a longer video: correct it, or cut the clip again."
+            f"{path} ends after {end_s:.3f} s, but the frame at {timestamp_s:.3f} s is "
+            f"requested. The list was made from a longer video: correct it, or cut the clip again."
         )
 
 
 def refuse_outside(places: np.ndarray, *, high: float, name: str) -> None:
-    """Raise ValueError unless there are places and all lie in [0, high]."""
+    """Raise ValueError unless there are places and all are in [0, high]."""
     if places.ndim != 1 or len(places) == 0:
         raise ValueError(f"{name} must be a list of at least one number")
     if not ((places >= 0) & (places <= high)).all():
-        raise ValueError(f"{name} must lie in [0, {high}], got {places.tolist()}")
+        raise ValueError(f"{name} must be in [0, {high}], got {places.tolist()}")
 
 
 def probe(path: Path) -> VideoInfo:
@@ -388,7 +393,7 @@ def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> Vid
 
 
 def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> VideoInfo:
-    """What the packets of a file and its first picture tell.
+    """The facts in the packets of a file and in its first picture.
 
     Args:
         shown: all frames of the file, which is open.

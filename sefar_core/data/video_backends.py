@@ -1,11 +1,11 @@
 """The readers of video files by name: `auto` and `decord`.
 
 `auto` is PyAV (video.py): of the readers that were measured it alone never gave a wrong frame.
-`decord` is fast, gives wrong frames on some files and hangs for ever on others (dmlc/decord#269,
+`decord` is fast, gives wrong frames on some files and hangs forever on others (dmlc/decord#269,
 #363, #373). So it reads only files whose packets show no oddity and whose first picture is the one
-that PyAV gives, and in a process of its own, which is killed when it takes too long. It is asked
-by frame number; the numbers come from the file's packets, so that both readers show the same
-frames at the same times.
+that PyAV gives, and in a process of its own, which is killed when it takes too long. It takes frame
+numbers; they come from the file's packets, so that both readers show the same frames at the same
+times.
 """
 
 import os
@@ -94,7 +94,7 @@ def doubts(info: VideoInfo) -> str:
 
 
 def known(path: Path) -> VideoInfo:
-    """What `probe` tells of a file, remembered for the files that were asked for last.
+    """What `probe` finds out about a file, remembered for the files that were read last.
 
     Raises:
         VideoReadError: the file is unreadable, or a folder of pictures.

@@ -1,4 +1,4 @@
-"""The doctor names every broken clip at once, and writes only what it is asked to."""
+"""The check names every broken clip at once, and writes only what an option names."""
 
 import re
 import signal
@@ -150,10 +150,10 @@ def test_the_script_reports_all_and_fails(folder, tmp_path):
     for name in ("empty", "missing", "long", "counted", "damaged", "cut_off"):
         assert f"\n{name}: " in f"\n{done.stdout}"
     assert done.stdout.endswith("9 clips in 6 files: 3 sound, 6 broken\n")
-    told = {kind: int(count) for count, kind in re.findall(r"(?m)^ +(\d+)  (.*)$", done.stdout)}
-    assert told["missing"] == told["empty"] == told["cut off"] == 1
-    assert told["too short"] == told["undecodable"] == 2
-    assert told["variable_rate"] == 1
+    printed = {kind: int(count) for count, kind in re.findall(r"(?m)^ +(\d+)  (.*)$", done.stdout)}
+    assert printed["missing"] == printed["empty"] == printed["cut off"] == 1
+    assert printed["too short"] == printed["undecodable"] == 2
+    assert printed["variable_rate"] == 1
     clean = read_manifest(tmp_path / "m.csv")
     assert [clip.id for clip in clean] == ["sound", "part", "uneven"]
     assert (clean[0].num_frames, clean[0].fps, clean[0].rotation) == (12, 30.0, 0)

@@ -1,6 +1,6 @@
 """Clips cut out of full videos: right to the frame, several at a time, resumed, and measured.
 
-The program `ffmpeg` is a stand-in here: it honors what our command asks for with PyAV, so that the
+The program `ffmpeg` is replaced here: ours does with PyAV what the command says, so that the
 same real files are cut on machines that have no ffmpeg.
 """
 
@@ -94,7 +94,7 @@ BROKEN = [
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory) -> Path:
-    """Full videos: three sound ones, one too short, one that is no video."""
+    """Full videos: three sound ones, one too short, one that is not a video."""
     folder = tmp_path_factory.mktemp("full")
     frames = oracle.numbered_frames(NUM_FRAMES, width=4 * NUM_FRAMES)
     for name in ("front__-___.mp4", "vault______.mkv", "noisy______.mp4", *SHORT):
@@ -159,19 +159,19 @@ def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full
     planned(tmp_path, [*ROUTINES, *BROKEN], full)
     done = run_script(tmp_path, full, program)
     assert done.returncode == 1, done.stderr
-    told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    assert told.pop("noisy_______E_000000_000003_A_0000_0001") == (
+    printed = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert printed.pop("noisy_______E_000000_000003_A_0000_0001") == (
         "cut, but ffmpeg said: error while decoding MB 3 4"
     )
-    assert told.pop("9 clips") == "4 cut, 0 kept, 5 failed"
-    assert {name[:7]: told[name].partition(": ")[0] for name in told} == {
+    assert printed.pop("9 clips") == "4 cut, 0 kept, 5 failed"
+    assert {name[:7]: printed[name].partition(": ")[0] for name in printed} == {
         "text___": f"cannot read {full}/text_______.mp4 as a video",
         "refused": "ffmpeg",
         "missing": f"there is no source video {full}/missing____.mp4",
         "too-sho": "the file lasts 0.500 s in 15 frames, but the clip is annotated for 1.500 s "
         "(3.5 to 5.0 s)",
     }
-    assert "Invalid data found" in told["text________E_000000_000003_A_0001_0002"]
+    assert "Invalid data found" in printed["text________E_000000_000003_A_0001_0002"]
     assert "fix what is named above" in done.stderr
 
     clips = tmp_path / "clips"

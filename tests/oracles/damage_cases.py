@@ -22,7 +22,7 @@ class Case(NamedTuple):
         refused: words of the error by which reading refuses it; None if it is read right.
         full: kinds of faults that check_videos names.
         quick: those that it names with --quick.
-        oddities: what it says beside.
+        oddities: what it reports besides.
     """
 
     write: Writer

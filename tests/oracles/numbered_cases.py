@@ -36,7 +36,7 @@ class Case:
         make: writes it.
         numbers: of the pictures that are shown, in order.
         times_s: when each appears, seconds from the container's start.
-        end_s: when the last one disappears; None where the file does not tell.
+        end_s: when the last one disappears; None where the file leaves it open.
         slack_s: how far the container rounds times.
         refused: why it cannot be read as a whole; empty where it has to be.
         may_refuse: it has no times, and so is refused or read at the stream's rate.
@@ -127,7 +127,7 @@ def patched(name: str, source: Case, patch: Callable[[bytes], bytes], **facts: A
 
 
 def joined(name: str, *parts: Case, **facts: Any) -> Case:
-    """The bytes of files behind one another; pictures go on where those before end."""
+    """The bytes of files behind one another; pictures continue where those before end."""
 
     def make(path: Path) -> None:
         contents = []

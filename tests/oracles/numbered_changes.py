@@ -121,7 +121,7 @@ def packed(packets: Packets) -> Packets:
 
 
 def _signed_as_divx(data: bytes) -> bytes:
-    """The `p` in the encoder's name tells decoders that B-pictures are packed."""
+    """The `p` in the encoder's name marks B-pictures as packed."""
     start = data.find(b"Lavc")
     if start < 0:
         return data

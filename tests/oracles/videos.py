@@ -8,7 +8,7 @@ import numpy as np
 
 
 def numbered_frames(num_frames: int, *, height: int = 48, width: int = 64) -> np.ndarray:
-    """Frames that tell their number by a bright column, and up from down and left from right."""
+    """Frames that show their number by a bright column, and up from down and left from right."""
     frames = np.zeros((num_frames, height, width, 3), dtype=np.uint8)
     frames[:, : height // 4, :, 0] = 200
     frames[:, :, : width // 8, 1] = 200
@@ -77,7 +77,7 @@ def decode_in_order(path: Path) -> np.ndarray:
 
 
 def column_of(frame: np.ndarray) -> float:
-    """Where the bright column of a numbered frame stands, as a fraction of the width."""
+    """Where the bright column of a numbered frame is, as a fraction of the width."""
     brightness = frame[frame.shape[0] // 2 :, :, 2].astype(float).mean(axis=0)
     return float((brightness * np.arange(len(brightness))).sum() / brightness.sum()) / len(
         brightness

@@ -1,4 +1,4 @@
-"""The check of a manifest's videos decodes nothing twice and tells faults from oddities."""
+"""The check of a manifest's videos decodes nothing twice and keeps faults and oddities apart."""
 
 import av
 import cv2

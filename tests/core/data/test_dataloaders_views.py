@@ -63,7 +63,7 @@ def test_in_the_released_view_each_element_has_a_place_and_a_flip_of_its_own():
     mirrored = sum(row[0] > row[-1] for row in columns)
     assert 15 < mirrored < 45
     per_clip = [{columns[3 * clip + element] for element in range(3)} for clip in range(20)]
-    assert any(len(looks) > 1 for looks in per_clip)
+    assert any(len(views) > 1 for views in per_clip)
 
 
 def test_other_ways_of_sampling_have_moments_of_evaluation_of_their_own():

@@ -1,4 +1,4 @@
-"""Items are a function of (seed, epoch, clip, view), and show the moments they say."""
+"""Items are a function of (seed, epoch, clip, view), and show the frames that were drawn."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ MOVING = Augmentation((8, 12), True, one_for_all)
 
 
 class CountingReader:
-    """Frames whose color tells clip (red), moment (green) and column (blue); counts the passes."""
+    """Frames whose color shows clip (red), moment (green) and column (blue); counts the passes."""
 
     def __init__(self):
         self.passes = 0
@@ -164,7 +164,7 @@ def test_generators_differ_by_every_part_of_their_seed():
     parts = [(0, 1, "a", "weak"), (0, 1, "a", "strong"), (0, 11, "a", "weak"), (0, 1, "1a", "weak")]
     first = {torch.rand(1, generator=seeded(*part)).item() for part in parts}
     assert len(first) == 4
-    # Golden, printed by this very call: a run begun on another machine goes on with these draws.
+    # Golden, printed by this very call: a run begun on another machine resumes with these draws.
     assert torch.rand(1, generator=seeded(0, 1, "a", "weak")).item() == pytest.approx(0.0237705708)
 
 

@@ -173,8 +173,8 @@ def files_of_at_most(size: int):
 def test_a_full_disk_is_an_error_in_one_line_and_what_is_whole_is_kept(root, tmp_path, decoded):
     storage, frame = raw(tmp_path), 48 * 64 * 3
     first = 11 * frame
-    told = rf"cannot write .*frames\.bin: .*File too large; it needs {3 * 8 * 64 * 40 * 3:,} bytes"
-    with files_of_at_most(first + 100), pytest.raises(WriteError, match=told):
+    words = rf"cannot write .*frames\.bin: .*File too large; it needs {3 * 8 * 64 * 40 * 3:,} bytes"
+    with files_of_at_most(first + 100), pytest.raises(WriteError, match=words):
         open_frame_cache(CLIPS, root, storage)
     (draft,) = stores(tmp_path)
     assert (draft / "frames.bin").stat().st_size >= first
@@ -217,10 +217,10 @@ def test_all_is_on_the_disk_before_the_store_has_its_name(root, tmp_path, monkey
 
 
 def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, decoded):
-    # The lock is of the open file, so threads stand for processes.
+    # The lock is of the open file, so threads replace processes.
     with ThreadPoolExecutor(3) as ranks:
-        asked = [ranks.submit(open_frame_cache, CLIPS, root, raw(tmp_path)) for _ in range(3)]
-        opened = [future.result() for future in asked]
+        opening = [ranks.submit(open_frame_cache, CLIPS, root, raw(tmp_path)) for _ in range(3)]
+        opened = [future.result() for future in opening]
     assert len(decoded) == len(CLIPS)
     (folder,) = stores(tmp_path)
     assert {store.folder for store in opened} == {folder}

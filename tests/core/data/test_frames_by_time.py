@@ -54,7 +54,7 @@ def clip_of(fps: int, span: str) -> Clip:
 
 
 def moments_seen(frames) -> np.ndarray:
-    """Seconds at which the mark, 4 pixels wide, stands where it is seen."""
+    """Seconds at which the mark, 4 pixels wide, is where it is seen."""
     rows = np.asarray(frames)[:, 3 * SIDE // 4, :, 2].astype(float)
     bright = rows > rows.max(axis=1, keepdims=True) / 2
     left = (bright * np.arange(SIDE)).sum(axis=1) / bright.sum(axis=1) - 1.5
@@ -116,7 +116,7 @@ def test_training_sees_the_same_moments_at_any_rate(folder, tmp_path, sampling, 
         one = LabeledClips(clips, read, sample=sample, augment=still, crop_size=SIDE, seed=3)
         two = UnlabeledClips(clips, read, views=views, crop_size=SIDE, seed=3)
         labeled[fps] = moments_seen(torch.cat(one[2, 0].elements))
-        weak, strong = two[2, 0]
+        weak, strong, _ = two[2, 0]
         unlabeled[fps] = moments_seen(torch.cat(weak + strong))
     assert labeled[25].shape == (8,) and unlabeled[25].shape == (16,)
     assert np.ptp(labeled[25]) > 0.3

@@ -199,7 +199,7 @@ def test_pictures_of_one_folder_may_be_stored_in_different_orientations(tmp_path
     assert found == list(range(len(ORIENTATIONS)))
 
 
-def test_a_mirrored_picture_is_sound_for_the_doctor_and_named(tmp_path):
+def test_a_mirrored_picture_is_sound_for_the_check_and_named(tmp_path):
     write_oriented(tmp_path / "0.jpg", 1, 2)
     clip = Clip(id="clip", path=tmp_path.name, split="unlabeled")
     for quick in (False, True):
@@ -229,20 +229,20 @@ def no_pictures(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "words"),
     [
         (drop, r"lacks 1 of its pictures: after 00002.png number 3 should"),
         (twice, r"two pictures numbered 3, 00003.png and 3.png"),
-        (unnumbered, r"cover.jpg is no numbered picture"),
+        (unnumbered, r"cover.jpg is not a numbered picture"),
         (second_series, r"two series of pictures"),
         (no_pictures, r"holds no pictures"),
     ],
 )
-def test_a_folder_whose_order_is_not_sure_is_refused(tmp_path, damage, told):
+def test_a_folder_whose_order_is_not_sure_is_refused(tmp_path, damage, words):
     folder = write_pictures(tmp_path / "clip", oracle.numbered_frames(6), first=0)
     damage(folder)
     for ask in (probe, read_clip, clip_length, partial(frames_at, timestamps_s=[0.0])):
-        with pytest.raises(VideoReadError, match=told):
+        with pytest.raises(VideoReadError, match=words):
             ask(folder)
 
 
@@ -316,7 +316,7 @@ def test_another_picture_makes_another_frame_store(tmp_path):
     assert len(list((tmp_path / "store").glob("raw-*"))) == 2
 
 
-def test_the_doctor_looks_at_folders(folder, tmp_path):
+def test_the_check_reads_folders(folder, tmp_path):
     clips, root = clips_of(folder)
     (healthy,) = check_clips(clips, root, quick=False, workers=0)
     assert [health.faults for health in healthy] == [(), ()]
@@ -326,7 +326,7 @@ def test_the_doctor_looks_at_folders(folder, tmp_path):
     assert "holds 30 frames, but 31 are listed" in str(health.faults)
 
 
-def test_the_doctor_names_a_damaged_picture(tmp_path):
+def test_the_check_names_a_damaged_picture(tmp_path):
     folder = write_pictures(tmp_path / "event/1", oracle.numbered_frames(5), first=0)
     (folder / "00003.png").write_bytes(b"")
     clips, root = clips_of(folder)

@@ -97,7 +97,7 @@ def test_names_of_files_are_all_different():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-# The bare decoder knows neither orientations nor which stream is the film, and decodes what lies
+# The bare decoder knows neither orientations nor which stream is the film, and decodes what is
 # before the first keyframe.
 @by_case([case for case in READ if case not in (*TURNED, *FILMS, CUT_IN[-1])])
 def test_a_bare_decoder_gives_the_pictures_that_a_file_was_made_of(made, case):
@@ -145,7 +145,7 @@ def test_random_stretches_show_the_pictures_of_their_moments(made, case, count):
 
 
 def verdicts(path: Path, case: Case, *, quick: bool) -> list[bool]:
-    """Whether the doctor calls the whole file sound, and then, if it can be read, stretches."""
+    """Whether the check calls the whole file sound, and then, if it can be read, stretches."""
     whole = Clip(id="whole", path=path.name, split="unlabeled")
     parts = [
         replace(whole, id=f"{part.start_s} to {part.end_s}", start_s=part.start_s, end_s=part.end_s)
@@ -159,14 +159,14 @@ def verdicts(path: Path, case: Case, *, quick: bool) -> list[bool]:
 
 
 @by_case(CASES)
-def test_the_doctor_calls_sound_what_can_be_read(made, case):
+def test_the_check_calls_sound_what_can_be_read(made, case):
     path = made(case)
     assert set(verdicts(path, case, quick=False)) == {reads(path)}
 
 
 # Damaged pictures and other sizes are seen by decoding only.
 @by_case(READ)
-def test_the_quick_doctor_calls_sound_what_can_be_read(made, case):
+def test_the_quick_check_calls_sound_what_can_be_read(made, case):
     path = made(case)
     assert set(verdicts(path, case, quick=True)) == {reads(path)}
 

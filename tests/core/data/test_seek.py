@@ -18,7 +18,7 @@ FPS = 25
 
 
 def encoded(path: Path, first: int, *, chroma: int, group: int) -> Path:
-    """24 numbered pictures, a keyframe every `group`; how finely colors are stored is told in the
+    """24 numbered pictures, a keyframe every `group`; how finely colors are stored is in the
     picture parameter set alone.
     """
     pictures = np.stack([numbered.numbered(number) for number in range(first, first + 24)])
@@ -42,7 +42,7 @@ def picture_parameters(path: Path) -> bytes:
 
 
 def joined(folder: Path, *, settings_early: bool) -> Path:
-    """Two pieces in one file; how the second stores colors is told in the last packet of the
+    """Two pieces in one file; how the second stores colors is in the last packet of the
     first, which a jump passes over, or (as sound files do) in its own first packet too.
     """
     one = encoded(folder / "one.mp4", 0, chroma=0, group=24)
@@ -101,7 +101,7 @@ def test_a_group_that_is_the_same_both_ways_is_jumped_to(tmp_path):
     np.testing.assert_array_equal(frames_at(path, [40 / FPS])[0].numpy(), whole[40])
 
 
-def test_a_changed_file_is_looked_at_anew(misleading, tmp_path):
+def test_a_changed_file_is_tested_again(misleading, tmp_path):
     read_fractions(misleading, [0.5], start_s=40 / FPS, end_s=45 / FPS)
     sound = joined(tmp_path, settings_early=False)
     misleading.write_bytes(sound.read_bytes())

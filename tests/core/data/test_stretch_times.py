@@ -1,5 +1,5 @@
-"""A stretch shows what the whole file shows at its moments, also where containers round times, join
-recordings, or tell times that are none.
+"""A stretch shows what the whole file shows at those times, also where containers round times, join
+recordings, or hold false times.
 """
 
 from fractions import Fraction

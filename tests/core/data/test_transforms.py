@@ -32,7 +32,7 @@ def telltale_frames(num_frames: int = 2, height: int = 12, width: int = 20) -> t
 
 
 def bilinear(picture: list[list[float]], row: float, column: float) -> float:
-    """The picture between its pixel centers, in plain floats; edges go on for ever."""
+    """The picture between its pixel centers, in plain floats; edges continue forever."""
 
     def at(r: int, c: int) -> float:
         r, c = min(max(r, 0), len(picture) - 1), min(max(c, 0), len(picture[0]) - 1)

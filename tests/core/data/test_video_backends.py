@@ -158,14 +158,14 @@ def test_a_mistake_of_ours_is_not_passed_off_as_a_refusal_of_decord(clip, decord
 
 def test_decord_serves_a_loader_process_which_may_not_have_children_of_its_own(clip):
     pytest.importorskip("decord")
-    asked = [[0.1, 0.6], [0.3, 0.9]]
+    requests = [[0.1, 0.6], [0.3, 0.9]]
     loader = DataLoader(
-        asked,
+        requests,
         batch_size=None,
         num_workers=1,
         collate_fn=partial(video_backends.read_decord, clip, timeout_s=LIMIT_S),
     )
-    for fractions, got in zip(asked, loader, strict=True):
+    for fractions, got in zip(requests, loader, strict=True):
         assert_same_frames(got, read_fractions(clip, fractions))
 
 

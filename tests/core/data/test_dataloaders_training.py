@@ -1,4 +1,4 @@
-"""From a list of clips to batches on a device: readers, stores, looks and views by their names."""
+"""From a list of clips to batches on a device: readers, caches and views by their names."""
 
 import multiprocessing
 import pickle
@@ -128,7 +128,7 @@ def test_no_more_loader_processes_run_than_are_asked_for_and_none_is_idle(root):
             found.append(batch)
             running.append(len(loaders()))
     assert running == [2, 2, 2, 2]
-    until = time.monotonic() + 60  # those that do not end by themselves are told to after 5 s
+    until = time.monotonic() + 60  # those that do not end by themselves are ended after 5 s
     while loaders():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -181,7 +181,7 @@ def test_the_teacher_s_view_can_be_left_unmirrored(root):
 
 def test_elements_share_their_place_or_have_one_each(root):
     def pictures_agree(batch) -> bool:
-        # The red band above and the rise of green stand still in all frames.
+        # The red band above and the rise of green do not move in all frames.
         return torch.allclose(
             batch[0][0][:, 0, 0, :, 0].float(), batch[0][2][:, 0, 0, :, 0].float(), atol=12
         ) and torch.allclose(
