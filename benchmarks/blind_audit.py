@@ -1,11 +1,11 @@
-"""How far each rule of Gym-QA can be answered without looking, on FineGym's own lists.
+"""How far questions of each Gym-QA rule can be answered blind, on FineGym's own lists.
 
     python -m benchmarks.blind_audit --finegym FOLDER --out tables.md
 
 Every rule builds training questions of a 5 % draw and questions of the official validation list,
 for each seed anew; the audit answers both. On the validation list its rules learn from the
 training questions. On the training questions they learn from questions about as many other clips
-of the training list, so that no question speaks for itself. Prints the tables of docs/gym_qa.md:
+of the training list, so that no question counts for itself. Prints the tables of docs/gym_qa.md:
 percent of right answers, mean over the seeds and its standard error.
 """
 
@@ -27,32 +27,34 @@ from qa_data.taxonomy import ElementClass, read_categories
 
 RATE = 0.05  # labeled share of the training list, as in the public sets
 VARIANTS = {"attributes": attribute_questions, "pairs": pair_questions}
-"""Questions beyond which move it is."""
+"""Builders of questions beyond which move it is."""
 KEPT = ("event_prior", "set_prior", "attribute")
 """Rules that leave clips out where they cannot be at chance; shown with them kept as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlindAudit:
+    """Which lists to audit."""
+
     finegym: Path
     """Folder of FineGym's lists."""
     benchmarks: tuple[int, ...] = (99, 288)
-    """Gym99 and Gym288."""
+    """Benchmarks to audit: 99 for Gym99, 288 for Gym288."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the labeled draw and of the options."""
+    """Random seeds of the labeled draw and of the options."""
     out: Path | None = None
-    """File for the tables."""
+    """File for the tables, as Markdown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lists:
-    """What FineGym's lists say of a benchmark."""
+    """FineGym's lists of a benchmark."""
 
     classes: Mapping[int, ElementClass]
     codes: Mapping[int, str]
     """Answers to FineGym's tree of questions by class."""
     pool: Sequence[Clip]
-    """Of the training list."""
+    """Clips of the training list."""
     val: Sequence[Clip]
 
 

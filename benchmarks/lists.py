@@ -39,10 +39,12 @@ CLIPS_OF_ROUTINE = 35
 
 @dataclass(frozen=True, kw_only=True)
 class Lists:
+    """Which data sets to time."""
+
     sets: tuple[str, ...] = tuple(NUM_CLIPS)
-    """Which data sets."""
+    """Data sets to time."""
     out: Path | None = None
-    """Folder for a dated result."""
+    """Folder for a dated result file."""
 
 
 class Cost(NamedTuple):
@@ -165,10 +167,10 @@ def main(settings: Lists) -> None:
             for step in STEPS:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
                     cost = child.submit(measured, step, name, Path(folder)).result()
-                told = step.__name__.replace("_", " ")
-                figures[f"{name}: {told}"] = cost._asdict()
+                title = step.__name__.replace("_", " ")
+                figures[f"{name}: {title}"] = cost._asdict()
                 lines.append(
-                    f"| {name} | {NUM_CLIPS[name]:,} | {told} | {cost.wall_s:.2f} | "
+                    f"| {name} | {NUM_CLIPS[name]:,} | {title} | {cost.wall_s:.2f} | "
                     f"{cost.cpu_s:.2f} | {cost.peak_mb:.0f} |"
                 )
     report("lists", lines, figures, settings.out)

@@ -1,4 +1,4 @@
-"""Build Gym-QA: multiple-choice questions about clips, and how far they can be answered blind.
+"""Build Gym-QA: multiple-choice questions about clips, with an audit of blind answers.
 
     scripts/build_gym_qa.py --categories gym99_categories.txt \\
         --train-list gym99_train_element_v1.1.txt --test-list gym99_val_element.txt --rate 0.05 \\
@@ -52,29 +52,29 @@ DEFAULTS: dict[str, Any] = {"rate": 0.05, "draw": "stratified", "distractors": "
 
 @dataclass(frozen=True, kw_only=True)
 class BuildGymQa:
-    """Which clips, what is asked, and where the questions go."""
+    """Which clips, which questions, and where to write them."""
 
     out: Path
     """Folder for the question files and audit.json."""
     manifest: Path | None = None
-    """Table of clips, from scripts/make_splits.py; or give the two lists instead."""
+    """Manifest of scripts/make_splits.py; or give the two lists instead."""
     categories: Path | None = None
-    """FineGym's class list, in which the labels count. A manifest of another data set does
-    without, under the rules public, distinct and prior."""
+    """FineGym's class list, which the labels refer to. A manifest of another data set needs none
+    under the rules public, distinct and prior."""
     train_list: Path | None = None
     """FineGym's element list of training clips."""
     test_list: Path | None = None
     """FineGym's element list of validation clips."""
     rate: float | None = None
-    """Share of the training list that train.json asks about, in (0, 1]; by default 0.05."""
+    """Share of the training list that train.json has questions on, in (0, 1]; by default 0.05."""
     draw: Literal["stratified", "unstratified"] | None = None
     """How that share is drawn: spread over the classes by their sizes (the default), or plainly."""
     attributes: Path | None = None
-    """FineGym's attribute tree (finegym_glabel_to_Qtree.json): the audit then also asks which
-    option's code is nearest to the others'. The questions do not need it."""
+    """FineGym's attribute tree (finegym_glabel_to_Qtree.json): adds rows to the audit that choose
+    by the similarity of codes. The questions do not need it."""
     questions: QuestionKind = "which"
-    """Which move it is (which); one attribute of it, yes or no, how many, forward or backward
-    (attributes); or it against its mirror image (pairs)."""
+    """What to ask: which move it is (which); one attribute of it, such as direction or number
+    of turns (attributes); or the move against its mirror image (pairs)."""
     distractors: (
         Literal["public", "distinct", "prior", "event_prior", "hard", "set_prior", "attribute"]
         | None
@@ -82,20 +82,21 @@ class BuildGymQa:
     """Rule of the wrong options for "which" (see qa_data/distractors.py), by default hard, which
     is event_prior."""
     options: int | None = None
-    """Options of a question, the right one among them, by default 4; fewer where an attribute has
-    fewer values, and not to be given for pairs, which have two."""
+    """Number of options of a question, the right one included; by default 4, fewer where an
+    attribute has fewer values. Not allowed for pairs, which have two."""
     common: Common = "leave_out"
-    """Validation and test clips that the rule cannot ask about at chance: leave them out, keep
-    them at a blind bound above chance, or widen their pools until they are at chance. Under
-    attribute: leave out what is in no grid, or ask about it by event_prior, kept or widened."""
+    """Validation and test clips that the rule cannot bring to chance: leave them out (leave_out),
+    keep them at a blind bound above chance (keep), or widen their pools until they are at chance
+    (widen). Under attribute, clips that are in no grid are left out, or get event_prior's options,
+    kept or widened."""
     wordings: int = 1
-    """Ways to ask "which", drawn by clip: 1 is the public wording alone, 7 are all."""
+    """Number of wordings of "which", drawn by clip: 1 is the public one alone, 7 are all."""
     stem: str = STEM
-    """A wording of your own in place of the public one."""
+    """Your own wording in place of the public one."""
     dataset: str = "finegym"
-    """Name of the data set that every question bears."""
+    """Name of the data set, written into every question."""
     seed: int = 0
-    """Of all draws."""
+    """Random seed of all draws."""
 
 
 def main(settings: BuildGymQa) -> None:
@@ -119,9 +120,9 @@ def main(settings: BuildGymQa) -> None:
     audits = audit_sets(sets, classes, tree)
     write_sets(sets, audits, settings.out, settings=record(settings))
     terminal = console()
-    asked = ", ".join(filter(None, (settings.questions, settings.distractors)))
+    built = ", ".join(filter(None, (settings.questions, settings.distractors)))
     for name, found in audits.items():
-        terminal.print(audit_table(found, f"{name}, {asked}"))
+        terminal.print(audit_table(found, f"{name}, {built}"))
     for name, one in sets.items():
         for line in left_out(one.pools):
             terminal.print(f"{name}: {line}")
@@ -186,7 +187,7 @@ def read_lists(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass
     labeled = {clip.id for clip in draw_labeled(pool, config)}
     if both := labeled & {clip.id for clip in val}:
         raise QuestionError(
-            f"{len(both)} clips of the training draw stand in the test list too, first "
+            f"{len(both)} clips of the training draw are in the test list too, first "
             f"{min(both)}; take both lists of one benchmark"
         )
     pool = [replace(clip, split="labeled") if clip.id in labeled else clip for clip in pool]
@@ -194,7 +195,7 @@ def read_lists(settings: BuildGymQa) -> tuple[list[Clip], dict[int, ElementClass
 
 
 def record(settings: BuildGymQa) -> dict[str, object]:
-    """The settings for audit.json: files by name, for a folder means nothing elsewhere."""
+    """The settings for audit.json: files by name, since folders differ elsewhere."""
     kept = {name: value for name, value in vars(settings).items() if name != "out"}
     return {
         name: value.name if isinstance(value, Path) else value
@@ -204,7 +205,7 @@ def record(settings: BuildGymQa) -> dict[str, object]:
 
 
 def left_out(pools: Sequence[PoolReport]) -> list[str]:
-    """What is to be said of the clips that no question is made of, the most first."""
+    """A line for each pool of clips without questions, the largest first."""
     gone = sorted((pool for pool in pools if not pool.asked), key=lambda pool: -pool.clips)
     lines = [f"{pool.clips} clips left out: {pool.pool}, {blind(pool)}" for pool in gone]
     if len(gone) > POOLS_SHOWN:

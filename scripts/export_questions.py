@@ -17,10 +17,10 @@ Questions of your own are lines such as
 
     {"video": "clip-17", "question": "Which turn?", "options": ["half", "full"], "answer": "B"}
 
-with the letter or the text of the right option. question_id, frame_length and answer_type may be
-added; an answer_type of "what" says that the options are names of classes.
+where the answer is the letter or the text of the right option. question_id, frame_length and
+answer_type are optional; an answer_type of "what" means that the options are names of classes.
 
-Videos are called <clip id>.mp4 unless a manifest says otherwise; none is opened. A folder is
+Videos are called <clip id>.mp4 unless a manifest names other files; none is opened. A folder is
 replaced only if it holds an earlier export and nothing else.
 """
 
@@ -39,22 +39,22 @@ from qa_data.manifest import read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class ExportQuestions:
-    """What is exported, and where it goes."""
+    """Which questions to export, in which format, and where to."""
 
     questions: Path
-    """Folder of scripts/build_gym_qa.py, or a question file: public JSON, its lines, or yours."""
+    """Folder made by scripts/build_gym_qa.py, or a question file: public JSON, or JSON lines."""
     format: Format
-    """Format of the other tool."""
+    """Format of the other tool, see above."""
     out: Path
-    """Folder for the files."""
+    """Folder for the exported files."""
     video_root: Path = Path(".")
-    """Folder of the videos as the other tool will see it; stands before each video's name."""
+    """Folder of the videos as the other tool sees it; put before each video's name."""
     manifest: Path | None = None
-    """Table of clips, from scripts/make_splits.py, that knows each video's file."""
+    """Manifest of scripts/make_splits.py, for the file names of the videos."""
 
 
 def main(settings: ExportQuestions) -> None:
-    """Read, convert, write."""
+    """Read the questions, convert them, write the folder."""
     refuse_unwritable(folders=[settings.out])
     check_ours(settings.out)
     source = read_source(settings.questions)
@@ -66,7 +66,7 @@ def main(settings: ExportQuestions) -> None:
     counts = ", ".join(f"{len(members)} of {name}" for name, members in source.sets.items())
     print(f"read questions: {counts}; wrote {', '.join(contents)} to {settings.out}")
     if names := left_out(source, settings.format):
-        print(f"left out, for nothing is measured on it: {', '.join(names)}")
+        print(f"left out, since nothing is measured on it: {', '.join(names)}")
 
 
 if __name__ == "__main__":

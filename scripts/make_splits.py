@@ -1,15 +1,16 @@
-"""From a data set as you have it on disk to labeled, unlabeled, validation and test clips.
+"""Cut a data set into labeled, unlabeled, validation and test clips.
 
     scripts/make_splits.py finegym --categories gym99_categories.txt \\
         --train-list gym99_train_element_v1.1.txt --test-list gym99_val_element.txt \\
         --video-root data/videos --rate 0.05 --test-cut official --out data/gym99-5
     scripts/make_splits.py folders --root my/videos --video-root my/videos --out data/mine
-    scripts/make_splits.py ucf101 --help            # what a data set needs
+    scripts/make_splits.py ucf101 --help            # arguments of a data set
 
 The data set's own training list is the pool that labels are drawn from; its test list is the test
-split, as listed (--test-cut official) or cut anew where the two share source videos. Every clip is
-looked for first; all that are missing are named at once. Writes manifest.csv, which the other
-scripts read, and splits.json: settings, counts for each split and class, and what the splits share.
+split, as listed (--test-cut official) or cut anew where the two share source videos. All clips
+are looked up first; missing ones are counted and named at once. Writes manifest.csv, which the
+other scripts read, and splits.json: settings, counts for each split and class, and what the splits
+share.
 """
 
 import json
@@ -57,23 +58,24 @@ DataSet: TypeAlias = (
 
 @dataclass(frozen=True, kw_only=True)
 class MakeSplits:
-    """Which data set, where its videos are, and how it is cut."""
+    """Which data set, where its videos are, and how to cut it."""
 
     listing: Annotated[DataSet, tyro.conf.arg(name="")]
     video_root: Path
-    """Folder of the videos; the folders that a list names are found beneath it, or left out."""
+    """Folder of the videos. Folders that a list names may be missing beneath it."""
     out: Path
     """Folder for manifest.csv and splits.json."""
     source_pattern: str | None = None
     """Regular expression with one group: the source (person or video) in the name of each clip's
-    file, such as '_s([0-9]+)_' for a1_s3_t2.avi, where the data set does not tell the sources."""
+    file, such as '_s([0-9]+)_' for a1_s3_t2.avi, for data sets without known sources."""
     missing: Literal["refuse", "leave_out"] = "refuse"
-    """Listed clips without a file: an error that names them, or leave them out and record it."""
+    """Listed clips without a file: end with an error that names them (refuse), or leave them out
+    and record it (leave_out)."""
     split: Annotated[SplitConfig, tyro.conf.arg(name="")] = SplitConfig()
 
 
 def main(settings: MakeSplits) -> None:
-    """Look for the videos, cut, write, and print what came out."""
+    """Find the videos, cut, write, and print the result."""
     refuse_unwritable(folders=[settings.out])
     listing, config = settings.listing, settings.split
     if settings.source_pattern is not None:
@@ -106,7 +108,7 @@ def main(settings: MakeSplits) -> None:
 def present(
     listing: Listing, video_root: Path, missing: Literal["refuse", "leave_out"]
 ) -> tuple[list[Clip], list[str]]:
-    """The clips that have a file, where it lies, and the ids of the others.
+    """The clips that have a file, with its path, and the ids of the others.
 
     Raises:
         ListError: clips are missing and not to be left out, or no training or test clip is left.
@@ -130,12 +132,12 @@ def show(report: dict, *, num_classes: int) -> None:
     table = Table("split", "clips", "source videos", "classes")
     for split, count in report["clips"].items():
         seen = len(report["clips_per_class"].get(split, {}))
-        told = "not told" if split == "unlabeled" else f"{seen} of {num_classes}"
+        classes = "not known" if split == "unlabeled" else f"{seen} of {num_classes}"
         sources = str(report["sources"][split])
         if unknown := report["without_source"].get(split):
-            told_of = f"{sources}, and " if report["sources"][split] else ""
-            sources = f"{told_of}{unknown:,} clips of unknown source"
-        table.add_row(split, str(count), sources, told)
+            known = f"{sources}, and " if report["sources"][split] else ""
+            sources = f"{known}{unknown:,} clips of unknown source"
+        table.add_row(split, str(count), sources, classes)
     terminal = console()
     terminal.print(table, *leak_tables(report))
     for why, count in report["left_out"].items():
@@ -144,7 +146,7 @@ def show(report: dict, *, num_classes: int) -> None:
         terminal.print(line)
     if others := report["other_files"]:
         endings = ", ".join(f"{number:,} {ending}" for ending, number in others.items())
-        terminal.print(f"{sum(others.values()):,} files of other endings are no clips: {endings}")
+        terminal.print(f"{sum(others.values()):,} files of other endings are not clips: {endings}")
     if report["missing"]:
         terminal.print(f"{len(report['missing']):,} listed clips have no file: see splits.json")
 

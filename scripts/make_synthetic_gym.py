@@ -6,8 +6,7 @@
         --only-test
 
 `demo` has twelve classes in six pairs that differ in direction alone; `all` has every class of
-four events. The last line renders a control: the same clips and lists, with nobody in the picture.
-The same settings give the same clips; a folder that holds them already is left as it is.
+four events. The last command renders a control: the same clips and lists, nobody in the picture. The same settings give the same clips; a folder that holds them already is left as it is.
 """
 
 import os
@@ -26,28 +25,30 @@ from qa_data.synthetic.plan import SyntheticSettings
 
 @dataclass(frozen=True, kw_only=True)
 class MakeSyntheticGym:
+    """Which set to render, and where to."""
+
     settings: Annotated[SyntheticSettings, tyro.conf.arg(name="")]
     out: Path
-    """Folder of the set; it appears when everything in it is complete."""
+    """Folder for the set; it appears once everything in it is complete."""
     workers: int = os.cpu_count() or 1
-    """Processes that render; the files do not depend on their number."""
+    """Number of rendering processes; the files do not depend on it."""
 
     def __post_init__(self):
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
 
 
-def main(asked: MakeSyntheticGym) -> None:
-    """Render the set, or say that it is there."""
-    refuse_unwritable(folders=[asked.out])
-    settings = asked.settings
-    rendered = make_set(asked.out, settings, workers=asked.workers)
+def main(command: MakeSyntheticGym) -> None:
+    """Render the set, or report that it is there."""
+    refuse_unwritable(folders=[command.out])
+    settings = command.settings
+    rendered = make_set(command.out, settings, workers=command.workers)
     classes, sources = (
         len(settings.elements),
         settings.num_train_sources + settings.num_test_sources,
     )
     print(
-        f"{asked.out}: {'rendered' if rendered else 'already there, left as it is'}: {classes} "
+        f"{command.out}: {'rendered' if rendered else 'already there, left as it is'}: {classes} "
         f"classes, {settings.num_train} training and {settings.num_test} test clips of {sources} "
         f"sources"
     )

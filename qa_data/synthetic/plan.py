@@ -28,7 +28,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSettings:
-    """A synthetic set. The same settings give the same clips."""
+    """Settings of a synthetic set. The same settings give the same clips."""
 
     classes: tuple[str, ...] = ("demo",)
     """`demo`, `all`, or names of classes like `(FX) salto forward tucked`; labels follow them."""
@@ -43,11 +43,11 @@ class SyntheticSettings:
     size: int = 72
     """Side of the square frames in pixels, even."""
     seed: int = 0
-    """Everything is drawn from it, at least 0."""
+    """Random seed of all draws, at least 0."""
     without: Without | None = None
-    """For controls: the same clips with the figure, or figure and apparatus, left out."""
+    """For controls: leave the figure, or figure and apparatus, out of the same clips."""
     only_test: bool = False
-    """Render the videos of the test list alone; the lists stay whole."""
+    """Render only the videos of the test list; the lists are complete anyway."""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -55,7 +55,7 @@ class SyntheticSettings:
         known = _SELECTIONS.keys() | _ELEMENTS.keys()
         if unknown := [name for name in self.classes if name not in known]:
             raise SettingsError(
-                f"classes holds {unknown[0]!r}, which no class is called: choose demo, all, or "
+                f"classes holds {unknown[0]!r}, which names no class: choose demo, all, or "
                 f"names from qa_data.synthetic.elements.ALL_CLASSES, like {min(_ELEMENTS)!r}"
             )
         if len(set(self.class_names)) < len(self.class_names):

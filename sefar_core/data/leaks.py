@@ -409,7 +409,7 @@ def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
     )  # fmt: skip
     for split, pairs in report["near_duplicates"].items():
         missing = report["missing_classes"].get(split)
-        absent = "unknown" if missing is None else f"{len(missing)}"
+        absent = "not known" if missing is None else f"{len(missing)}"
         if missing and split != "val":  # a part for tuning shows few classes
             absent = f"{absent}: {_first_names(missing)}"
         within.add_row(

@@ -48,7 +48,7 @@ def exported(built, form, out, *more):
     done = run_script("export_questions.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "18 of train, 18 of val, 18 of test" in done.stdout
-    assert ("left out, for nothing is measured on it: train" in done.stdout) == (
+    assert ("left out, since nothing is measured on it: train" in done.stdout) == (
         form == "lmms_eval"
     )
     return {file.name for file in out.iterdir()} - {".export.json"}

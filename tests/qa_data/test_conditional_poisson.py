@@ -60,5 +60,5 @@ def test_a_set_of_all_or_of_none_is_what_it_must_be():
 
 @pytest.mark.parametrize("inclusion", [[0.5, 0.6], [1.0, 1.0], [-0.1, 0.6, 0.5], [0.0, 0.0]])
 def test_impossible_inclusions_are_refused(inclusion):
-    with pytest.raises(ValueError, match="inclusion probabilities must lie in"):
+    with pytest.raises(ValueError, match="inclusion probabilities must be in"):
         weights_for(inclusion)

@@ -169,7 +169,7 @@ def test_make_splits_prints_names_as_they_are_and_what_it_left_out(script, tmp_p
     )
     script.main(settings)
     printed = capsys.readouterr().out
-    assert "spin [b]" in printed and "1 files of other endings are no clips: 1 .webp" in printed
+    assert "spin [b]" in printed and "1 files of other endings are not clips: 1 .webp" in printed
     clips = read_manifest(tmp_path / "out/manifest.csv")
     assert {one.source for one in clips} == {"p0", "p1", "p9"}
     report = json.loads((tmp_path / "out/splits.json").read_text())

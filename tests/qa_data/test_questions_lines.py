@@ -134,8 +134,8 @@ def test_unknown_videos_are_counted_and_a_path_is_recognized(tmp_path):
     path = written(tmp_path, lines(LINE, {**LINE, "video": "a/clip-18"}, {**LINE, "video": "x"}))
     questions = read_any(path)
     check_videos(questions, ["clip-17", "a/clip-18", "x"])
-    found = "question 0000001: video a/clip-18 is not in the manifest; write 'clip-18'. So it is"
-    with pytest.raises(QuestionError, match=f"{found} with 2 questions"):
+    found = "question 0000001: video a/clip-18 is not in the manifest; write 'clip-18'."
+    with pytest.raises(QuestionError, match=f"{found} The same holds for 2 questions"):
         check_videos(questions, ["clip-17", "clip-18"])
     with pytest.raises(QuestionError, match="take questions and manifest of one set"):
         check_videos(questions, ["y"])

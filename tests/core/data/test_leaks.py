@@ -238,7 +238,7 @@ def test_the_report_is_plain_and_prints_the_same_from_a_file():
     report = leak_report(clips)
     read_back = json.loads(json.dumps(report))
     assert printed(read_back) == printed(report)
-    assert "1 of 1" in printed(report) and "not told" not in printed(report)
+    assert "1 of 1" in printed(report) and "not known" not in printed(report)
 
 
 def printed(report):
