@@ -58,7 +58,7 @@ class QuestionPlan:
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_options <= len(LETTERS):
-            raise QuestionError(f"num_options is {self.num_options}; take 2 to {len(LETTERS)}")
+            raise QuestionError(f"got {self.num_options} options; take 2 to {len(LETTERS)}")
         if self.stem != STEM and (self.wordings != 1 or self.kind != "which"):
             raise QuestionError(
                 f"a stem of your own, {self.stem!r:.60}, asks which move it is, in one wording; "

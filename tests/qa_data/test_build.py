@@ -63,7 +63,7 @@ def test_a_stem_and_a_data_set_of_ones_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_options": 1}, "num_options is 1; take 2 to 26"),
+        ({"num_options": 1}, "got 1 options; take 2 to 26"),
         ({"num_options": 27}, "take 2 to 26"),
         ({"kind": "pairs", "wordings": 2}, "about pairs have one wording"),
         ({"kind": "attributes", "common": "keep"}, "got 1 wordings and common keep"),

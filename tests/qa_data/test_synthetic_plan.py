@@ -121,7 +121,7 @@ def test_counts_are_long_tailed_capped_and_complete(total):
     ("settings", "message"),
     [
         ({"classes": ()}, "classes is empty"),
-        ({"classes": ("salto sideways",)}, "'salto sideways', which no class"),
+        ({"classes": ("salto sideways",)}, "'salto sideways', which names no class"),
         ({"classes": ("demo", "(FX) salto forward tucked")}, "names a class twice"),
         ({"size": 40}, "at least 48"),
         ({"size": 71}, "even"),
