@@ -1,7 +1,7 @@
 """Cut FineGym's sub-actions out of full videos, one file a clip, with the ffmpeg program.
 
-    python scripts/trim_finegym.py --video-root data/full --out data/videos \
-        --lists data/gym99_train_element_v1.1.txt data/gym99_val_element.txt \
+    python scripts/trim_finegym.py --video-root data/full --out data/videos \\
+        --lists data/gym99_train_element_v1.1.txt data/gym99_val_element.txt \\
         --annotations data/finegym_annotation_info_v1.1.json
 
 Each clip is encoded anew from its exact start to its exact end, and its length is checked before

@@ -97,7 +97,7 @@ def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
 def choose_reader(
     clips: TrainClips,
     video_root: Path,
-    store: CacheConfig | None,
+    cache: CacheConfig | None,
     *,
     workers: int,
     reader: str = "auto",
@@ -110,7 +110,7 @@ def choose_reader(
     Args:
         clips: all that training reads.
         video_root: folder that their paths start from.
-        store: where and how frames are kept; none reads the videos each time.
+        cache: where and how frames are kept; none reads the videos each time.
         workers: decoding processes that fill a cache.
         reader: name of what reads the videos, a key of `video_backends.READERS`.
 
@@ -119,10 +119,10 @@ def choose_reader(
         VideoReadError: a cache is to be filled and a clip cannot be decoded.
         WriteError: the disk is too full for the cache.
     """
-    if store is None:
+    if cache is None:
         return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))
     seen = [*clips.labeled, *clips.unlabeled]
-    return open_frame_cache(seen, video_root, store, workers=workers).read
+    return open_frame_cache(seen, video_root, cache, workers=workers).read
 
 
 class Shard(NamedTuple):

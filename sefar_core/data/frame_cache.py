@@ -137,7 +137,7 @@ class FrameCache:
 
 
 def open_frame_cache(
-    clips: Sequence[Clip], video_root: Path, storage: CacheConfig, *, workers: int = 0
+    clips: Sequence[Clip], video_root: Path, config: CacheConfig, *, workers: int = 0
 ) -> FrameCache:
     """The cache of these clips, decoded with a progress bar unless it is there.
 
@@ -147,7 +147,7 @@ def open_frame_cache(
     Args:
         clips: all that will be read.
         video_root: folder that their paths start from.
-        storage: where and how. Caches of other clips, files or sizes are beside this one.
+        config: where and how. Caches of other clips, files or sizes are beside this one.
         workers: decoding processes; 0 decodes in this one.
 
     Raises:
@@ -157,26 +157,26 @@ def open_frame_cache(
     """
     if not clips:
         raise ValueError("a frame cache needs at least one clip; is the manifest's split empty?")
-    folder = storage.folder / f"{storage.kind}-{_key(clips, video_root, storage)}"
+    folder = config.folder / f"{config.kind}-{_key(clips, video_root, config)}"
     if not (folder / "index.json").is_file():
         fill(
             clips,
             video_root,
             folder,
-            kind=storage.kind,
-            short_side=storage.short_side,
+            kind=config.kind,
+            short_side=config.short_side,
             workers=workers,
         )
     return FrameCache(folder)
 
 
-def _key(clips: Sequence[Clip], video_root: Path, storage: CacheConfig) -> str:
+def _key(clips: Sequence[Clip], video_root: Path, config: CacheConfig) -> str:
     """Changes with the clips, their files, and the size and kind of the frames.
 
     Of a folder of pictures, with the files that come, go or are renamed; not with one that is
     written over in place.
     """
-    contents = (FORMAT, storage.kind, storage.short_side)
+    contents = (FORMAT, config.kind, config.short_side)
     digest = hashlib.blake2b(repr(contents).encode(), digest_size=8)
     for clip in clips:
         path = on_disk(video_root / clip.path)

@@ -149,10 +149,15 @@ def ask_decord(request: Request, timeout_s: float) -> np.ndarray:
     """
     where = f"frames {min(request.numbers)} to {max(request.numbers)} of {request.path}"
     worker = _worker_of(os.getpid())
-    answer = worker.ask(request, timeout_s)
+    answer = None
+    try:
+        answer = worker.ask(request, timeout_s)
+    finally:
+        # After an interrupt, too: its answer would be taken for that to the next request.
+        if answer is None or isinstance(answer, WorkerFailure):
+            worker.stop()
+            _worker_of.cache_clear()
     if isinstance(answer, WorkerFailure):
-        worker.stop()
-        _worker_of.cache_clear()
         if answer.kind == "hung":
             raise VideoReadError(
                 f"decord hangs on {where}: no answer within {timeout_s:g} s. {FIX}"

@@ -15,6 +15,7 @@ from sefar_core.data import video_backends
 from sefar_core.data.decord_worker import Request
 from sefar_core.data.video import VideoReadError, probe, read_fractions
 from sefar_core.data.video_backends import READERS, choose_file_reader
+from sefar_core.data.worker_pool import Worker
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_numbers
 from tests.script_process import LIMIT_S
@@ -139,6 +140,20 @@ def test_one_reading_process_serves_clip_after_clip(clip, decord):
         frames_of(clip, 3, num_frames=31)
     decord(clip, [0.1])
     assert video_backends._worker_of(os.getpid()).process is first
+
+
+def test_the_answer_to_an_interrupted_request_is_not_taken_for_the_next_one(
+    clip, decord, monkeypatch
+):
+    def interrupt(worker, patience_s):
+        raise KeyboardInterrupt
+
+    decord(clip, [0.5])
+    monkeypatch.setattr(Worker, "_wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        frames_of(clip, 29)
+    monkeypatch.undo()
+    assert_same_frames(decord(clip, [0.1]), read_fractions(clip, [0.1]))
 
 
 def test_what_decord_refuses_is_reported(clip, decord, tmp_path):
