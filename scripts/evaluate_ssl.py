@@ -1,11 +1,11 @@
-"""Score a trained recognizer on labeled clips, beside controls that show what it looks at.
+"""Score a trained recognizer on labeled clips, beside controls that show what it uses.
 
     scripts/evaluate_ssl.py --run-dir runs/sefar --manifest data/splits/manifest.csv \\
         --video-root data/gym/videos --categories data/gym/categories.txt
 
-Every clip is seen at fixed moments and crops; probabilities of its views are averaged. The
-controls repeat one middle frame, shuffle the frames, and (given --background-root, videos of the
-same names with the figure removed) leave only the background. Writes scores.json, ROLE_probs.npy,
+Every clip is shown at fixed moments and crops, and the probabilities of its views are averaged. The
+controls repeat one middle frame, shuffle the frames, and (with --background-root, videos of the
+same names without the figure) leave only the background. Writes scores.json, ROLE_probs.npy,
 ROLE_confusion.png, trust.png and curves.png into the run folder's evaluation/SPLIT.
 
 Encoders from convert_checkpoint.py are scored as well, without trust and curves, which need the
@@ -30,25 +30,25 @@ class EvaluateSsl:
     run_dir: Path
     """Folder that train_ssl.py wrote, or any that holds an encoder `student` or `teacher`."""
     manifest: Path
-    """CSV of clips."""
+    """CSV of clips, written by make_splits.py."""
     video_root: Path
-    """Folder that the manifest's paths start from."""
+    """Folder that the paths in the manifest start from."""
     categories: Path | None = None
-    """FineGym's class list: names of the classes, and which differ in direction alone. Without it
-    the manifest names the classes."""
+    """FineGym's class list, which names the classes and shows which differ in direction alone.
+    Without it the names come from the manifest."""
     split: Literal["test", "val"] = "test"
-    """Which clips. Tune on val, report test."""
+    """Split to score. Tune on val, report test."""
     protocol: Literal["fixed", "released"] = "fixed"
-    """The same views every time, beside the controls; or one random view of each clip, as the
-    public code tests."""
+    """fixed: the same views every time, and the controls. released: one random view of each
+    clip, as in the public code."""
     views: int = 5
-    """Temporal views of a clip."""
+    """Number of temporal views of a clip."""
     crops: int = 3
-    """Crops of each view, 1 or 3; on square frames 3 are no better than 1."""
+    """Number of crops of each view, 1 or 3; on square frames 3 bring nothing over 1."""
     background_root: Path | None = None
-    """The same videos with figure and apparatus removed."""
+    """Folder of the same videos without figure and apparatus."""
     workers: int = 0
-    """Loader processes."""
+    """Number of data-loader workers; 0 loads in this process."""
 
     def __post_init__(self):
         if self.views < 1:
@@ -81,10 +81,10 @@ def main(settings: EvaluateSsl) -> None:
         )
     refuse_several_names(listed, settings.manifest)
     names, pairs = classes_of(settings, listed)
-    told = class_names(listed, len(names))
+    named = class_names(listed, len(names))
     if settings.categories is not None:
-        told = tuple(one or other for one, other in zip(told, names, strict=True))
-    networks, match = load_networks(settings, told)
+        named = tuple(one or other for one, other in zip(named, names, strict=True))
+    networks, match = load_networks(settings, named)
     note = note_on_classes(settings, match)
     training = [*by_split(listed, "labeled"), *by_split(listed, "unlabeled")]
     shared = overlap(training, clips, video_root=settings.video_root)
@@ -109,8 +109,8 @@ def main(settings: EvaluateSsl) -> None:
     draw(out, names, plain, trust, history)
 
 
-def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
-    """Student and teacher, whichever are there, by name, and how their classes fit those requested.
+def load_networks(settings: EvaluateSsl, class_names: Sequence[str | None]):
+    """Student and teacher, whichever exist, by name, and how their classes match the manifest's.
 
     Raises:
         CheckpointError: a network scores other classes.
@@ -122,12 +122,12 @@ def load_networks(settings: EvaluateSsl, asked: Sequence[str | None]):
         raise ValueError(
             f"{settings.run_dir} holds no student; give the folder that train_ssl.py wrote"
         )
-    found = {role: load_for_classes(settings.run_dir / role, asked) for role in roles}
+    found = {role: load_for_classes(settings.run_dir / role, class_names) for role in roles}
     return {role: network for role, (network, _) in found.items()}, found[roles[0]][1]
 
 
 def note_on_classes(settings: EvaluateSsl, match) -> str | None:
-    """What has to be known of the classes beside the scores; none if their names are the same."""
+    """What readers of the scores must know about the classes; None if the names are the same."""
     from sefar_core.run_dir import same_manifest
 
     if match.state == "same":
@@ -139,15 +139,16 @@ def note_on_classes(settings: EvaluateSsl, match) -> str | None:
             f"{settings.manifest}; they were matched by name"
         )
     same = same_manifest(settings.run_dir, settings.manifest)
-    told = {None: "", True: "; it was trained with this manifest", False: OTHER_MANIFEST}[same]
+    origin = {None: "", True: "; it was trained with this manifest", False: OTHER_MANIFEST}[same]
     return (
         f"class names could not be checked: {settings.run_dir} or {settings.manifest} has "
-        f"no class names{told}"
+        f"no class names{origin}"
     )
 
 
 def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Sequence, history):
-    """Rows of scores.json; (probabilities, labels) of each network's plain look; trust, or none."""
+    """Rows of scores.json; (probabilities, labels) of each network without control; trust, or
+    None."""
     import torch
 
     from sefar_core.data.group_split import group_key
@@ -158,7 +159,7 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
     rows, plain, trust = {}, {}, None
     for role, network in networks.items():
         network.to(device)
-        for control, probs, labels in looks(settings, network, clips, device):
+        for control, probs, labels in outputs(settings, network, clips, device):
             name = role if control is None else f"{role}, {control}"
             rows[name] = asdict(score(probs, labels, sources)) | asdict(
                 score_direction(probs, labels, sources, pairs)
@@ -172,7 +173,7 @@ def score_all(settings: EvaluateSsl, networks: dict, clips: Sequence, pairs: Seq
 
 
 def classes_of(settings: EvaluateSsl, clips: Sequence) -> tuple[list[str], list[tuple[int, int]]]:
-    """Names of the classes, and pairs that differ in direction alone, which only FineGym tells."""
+    """Names of the classes, and pairs that differ in direction alone, which only FineGym lists."""
     from qa_data.taxonomy import opposite_pairs, read_categories
     from sefar_core.data.class_names import class_names
 
@@ -189,8 +190,8 @@ def refuse_other_categories(settings: EvaluateSsl, clips: Sequence, classes: Map
     from qa_data.files import composed
     from sefar_core.data.class_names import class_names
 
-    told = class_names([replace(clip, event=None) for clip in clips])
-    for label, name in enumerate(told):
+    named = class_names([replace(clip, event=None) for clip in clips])
+    for label, name in enumerate(named):
         if name is not None and label in classes and composed(classes[label].text) != name:
             raise ValueError(
                 f"class {label} is {classes[label].text!r} in {settings.categories}, but {name!r} "
@@ -198,8 +199,8 @@ def refuse_other_categories(settings: EvaluateSsl, clips: Sequence, classes: Map
             )
 
 
-def looks(settings: EvaluateSsl, network, clips: Sequence, device):
-    """(control or none, probabilities, labels): the plain look first, then the controls."""
+def outputs(settings: EvaluateSsl, network, clips: Sequence, device):
+    """(control or None, probabilities, labels): first without control, then each control."""
     import torch
 
     from sefar_core.data.dataloaders import LoaderConfig, evaluation_views, released_views
@@ -253,7 +254,7 @@ def weigh(settings: EvaluateSsl, network, clips: Sequence, device, history):
 
 
 def draw(out: Path, names: Sequence[str], plain: dict, trust, history) -> None:
-    """The pictures: what is confused, what is trusted, and how training went."""
+    """The plots: confused classes, trust in pseudo-labels, training curves."""
     from sefar_core.evaluate import confusion
     from sefar_core.plots import plot_confusion, plot_curves, plot_trust
     from sefar_core.run_dir import curves

@@ -1,9 +1,9 @@
-"""Write report.html of a demo run: what ran, the tables, the pictures, sample clips.
+"""Write report.html of a demo run: tables, plots, sample clips, and what ran.
 
     scripts/report.py --out runs/demo
 
-The page is one file with its pictures inside. Every number in it is read from a file that a step
-of the demo wrote; nothing is computed here but differences between models.
+The page is one file that contains its pictures. Every number is read from a file that a step of the
+demo wrote; only differences between models are computed here.
 """
 
 import base64
@@ -32,9 +32,9 @@ th { background: #f3f5f8; } img { max-width: 100%; } pre { background: #f6f6f6; 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     out: Path = Path("runs/demo")
-    """Folder of the demo run; the report is written into it."""
+    """Folder of the demo run, which gets report.html."""
     samples: int = 6
-    """Test clips shown with their question and answer."""
+    """Number of test clips shown with question and answer."""
 
     def __post_init__(self):
         if self.samples < 1:
@@ -147,7 +147,7 @@ def recognition(out: Path) -> str:
 
 
 def background_verdict(run: str, scores: dict) -> str:
-    """Whether arenas alone tell more than the commonest class does."""
+    """Whether arenas alone predict more than the commonest class does."""
     empty = scores["student, background only"]
     share, clips = empty["majority"], empty["num_clips"]
     error = (share * (1 - share) / clips) ** 0.5
@@ -240,7 +240,7 @@ def paired(out: Path) -> list[tuple[str, str]]:
 
 
 def audits(out: Path) -> str:
-    """What can be answered without looking, of the test questions."""
+    """How many test questions can be answered without the video."""
     parts = []
     for rule in ("public", "hard"):
         found = read_json(out / f"qa-{rule}/audit.json")

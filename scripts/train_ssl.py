@@ -4,11 +4,11 @@
         --video-root data/gym/videos --run-dir runs/sefar
     accelerate launch scripts/train_ssl.py gym99_5+vit_b ...       # several GPUs
 
-First comes a preset: one word, or several joined by `+`, applied in turn to the paper's settings.
-Every setting of it can be overridden, for example `--loss.perturbation unchanged`.
+The first argument is a preset: one word, or several joined by `+`, applied in turn to the paper's
+settings. Options override single settings of it, for example `--loss.perturbation unchanged`.
 
-The run folder gets config.json, run.json, metrics.jsonl, states to resume from (run the same
-command again) and the encoders student/ and teacher/.
+The run folder gets config.json, run.json, metrics.jsonl, the encoders student/ and teacher/, and
+states to resume from: run the same command again.
 """
 
 import sys
@@ -34,9 +34,9 @@ class TrainSsl:
     manifest: Path
     """CSV of clips, written by make_splits.py."""
     video_root: Path
-    """Folder that the manifest's paths start from."""
+    """Folder that the paths in the manifest start from."""
     run_dir: Path
-    """Folder of this run; one that was interrupted is gone on with."""
+    """Folder of the run. An interrupted run in it is resumed."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
 
@@ -52,38 +52,38 @@ def main(settings: TrainSsl) -> None:
 
 
 def parse(arguments: Sequence[str]) -> TrainSsl:
-    """The command line: a preset, then what is changed in it."""
+    """The command line: a preset, then options that change it."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{__doc__}\n{catalogue()}\n\ntrain_ssl.py PRESET --help lists every setting.")
         raise SystemExit(0 if arguments else 2)
     name, *changes = arguments
     config = preset(name)
-    asked = tyro.MISSING
-    default = TrainSsl(manifest=asked, video_root=asked, run_dir=asked, config=config)
+    missing = tyro.MISSING
+    default = TrainSsl(manifest=missing, video_root=missing, run_dir=missing, config=config)
     return tyro.cli(
         TrainSsl, args=changes, default=default, prog=f"train_ssl.py {name}", description=__doc__
     )
 
 
 def catalogue() -> str:
-    """The words of a preset, group by group, with what they do."""
-    lines = ["words of a preset:"]
+    """The words of presets, group by group, with what they do."""
+    lines = ["words of presets:"]
     for title, words in GROUPS.items():
         lines.append(f"\n  {title}")
-        for told, names in groupby(words, key=lambda name: summary(words[name])):
+        for meaning, names in groupby(words, key=lambda name: summary(words[name])):
             together = ", ".join(names)
             if "," in together or len(together) > 22:
                 lines += [
-                    f"    {told}",
+                    f"    {meaning}",
                     *wrap(together, 92, initial_indent=8 * " ", subsequent_indent=8 * " "),
                 ]
             else:
-                lines.append(f"    {together:24}{told}")
+                lines.append(f"    {together:24}{meaning}")
     return "\n".join(lines)
 
 
 def summary(word: PresetModifier) -> str:
-    """The first line of what a word's function says of itself."""
+    """The first line of the docstring of a word's function."""
     return ((word.func if isinstance(word, partial) else word).__doc__ or "").splitlines()[0]
 
 

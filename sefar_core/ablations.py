@@ -63,7 +63,7 @@ RIVALS: dict[str, PresetModifier] = {
 def without_dual_elements(config: TrainConfig) -> TrainConfig:
     """Table 3 without dual-level elements: the 8 frames are one element.
 
-    Reversal of the fine elements then has none to reverse.
+    Reversal of the fine elements then has nothing to reverse.
     """
     return replace(config, model=replace(config.model, sizes=(8,)))
 

@@ -1,14 +1,12 @@
-"""Weights on disk: encoders that others load, and what is refused when weights do not fit.
+"""Weights on disk: encoders for use, and states from which a killed run resumes bit for bit.
 
-An encoder is a folder of config.json and model.safetensors. No file of ours is a pickle. A folder
-is written under another name and renamed when it is complete.
+An encoder is a folder of config.json and model.safetensors.
 
-The state of an unfinished run, written so that a killed run goes on bit for bit.
+All randomness is a function of (seed, step, rank) or (seed, epoch, clip, view), so the state of a
+run is weights, optimizer slots and the step: states/step-00000120/ with student, teacher and
+optimizer as safetensors, state.json, and manifest.json with the size and SHA-256 of each file.
 
-All randomness is a function of (seed, step, rank) or (seed, epoch, clip, view), so the state is
-weights, optimizer slots and the step. Layout: states/step-00000120/ with student, teacher and
-optimizer as safetensors, state.json, and manifest.json with the size and SHA-256 of each, written
-last in a folder of another name that is then renamed. No pickle.
+Either folder is written under another name and renamed when it is complete. No file is a pickle.
 """
 
 import hashlib
@@ -37,11 +35,11 @@ SETTINGS = "config.json"
 
 
 class CheckpointError(Exception):
-    """Weights that do not load. The message names the file, what was found, and the mend."""
+    """Weights that do not load. The message names the file, what was found, and the fix."""
 
 
 def build_model(config: ModelConfig, num_classes: int) -> SefarModel:
-    """A network with fresh weights."""
+    """A network with random weights."""
     backbone = TimeSformer(
         config.sizes,
         image_size=config.image_size,
@@ -116,12 +114,14 @@ def load_encoder(folder: Path | str) -> SefarModel:
     return model.requires_grad_(False).eval()
 
 
-def load_for_classes(folder: Path, asked: Sequence[str | None]) -> tuple[SefarModel, ClassMatch]:
+def load_for_classes(
+    folder: Path, class_names: Sequence[str | None]
+) -> tuple[SefarModel, ClassMatch]:
     """The trained recognizer in a folder, its classes in the order of a manifest.
 
     Args:
         folder: as for `load_encoder`.
-        asked: names of the manifest's classes by label; None where one is not known.
+        class_names: names of the manifest's classes by label; None where one is not known.
 
     Returns:
         The network, and how its classes fit: "unchecked" if encoder or manifest has no names.
@@ -132,16 +132,16 @@ def load_for_classes(folder: Path, asked: Sequence[str | None]) -> tuple[SefarMo
     """
     model = load_encoder(folder)
     count = model.classifier.out_features
-    if count != len(asked):
+    if count != len(class_names):
         raise CheckpointError(
-            f"{folder} scores {count} classes, but {len(asked)} are asked for; give the list it "
-            f"was trained with"
+            f"{folder} scores {count} classes, but the manifest has {len(class_names)}; give the "
+            f"manifest it was trained with"
         )
     try:
-        match = match_classes(read_class_names(folder), asked)
+        match = match_classes(read_class_names(folder), class_names)
     except ClassMismatch as cause:
         raise CheckpointError(
-            f"{folder} was trained on other classes: {cause}; give the list it was trained with"
+            f"{folder} was trained on other classes: {cause}; give the manifest it was trained with"
         ) from cause
     if match.order is not None:
         order = torch.tensor(match.order)
@@ -219,7 +219,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: missing, cut off, or no such file.
+        CheckpointError: the file is missing, cut off, or not safetensors.
     """
     if not path.is_file():
         found = "is not a file" if path.exists() else "does not exist"
@@ -233,7 +233,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load when every name and shape agrees, and say which do not otherwise.
+    """Load weights whose every name and shape agrees.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
@@ -353,7 +353,7 @@ def prune(states: Path, keep_last: int) -> None:
 
 
 def sweep(states: Path) -> None:
-    """Remove what a killed process left half-written. Only under the lock of the run folder."""
+    """Remove half-written states of killed processes. Only under the lock of the run folder."""
     for draft in states.glob(".step-*"):
         shutil.rmtree(draft)
 
@@ -370,18 +370,18 @@ def complete_states(states: Path) -> list[Path]:
 
 
 def latest_whole(states: Path) -> Path | None:
-    """The newest whole state, or none. A damaged one is named in a warning and put aside."""
+    """The newest whole state, or None. A damaged one is renamed, with a warning."""
     for folder in reversed(complete_states(states)):
         fault = first_fault(folder)
         if fault is None:
             return folder
-        warnings.warn(f"{folder}: {fault}; going back to the state before it", stacklevel=2)
+        warnings.warn(f"{folder}: {fault}; resuming from the state before it", stacklevel=2)
         folder.rename(folder.with_name(f"damaged-{folder.name}.{os.getpid()}"))
     return None
 
 
 def first_fault(folder: Path) -> str | None:
-    """What is wrong with a state folder, or none."""
+    """What is wrong with a state folder; None if nothing is."""
     try:
         listing = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as cause:
@@ -401,21 +401,21 @@ def read_head(folder: Path) -> dict:
 
 
 def read_state(folder: Path, origin: Origin) -> TrainState:
-    """A whole state, to go on with.
+    """A whole state, to resume from.
 
     Args:
         folder: found by `latest_whole`.
-        origin: of the run that asks for it.
+        origin: of the run that resumes.
 
     Raises:
-        ValueError: the state is of another form, or its random draws had another origin.
+        ValueError: the state has another schema, or its random draws had another origin.
     """
     head = read_head(folder)
-    for name, asked in {"schema": SCHEMA, **origin._asdict()}.items():
-        if head.get(name) != asked:
+    for name, wanted in {"schema": SCHEMA, **origin._asdict()}.items():
+        if head.get(name) != wanted:
             raise ValueError(
-                f"{folder} has {name} = {head.get(name)}, but this run has {asked}, and would go "
-                f"on otherwise than it began; run it as before, or give another run folder"
+                f"{folder} has {name} = {head.get(name)}, but this run has {wanted}, and would not "
+                f"resume exactly; run it as before, or give another run folder"
             )
     found = {
         role: load_file(folder / f"{role}.safetensors")
@@ -437,7 +437,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put saved slots back; learning rates are a function of the step and are set by training."""
+    """Load saved slots; learning rates are a function of the step and set by training."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, slot = name.split(".", 1)

@@ -140,7 +140,7 @@ def one_line(code: int) -> Iterator[None]:
     except Interrupted as stop:  # the work saved its state
         say(str(stop))
         raise SystemExit(stop.exit_code) from stop
-    except StoppedByAnother as cause:  # another process of the run has said why
+    except StoppedByAnother as cause:  # another process of the run has reported why
         raise SystemExit(code) from cause
     except Exception as error:
         if isinstance(error, BrokenPipeError) and reader_is_gone():
@@ -200,7 +200,7 @@ def refuse_unwritable(
 def refuse_full(output: Path, folder: Path) -> None:
     """End where a folder, or the nearest above it that exists, takes no file for an output.
 
-    A file of one byte is tried, since neither a read-only nor a full disk can be told otherwise.
+    A file of one byte is tried, since nothing else detects both a read-only and a full disk.
     """
     while not folder.exists():
         folder = folder.parent
@@ -223,10 +223,10 @@ def reader_is_gone() -> bool:
 
 
 def flush_output() -> None:
-    """Write what is left of stdout, whose errors Python would show only while it ends.
+    """Flush stdout, whose errors Python would report only while it exits.
 
     Raises:
-        SystemExit: nobody reads it, or it cannot be written.
+        SystemExit: stdout is closed, or cannot be written.
     """
     try:
         sys.stdout.flush()
@@ -239,7 +239,7 @@ def flush_output() -> None:
 
 
 def silence_output() -> None:
-    """Send to nowhere what is still buffered for a stdout that takes nothing."""
+    """Discard what is still buffered for a stdout that cannot be written."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     if reader_is_gone():
@@ -256,7 +256,7 @@ def end_interrupted() -> NoReturn:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT: raise KeyboardInterrupt, or end at once while a module is imported.
 
-    Modules are no place for an exception: numpy and torch drop it, or make an ImportError of it.
+    An exception does not survive there: numpy and torch drop it, or turn it into an ImportError.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -266,7 +266,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def end_at_once() -> NoReturn:
-    """End where no exception would reach the script; a child leaves the line to its parent."""
+    """End where no exception would reach the script; a child leaves the message to its parent."""
     if "--multiprocessing-fork" not in sys.argv and parent_process() is None:
         os.write(2, b"interrupted\n")
     with suppress(Exception):
@@ -277,7 +277,7 @@ def end_at_once() -> NoReturn:
 def quiet_interrupts() -> None:
     """Make a Ctrl-C that nothing catches one line.
 
-    A program that ignores SIGINT, as behind `nohup` or in the background, goes on ignoring it.
+    A program that ignores SIGINT, as under `nohup` or in the background, still ignores it.
     """
     show, show_ignored = sys.excepthook, sys.unraisablehook
 
@@ -287,7 +287,7 @@ def quiet_interrupts() -> None:
         show(kind, error, trace)
 
     def ignored_hook(unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, KeyboardInterrupt):  # Python goes on without it
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):  # Python ignores it
             end_at_once()
         show_ignored(unraisable)
 

@@ -1,6 +1,7 @@
-"""Every setting of the recognizer: default, unit, source, and the check that refuses nonsense.
+"""Every setting of the recognizer: default, unit, source, and the check of its value.
 
-The defaults are the paper's for Gym99 (ViT-S/16). The command line is made from these classes.
+The defaults are the paper's for Gym99 (ViT-S/16). The command line is generated from these classes,
+and their docstrings are its help texts.
 """
 
 import math
@@ -22,48 +23,52 @@ PerturbationName = Literal[
 RegulationName = Literal["adaptive", "confidence_only", "fixed"]
 
 SEEDS = (-(2**63), 2**63 - 1)
-"""Numbers that torch takes for a seed."""
+"""Smallest and largest seed that torch accepts."""
 
 
 def check_seed(seed: int, *, least: int = SEEDS[0]) -> None:
-    """Raise ValueError for a seed that the generators of a script do not take."""
+    """Raise ValueError for a seed that the generators of a script do not accept."""
     if not least <= seed <= SEEDS[1]:
         raise ValueError(f"seed must be in [{least}, {SEEDS[1]}], got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
+    """The network, and the scale of its input."""
+
     sizes: tuple[int, ...] = (2, 2, 4)
-    """Frames of each temporal element, the fine ones first, the context last."""
+    """Frames of each temporal element: the fine elements first, the context element last."""
     sampling: Literal["interleaved", "local_window"] = "interleaved"
-    """Which frames they are: one in each of as many segments of time as there are frames, dealt out
-    to the elements, or for the fine elements a short dense window each."""
+    """How frames are chosen. interleaved: time is cut into as many segments as there are frames,
+    one frame of each, distributed over the elements. local_window: a short dense window for each
+    fine element."""
     image_size: int = 224
-    """Side of the square frames that the network sees, pixels."""
+    """Side length of the square frames that the network sees, in pixels."""
     patch_size: int = 16
-    """Side of a patch, pixels."""
+    """Side length of a patch, in pixels."""
     dim: int = 384
-    """Width of a token: 384 is ViT-S, 768 is ViT-B."""
+    """Token width: 384 is ViT-S, 768 is ViT-B."""
     depth: int = 12
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     num_heads: int = 6
-    """Heads of every attention."""
+    """Number of attention heads."""
     drop_path_rate: float = 0.1
-    """Stochastic depth of the last block, rising linearly from 0."""
+    """Stochastic depth rate of the last block; rises linearly from 0 at the first."""
     fusion_dim: int = 256
     """Width of the fused feature."""
     dropout: float = 0.5
-    """Dropout before the class scores; the teacher's predictions differ by it."""
+    """Dropout probability before the class scores; it makes the teacher's predictions differ."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
-    """Subtracted from each color, after scaling to [0, 1]."""
+    """Mean that is subtracted from each color, after scaling to [0, 1]."""
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
-    """Divides each color."""
+    """Standard deviation that each color is divided by."""
     pretrained: Path | None = None
-    """Weights to start from, or none for a random start: a file of a ViT in timm's naming or of a
-    TimeSformer (public code or transformers), or `timm:NAME`, for example
-    `timm:vit_small_patch16_224.augreg_in21k_ft_in1k`, which timm fetches. Give `num_heads` as the
-    weights were trained. `mean` and `std` stay as published; what a ViT was trained with is told by
-    `timm.data.resolve_model_data_config` (0.5 for augreg)."""
+    """Weights to start from; None starts from random weights. Either a file of a ViT in timm's
+    naming or of a TimeSformer (public code or transformers), or `timm:NAME`, which timm
+    downloads, for example `timm:vit_small_patch16_224.augreg_in21k_ft_in1k`. Set `num_heads` to
+    that of the weights. `mean` and `std` stay as published;
+    `timm.data.resolve_model_data_config` gives those that a ViT was trained with (0.5 for
+    augreg)."""
 
     def __post_init__(self):
         if len(self.sizes) < 1 or min(self.sizes, default=0) < 1:
@@ -95,30 +100,32 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
+    """How clips are read and augmented."""
+
     short_side: tuple[int, int] = (256, 320)
-    """Range from which the short side of a training clip is drawn, pixels."""
+    """Range that the short side of a training clip is drawn from, in pixels."""
     flip: bool = True
-    """Mirror half of the clips; off where left and right mean different classes."""
+    """Mirror half of the clips. Turn off where left and right are different classes."""
     weak_flip: bool = True
     """Mirror half of the teacher's views as well; the public code does not."""
     placement: Literal["one_for_all", "one_each"] = "one_for_all"
-    """Scale, crop and mirror a clip's elements alike, or each by a draw of its own, as the public
-    code does."""
+    """Scale, crop and mirror all elements of a clip the same way (one_for_all), or each by its own
+    draw, as the public code does (one_each)."""
     moments: Literal["independent", "shared"] = "independent"
-    """Whether the student's strong view shows moments of its own or those that the teacher saw."""
+    """Whether the student's strong view has its own random moments or shows the teacher's."""
     workers: int = 4
-    """Loader processes of each training process, shared between labeled and unlabeled clips; 1
-    gives each of the two one of its own, 0 loads in the training process. Validation on a split
-    val starts as many again while it lasts."""
+    """Data-loader workers of each training process, split between labeled and unlabeled clips. 1
+    starts one for each of the two; 0 loads in the training process. Validation on a val split
+    starts the same number again while it runs."""
     reader: Literal["auto", "decord"] = "auto"
     """What reads the videos. auto is PyAV, which reads every file that plays; decord is faster on
     some files, and refuses all but MP4, MOV and Matroska files without oddities (docs/damage.md).
     """
     store: Literal["none", "raw", "jpeg"] = "none"
-    """Decode every clip once into a file of frames and train from it: raw ones, or JPEGs (quality
-    95) of a tenth of the size."""
+    """Decode every clip once into a frame cache and train from it: raw frames, or JPEGs (quality
+    95), which take a tenth of the space."""
     store_short_side: int = 256
-    """Larger frames are stored with their shorter side scaled down to this, pixels."""
+    """Short side of cached frames, in pixels; larger frames are scaled down to it."""
 
     def __post_init__(self):
         if self.store_short_side < 1:
@@ -127,7 +134,7 @@ class DataConfig:
             )
         if self.store != "none" and self.reader != "auto":
             raise ValueError(
-                f"data.store is filled by reader auto, got {self.reader}; leave data.reader alone, "
+                f"data.store needs data.reader auto, got {self.reader}; leave data.reader alone, "
                 f"or set data.store to none"
             )
         low, high = self.short_side
@@ -139,14 +146,18 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
+    """The teacher and its pseudo-labels."""
+
     ema_decay: float | None = None
-    """Part of the old teacher kept at each update. None follows the public code, which keeps 0.9999
-    at each micro-batch of 8 labeled clips: 0.9999 ** (batch_size / 8) a step, 0.9992 at 64."""
+    """Share of the old teacher that each update keeps. None follows the public code, which keeps
+    0.9999 at each micro-batch of 8 labeled clips: 0.9999 ** (batch_size / 8) per step, 0.9992 for
+    64 clips."""
     dropout_passes: int = 10
-    """Stochastic predictions averaged into one pseudo-label; 0 is a single one without dropout. The
-    adaptive regulation takes at least 2."""
+    """Number of stochastic predictions averaged into one pseudo-label; 0 makes one prediction
+    without dropout. The adaptive regulation needs at least 2."""
     ema_every: Literal["step", "micro_batch"] = "step"
-    """When the teacher moves: with the optimizer, or after every micro-batch, as published."""
+    """When the teacher is updated: after each optimizer step, or after each micro-batch, as in the
+    public code."""
 
     def __post_init__(self):
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
@@ -159,36 +170,39 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
+    """The unsupervised losses and what they compare."""
+
     perturbation: PerturbationName = "reverse_fine"
-    """What is done to time in the student's strong view: a row of the paper's Table 4."""
+    """Temporal perturbation of the student's strong view: a row of the paper's Table 4."""
     color_dropout: float = 0.0
-    """Probability that a color plane of an element of the strong view is dropped; 0.2 as published
-    in the code, not mentioned in the paper."""
+    """Probability of dropping a color plane of an element of the strong view: 0.2 in the public
+    code, not mentioned in the paper."""
     regulation: RegulationName = "adaptive"
-    """Trust in a pseudo-label: the paper's weight, its part without the spread, or 1 above a fixed
-    confidence."""
+    """How far a pseudo-label is trusted: the paper's weight (adaptive), its factor without the
+    spread (confidence_only), or 1 above a threshold and 0 below it (fixed)."""
     threshold: float = 0.3
-    """Confidence that the fixed regulation asks for."""
+    """Confidence that the fixed regulation requires."""
     mix_on: Literal["logits", "probs"] = "logits"
-    """What the mixing loss compares with the mixed probabilities; the public code takes logits."""
+    """What the mixing loss compares with the mixed probabilities: logits, as in the public code, or
+    probabilities."""
     mix_partners: Literal["one_for_all", "one_each"] = "one_for_all"
-    """Mixed with one clip, or with another one for each element, as published, though the target
-    knows only the last."""
+    """Mix a clip with one partner (one_for_all), or with another partner for each element, as in
+    the public code, though the target is that of the last (one_each)."""
     mix_targets: Literal["soft", "sharp"] = "soft"
-    """What is mixed: the teacher's probabilities, or, where it is trusted wholly, its label
-    (SVFormer)."""
+    """Targets that are mixed: the teacher's probabilities (soft), or its one-hot label where the
+    trust is 1, as SVFormer does (sharp)."""
     mix_concentration: float = 10.0
-    """Both parameters of the Beta distribution of the mixing share."""
+    """Both parameters of the Beta distribution that the mixing share is drawn from."""
     gamma_un: float = 1.0
-    """Weight of the pseudo-label loss; the public code has 2."""
+    """Weight of the pseudo-label loss; 2 in the public code."""
     gamma_mix: float = 1.0
-    """Weight of the mixing loss; the public code has 2. At 0 nothing is mixed."""
+    """Weight of the mixing loss; 2 in the public code. 0 mixes nothing."""
     ramp: Literal["sine", "none"] = "sine"
-    """Whether the unsupervised weights rise from 0 over the semi-supervised stage."""
+    """Whether the weights of the unsupervised losses rise from 0 over the semi-supervised stage."""
 
     def __post_init__(self):
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"loss.threshold is a probability, got {self.threshold}")
+            raise ValueError(f"loss.threshold must be in [0, 1], got {self.threshold}")
         if not 0 <= self.color_dropout < 1:
             raise ValueError(f"loss.color_dropout must be in [0, 1), got {self.color_dropout}")
         if not 0 < self.mix_concentration < math.inf:
@@ -200,20 +214,24 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
+    """Optimizer and learning rate."""
+
     kind: Literal["sgd", "adamw"] = "sgd"
-    """SGD has momentum 0.9 with Nesterov, as published."""
+    """Optimizer. SGD has Nesterov momentum of 0.9, as published."""
     lr: float = 0.005
-    """Learning rate at its highest."""
+    """Highest learning rate."""
     weight_decay: float = 1e-3
-    """On every parameter, as published."""
+    """Weight decay, applied to all parameters, as published."""
     schedule: Literal["step", "cosine"] = "step"
-    """Step: a tenth at 25/30 of the run and a hundredth at 28/30. Cosine: down to 0."""
+    """Learning rate schedule. step: a tenth from 25/30 of the run on, a hundredth from 28/30.
+    cosine: down to 0."""
     clip_norm: float | None = None
-    """Longest gradient of a step, as the L2 norm over all parameters; a longer one is scaled down
-    to it. None clips nothing, as published. First steps from a real ViT have norms of hundreds."""
+    """Largest L2 norm of the gradient of all parameters; a larger gradient is scaled down to it.
+    None clips nothing, as published. The first steps from a pretrained ViT have norms of
+    hundreds."""
     rate_warmup_steps: int = 0
-    """Optimizer steps in which the learning rate rises linearly to its schedule; 0 as published.
-    Other than `warmup_epochs`, which learns from labels alone."""
+    """Optimizer steps over which the learning rate rises linearly to its schedule; 0 as published.
+    Not `warmup_epochs`, which train on labels alone."""
 
     def __post_init__(self):
         if not 0 < self.lr < math.inf:
@@ -230,51 +248,54 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    """A training run."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     batch_size: int = 64
-    """Labeled clips of one optimizer step, over all devices."""
+    """Labeled clips of one optimizer step, over all processes."""
     micro_batch_size: int = 8
-    """Labeled clips that one device takes at a time; gradients add up to `batch_size`."""
+    """Labeled clips of one forward pass of a process; gradients accumulate to `batch_size`."""
     unlabeled_per_labeled: int = 3
-    """Unlabeled clips for each labeled one."""
+    """Unlabeled clips for each labeled clip of a batch."""
     epochs: int = 30
-    """Passes over the labeled clips."""
+    """Number of passes over the labeled clips."""
     warmup_epochs: int = 5
-    """Passes on labels alone, before the teacher is made. As many as `epochs`: supervised only."""
+    """Passes on labels alone, before the teacher is created. Equal to `epochs`: supervised only."""
     steps: int | None = None
-    """Optimizer steps of the run, in place of `epochs` passes; warm-up, ramp and learning rate keep
-    their shares of it."""
+    """Optimizer steps of the run, instead of `epochs` passes. Warm-up, ramp and learning rate keep
+    their shares of the run."""
     leftovers: Literal["kept", "dropped"] = "kept"
-    """Clips of a pass that are fewer than a batch: they begin the next batch, or are thrown away,
-    as published."""
+    """What happens to the last labeled clips of a pass, fewer than a batch: they begin the next
+    batch (kept), or are skipped, as in the public code (dropped)."""
     seed: int = 0
-    """All draws follow from it."""
+    """Random seed."""
     expected_classes: int | None = None
-    """Classes that the manifest must have; presets of data sets say so."""
+    """Number of classes that the manifest must have. Presets of data sets set it."""
     expected_rate: float | None = None
-    """Labeled share of the training clips that the manifest must have, give or take a fifth."""
+    """Labeled share of the training clips that the manifest must have, within a fifth."""
     save_every_epochs: int = 5
-    """Epochs from one checkpoint to the next; the last state is always kept."""
+    """Number of epochs between checkpoints; the last state is always saved."""
     keep_last: int = 2
-    """Newest checkpoints that are kept, besides the best on validation clips if there are any."""
+    """Number of newest checkpoints to keep, besides the best on validation clips."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """auto: bf16 on CUDA, fp32 elsewhere."""
+    """Number format of matrix products. auto: bf16 on CUDA, fp32 elsewhere."""
     recompute: bool = False
-    """Compute activations twice in place of storing them: less memory, more time."""
+    """Recompute activations in the backward pass instead of storing them: less memory, more
+    time."""
     compile: bool = False
-    """Translate the student by torch.compile, which takes minutes at the start."""
+    """Compile the student with torch.compile, which takes minutes at the start."""
     deterministic: bool = False
-    """Bit-equal runs on CUDA as well, by slower kernels."""
+    """Use slower kernels that make runs equal to the bit on CUDA as well."""
     log: Literal["none", "tensorboard"] = "none"
-    """Where curves are drawn, besides metrics.jsonl."""
+    """Where curves are written, besides metrics.jsonl."""
 
     @property
     def ema_decay(self) -> float:
-        """Part of the old teacher kept at each of its updates."""
+        """Share of the old teacher that each update keeps."""
         if self.teacher.ema_decay is not None:
             return self.teacher.ema_decay
         clips = self.batch_size if self.teacher.ema_every == "step" else self.micro_batch_size
@@ -299,5 +320,5 @@ class TrainConfig:
             )
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ValueError(
-                f"warmup_epochs must lie in [0, epochs], got {self.warmup_epochs} of {self.epochs}"
+                f"warmup_epochs must be in [0, epochs], got {self.warmup_epochs} of {self.epochs}"
             )

@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 def refuse_separate_runs(accelerator: Accelerator) -> None:
     """Refuse processes that were launched together but do not know of one another.
 
-    Each would take itself for the main one and write over the others' files.
+    Each would act as the main process and overwrite the others' files.
 
     Raises:
         ValueError: the launcher started more or fewer processes than `accelerate` found.
@@ -53,12 +53,12 @@ def means(accelerator: Accelerator, numbers: dict[str, float]) -> dict[str, floa
 
 
 def gather_lists(accelerator: Accelerator, mine: list[Value]) -> list[Value]:
-    """The lists of all processes, one behind the other."""
+    """The lists of all processes, joined."""
     return mine if accelerator.num_processes == 1 else gather_object(mine)
 
 
 def run_on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
-    """Let the main process do something while the others wait; all go on, or all stop.
+    """Let the main process do something while the others wait; then all continue, or all stop.
 
     Raises:
         Exception: whatever the action raised, on the main process.
@@ -74,7 +74,7 @@ def run_on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
     if failure is not None:
         raise failure
     if failed:
-        raise StoppedByAnother("the main process failed; its message says why")
+        raise StoppedByAnother("the main process failed; it reports why")
 
 
 def broadcast(accelerator: Accelerator, ask: Callable[[], Value]) -> Value:
@@ -95,4 +95,4 @@ def stop_all(accelerator: Accelerator, error: Exception) -> NoReturn:
     """
     if accelerator.is_main_process:
         raise error
-    raise StoppedByAnother("all processes stop; the main process says why")
+    raise StoppedByAnother("all processes stop; the main process reports why")

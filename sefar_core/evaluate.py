@@ -31,8 +31,8 @@ class Scores:
     num_clips: int
     top1: float
     top1_interval: Limits | None
-    """95 % interval of top-1: source videos are drawn anew, since their clips look alike. None if
-    all clips come from one source."""
+    """95 % interval of top-1: source videos are resampled, since clips of one video are similar.
+    None if all clips come from one source."""
     top5: float
     mean_class: float
     """Mean over classes of the accuracy within the class."""
@@ -42,12 +42,12 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionScores:
-    """Accuracy in [0, 1] on the clips of classes that have an opposite; none without such clips."""
+    """Accuracy in [0, 1] on the clips of classes that have an opposite; None without such clips."""
 
     direction: float | None
     """Share of them whose own class has a higher score than the opposite one."""
     direction_interval: Limits | None
-    """95 % interval, source videos drawn anew; none if these clips come from one source."""
+    """95 % interval, source videos resampled; None if these clips come from one source."""
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
         ValueError: no clip.
     """
     if len(labels) == 0:
-        raise ValueError("there is no clip to score; check the split of the manifest")
+        raise ValueError("no clip to score; check the split of the manifest")
     right = probs.argmax(dim=-1) == labels
     top5 = (probs.topk(min(5, probs.shape[1])).indices == labels[:, None]).any(dim=-1)
     return Scores(
@@ -240,14 +240,14 @@ def permutation(number: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrustScores:
-    """Whether the trust in pseudo-labels goes to the right ones."""
+    """Whether right pseudo-labels are trusted more than wrong ones."""
 
     pseudo_labels_right: float
     """Share of the pseudo-labels that are the true class."""
     trust_of_right: float | None
-    """Mean trust in these; none if there are none."""
+    """Mean trust in these; None if there are none."""
     trust_of_wrong: float | None
-    """Mean trust in the others; none if there are none."""
+    """Mean trust in the others; None if there are none."""
 
 
 def weigh_pseudo_labels(

@@ -6,8 +6,9 @@ divided by their number; in a resample both are sums over sources. So questions 
 source once, and all resamples are one matrix product with how often each drew each source.
 Percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 
-A clip or question of unknown source (an empty name) is a source by itself: nothing says that two of
-them belong together. One source alone has no interval, since nothing tells how sources vary.
+A clip or question of unknown source (an empty name) is a source by itself: nothing shows that two
+of them belong together. One source alone has no interval, since the variation of sources is
+unknown.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ class Interval:
 
     @property
     def holds_zero(self) -> bool | None:
-        """Whether 0 lies within the interval; None without an interval."""
+        """Whether 0 is within the interval; None without an interval."""
         return None if self.limits is None else self.limits[0] <= 0 <= self.limits[1]
 
     def __str__(self) -> str:
@@ -131,8 +132,8 @@ def clustered_interval(
 ) -> Limits | None:
     """95 % interval of the mean over clips; None if all clips come from one source.
 
-    Sources are drawn one by one, not by `draw_sources`: published intervals of recognizers were
-    drawn so, and stay what they are.
+    Sources are drawn one by one, not by `draw_sources`, so that the published intervals of
+    recognizers stay what they are.
 
     Args:
         values: one number a clip.
@@ -158,7 +159,7 @@ def mean(values: Float[np.ndarray, "question"], draws: Draws) -> Estimate:
         draws: of their sources.
 
     Raises:
-        ValueError: there is no question.
+        ValueError: no question.
     """
     return class_mean(values, np.zeros(len(values), dtype=int), draws)
 
@@ -168,7 +169,7 @@ def class_mean(
 ) -> Estimate:
     """Mean over classes of the means within them; classes that a resample misses are left out.
 
-    Questions of one source alone give no draws, so that there is no interval.
+    Questions of one source alone get no interval.
 
     Args:
         values: one number a question.
@@ -176,7 +177,7 @@ def class_mean(
         draws: of their sources.
 
     Raises:
-        ValueError: there is no question.
+        ValueError: no question.
     """
     if len(values) == 0:
         raise ValueError("a mean over no question; leave the part out")

@@ -2,7 +2,7 @@
 
 Source: SVFormer's "tube TokenMix" (arXiv:2211.13222) as SeFAR (arXiv:2501.01245) uses it. The
 public code (train_net_emamix.py, d0435a9) draws other partners for each element and gives the
-targets of the last: `one_each`. What the targets mean is `one_for_all`. docs/paper_map.md, row 4.
+targets of the last: `one_each`. The targets mean `one_for_all`. docs/paper_map.md, row 4.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class MixPlan(NamedTuple):
     share: float
     """Part of the mixture that belongs to the clip itself, in [0, 1]."""
     keep: list[KeepMask]
-    """For each element, the patches that stay the clip's own, in all frames alike."""
+    """For each element, the patches that stay the clip's own, the same in all frames."""
 
     def blend(self, values: Tensor) -> Tensor:
         """share * own + (1 - share) * partner's, along the batch: of probabilities, or of trust."""
@@ -37,8 +37,8 @@ class MixPlan(NamedTuple):
 
 
 def one_for_all(draw: Callable[[], Drawn], num_elements: int) -> list[Drawn]:
-    """One draw for all elements: the same partners, so that a mixture is of two clips as its target
-    says; or the same crop (data/transforms.py), since an action is one scene."""
+    """One draw for all elements: the same partners, so that a mixture is of two clips, as its
+    target is; or the same crop (data/transforms.py), since an action is one scene."""
     return [draw()] * num_elements
 
 
@@ -109,7 +109,7 @@ def mix_elements(
 
     Args:
         own: elements of the clips.
-        others: elements from which the partners are taken; the same clips, maybe seen otherwise.
+        others: elements of the partners: the same clips, before color dropout.
         mix: the plan.
         patch: side of a patch, in pixels.
     """

@@ -2,7 +2,7 @@
 
 Source: SeFAR (arXiv:2501.01245); the fusion is read from its public code (multi_granular_vit,
 d0435a9): each pair and each single class token is projected, all are joined into one feature, and
-a dropout stands before the class scores. docs/paper_map.md, row 2.
+a dropout comes before the class scores. docs/paper_map.md, row 2.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ class Fuse(nn.Module):
 class SefarModel(nn.Module):
     """Elements in, class logits out.
 
-    `features()` and `classify()` are apart, so that many dropout passes of the head cost one pass
-    of the backbone.
+    `features()` and `classify()` are separate, so that many dropout passes of the head cost one
+    pass of the backbone.
 
     Args:
         backbone: shared by all elements.
@@ -44,8 +44,8 @@ class SefarModel(nn.Module):
         num_classes: classes to score.
         fusion_dim: width of the fused feature.
         dropout: of the fused feature before the class scores.
-        mean: subtracted from each color of the clips, after scaling to [0, 1]; kept for whoever
-            prepares them.
+        mean: subtracted from each color of the clips, after scaling to [0, 1]; kept for
+            the code that prepares them.
         std: divides each color, likewise.
         sampling: how its elements sample a clip (a name in SAMPLINGS), likewise.
     """

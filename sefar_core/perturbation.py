@@ -93,7 +93,8 @@ def repeat_half(elements: Sequence[Tensor], generator: torch.Generator) -> list[
 
 
 def warp(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Table 4's warping row, SVFormer's: a few frames fill the places of all, alike in a batch.
+    """Table 4's warping row, SVFormer's: a few frames fill the places of all, the same in a whole
+    batch.
 
     A quarter, half or all of an element's frames, with equal odds, are anchors. Places before the
     first anchor show the first, after the last the last; between two anchors the change from one

@@ -1,6 +1,6 @@
-"""Pictures of what a recognizer does: where people would look rather than read.
+"""Plots of what a recognizer does: confusion, trust in pseudo-labels, training curves.
 
-Importing this module sets matplotlib up for names that others chose: classes, question sets, runs.
+Importing this module sets matplotlib up for names of any script: classes, question sets, runs.
 """
 
 import warnings
@@ -42,8 +42,8 @@ FONTS = (
 def print_names_as_they_are() -> None:
     """Have `$`, `_` and `^` in texts printed, not typeset, and other scripts where a font has them.
 
-    matplotlib looks each letter up in one family after the other; families that are not installed
-    would make it warn at every text.
+    matplotlib tries one font family after the other for each letter, and would warn at every text
+    about families that are not installed.
     """
     installed = {font.name for font in font_manager.fontManager.ttflist}
     matplotlib.rcParams["text.parse_math"] = False

@@ -2,7 +2,7 @@
 
 A preset is one word, or several joined by `+` that are applied from left to right to the defaults,
 which are the paper's: `gym288_5+vit_b+without_regulation` is a row of Table 3 on Gym288 with ViT-B.
-Every word is a function from settings to settings. docs/paper_map.md says where each comes from.
+Every word is a function from settings to settings. docs/paper_map.md has the source of each.
 """
 
 from collections.abc import Mapping
@@ -25,15 +25,16 @@ from sefar_core.config import DataConfig, ModelConfig, OptimConfig, TeacherConfi
 
 
 def paper(config: TrainConfig) -> TrainConfig:
-    """SeFAR as the paper writes it: ViT-S/16, 2-2-4 frames of 224 pixels, 30 epochs."""
+    """SeFAR as in the paper: ViT-S/16, 2-2-4 frames of 224 pixels, 30 epochs."""
     return config
 
 
 def released(config: TrainConfig) -> TrainConfig:
     """SeFAR as its public code runs: a color flip for the reversal, and what goes with it.
 
-    What it shares with the others, docs/paper_map.md says so: clips of fewer than 8 frames and the
-    edge of a crop are handled as ours, and the unlabeled clips are gone through without a gap.
+    As in the other presets, and unlike the public code, clips of fewer than 8 frames and the edge
+    of a crop are handled as docs/paper_map.md says, and passes over the unlabeled clips have no
+    gap.
     """
     return replace(
         config,
@@ -55,9 +56,9 @@ def released(config: TrainConfig) -> TrainConfig:
 def recommended(config: TrainConfig) -> TrainConfig:
     """SeFAR with what measured best on validation clips: elements of frames that follow closely.
 
-    On the synthetic gymnasts, five seeds: top-1 on validation clips 69 against 57, in each seed at
-    least 6 points more; nothing else that was tried raised it by more than 2. They raise labels
-    alone as much, though. docs/results.md.
+    On the synthetic gymnasts, five seeds: top-1 on validation clips 69 instead of 57, at least 6
+    points more for each seed; no other change raised it by more than 2. Training on labels alone
+    gains as much, though. docs/results.md.
     """
     return local_window(config)
 
@@ -118,7 +119,7 @@ def on_data_set(
     )
 
 
-# Classes (none: not published) and labeled percent. Something-Something tells left from right.
+# Classes (None: not published) and labeled percent. Something-Something has left and right classes.
 RATES: dict[str, tuple[int | None, tuple[int, ...]]] = {
     "gym99": (99, (5, 10)),
     "gym288": (288, (5, 10)),
@@ -157,7 +158,7 @@ WORDS: dict[str, PresetModifier] = {
 
 
 def preset(name: str) -> TrainConfig:
-    """The settings that a word, or words joined by `+`, stand for.
+    """The settings of a preset: a word, or words joined by `+`.
 
     >>> preset("gym99_5+vit_b").model.dim
     768

@@ -116,7 +116,7 @@ def load_vit(
             naming of its public code or of transformers (.safetensors, or what torch.save wrote);
             or `timm:NAME`, which timm fetches.
         sampling: the moments of a clip that its elements sample; a TimeSformer's time embedding is
-            dealt out to them.
+            distributed over them.
 
     Raises:
         CheckpointError: the source cannot be loaded, or a tensor that the backbone needs is
@@ -228,11 +228,12 @@ def temporal_twins(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def deal_out_time(embedding: Tensor, moments: Moments) -> dict[str, Tensor]:
-    """The time embedding of a whole clip (1, frame, dim), dealt out to the frames of each element.
+    """The time embedding of a whole clip (1, frame, dim), distributed over the frames of each
+    element.
 
-    A frame at the fraction f of the clip gets the embedding of that one of the T frames that the
-    weights were trained on in whose part of the clip it lies, floor(f T). One element of T frames
-    gets the embedding as it is; the interleaved 2-2-4 shares out one of 8 frames without rest.
+    A frame at the fraction f of the clip gets the embedding of frame floor(f T) of the T
+    frames that the weights were trained on. One element of T frames
+    gets the embedding as it is; the interleaved 2-2-4 uses each of 8 frames once.
     """
     if embedding.ndim != 3 or embedding.shape[1] == 0:
         return {"time_embed": embedding}  # refused by name with everything else that does not fit

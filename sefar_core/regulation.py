@@ -1,10 +1,10 @@
-"""Adaptive regulation: how far each of the teacher's pseudo-labels is to be trusted.
+"""Adaptive regulation: how far each of the teacher's pseudo-labels is trusted.
 
 Source: SeFAR (arXiv:2501.01245), "adaptive regulation"; the formula and its constants are those of
 the public code (train_net_emamix.py:229, d0435a9). `fixed_threshold` is FixMatch's rule, the row
 "without adaptive regulation" of the paper's Tables 3 and 6; `confidence_only` is what is left of
 the weight where a single prediction gives no spread. A teacher that has diverged has a confidence
-that is no number, and so is the weight then: the loss, and with it the training, says so.
+of NaN, and so has the weight then: the loss becomes NaN, and training stops with a message.
 docs/paper_map.md, row 6.
 """
 
@@ -22,8 +22,8 @@ def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
     """Weight of each clip's unsupervised loss, in [0, 1].
 
     A confident teacher (`confidence` near 1) that keeps its opinion under dropout (`spread` near
-    0) gives 1; doubt on either side gives less. Beware of the published floor: at spread 0 even
-    no confidence at all leaves 0.304.
+    0) gives 1; doubt on either side gives less. The published formula has a floor: at spread
+    0, a confidence of 0 still gives 0.304.
 
     Args:
         confidence: the teacher's mean probability of the pseudo-label, in [0, 1].
@@ -34,8 +34,7 @@ def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
 
     Raises:
         ValueError: a confidence outside [0, 1] (logits passed in place of probabilities), or a
-            spread that is negative, or not a number beside a confidence that is one (fewer than
-            two passes).
+            spread that is negative, or NaN where the confidence is not (fewer than two passes).
     """
     if not ((spread >= 0) | confidence.isnan()).all():
         raise ValueError(
@@ -47,7 +46,7 @@ def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
 
 
 def confidence_only(confidence: PerClip, spread: PerClip) -> PerClip:
-    """The part of the paper's weight that a single prediction gives; the spread is not asked.
+    """The part of the paper's weight that a single prediction gives; ignores the spread.
 
     Raises:
         ValueError: a confidence outside [0, 1].
@@ -57,7 +56,7 @@ def confidence_only(confidence: PerClip, spread: PerClip) -> PerClip:
 
 
 def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -> PerClip:
-    """1 where the confidence reaches `threshold`, else 0; the spread is not asked.
+    """1 where the confidence reaches `threshold`, else 0; ignores the spread.
 
     Raises:
         ValueError: a confidence outside [0, 1].

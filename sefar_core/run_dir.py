@@ -1,19 +1,9 @@
-"""What every run leaves behind: its settings, its surroundings, its numbers.
+"""The folder of a run: its settings, its history, its progress, and the lock on it.
 
 config.json holds the settings, run.json versions, commit and command of the last session and of
-those before it, metrics.jsonl one line a report. All are text.
-
-What a training run told of itself, read back: how it weighed pseudo-labels, and its numbers.
-
-A folder of encoders need not come from a run: scripts/convert_checkpoint.py writes one too.
-
-How a run goes: a bar to look at, metrics.jsonl to compare, timing.jsonl to find what is slow.
-
-metrics.jsonl is the same, bit for bit, whenever a run is repeated; what a clock says stands apart.
-
-One process at a time trains in a run folder. The lock is the kernel's, not the file's existence: it
-ends with the process that holds it, however that ends, so a dead process's lock never has to be
-recognized. Loader processes don't inherit it.
+those before it, metrics.jsonl one line per step. metrics.jsonl is equal, bit for bit, whenever a
+run is repeated; timing.jsonl has what depends on the clock. All are text. A folder of encoders need
+not come from a run: scripts/convert_checkpoint.py writes one as well.
 """
 
 import dataclasses
@@ -48,7 +38,7 @@ def run_of(folder: Path) -> Path:
 
 
 def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under the names that the command line has for them."""
+    """Nested settings under their names on the command line."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= (
@@ -58,15 +48,15 @@ def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def refuse_other_settings(
-    run_dir: Path, found: dict, asked: dict, *, free: Collection[str] = ()
+    run_dir: Path, found: dict, wanted: dict, *, free: Collection[str] = ()
 ) -> None:
-    """Raise ValueError naming the first setting in which a folder differs from what is asked."""
-    found, asked = dotted(found), dotted(asked)
-    for name in sorted((found.keys() | asked.keys()) - set(free)):
-        if found.get(name) != asked.get(name):
+    """Raise ValueError naming the first setting in which a folder differs from those wanted."""
+    found, wanted = dotted(found), dotted(wanted)
+    for name in sorted((found.keys() | wanted.keys()) - set(free)):
+        if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{run_dir} holds a run with {name} = {found.get(name)}, but {asked.get(name)} is "
-                f"asked for; give another run folder, or delete this one"
+                f"{run_dir} holds a run with {name} = {found.get(name)}, but {wanted.get(name)} is "
+                f"requested; give another run folder, or delete this one"
             )
 
 
@@ -78,38 +68,38 @@ def open_run(
     data: dict[str, str] | None = None,
     free: Collection[str] = (),
 ) -> None:
-    """Make the folder of a run and say in it what runs, beside what ran in it before.
+    """Make the folder of a run, and write its settings and this session into it.
 
-    A run that is gone on with by other code is told so, for its end may then differ. Settings that
-    did not exist when it began had no effect on it: they count as their defaults.
+    Prints a note if other code began the run, whose result may then differ. Settings that did not
+    exist when the run began had no effect on it: they count as their defaults.
 
     Args:
-        run_dir: made if missing; may hold the same run, to go on with.
+        run_dir: made if missing; may hold the same run, to resume.
         settings: a dataclass, stored as config.json.
-        seed: of all draws.
-        data: what the run learns from, stored with the settings.
-        free: dotted names of settings that may differ when a run is gone on with.
+        seed: of the run.
+        data: what the run trains on, stored with the settings.
+        free: dotted names of settings that may differ when a run is resumed.
 
     Raises:
         ValueError: the folder holds a run of other settings, or its config.json or run.json is
             damaged.
     """
-    asked = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
+    wanted = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
     if (run_dir / "config.json").exists():
         defaults = json.loads(as_json(dataclasses.asdict(type(settings)())))
         found = dotted(defaults) | dotted(read_config(run_dir / "config.json"))
         if found.get("data.reader") == "torchcodec":
             print(f"note: {run_dir} was trained with data.reader torchcodec; it resumes with auto")
             found["data.reader"] = "auto"
-        refuse_other_settings(run_dir, found, asked, free=free)
+        refuse_other_settings(run_dir, found, wanted, free=free)
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_drafts(run_dir)
-    write_json(run_dir / "config.json", asked)
+    write_json(run_dir / "config.json", wanted)
     now, earlier = surroundings(), sessions(run_dir)
     if earlier and earlier[-1]["commit"] != now["commit"]:
         print(
-            f"note: the last session of {run_dir} was of the code {earlier[-1]['commit']}, this "
-            f"one is of {now['commit']}"
+            f"note: the last session of {run_dir} ran commit {earlier[-1]['commit']}, this one "
+            f"runs {now['commit']}"
         )
     write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
 
@@ -131,7 +121,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
-    """What run.json says of each session so far, the oldest first; none if nothing ran.
+    """The sessions that run.json reports, oldest first; none if nothing ran.
 
     Raises:
         ValueError: it is damaged.
@@ -147,7 +137,7 @@ def sessions(run_dir: Path) -> list[dict[str, Any]]:
         return found
     except (ValueError, AttributeError, TypeError, KeyError) as cause:
         raise ValueError(
-            f"{path} is damaged ({cause!r}); delete it: the run goes on, only the record of its "
+            f"{path} is damaged ({cause!r}); delete it: the run resumes, only the record of its "
             f"earlier sessions is lost"
         ) from cause
 
@@ -164,7 +154,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def add_to_run(run_dir: Path, facts: dict[str, Any]) -> None:
-    """Add to what run.json says of this session."""
+    """Add facts about this session to run.json."""
     path = run_dir / "run.json"
     write_json(path, json.loads(path.read_text()) | facts)
 
@@ -190,7 +180,7 @@ def commit() -> str:
 
 
 def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl") -> None:
-    """Drop the lines beyond a step that is gone back to, and one that a kill cut short.
+    """Drop the lines after a step that the run returns to, and a line that a kill cut short.
 
     Raises:
         ValueError: another line is damaged.
@@ -316,14 +306,14 @@ ON_THE_BAR = ("loss", "accuracy", "trust", "utilization")
 
 
 class StepTiming(NamedTuple):
-    """What a clock said of one step."""
+    """How long one step took."""
 
     seconds: float
-    """From the end of the step before."""
+    """Since the end of the step before."""
     waited_s: float
-    """Of them, spent waiting for the loader."""
+    """Of these, seconds spent waiting for batches."""
     num_clips: int
-    """Labeled and unlabeled clips that all processes learned from."""
+    """Labeled and unlabeled clips of the step, over all processes."""
 
     @property
     def stall(self) -> float:
@@ -331,7 +321,7 @@ class StepTiming(NamedTuple):
 
 
 class TimedBatches(Iterator):
-    """Batches, and how long they were waited for.
+    """Batches, and how long the loop waited for them.
 
     Attributes:
         waited_s: seconds since the step before ended.
@@ -343,9 +333,9 @@ class TimedBatches(Iterator):
         self._began_s = time.perf_counter()
 
     def __next__(self) -> Any:
-        asked_s = time.perf_counter()
+        before_s = time.perf_counter()
         batch = next(self._batches)
-        self.waited_s += time.perf_counter() - asked_s
+        self.waited_s += time.perf_counter() - before_s
         return batch
 
     def end_step(self, num_clips: int) -> StepTiming:
@@ -357,16 +347,16 @@ class TimedBatches(Iterator):
 
 
 class Progress:
-    """Tells of each step, on the main process.
+    """Reports each step, on the main process: a progress bar, metrics.jsonl and timing.jsonl.
 
     Args:
-        run_dir: gets metrics.jsonl and timing.jsonl, and the folder tensorboard if asked.
+        run_dir: gets the files, and the folder tensorboard if `log` is so.
         total: steps of the run.
         initial: steps done before.
-        log: where curves are drawn, besides.
+        log: where curves are written as well.
 
     Raises:
-        ValueError: tensorboard is asked for and not installed.
+        ValueError: tensorboard is not installed.
     """
 
     def __init__(
@@ -397,7 +387,7 @@ class Progress:
 
 
 def open_tensorboard(folder: Path, step: int) -> Any:
-    """A writer of curves; what a run that was cut off drew beyond `step` is hidden."""
+    """A writer of curves; hides what an interrupted run wrote after `step`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as cause:
@@ -416,13 +406,16 @@ class RunFolderBusy(Exception):
 def locked(run_dir: Path) -> Iterator[None]:
     """Keep other processes from training in a run folder, which is made if it is missing.
 
+    The lock is the kernel's, not the file's existence: it ends with the process that holds it, so
+    that a dead process's lock never has to be recognized. Loader workers do not inherit it.
+
     Raises:
         RunFolderBusy: one does.
         WriteError: the folder cannot be made or written to.
     """
     path = run_dir / "lock"
-    told = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
-    with writing(path, len(told)):
+    holder_line = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+    with writing(path, len(holder_line)):
         run_dir.mkdir(parents=True, exist_ok=True)
         path.touch()
     # Unbuffered: closing it must not write again what a full disk has refused.
@@ -435,7 +428,7 @@ def locked(run_dir: Path) -> Iterator[None]:
             raise RunFolderBusy(
                 f"{run_dir} is in use by {holder}; wait for it, stop it, or give another run folder"
             ) from cause
-        with writing(path, len(told)):
+        with writing(path, len(holder_line)):
             file.truncate(0)
-            file.write(told)
+            file.write(holder_line)
         yield

@@ -2,8 +2,8 @@
 
 Source: SeFAR (arXiv:2501.01245), "dual-level temporal elements", written 2-2-4 for two fine
 elements of two frames and one context element of four. Its public code (multisample.py, d0435a9)
-cuts the clip into as many equal segments as there are frames in all elements and deals the
-segments out, the last element first; that is `element_segments`. Time is a fraction of the clip's
+cuts the clip into as many equal segments as there are frames in all elements and distributes
+the segments, the last element first; that is `element_segments`. Time is a fraction of the clip's
 length here, not a frame number, so sources of 25, 30, 50 and 60 frames a second are seen at the
 same moments, and a clip with fewer frames than segments repeats frames.
 
@@ -27,7 +27,7 @@ def element_segments(sizes: Sequence[int]) -> list[list[int]]:
     """The segments of time that each element samples, ascending, elements in the order of `sizes`.
 
     The last element (the context) chooses first. An element of n frames walks through the S =
-    sum(sizes) segments and takes each free one that lies at or after its next multiple of S / n.
+    sum(sizes) segments and takes each free one at or after its next multiple of S / n.
 
     >>> element_segments((2, 2, 4))
     [[3, 7], [1, 5], [0, 2, 4, 6]]
@@ -79,8 +79,8 @@ def center_fractions(sizes: Sequence[int], offset: float = 0.5) -> Moments:
 def sample_windows(sizes: Sequence[int], generator: torch.Generator) -> Moments:
     """A random short window for each fine element; for the context, a moment in each segment.
 
-    The windows of M fine elements lie in M equal parts of the clip, one in each, so that together
-    they can see every phase of the action. Frames of a window are half a segment (of S = sum of
+    Each of the M fine elements has its window in one of M equal parts of the clip, so that together
+    they can show every phase of the action. Frames of a window are half a segment (of S = sum of
     `sizes`) apart.
     """
     *fine, context = sizes
@@ -125,7 +125,7 @@ SAMPLINGS = {
 
 
 def time_order(moments: Moments) -> list[int]:
-    """Where, in the frames of all elements laid end to end, the frames of the clip stand in time.
+    """Positions of the frames of all elements, joined in their order, sorted by time.
 
     >>> time_order(center_fractions((2, 2, 4)))
     [4, 2, 5, 0, 6, 3, 7, 1]
@@ -134,7 +134,7 @@ def time_order(moments: Moments) -> list[int]:
 
 
 def places_in_time(moments: Moments) -> list[list[int]]:
-    """For each element, where its frames stand among the frames of all elements in time.
+    """For each element, the ranks in time of its frames among the frames of all elements.
 
     >>> places_in_time(center_fractions((2, 2, 4)))
     [[3, 7], [1, 5], [0, 2, 4, 6]]

@@ -41,9 +41,9 @@ class Schedule:
     Args:
         num_labeled: labeled clips of one pass.
         batch_size: labeled clips of one step, over all processes.
-        epochs: passes; warm-up, ramp and learning rate are told in them.
+        epochs: passes; the unit of warm-up, ramp and learning rate.
         warmup_epochs: passes on labels alone.
-        steps: length of the run in place of `epochs` passes; warm-up and ramp keep their shares.
+        steps: length of the run instead of `epochs` passes; warm-up and ramp keep their shares.
         leftovers: `kept`: a batch that begins in one pass ends in the next. `dropped`: what is
             left of a pass after its last whole batch is thrown away, as published.
 
@@ -68,7 +68,7 @@ class Schedule:
 
     @property
     def per_pass(self) -> int:
-        """Labeled clips that are learned from in each pass."""
+        """Labeled clips that each pass trains on."""
         if self.leftovers == "kept":
             return self.num_labeled
         return self.num_labeled // self.batch_size * self.batch_size
@@ -93,7 +93,7 @@ class Schedule:
         return max(1, round(self.num_steps * epochs / self.epochs))
 
     def ramp(self, step: int) -> float:
-        """Part of the semi-supervised weight that is reached, constant within an epoch.
+        """Weight of the unsupervised losses at a step, constant within an epoch.
 
         0 in the warm-up, 1 in the steps that begin in the last epoch.
         """
@@ -102,5 +102,5 @@ class Schedule:
         return ramp(done / stage) if step >= self.warmup_steps else 0.0
 
     def warmup_left(self, decay: float, updates_per_step: int) -> float:
-        """Share of the warm-up model that the teacher still has in it at the end, in [0, 1]."""
+        """Share of the warm-up model in the teacher at the end of the run, in [0, 1]."""
         return decay ** ((self.num_steps - self.warmup_steps) * updates_per_step)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish: the step that runs is finished and saved before the run ends."""
+"""SIGTERM and SIGINT as a stop request: a run finishes and saves its step before it ends."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ SAME_SIGNAL_S = 2.0
 
 
 class Interrupted(Exception):
-    """The run was asked to end, and ended with a state to go on from."""
+    """A signal stopped the run, which saved a state to resume from."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 
 class StoppedByAnother(Exception):
-    """Another process of this run failed and says why; this one only stops with it."""
+    """Another process of this run failed and reports why; this one only stops with it."""
 
 
 class StopRequest:

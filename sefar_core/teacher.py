@@ -1,4 +1,4 @@
-"""The teacher: an exponential moving average of the student, and what it says of unlabeled clips.
+"""The teacher: an exponential moving average of the student, and its pseudo-labels.
 
 Source: SeFAR (arXiv:2501.01245); constants of its public code (train_net_emamix.py, d0435a9), which
 runs the whole network for each of R stochastic predictions. The dropout before the class scores is
@@ -19,7 +19,7 @@ from sefar_core.shapes import Labels, PerClip, Probs
 
 
 class PseudoLabel(NamedTuple):
-    """The teacher's opinion of each clip. Carries no gradient."""
+    """The teacher's prediction for each clip. Carries no gradient."""
 
     probs: Probs
     """Mean over the stochastic predictions; each row sums to 1."""
@@ -28,8 +28,8 @@ class PseudoLabel(NamedTuple):
     confidence: PerClip
     """Mean probability of that class, in [0, 1]."""
     spread: PerClip
-    """Standard deviation (unbiased) of that class's probability over the predictions, >= 0; not a
-    number if there is only one."""
+    """Standard deviation (unbiased) of that class's probability over the predictions, >= 0; NaN if
+    there is only one."""
 
 
 class EmaTeacher(nn.Module):
@@ -39,8 +39,8 @@ class EmaTeacher(nn.Module):
         student: copied as it is at this moment; it must have a dropout before its class scores
             and none inside its backbone.
         decay: part of the old teacher kept at each update, in [0, 1).
-        dropout_passes: stochastic predictions averaged into one pseudo-label; 0 asks for a single
-            one without dropout, as FixMatch and SVFormer have it.
+        dropout_passes: stochastic predictions averaged into one pseudo-label; 0 makes a single one
+            without dropout, as in FixMatch and SVFormer.
 
     Raises:
         ValueError: a setting out of range, or a live dropout elsewhere than before the scores.

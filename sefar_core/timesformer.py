@@ -134,10 +134,11 @@ class TimeSformer(nn.Module):
         return cls, patches
 
     def through(self, block: nn.Module, number: int, cls: Feature, patches: PatchTokens):
-        """A block, whose inner activations are made again in the backward pass if so asked.
+        """A block, which recomputes its inner activations in the backward pass if `recompute` is
+        set.
 
-        Every third keeps them: the memory is nearly as low, for a third less of the work again.
-        The last block's would be made again as soon as they are gone.
+        Every third keeps them: nearly as little memory for a third less recomputation. The last
+        block would recompute them at once.
         """
         if self.recompute and torch.is_grad_enabled() and number % 3 != 2:
             return checkpoint(block, cls, patches, use_reentrant=False)

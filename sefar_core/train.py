@@ -509,10 +509,10 @@ def choose_precision(config: TrainConfig) -> Literal["no", "bf16"]:
 
 def refuse_other_data(config: TrainConfig, clips: TrainClips) -> None:
     """Raise ValueError if the manifest is not of the data set and share that a preset names."""
-    asked, rate = config.expected_classes, config.expected_rate
-    if asked is not None and clips.num_classes != asked:
+    expected, rate = config.expected_classes, config.expected_rate
+    if expected is not None and clips.num_classes != expected:
         raise ValueError(
-            f"the manifest has {clips.num_classes} classes, but {asked} are expected; give the "
+            f"the manifest has {clips.num_classes} classes, but {expected} are expected; give the "
             f"manifest of that data set, take its own preset, or set expected_classes to None"
         )
     found = len(clips.labeled) / (len(clips.labeled) + len(clips.unlabeled))

@@ -112,7 +112,9 @@ def test_a_damaged_state_is_named_and_the_one_before_is_taken(tmp_path, fault):
         file.write_bytes(content)
     else:
         file.unlink()
-    with pytest.warns(UserWarning, match=f"step-00000002: {file.name} .*going back"):
+    with pytest.warns(
+        UserWarning, match=f"step-00000002: {file.name} .*resuming from the state before"
+    ):
         assert read_state(latest_whole(tmp_path), ORIGIN).step == 1
 
 

@@ -88,5 +88,5 @@ def test_a_wrapper_s_prefix_comes_off_when_all_names_have_it():
 def test_what_is_no_plain_tensor_is_named(value, kind):
     with pytest.raises(CheckpointError, match=f"x.pt: odd is a {kind}, not a plain tensor"):
         named_tensors({"fine": torch.ones(2).half(), "odd": value}, Path("x.pt"))
-    with pytest.raises(CheckpointError, match="x.pt holds a list where named tensors are due"):
+    with pytest.raises(CheckpointError, match="x.pt holds a list instead of named tensors"):
         named_tensors([value], Path("x.pt"))

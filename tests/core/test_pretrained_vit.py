@@ -187,7 +187,7 @@ def test_other_files_are_refused_and_run_nothing(tmp_path):
     torch.save({"cls_token": torch.ones(1), "step": 3}, tmp_path / "step.pth")
     for name, message in {
         "evil.pth": "evil.pth holds an object of posix.mkdir",
-        "list.pth": "list.pth holds a list where named tensors are due",
+        "list.pth": "list.pth holds a list instead of named tensors",
         "step.pth": "step.pth: step is a int, not a plain tensor",
         "none.pth": "none.pth is not a file",
         "none.safetensors": "none.safetensors does not exist",

@@ -53,7 +53,7 @@ def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
         open_run(tmp_path, Settings(), seed=7)
         told = capsys.readouterr().out
         assert told.count("note: ") == (session in (1, 3))
-        assert ("code bbb, this one is of ccc" in told) == (session == 3)
+        assert ("commit bbb, this one runs ccc" in told) == (session == 3)
         add_to_run(tmp_path, {"steps": session})
     assert [(one["commit"], one["steps"]) for one in sessions(tmp_path)] == [
         ("aaa", 0), ("bbb", 1), ("bbb", 2), ("ccc", 3)
@@ -68,7 +68,7 @@ def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
 def test_a_damaged_record_of_sessions_is_named_with_its_mend(tmp_path, text):
     open_run(tmp_path, Settings(), seed=7)
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ValueError, match=r"run\.json is damaged .*delete it: the run goes on"):
+    with pytest.raises(ValueError, match=r"run\.json is damaged .*delete it: the run resumes"):
         open_run(tmp_path, Settings(), seed=7)
     (tmp_path / "run.json").unlink()
     open_run(tmp_path, Settings(), seed=7)
@@ -82,7 +82,7 @@ def test_encoders_of_a_run_lead_to_it_and_a_run_to_itself():
 
 def test_other_settings_are_refused_by_the_name_that_the_command_line_has(tmp_path):
     open_run(tmp_path, Settings(), seed=0)
-    with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is asked"):
+    with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is requested"):
         open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
 
 
@@ -101,7 +101,7 @@ def test_a_run_from_before_a_setting_resumes_with_its_default_alone(tmp_path):
     told = json.loads((tmp_path / "config.json").read_text())
     del told["optim"]["lr"]
     (tmp_path / "config.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is asked"):
+    with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is requested"):
         open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
     open_run(tmp_path, Settings(), seed=0)
 

@@ -198,7 +198,7 @@ def test_a_run_goes_on_with_as_many_processes_or_not_at_all(world, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["num_processes"] == "1"
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_processes": "2"}))
-    with pytest.raises(ValueError, match="a run with num_processes = 2, but 1 is asked for"):
+    with pytest.raises(ValueError, match="a run with num_processes = 2, but 1 is requested"):
         here(world, tmp_path, projector_epochs=0, epochs=1)
 
 

@@ -134,7 +134,7 @@ def test_a_run_goes_on_with_its_own_settings_or_not_at_all(world, tmp_path):
     root, _ = world
     asked = load_questions(root / "questions.jsonl")
     finetune(tiny(root, save_every_steps=2), asked, root / "tokens", tmp_path)
-    with pytest.raises(ValueError, match="a run with epochs = 2, but 3 is asked for"):
+    with pytest.raises(ValueError, match="a run with epochs = 2, but 3 is requested"):
         finetune(tiny(root, save_every_steps=2, epochs=3), asked, root / "tokens", tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_other_settings_than_an_old_run_had_are_refused(here, monkeypatch, capsy
     command = other(recorded(here / "runs/stopped/run.json"), "--optim.lr", "0.25")
     with pytest.raises(SystemExit):
         script(monkeypatch, *command)
-    assert "optim.lr = 0.005, but 0.25 is asked for" in capsys.readouterr().err
+    assert "optim.lr = 0.005, but 0.25 is requested" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

@@ -109,7 +109,7 @@ def test_a_run_that_began_before_these_settings_resumes_without_them(world, tmp_
     del told["optim"]["clip_norm"], told["optim"]["rate_warmup_steps"]
     (world / "old/config.json").write_text(json.dumps(told))
     fit(plain, **here)
-    with pytest.raises(ValueError, match=r"optim\.clip_norm = None, but 2\.0 is asked for"):
+    with pytest.raises(ValueError, match=r"optim\.clip_norm = None, but 2\.0 is requested"):
         fit(CONFIG, **here)
 
 

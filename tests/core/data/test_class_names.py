@@ -119,7 +119,7 @@ def test_an_encoder_of_other_classes_is_refused_in_one_line(run_dir):
     with pytest.raises(CheckpointError, match="other classes: 1 classes .* 'stalder' there") as one:
         load_for_classes(run_dir, (*NAMES[:2], "giant"))
     assert "\n" not in str(one.value)
-    with pytest.raises(CheckpointError, match="scores 3 classes, but 2 are asked for"):
+    with pytest.raises(CheckpointError, match="scores 3 classes, but the manifest has 2"):
         load_for_classes(run_dir, NAMES[:2])
 
 
