@@ -1,11 +1,13 @@
-"""The tokens of each clip, computed once for an encoder and kept: training and scoring read
-tokens, and never open a video. A run that is stopped goes on where it was.
+"""Clips -> tokens of an encoder, computed once and kept in a token cache.
 
-Under `accelerate launch` the processes share the clips. Clips are encoded in fixed batches, cut
-from the list of all clips: neither the number of processes nor a stop changes what a clip is
-encoded beside, so the tokens are the same to the bit.
+Training and scoring read the tokens and never open a video. A run that was stopped resumes. Under
+`accelerate launch` the processes share the clips. Clips are encoded in fixed batches, cut from the
+list of all clips: neither the number of processes nor a stop changes which clips are encoded
+together, so the tokens are the same to the bit.
 
-Frames are shown in the order of time, or in one of the control orders of sefar_core/evaluate.py.
+The frames of a clip are shown in the order of time, or in one of the control orders of
+sefar_core/evaluate.py. An encoder that reads motion must lose under every other order; one that
+reads scenes and poses need not.
 """
 
 import os
@@ -56,19 +58,6 @@ FAILED = 256  # above the number of every signal
 Tokens = Float16[Tensor, "clip frame row column dim"]
 
 
-def token_key(encoder: Encoder, grid: int, frame_order: str = "in_order") -> dict[str, Any]:
-    """What the tokens of an encoder depend on; a cache's key.
-
-    Raises:
-        ValueError: there is no such frame order.
-    """
-    if frame_order not in FRAME_ORDERS:
-        raise ValueError(
-            f"there is no frame order {frame_order!r}; choose one of {', '.join(FRAME_ORDERS)}"
-        )
-    return {"format": FORMAT, **encoder.key(grid), "frame_order": frame_order}
-
-
 def extract(
     clips: Sequence[Clip],
     video_root: Path,
@@ -80,13 +69,13 @@ def extract(
 ) -> int:
     """Encode the clips that the cache in `folder` does not have yet.
 
-    Every process of a run under `accelerate launch` calls it and encodes a share.
+    Every process of a run under `accelerate launch` calls it and encodes its part.
 
     Args:
         clips: any clips of a manifest.
         video_root: folder that the clips' paths are relative to.
-        encoder: what encodes them.
-        folder: the cache; made if missing. runs.jsonl in it says what ran.
+        encoder: the encoder.
+        folder: the cache; made if missing. runs.jsonl in it records every run.
         grid: tokens are pooled to grid x grid a frame.
         frame_order: key of `FRAME_ORDERS`; all but in_order are controls.
 
@@ -96,16 +85,17 @@ def extract(
     Raises:
         CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
         RunFolderBusy: another run writes into the folder.
-        ValueError: the processes do not know of one another, or there is no such order.
-        VideoReadError: a video gives no frames. This and the following keep what is done.
+        ValueError: the processes are not one group, or there is no such order.
+        VideoReadError: a video gives no frames. This and the following errors keep the clips
+            that are encoded.
         Interrupted: SIGTERM or SIGINT came.
-        StoppedByAnother: another process failed and says why.
+        StoppedByAnother: another process failed and reports why.
     """
     accelerator = Accelerator()
     refuse_separate_runs(accelerator)
     key = token_key(encoder, grid, frame_order)
     spans = spans_of(clips, video_root)  # before reading: a video replaced meanwhile shows later
-    with ExitStack() as held, StopRequest() as wish:
+    with ExitStack() as held, StopRequest() as stop_signal:
         run_on_main(accelerator, lambda: held.enter_context(locked(folder)))
         kept = broadcast(accelerator, lambda: begin(folder, key, encoder.origin, spans))
         todo = batches_to_encode(clips, kept)
@@ -121,15 +111,16 @@ def extract(
         )
         held.enter_context(bar)
         for _ in range(0, len(todo), accelerator.num_processes * SHARD_BATCHES):
-            failure = fill_shard(folder, key, spans, islice(tokens, SHARD_BATCHES), wish, bar)
-            stop_together(accelerator, folder, failure, wish)
+            batches = islice(tokens, SHARD_BATCHES)
+            failure = fill_shard(folder, key, spans, batches, stop_signal, bar)
+            stop_together(accelerator, folder, failure, stop_signal)
     return sum(map(len, todo))
 
 
 def begin(
     folder: Path, key: dict[str, Any], origin: dict[str, Any], spans: dict[str, Span]
 ) -> list[str]:
-    """The clips that the cache holds; if it lacks some, runs.jsonl is told what is to run."""
+    """The clips that the cache holds; if it lacks some, runs.jsonl gets a line about this run."""
     kept = open_cache(folder, key, origin, spans)
     if len(kept) < len(spans):
         counts = {"clips_asked_for": len(spans), "clips_there": len(kept)}
@@ -138,7 +129,7 @@ def begin(
 
 
 def batches_to_encode(clips: Sequence[Clip], kept: Collection[str]) -> list[list[Clip]]:
-    """What is to be encoded: the list of all clips cut in fixed places, less what is kept."""
+    """What is to be encoded: the list of all clips cut into fixed batches, less what is kept."""
     there = set(kept)
     clips = list({clip.id: clip for clip in clips}.values())
     cut = [clips[first : first + BATCH_CLIPS] for first in range(0, len(clips), BATCH_CLIPS)]
@@ -155,7 +146,7 @@ def encoded(
     *,
     threads: int,
 ) -> Generator[tuple[list[Clip], Tokens], None, None]:
-    """Batches of clips with their tokens; the clips of the next are decoded meanwhile."""
+    """Batches of clips with their tokens; the next clips are decoded meanwhile."""
     reorder = FRAME_ORDERS[frame_order]
 
     def read(clip: Clip) -> Frames:
@@ -172,8 +163,8 @@ def encoded(
 def decode_threads(num_processes: int) -> int:
     """Threads that decode for one of so many processes: its share of the cores.
 
-    Not processes: FFmpeg works without Python's lock, and sending frames of 1280 x 720 from one
-    process to another costs as much time again as decoding them.
+    Not processes: FFmpeg releases Python's lock, and sending frames of 1280 x 720 to another
+    process takes as long as decoding them.
     """
     return max(2, min(DECODED_AHEAD, (os.cpu_count() or 1) // num_processes))
 
@@ -196,7 +187,7 @@ def ahead(
 
 
 def encode(encoder: Encoder, clips: Sequence[UInt8[Tensor, "moment _ _ 3"]], grid: int) -> Tokens:
-    """The tokens of some clips, 16-bit; those whose frames are of one size go together."""
+    """The tokens of some clips, 16-bit; clips of one frame size are encoded together."""
     sizes: dict[torch.Size, list[int]] = {}
     for place, frames in enumerate(clips):
         sizes.setdefault(frames.shape, []).append(place)
@@ -212,42 +203,55 @@ def fill_shard(
     key: dict[str, Any],
     spans: dict[str, Span],
     tokens: Iterable[tuple[list[Clip], Tokens]],
-    wish: StopRequest,
+    stop_signal: StopRequest,
     bar: tqdm,
 ) -> Exception | None:
     """Write some batches as one shard; if one fails or a signal comes, those before it.
 
     Returns:
-        What went wrong.
+        The error, if there was one.
     """
     done: dict[str, Span] = {}
     rows: list[Tensor] = []
     try:
         try:
-            for batch, found in tokens:
+            for batch, encoded_tokens in tokens:
                 done |= {clip.id: spans[clip.id] for clip in batch}
-                rows.append(found)
+                rows.append(encoded_tokens)
                 bar.update(len(batch))
-                if wish.number:
+                if stop_signal.number:
                     break
         finally:
             if rows:
                 write_shard(folder, key, done, torch.cat(rows))
-    except Exception as cause:  # raised by whoever has told the other processes
+    except Exception as cause:  # raised by `stop_together`, after the other processes know
         return cause
     return None
 
 
 def stop_together(
-    accelerator: Accelerator, folder: Path, failure: Exception | None, wish: StopRequest
+    accelerator: Accelerator, folder: Path, failure: Exception | None, stop_signal: StopRequest
 ) -> None:
     """Stop all processes if one of them failed or got a signal."""
-    worst = highest(accelerator, wish.number if failure is None else FAILED)
+    worst = highest(accelerator, stop_signal.number if failure is None else FAILED)
     if failure is not None:
         raise failure
     if worst == FAILED:
         raise StoppedByAnother("another process failed; its message says why")
     if worst:
         raise Interrupted(
-            worst, f"stopped; {folder} keeps what is encoded, and the same command goes on"
+            worst, f"stopped; {folder} keeps what is encoded, and the same command resumes"
         )
+
+
+def token_key(encoder: Encoder, grid: int, frame_order: str = "in_order") -> dict[str, Any]:
+    """What the tokens of an encoder depend on; a cache's key.
+
+    Raises:
+        ValueError: there is no such frame order.
+    """
+    if frame_order not in FRAME_ORDERS:
+        raise ValueError(
+            f"there is no frame order {frame_order!r}; choose one of {', '.join(FRAME_ORDERS)}"
+        )
+    return {"format": FORMAT, **encoder.key(grid), "frame_order": frame_order}

@@ -1,14 +1,11 @@
-"""A probe from a token cache of its base encoder, without opening a video.
+"""A linear probe of an image encoder, fitted from its token cache: a map of its tokens.
 
-The classifier sees the mean token of a clip. Settings are chosen on a part of the labeled clips;
-then all of them are learned. No other label is used: the `val` clips, on which methods are
-compared, only get their accuracy told.
-
-The learning of a probe: features and classes in, map and classifier out.
-
-Map and classifier learn together, by full-batch AdamW on cross entropy, from the identity and from
+The map learns through a classifier, which sees the mean mapped token of a clip. Both are trained
+together on the labeled clips by full-batch AdamW on cross entropy, from the identity and from
 zero, so that nothing is drawn. Weight decay, which pulls the map towards the identity, and the
-number of steps are chosen on clips whose source videos the rest never saw.
+number of steps are chosen on labeled clips whose source videos the rest does not have; then all
+labeled clips are trained on. No other label is used: of the `val` clips, on which methods are
+compared, only the accuracy is reported. No video is opened.
 """
 
 import random
@@ -40,7 +37,7 @@ LBFGS_WEIGHT_DECAY = 1e-3
 
 
 class Solution(NamedTuple):
-    """What learning gives; see `Probe`."""
+    """Map and classifier; see `Probe`."""
 
     map: Float[Tensor, "dim dim"]
     weight: Float[Tensor, "class dim"]
@@ -48,7 +45,7 @@ class Solution(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Settings, and the accuracy that they had on sources that the probe had not seen."""
+    """Settings, and the accuracy that they gave on the held-out sources."""
 
     weight_decay: float
     steps: int
@@ -82,13 +79,13 @@ def choose_settings(
     max_steps: int,
     lr: float,
 ) -> Choice:
-    """The settings with the best accuracy on the clips held out; of equals the gentlest."""
+    """The settings with the best accuracy on the held-out clips; of equals the most regularized."""
     tried: list[Choice] = []
     for decay in sorted(WEIGHT_DECAYS, reverse=True):
         walk = learn(features, rows, ~out, weight_decay=decay, lr=lr)
         for number, solution in enumerate(islice(walk, max_steps // CHECK_STEPS), start=1):
-            right = accuracy_of(solution, features[out], rows[out])
-            tried.append(Choice(decay, number * CHECK_STEPS, right))
+            accuracy = accuracy_of(solution, features[out], rows[out])
+            tried.append(Choice(decay, number * CHECK_STEPS, accuracy))
     return max(tried, key=lambda choice: choice.accuracy)
 
 
@@ -105,12 +102,12 @@ def learn(
     Args:
         features: mean tokens of clips.
         rows: class of each, counted from 0 without gaps.
-        clips: those that are learned from; the others only say which classes there are.
+        clips: those that are trained on; the others only show which classes there are.
         weight_decay: of AdamW; of the map's difference from the identity, and of the classifier.
         lr: of AdamW.
 
-    Features are centered and brought to unit size for the optimizer; the solution is for features
-    as they came.
+    Features are centered and scaled to unit size for the optimizer; the solution is for the given
+    features.
     """
     num_classes = int(rows.max()) + 1
     features, rows = features[clips], rows[clips]
@@ -125,7 +122,7 @@ def learn(
     while True:
         for _ in range(CHECK_STEPS):
             optimizer.zero_grad()
-            # The two maps are multiplied before they meet the clips, which are more than classes.
+            # The two maps are multiplied first: there are more clips than classes.
             loss = F.cross_entropy(seen @ (weight + weight @ change).T + bias, rows)
             loss.backward()
             optimizer.step()
@@ -145,24 +142,24 @@ def accuracy_of(
 def fit_probe(
     cache: TokenCache, clips: Sequence[Clip], *, max_steps: int, lr: float, seed: int
 ) -> tuple[Probe, dict[str, Any]]:
-    """The probe of the cache's encoder, and what to say of it.
+    """The probe of the cache's encoder, and its metrics.
 
     Args:
         cache: tokens of the labeled and val clips, at least.
-        clips: of the manifest; those of other splits are not looked at.
-        max_steps: no more optimizer steps than these; a multiple of `CHECK_STEPS`.
+        clips: of the manifest; those of other splits are not used.
+        max_steps: most optimizer steps; a multiple of `CHECK_STEPS`.
         lr: learning rate of AdamW.
         seed: of the cut into sources seen and held out.
 
     Raises:
-        CacheError: the tokens are no base of a probe.
+        CacheError: these tokens cannot be the base of a probe.
         ValueError: the labeled clips have one class, or one source.
     """
     _check_base(cache)
     labeled, val = by_split(clips, "labeled"), by_split(clips, "val")
     labels = tuple(sorted({int(clip.label) for clip in labeled if clip.label is not None}))
     if len(labels) < 2:
-        raise ValueError(f"a probe learns from 2 classes or more, but the labels are {labels}")
+        raise ValueError(f"a probe needs 2 classes or more, but the labels are {labels}")
     features, rows = mean_tokens(cache, [clip.id for clip in labeled]), _rows(labeled, labels)
     out = held_out([group_key(clip) for clip in labeled], seed)
     choice = choose_settings(features, rows, out, max_steps=max_steps, lr=lr)
@@ -182,7 +179,7 @@ def fit_probe(
             solution, mean_tokens(cache, [clip.id for clip in val]), _rows(val, labels)
         )
     names = class_names(clips)
-    told = {
+    metrics = {
         "class_names": [names[label] for label in labels],
         "clips": {"labeled": len(labeled), "held_out": int(out.sum()), "val": len(val)},
         "settings": {
@@ -193,7 +190,7 @@ def fit_probe(
         },
         "accuracy": {name: round(value, 4) for name, value in accuracy.items()},
     }
-    return probe, told
+    return probe, metrics
 
 
 def fit_classifier(
@@ -229,24 +226,24 @@ def mean_tokens(cache: TokenCache, clip_ids: Sequence[str]) -> Float[Tensor, "cl
     return torch.stack([cache[clip_id].float().mean(dim=(0, 1, 2)) for clip_id in clip_ids])
 
 
-def save_probe(folder: Path, probe: Probe, told: dict[str, Any]) -> None:
+def save_probe(folder: Path, probe: Probe, metrics: dict[str, Any]) -> None:
     """Write a probe, all or nothing; one of that name is replaced.
 
     Args:
         folder: gets config.json and probe.safetensors.
-        probe: what `fit_probe` gave.
-        told: likewise.
+        probe: the first result of `fit_probe`.
+        metrics: its second result.
 
     Raises:
         CheckpointError: the folder holds something else.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).exists():
         raise CheckpointError(
-            f"{folder} holds something that is no probe; give a folder that does not exist"
+            f"{folder} holds something that is not a probe; give a folder that does not exist"
         )
     base = {"encoder": probe.base, "digest": probe.base_digest, "dim": len(probe.map)}
     state = {"map": probe.map, "weight": probe.weight, "bias": probe.bias}
-    settings = {"base": base | probe.base_origin, "labels": list(probe.labels), **told}
+    settings = {"base": base | probe.base_origin, "labels": list(probe.labels), **metrics}
     with new_folder(folder) as draft:
         save_file(contiguous(state), draft / WEIGHTS)
         (draft / SETTINGS).write_text(as_json(settings), encoding="utf-8")
@@ -258,18 +255,18 @@ def map_cache(cache: TokenCache, probe: Probe, probe_dir: Path, folder: Path) ->
     Args:
         cache: tokens of the base encoder.
         probe: of the same encoder.
-        probe_dir: where the probe is kept, for the cache's origin.
+        probe_dir: folder of the probe, for the cache's origin.
         folder: gets the mapped tokens; clips that it holds already are left.
 
     Raises:
-        CacheError: the probe learned on other tokens than these, or the folder holds other ones.
+        CacheError: the probe was trained on other tokens, or the folder holds other ones.
     """
-    told = (cache.key["encoder"], cache.key["digest"])
-    if told != (probe.base, probe.base_digest):
+    encoder, digest = cache.key["encoder"], cache.key["digest"]
+    if (encoder, digest) != (probe.base, probe.base_digest):
         raise CacheError(
-            f"{cache.folder} has tokens of {told[0]} with digest {told[1]}, but the probe in "
-            f"{probe_dir} learned on {probe.base} with digest {probe.base_digest}; give the cache "
-            f"that it learned from, or fit it again with scripts/fit_probe.py"
+            f"{cache.folder} has tokens of {encoder} with digest {digest}, but the probe in "
+            f"{probe_dir} was trained on {probe.base} with digest {probe.base_digest}; give the "
+            f"cache that it was trained on, or fit it again with scripts/fit_probe.py"
         )
     origin = origin_of(probe_dir, 0) | {"weights": cache.origin["weights"]}
     key = cache.key | {"encoder": probe.name, "digest": probe.digest}
@@ -286,12 +283,12 @@ def _check_base(cache: TokenCache) -> None:
         )
     if order != "in_order":
         raise CacheError(
-            f"{cache.folder} has tokens of frames shown {order}; a probe learns from frames in "
+            f"{cache.folder} has tokens of frames shown {order}; a probe is trained on frames in "
             f"order: give the token cache of those"
         )
 
 
 def _rows(clips: Sequence[Clip], labels: Sequence[int]) -> Int[Tensor, "clip"]:
-    """The place of each clip's label among the labels; -1, which no score wins, for others."""
+    """The index of each clip's label among the labels; -1, which no score has, for others."""
     places: dict[int | None, int] = {label: place for place, label in enumerate(labels)}
     return torch.tensor([places.get(clip.label, -1) for clip in clips])

@@ -19,19 +19,18 @@ from sefar_core.shapes import FrameTokens
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A frozen encoder and what tells it apart.
+    """A frozen encoder and what identifies it.
 
     Attributes:
         name: key of `ENCODERS`.
         digest: hash of the weights, the architecture and all else that changes the tokens.
-        moments: fractions of the clip, in [0, 1) and ascending, that it is to be shown.
+        moments: fractions of the clip, in [0, 1) and ascending, of the frames that it takes.
         dim: width of a token.
         origin: folder, an absolute path, and seed that it was made from; of image models
-            `weights`, too: what is known of their authenticity, in words that belong beside every
-            number they give.
+            `weights`, too: what is known of their authenticity, to be shown with every result.
         encode: frames UInt8 (batch frame height width channel), RGB and upright, to tokens
             (batch frame row column dim) on the CPU.
-        any_moments: it sees each frame by itself and may be shown other moments than these.
+        any_moments: it encodes each frame by itself and may be shown other moments.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Encoder:
     any_moments: bool = False
 
     def key(self, grid: int) -> dict[str, Any]:
-        """What a cache of tokens, pooled to grid x grid, must agree on."""
+        """What the tokens depend on, pooled to grid x grid: the key of a cache."""
         return {
             "encoder": self.name,
             "digest": self.digest,
@@ -54,8 +53,9 @@ class Encoder:
 
 
 def with_frame_times(encoder: Encoder, moments: Sequence[float]) -> Encoder:
-    """The encoder, to be shown exactly these moments: those of another, so that the two can be
-    compared. Rounded ones could show the frame before.
+    """The encoder with the moments of another, so that the two can be compared.
+
+    The moments are taken as they are: rounded ones could show the frame before.
 
     Raises:
         ValueError: it is made for moments of its own.
@@ -72,10 +72,10 @@ def with_frame_times(encoder: Encoder, moments: Sequence[float]) -> Encoder:
 
 
 def pool(tokens: FrameTokens, grid: int) -> Float[Tensor, "batch frame {grid} {grid} dim"]:
-    """Mean tokens of a grid x grid of places in each frame.
+    """Mean tokens of a grid x grid of areas in each frame.
 
     Raises:
-        ValueError: a grid of no places, or of more places than there are tokens.
+        ValueError: the grid is below 1, or larger than the grid of tokens.
     """
     rows, columns = tokens.shape[2:4]
     if grid < 1:
@@ -104,8 +104,7 @@ def refuse_unequal_moments(keys: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse to compare encoders that were shown different moments of a clip.
 
     Args:
-        keys: what each one's tokens depend on (`Encoder.key`, or the key of its token cache), by
-            the name that the comparison gives it.
+        keys: `Encoder.key`, or the key of a token cache, by name in the comparison.
 
     Raises:
         ValueError: two of them differ; the message names all, with their moments.
@@ -122,7 +121,7 @@ def refuse_unequal_moments(keys: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def origin_of(folder: Path, seed: int) -> dict[str, Any]:
-    """What `Encoder.origin` says, so that the encoder can be made again."""
+    """`Encoder.origin`, from which the encoder can be made again."""
     return {"folder": os.path.abspath(folder), "seed": seed}
 
 
@@ -131,7 +130,7 @@ def digest_of(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
 
     Args:
         state: the weights.
-        settings: what they do not tell, such as the number of heads; must be JSON.
+        settings: what the weights do not show, such as the number of heads; must be JSON.
     """
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(state):

@@ -1,9 +1,9 @@
-"""CLIP and EVA-CLIP with the labels that SeFAR had: a linear map of their tokens, dim -> dim, that
-learned through a classifier on the same labeled clips.
+"""CLIP and EVA-CLIP with a linear map of their tokens, trained on the labels that SeFAR had.
 
-Without it a comparison with SeFAR's recognizer would measure who saw labels. The map is applied to
-each token before pooling; since pooling is a mean, mapping the pooled tokens gives the same.
-`probe_fit.py` makes the folder of a probe: config.json and probe.safetensors.
+The map, dim -> dim, is trained through a classifier on the same labeled clips. Without it a
+comparison with SeFAR's recognizer would measure who had labels. The map is applied to each token
+before pooling; since pooling is a mean, mapping the pooled tokens gives the same result.
+`linear_probe.py` writes the folder of a probe: config.json and probe.safetensors.
 """
 
 import json
@@ -28,7 +28,7 @@ BASES = {build.__name__: build for build in (clip, eva)}
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A map of an encoder's tokens, and the classifier that it learned through.
+    """A map of an encoder's tokens, and the classifier that it was trained through.
 
     Attributes:
         base: name of the encoder.
@@ -37,7 +37,7 @@ class Probe:
         labels: class of each row of the classifier, ascending.
         map: applied to each token.
         weight: class scores of the mean mapped token.
-        bias: likewise.
+        bias: of the class scores.
     """
 
     base: str
@@ -54,7 +54,7 @@ class Probe:
 
     @property
     def digest(self) -> str:
-        """Of everything that the mapped tokens depend on."""
+        """Hash of everything that the mapped tokens depend on."""
         return digest_of({"map": self.map}, {"base digest": self.base_digest})
 
     def mapped(self, tokens: Float[Tensor, "*place dim"]) -> Float[Tensor, "*place dim"]:
@@ -80,7 +80,7 @@ def clip_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
     Raises:
         CheckpointError: there is no such probe, it is another encoder's, or the encoder that it
-            names is not the one that it learned on.
+            names is not the one that it was trained on.
     """
     return _probed("clip", folder, seed, device)
 
@@ -91,21 +91,21 @@ def eva_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
 
 def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
-    """The encoder whose tokens the probe has mapped.
+    """The base encoder with its tokens mapped by the probe.
 
     Args:
-        base: of the weights that the probe learned on.
+        base: with the weights that the probe was trained on.
         probe: the map.
         origin: folder and seed of the probe; what is known of the base's weights is added.
 
     Raises:
-        CheckpointError: the probe learned on the tokens of another encoder.
+        CheckpointError: the probe was trained on the tokens of another encoder.
     """
     if (probe.base, probe.base_digest) != (base.name, base.digest):
         raise CheckpointError(
-            f"the probe in {origin['folder']} learned on {probe.base} with digest "
+            f"the probe in {origin['folder']} was trained on {probe.base} with digest "
             f"{probe.base_digest}, but {base.origin['folder']} holds {base.name} with digest "
-            f"{base.digest}; give the weights that it learned on, or fit it again with "
+            f"{base.digest}; give the weights that it was trained on, or fit it again with "
             f"scripts/fit_probe.py"
         )
 
@@ -125,7 +125,7 @@ def read_probe(folder: Path) -> Probe:
     folder = Path(folder)
     if not (folder / SETTINGS).is_file():
         raise CheckpointError(
-            f"{folder} holds no probe: it has no {SETTINGS}; fit one with scripts/fit_probe.py"
+            f"{folder} is not a probe: it has no {SETTINGS}; fit one with scripts/fit_probe.py"
         )
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def read_probe(folder: Path) -> Probe:
         origin = {fact: base[fact] for fact in ("folder", "seed", "weights")}
     except (ValueError, KeyError, TypeError) as cause:
         raise CheckpointError(
-            f"{folder / SETTINGS} is no probe's settings ({cause!r}); fit it again with "
+            f"{folder / SETTINGS} has no settings of a probe ({cause!r}); fit it again with "
             f"scripts/fit_probe.py"
         ) from cause
     state = read_weights(folder / WEIGHTS)
@@ -143,8 +143,8 @@ def read_probe(folder: Path) -> Probe:
         "weight": torch.empty(len(labels), dim, device="meta"),
         "bias": torch.empty(len(labels), device="meta"),
     }
-    mend = "fit it again with scripts/fit_probe.py"
-    refuse_misfits(expected, state, folder / WEIGHTS, fix=mend)
+    fix = "fit it again with scripts/fit_probe.py"
+    refuse_misfits(expected, state, folder / WEIGHTS, fix=fix)
     return Probe(base=name, base_digest=digest, base_origin=origin, labels=labels, **state)
 
 
@@ -152,7 +152,7 @@ def _probed(base: str, folder: Path, seed: int, device: str) -> Encoder:
     probe = read_probe(folder)
     if probe.base != base:
         raise CheckpointError(
-            f"the probe in {folder} learned on {probe.base}, not on {base}; give a folder that "
+            f"the probe in {folder} was trained on {probe.base}, not on {base}; give a folder that "
             f"scripts/fit_probe.py made from the tokens of {base}"
         )
     recorded = probe.base_origin["folder"]

@@ -1,11 +1,11 @@
-"""Encoders made of the recognizer: what SeFAR trained, and the controls of its architecture.
+"""Encoders made from the recognizer: the one that SeFAR trained, and controls.
 
-`sefar` and `supervised` differ only in the checkpoint that they are given. `sefar_elements` and
-`sefar_fused` give what the classifier sees in place of the patches, for the question whether the
-patches matter. `random` is the same network without training, `constant` no sight at all.
+`sefar` and `supervised` differ only in their checkpoint. `sefar_elements` and `sefar_fused` give
+what the classifier sees in place of the patches, to show whether the patches matter. `random` is
+the same network without training; `constant` is blind.
 
-Where the settings of a training run tell how a checkpoint was trained, `sefar` and `supervised`
-refuse each other's. A bare encoder folder does not tell, and is taken at its name.
+Where the settings of a training run show how a checkpoint was trained, `sefar` and `supervised`
+refuse each other's. A bare encoder folder does not show it, and is accepted under either name.
 """
 
 import json
@@ -31,14 +31,14 @@ from sefar_mllm.encoders.base import Encoder, digest_of, origin_of
 
 Seen: TypeAlias = Float[Tensor, "batch seen row column dim"]
 See = Callable[[SefarModel, Sequence[Tensor]], Seen]
-"""What is taken from a network that is given the elements of some clips."""
+"""The features that are taken from a network, given the elements of some clips."""
 
 ONLY_FOR_TRAINING = ("pretrained", "drop_path_rate", "dropout")
 """Settings of a network that its tokens do not depend on."""
 
 
 class Network(NamedTuple):
-    """A recognizer, and what tells it apart besides its weights."""
+    """A recognizer, and what identifies it besides its weights."""
 
     model: SefarModel
     config: ModelConfig
@@ -50,7 +50,7 @@ def sefar(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
     Args:
         folder: what scripts/train_ssl.py wrote: a run, or an encoder in it. An encoder folder
-            from elsewhere is taken at its name.
+            without its run is accepted as it is.
         seed: not used; the weights are given.
         device: where it runs.
 
@@ -126,7 +126,7 @@ def constant(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 
 
 def recognizer_moments(folder: Path) -> tuple[float, ...]:
-    """The moments that the recognizer in `folder` is shown, however it was trained."""
+    """The moments of the recognizer in `folder`, however it was trained."""
     return _moments(load_encoder(folder))
 
 
@@ -183,7 +183,7 @@ def _trained_with_sefar(folder: Path, seed: int) -> Network:
 
 
 def _labels_alone(folder: Path) -> bool | None:
-    """Whether a run, or an encoder in it, learned from labels alone; None if no run tells."""
+    """Whether a run, or an encoder in it, was trained on labels alone; None if unknown."""
     path = run_of(folder) / "config.json"
     if not path.is_file():
         return None

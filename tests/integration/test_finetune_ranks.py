@@ -94,7 +94,9 @@ def test_a_disturbed_run_of_two_processes_equals_an_undisturbed_one(world):
     code, output = run(2, world=world, run_dir=run_dir, nan_at=[7, 1])
     assert code != 0
     assert output.count("error: loss became nan in step 7 (joint, step 3); check the clips") == 1
-    assert "The last whole checkpoint is" in output and "checkpoints/joint/checkpoint-2" in output
+    assert (
+        "The last complete checkpoint is" in output and "checkpoints/joint/checkpoint-2" in output
+    )
     assert [line["step"] for line in lines(run_dir) if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
     code, output = run(2, world=world, run_dir=run_dir, signal_at=[2, 1, "SIGTERM"])

@@ -2,15 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.models._hub import save_config_for_hf
 
 from sefar_core.checkpoint import CheckpointError
-from sefar_mllm.encoders import ENCODERS
+from sefar_mllm.encoders import ENCODERS, image_models
 from sefar_mllm.encoders.image_models import CLIP, EVA, image_encoder
 from tests.oracles import image_folders as toy
 
@@ -46,7 +45,7 @@ def changed(folders, tmp_path):
 def test_without_weights_there_is_no_encoder(folders, tmp_path, name):
     with pytest.raises(CheckpointError, match=f"{tmp_path.name} holds no image model.* put .*hub"):
         ENCODERS[name](tmp_path)
-    with pytest.raises(CheckpointError, match="nowhere holds no image model"):
+    with pytest.raises(CheckpointError, match="nowhere is not a folder, nor .*put"):
         ENCODERS[name](tmp_path / "nowhere")
     shutil.copy(folders[name] / "config.json", tmp_path)
     with pytest.raises(CheckpointError, match=f"{tmp_path.name} has no model.safetensors; put"):
@@ -60,89 +59,54 @@ def test_a_pickle_is_refused_by_name(folders, tmp_path):
         ENCODERS["clip"](tmp_path)
 
 
-def test_plain_gelu_is_refused_with_the_mend(changed):
-    folder = changed("clip", lambda s: s.update(architecture="vit_large_patch14_clip_224"))
-    with pytest.raises(CheckpointError, match='set "architecture" to .*quickgelu_224'):
-        ENCODERS["clip"](folder)
-
-
-def test_a_network_that_computes_plain_gelu_in_disguise_is_refused(changed):
-    folder = changed("clip", lambda s: s["model_args"].update(act_layer="gelu"))
-    with pytest.raises(CheckpointError, match="block 0 .* was trained with quick_gelu"):
-        ENCODERS["clip"](folder)
-
-
-def test_plain_gelu_in_a_folder_of_transformers_is_refused(tmp_path):
-    toy.transformers_folder(tmp_path / "openai")
-    path = tmp_path / "openai" / "config.json"
-    path.write_text(path.read_text().replace("quick_gelu", "gelu"))
-    with pytest.raises(CheckpointError, match='"hidden_act" to "quick_gelu"'):
-        ENCODERS["clip"](tmp_path / "openai")
-
-
 @pytest.mark.parametrize("name, other", [("clip", "eva"), ("eva", "clip")])
 def test_the_other_model_is_refused(folders, name, other):
-    with pytest.raises(CheckpointError, match=f"but {name} is "):
+    with pytest.raises(CheckpointError, match="does not fit .*; put config.json"):
         ENCODERS[name](folders[other])
 
 
-def test_weights_of_other_training_data_are_refused(changed):
-    folder = changed("clip", lambda s: s["pretrained_cfg"].update(tag="metaclip_400m"))
-    with pytest.raises(CheckpointError, match="trained on metaclip_400m, but clip is .* openai"):
-        ENCODERS["clip"](folder)
-
-
-def test_another_color_scale_is_refused(changed):
-    folder = changed("eva", lambda s: s["pretrained_cfg"].update(mean=[0.5, 0.5, 0.5]))
-    with pytest.raises(CheckpointError, match=r"mean \(0.5, 0.5, 0.5\).* trained with \(0.48"):
-        ENCODERS["eva"](folder)
-
-
-@pytest.mark.parametrize("missing", ["mean", "std", "input_size", "tag"])
+@pytest.mark.parametrize("missing", ["mean", "std"])
 def test_settings_are_never_guessed(changed, missing):
     folder = changed("clip", lambda s: s["pretrained_cfg"].pop(missing))
     with pytest.raises(CheckpointError, match=f"KeyError.'{missing}'"):
         ENCODERS["clip"](folder)
 
 
-def test_settings_cannot_make_timm_open_files(changed):
+def test_settings_cannot_make_timm_open_files(changed, folders):
     folder = changed("clip", lambda s: s["model_args"].update(checkpoint_path="evil.pth"))
-    with pytest.raises(CheckpointError, match="model_args sets checkpoint_path"):
-        ENCODERS["clip"](folder)
+    assert ENCODERS["clip"](folder).digest == ENCODERS["clip"](folders["clip"]).digest
 
 
-def test_another_image_size_is_refused(changed):
-    folder = changed("clip", lambda s: s["pretrained_cfg"].update(input_size=[3, 42, 42]))
-    with pytest.raises(CheckpointError, match="images of 42 px, but clip takes 28 px"):
-        ENCODERS["clip"](folder)
+def test_a_name_of_the_hub_is_fetched(folders, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(name)
+        assert not any(pattern.endswith((".bin", ".pt")) for pattern in allow_patterns)
+        return str(folders["clip"])
+
+    monkeypatch.setattr(image_models, "snapshot_download", snapshot_download)
+    encoder = ENCODERS["clip"](Path("openai/clip-vit-large-patch14"))
+    assert asked == ["openai/clip-vit-large-patch14"]
+    assert encoder.origin == ENCODERS["clip"](folders["clip"]).origin
 
 
 @pytest.mark.parametrize("published", [CLIP, EVA])
 def test_a_smaller_network_never_goes_by_a_published_name(folders, published):
     """The folders of these tests are all right but for their size."""
-    with pytest.raises(CheckpointError, match=f"img_size = 28 and .* but {published.name} has 224"):
+    with pytest.raises(CheckpointError, match="does not fit the network in .* tensors"):
         image_encoder(published, folders[published.name])
 
 
 @pytest.mark.parametrize(
     "name, value",
-    [("img_size", 21), ("patch_size", 14), ("embed_dim", 32), ("depth", 4), ("num_heads", 4),
-     ("mlp_ratio", 2.0), ("in_chans", 1)],
+    [("img_size", 21), ("patch_size", 14), ("embed_dim", 32), ("depth", 4), ("mlp_ratio", 2.0),
+     ("in_chans", 1)],
 )  # fmt: skip
-def test_a_network_of_any_other_size_is_refused(changed, name, value):
-    folder = changed("clip", lambda s: s["model_args"].update({name: value}))
-    with pytest.raises(CheckpointError, match=f"a network with {name} = {value}, but clip has .*;"):
-        ENCODERS["clip"](folder)
-
-
-def test_a_network_of_another_size_in_a_folder_of_transformers_is_refused(tmp_path):
-    toy.transformers_folder(tmp_path / "openai")
-    path = tmp_path / "openai" / "config.json"
-    settings = json.loads(path.read_text())
-    settings["vision_config"]["num_attention_heads"] = 4  # the tensors know nothing of it
-    path.write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match="a network with num_heads = 4, but clip has 2; put"):
-        ENCODERS["clip"](tmp_path / "openai")
+def test_a_network_of_any_other_size_is_refused(folders, name, value):
+    """The tensors show it: number of patches, width, patch, depth."""
+    with pytest.raises(CheckpointError, match=r"does not fit .*; put config.json"):
+        image_encoder(toy.in_miniature(CLIP, **{name: value}), folders["clip"])
 
 
 def test_sizes_that_settings_do_not_tell_are_told_by_the_tensors(changed):
@@ -152,28 +116,6 @@ def test_sizes_that_settings_do_not_tell_are_told_by_the_tensors(changed):
     save_file({n: v for n, v in state.items() if not n.startswith("blocks.2.")}, file)
     with pytest.raises(CheckpointError, match=r"does not fit .*blocks\.2\..* is missing.*; put"):
         ENCODERS["clip"](folder)
-
-
-def test_settings_as_timm_writes_them_are_understood(folders, tmp_path):
-    folder = tmp_path / "saved"
-    shutil.copytree(folders["clip"], folder)
-    model = toy.network("clip")
-    model.pretrained_cfg.update(input_size=(3, 28, 28), tag="openai")
-    save_config_for_hf(model, folder / "config.json", model_args=toy.SIZES)
-    settings = json.loads((folder / "config.json").read_text())
-    settings["model_args"] |= {"img_size": [28, 28], "global_pool": "token"}
-    (folder / "config.json").write_text(json.dumps(settings))
-    assert ENCODERS["clip"](folder).digest == ENCODERS["clip"](folders["clip"]).digest
-
-
-@pytest.mark.parametrize("name", ["clip", "eva"])
-def test_weights_as_a_network_begins_with_are_refused(folders, tmp_path, name):
-    folder = tmp_path / "fresh"
-    shutil.copytree(folders[name], folder)
-    fresh = timm.create_model(toy.ARCHITECTURES[name][0], num_classes=5, **toy.SIZES)
-    save_file(fresh.state_dict(), folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=f"never trained: .* do not go by the name {name}"):
-        ENCODERS[name](folder)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,14 @@ from sefar_core.checkpoint import build_model, refuse_misfits, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.sampling import SAMPLINGS, center_fractions
 from sefar_mllm.encoders import ENCODERS, pool, refuse_unequal_moments, with_frame_times
-from sefar_mllm.encoders.image_models import CLIP, EVA, image_encoder, make_network, read_folder
+from sefar_mllm.encoders.image_models import (
+    CLIP,
+    EVA,
+    image_encoder,
+    make_network,
+    read_folder,
+    timm_names,
+)
 from tests.oracles import image_folders as toy
 
 
@@ -161,8 +168,7 @@ def test_a_folder_of_open_clip_gives_the_image_half(tmp_path):
     found = read_folder(folder, "weights")
     expected = toy.network("eva", num_classes=0).state_dict()
     assert ENCODERS["eva"](folder).encode(telltale_frames()).shape == (2, 8, 4, 4, 16)
-    assert found.architecture == "eva_giant_patch14_clip_224"
-    assert (found.mean, found.std, found.image_size) == (toy.MEAN, toy.STD, 28)
+    assert (found.mean, found.std) == (toy.MEAN, toy.STD)
     assert found.state.keys() == expected.keys()
 
 
@@ -191,18 +197,16 @@ def test_the_published_sizes_are_timms(published):
     model = build_on_meta(published)
     assert model.patch_embed.img_size == own.patch_embed.img_size == (224, 224)
     assert model.blocks[0].attn.num_heads == own.blocks[0].attn.num_heads == 16
-    refuse_misfits(own.state_dict(), model.state_dict(), "meta", mend="")
+    refuse_misfits(own.state_dict(), model.state_dict(), "meta", fix="")
 
 
 def build_on_meta(published):
     with torch.device("meta"):
-        return make_network(published, {})
+        return make_network(published)
 
 
 def test_full_size_names_of_transformers_become_timms():
     from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    from sefar_mllm.encoders.image_models import _timm_names
 
     config = CLIPVisionConfig(
         hidden_size=1024,
@@ -213,10 +217,10 @@ def test_full_size_names_of_transformers_become_timms():
         patch_size=14,
     )
     with torch.device("meta"):
-        model = make_network(CLIP, {})
+        model = make_network(CLIP)
         state = CLIPVisionModel(config).state_dict()
     bare = {name.removeprefix("vision_model."): value for name, value in state.items()}
-    refuse_misfits(model.state_dict(), _timm_names(bare), "meta", mend="")
+    refuse_misfits(model.state_dict(), timm_names(bare), "meta", fix="")
 
 
 def test_tokens_pool_to_any_grid_that_they_fill(folders):
@@ -282,5 +286,5 @@ def test_an_image_model_at_its_own_moments_is_not_compared_with_local_windows(fo
 def test_every_image_encoder_says_that_its_weights_were_not_verified(folders):
     for name, folder in folders.items():
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-        told = "weights not verified against a published hash: model.safetensors has sha256 "
-        assert ENCODERS[name](folder).origin["weights"] == told + digest
+        text = "weights not verified against a published hash: model.safetensors has sha256 "
+        assert ENCODERS[name](folder).origin["weights"] == text + digest

@@ -22,7 +22,7 @@ from sefar_mllm.feature_cache import (
 KEY = {"format": 3, "encoder": "sefar", "digest": "abc", "moments": [0.25, 0.5, 0.75], "dim": 5,
        "grid": 2, "frame_order": "in_order"}  # fmt: skip
 ORIGIN = {"folder": "somewhere", "seed": 3}
-MEND = "delete this file and run scripts/extract_features.py again"
+FIX = "delete this file and run scripts/extract_features.py again"
 
 
 def spans(count, first=0):
@@ -96,16 +96,14 @@ def test_more_or_fewer_tokens_than_clips_are_refused(tmp_path, count):
 
 
 def test_a_shard_of_more_rows_than_clips_is_not_written(tmp_path):
-    with pytest.raises(CacheError, match=f"{tmp_path} was to get 3 rows of tokens for 2 clips"):
+    with pytest.raises(CacheError, match=f"{tmp_path} got 3 rows of tokens for 2 clips"):
         write_shard(tmp_path, KEY, spans(2), torch.stack(tokens(3)))
 
 
 def test_only_shards_with_wanted_clips_are_read(whole):
     """A shard whose tokens are damaged serves nobody, and bothers nobody else."""
     path = shard_with(whole, "clip5")
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    forge(path, rows=written(path)[1] * torch.inf)
     TokenCache(whole, ["clip0", "clip6"])
     with pytest.raises(CacheError, match=path.name):
         TokenCache(whole, ["clip0", "clip4"])
@@ -115,59 +113,26 @@ def test_only_shards_with_wanted_clips_are_read(whole):
 def test_a_shard_that_is_cut_short_is_refused(whole, keep):
     path = shard_with(whole, "clip0")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CacheError, match=rf"{path} is damaged .*; {MEND}"):
+    with pytest.raises(CacheError, match=rf"{path} is damaged .*; {FIX}"):
         TokenCache(whole, ["clip6"])
 
 
 def test_a_longer_shard_is_refused(whole):
     path = shard_with(whole, "clip0")
     path.write_bytes(path.read_bytes() + b"\0\0")
-    with pytest.raises(CacheError, match=rf"{path} is damaged .*; {MEND}"):
-        TokenCache(whole, ["clip0"])
-
-
-def test_every_flipped_bit_is_refused_or_changes_nothing(whole):
-    """The header too: one that swaps two clips' names would give each the other's tokens."""
-    path = shard_with(whole, "clip0")
-    data = path.read_bytes()
-    unseen = []
-    for place in range(0, len(data), 7):
-        flipped = bytearray(data)
-        flipped[place] ^= 1 << place % 8
-        path.write_bytes(flipped)
-        try:
-            cache = TokenCache(whole, ["clip0", "clip1", "clip2"])
-        except CacheError as refusal:
-            assert str(whole) in str(refusal)
-            continue
-        unseen.append(place)
-        for clip_id, row in zip(spans(3), tokens(3), strict=True):
-            assert torch.equal(cache[clip_id], row.half()) and cache.spans[clip_id][1:] != [None]
-    assert len(unseen) < 10  # spaces between the header's words
-
-
-def test_names_that_were_swapped_are_refused(whole):
-    path = shard_with(whole, "clip0")
-    data = path.read_bytes()
-    swapped = (
-        data.replace(b"clip0", b"clipX").replace(b"clip1", b"clip0").replace(b"clipX", b"clip1")
-    )
-    assert len(swapped) == len(data) != swapped
-    path.write_bytes(swapped)
-    with pytest.raises(CacheError, match=rf"{path} is damaged: its sha256 .*; {MEND}"):
+    with pytest.raises(CacheError, match=rf"{path} is damaged .*; {FIX}"):
         TokenCache(whole, ["clip0"])
 
 
 def forge(path, *, rows=None, **changes):
-    """A shard whose hash is right and whose content is not."""
-    from sefar_mllm.feature_cache import content_hash
-
+    """A shard of other content."""
     head, found = written(path)
-    rows = found if rows is None else rows
-    head |= changes
-    if rows.dtype == torch.float16 and rows.ndim == 5:
-        head["sha256"] = content_hash(head["cache"], head["clips"], rows)
-    save_file({"tokens": rows}, path, head)
+    save_file({"tokens": found if rows is None else rows}, path, head | changes)
+
+
+def test_a_shard_of_an_older_version_with_a_hash_is_read(whole):
+    forge(shard_with(whole, "clip0"), sha256="0" * 64)
+    assert torch.equal(TokenCache(whole, ["clip1"])["clip1"], tokens(7)[1].half())
 
 
 @pytest.mark.parametrize(
@@ -181,14 +146,14 @@ def forge(path, *, rows=None, **changes):
             r"width \[2, 2, 4\], but the cache's key says \[2, 2, 5",
         ),
         (lambda rows: rows[:, :, :1].clone(), r"width \[1, 2, 5\], but the cache's key says"),
-        (lambda rows: rows.where(rows != 2.5, torch.inf), "no finite 16-bit numbers"),
-        (lambda rows: rows.where(rows != 2.5, torch.nan), "no finite 16-bit numbers"),
+        (lambda rows: rows.where(rows != 2.5, torch.inf), "not finite 16-bit numbers"),
+        (lambda rows: rows.where(rows != 2.5, torch.nan), "not finite 16-bit numbers"),
     ],
 )
 def test_rows_that_are_not_what_they_must_be_are_refused(whole, change, told):
     path = shard_with(whole, "clip0")
     forge(path, rows=change(written(path)[1]))
-    with pytest.raises(CacheError, match=rf"{path}.*{told}.*{MEND}"):
+    with pytest.raises(CacheError, match=rf"{path}.*{told}.*{FIX}"):
         TokenCache(whole, ["clip0"])
 
 
@@ -260,7 +225,7 @@ def test_a_cache_of_another_format_is_refused(whole, other):
 
 def test_a_folder_without_a_cache_is_refused(tmp_path):
     with pytest.raises(
-        CacheError, match=f"{tmp_path} is no token cache: it has no index.json; make"
+        CacheError, match=f"{tmp_path} is not a token cache: it has no index.json; make"
     ):
         TokenCache(tmp_path, ["clip0"])
 
@@ -279,8 +244,8 @@ OTHER = {"format": 2, "encoder": "clip", "digest": "x", "moments": [0.5], "dim":
 @pytest.mark.parametrize("any_frame_order", [False, True])
 def test_keys_that_differ_anywhere_are_refused(name, any_frame_order):
     told = f"here has tokens with {name} = .*, but who needs {name} = .*; "
-    mend = {"format": "extract the tokens again, and train again"}
-    told += mend.get(name, "give the cache of that encoder, or extract into another folder")
+    fix = {"format": "extract the tokens again, and train again"}
+    told += fix.get(name, "give the cache of that encoder, or extract into another folder")
     with pytest.raises(CacheError, match=told):
         check_keys(KEY | {name: OTHER[name]}, KEY, where="here", who="who",
                    any_frame_order=any_frame_order)  # fmt: skip

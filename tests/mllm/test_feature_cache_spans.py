@@ -110,7 +110,7 @@ def test_a_video_that_is_replaced_while_it_is_read_is_refused_later(videos, tmp_
 
     monkeypatch.setattr(features, "read_fractions", replaced)
     extract(CLIPS, videos, blind(), tmp_path / "out")
-    with pytest.raises(CacheError, match="encoded anew or replaced"):
+    with pytest.raises(CacheError, match="encoded again or replaced"):
         extract(CLIPS, videos, blind(), tmp_path / "out")
 
 

@@ -144,7 +144,7 @@ def test_a_signal_keeps_what_is_done_and_the_run_goes_on_later(tmp_path, told):
         signal.raise_signal(told)
         return encoder().encode(frames)
 
-    with pytest.raises(Interrupted, match="keeps what is encoded, and the same command goes on"):
+    with pytest.raises(Interrupted, match="keeps what is encoded, and the same command resumes"):
         extract(asked, tmp_path / ROOT, encoder(encode=interrupted), tmp_path)
     kept = set(read_places(tmp_path, token_key(encoder(), 2)))
     assert kept == {"clip0", "clip1"}  # one batch, though a shard holds two
@@ -234,7 +234,7 @@ def test_tokens_that_16_bits_cannot_hold_stop_the_run_and_name_the_clip(tmp_path
         return tokens
 
     asked = [clip for clip in clips(7) if clip.id != "clip5"]
-    with pytest.raises(CacheError, match="clip clip4 are no finite 16-bit numbers; .*its weights"):
+    with pytest.raises(CacheError, match="clip clip4 are not finite 16-bit numbers; .*its weights"):
         extract(asked, tmp_path / ROOT, encoder(encode=overflow), tmp_path)
     assert list(read_places(tmp_path, token_key(encoder(), 2))) == names(4)
 

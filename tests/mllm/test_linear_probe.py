@@ -184,15 +184,15 @@ def test_a_probe_on_other_weights_is_refused(base, fitted, tmp_path):
     other = toy.timm_folder(tmp_path / "other", "clip", seed=1)
     path = tmp_path / "probe" / "config.json"
     path.write_text(path.read_text().replace(str(folder / "weights"), str(other)))
-    with pytest.raises(CheckpointError, match=f"learned on clip with digest {probe.base_digest}"):
+    with pytest.raises(CheckpointError, match=f"trained on clip with digest {probe.base_digest}"):
         ENCODERS["clip_probe"](tmp_path / "probe")
-    with pytest.raises(CheckpointError, match="learned on clip"):
+    with pytest.raises(CheckpointError, match="trained on clip"):
         on_top(ENCODERS["eva"](toy.timm_folder(tmp_path / "eva", "eva")), probe, {"folder": "x"})
 
 
 def test_a_probe_does_not_go_by_the_name_of_another(base, fitted):
     folder, _ = base
-    with pytest.raises(CheckpointError, match="probe learned on clip, not on eva"):
+    with pytest.raises(CheckpointError, match="probe.* trained on clip, not on eva"):
         ENCODERS["eva_probe"](folder / "probe")
 
 
@@ -221,7 +221,7 @@ def test_labels_that_teach_nothing_are_refused(fitted):
 def test_a_folder_of_something_else_is_left_alone(fitted, tmp_path):
     _, probe, told = fitted
     (tmp_path / "diary.txt").write_text("dear diary")
-    with pytest.raises(CheckpointError, match="holds something that is no probe"):
+    with pytest.raises(CheckpointError, match="holds something that is not a probe"):
         save_probe(tmp_path, probe, told)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
@@ -233,8 +233,10 @@ def test_tokens_that_the_probe_did_not_learn_on_are_not_mapped(base, fitted, tmp
     tokens = (cache[one.id] for one in CLIPS)
     write_tokens(tmp_path / "other", cache.key | change, cache.origin, cache.spans, tokens)
     other = TokenCache(tmp_path / "other", [one.id for one in CLIPS])
-    told = f"{other.folder} has tokens of .* but the probe in {folder / 'probe'} learned on clip"
-    with pytest.raises(CacheError, match=f"{told} with digest {probe.base_digest}; give the cache"):
+    told = (
+        f"{other.folder} has tokens of .* but the probe in {folder / 'probe'} was trained on clip"
+    )
+    with pytest.raises(CacheError, match=f"{told} with digest {probe.base_digest}; give the"):
         map_cache(other, probe, folder / "probe", tmp_path / "mapped")
     assert not (tmp_path / "mapped").exists()
 
@@ -260,7 +262,7 @@ def test_the_script_writes_probe_and_tokens(base, fitted, tmp_path, capsys):
     assert "clip_probe, accuracy {'labeled'" in capsys.readouterr().out
     key = token_key(ENCODERS["clip_probe"](tmp_path / "probe"), 2)
     assert TokenCache(tmp_path / "mapped", [one.id for one in CLIPS]).key == key
-    with pytest.raises(CacheError, match="nowhere is no token cache"):
+    with pytest.raises(CacheError, match="nowhere is not a token cache"):
         fit_probe_script(replace(settings, features=tmp_path / "nowhere"))
 
 
@@ -273,7 +275,7 @@ def test_settings_that_make_no_sense_are_refused(change):
 
 def test_a_damaged_probe_is_named(base, fitted, tmp_path):
     folder, _ = base
-    with pytest.raises(CheckpointError, match="holds no probe: it has no config.json"):
+    with pytest.raises(CheckpointError, match="is not a probe: it has no config.json"):
         ENCODERS["clip_probe"](tmp_path)
     shutil.copytree(folder / "probe", tmp_path / "probe")
     file = tmp_path / "probe" / "probe.safetensors"
@@ -282,5 +284,5 @@ def test_a_damaged_probe_is_named(base, fitted, tmp_path):
     with pytest.raises(CheckpointError, match=r"map has shape \(5, 16\), not \(16, 16\)"):
         ENCODERS["clip_probe"](tmp_path / "probe")
     (tmp_path / "probe" / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no probe's settings .KeyError.'base'"):
+    with pytest.raises(CheckpointError, match="has no settings of a probe .KeyError.'base'"):
         ENCODERS["clip_probe"](tmp_path / "probe")
