@@ -42,7 +42,7 @@ def test_a_loaded_encoder_gives_the_same_logits_and_is_frozen(encoder):
     assert (loaded.sizes, loaded.image_size, loaded.mean) == ((2, 2, 4), 32, TINY.mean)
 
 
-def test_a_run_folder_stands_for_its_student(encoder):
+def test_a_run_folder_means_its_student(encoder):
     _, folder = encoder
     loaded = sefar_core.load_encoder(folder.parent)
     assert loaded.classifier.out_features == 5
@@ -60,8 +60,8 @@ def test_weights_that_are_not_finite_are_named(encoder):
     state = load_file(folder / "model.safetensors")
     state["single.norm.bias"][2] = torch.nan
     save_file(state, folder / "model.safetensors")
-    told = r"model\.safetensors holds NaN or infinity in 1 tensors: single\.norm\.bias"
-    with pytest.raises(CheckpointError, match=told):
+    message = r"model\.safetensors holds NaN or infinity in 1 tensors: single\.norm\.bias"
+    with pytest.raises(CheckpointError, match=message):
         sefar_core.load_encoder(folder)
 
 

@@ -151,7 +151,9 @@ def test_a_state_of_another_form_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "full", [SafetensorError("No space left"), OSError(errno.ENOSPC, "No space left")]
 )
-def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_before(tmp_path, monkeypatch, full):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_the_state_before(
+    tmp_path, monkeypatch, full
+):
     save_state(tmp_path, state_at(1))
 
     def half_written(tensors, path):

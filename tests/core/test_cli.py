@@ -46,8 +46,8 @@ def ended(error: BaseException, capsys, *, failure: int = 1) -> tuple[object, st
 )
 @pytest.mark.parametrize("failure", [1, 2])
 def test_known_errors_are_a_line_with_the_script_s_exit_code(kind, failure, capsys):
-    told = ended(kind("a.csv, line 3: no label"), capsys, failure=failure)
-    assert told == (failure, "error: a.csv, line 3: no label\n")
+    printed = ended(kind("a.csv, line 3: no label"), capsys, failure=failure)
+    assert printed == (failure, "error: a.csv, line 3: no label\n")
 
 
 @pytest.mark.parametrize("bug", [KeyError("a"), TypeError("b"), RuntimeError("c"), IndexError()])
@@ -61,12 +61,12 @@ def test_bugs_keep_their_traceback(bug):
 
 def test_settings_that_contradict_one_another_end_before_the_work(capsys):
     def parse():
-        raise ValueError("warmup_epochs must lie in [0, epochs]")
+        raise ValueError("warmup_epochs must be in [0, epochs]")
 
     with pytest.raises(SystemExit) as end:
         start(lambda settings: pytest.fail("worked"), parse)
-    told = capsys.readouterr().err
-    assert (end.value.code, told) == (2, "error: warmup_epochs must lie in [0, epochs]\n")
+    printed = capsys.readouterr().err
+    assert (end.value.code, printed) == (2, "error: warmup_epochs must be in [0, epochs]\n")
 
 
 def test_a_run_that_saved_says_so_with_the_code_of_its_signal(capsys):
@@ -78,11 +78,11 @@ def test_one_process_speaks_for_all(capsys):
     assert ended(StoppedByAnother("the main process failed"), capsys) == (1, "")
 
 
-def test_what_a_loader_process_raised_is_told_without_its_traceback(capsys):
+def test_what_a_loader_process_raised_is_reported_without_its_traceback(capsys):
     text = "Caught VideoReadError in DataLoader worker process 0.\nOriginal Traceback (most recent "
     text += "call last):\n  File x\nsefar_core.data.decoding.VideoReadError: a.mp4 is cut off\n"
-    code, told = ended(VideoReadError(text), capsys)
-    assert code == 1 and told.count("\n") == 1 and told.endswith("a.mp4 is cut off\n")
+    code, printed = ended(VideoReadError(text), capsys)
+    assert code == 1 and printed.count("\n") == 1 and printed.endswith("a.mp4 is cut off\n")
 
 
 def test_names_cannot_rewrite_the_terminal(capsys):
@@ -123,19 +123,19 @@ def test_a_folder_that_may_be_made_is_not_refused_and_not_made(tmp_path):
 )
 def test_an_output_in_an_impossible_place_is_refused_by_name(tmp_path, outputs, capsys):
     (tmp_path / "file").write_text("kept")
-    asked = {
+    outputs = {
         kind: [cli.Path(name.format(tmp_path)) for name in names] for kind, names in outputs.items()
     }
     with pytest.raises(SystemExit) as end:
-        refuse_unwritable(**asked)
-    told = capsys.readouterr().err
-    ((output,),) = asked.values()
-    assert end.value.code == 2 and str(output) in told and told.count("\n") == 1
+        refuse_unwritable(**outputs)
+    printed = capsys.readouterr().err
+    ((output,),) = outputs.values()
+    assert end.value.code == 2 and str(output) in printed and printed.count("\n") == 1
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_full_disk_is_found_before_the_work(tmp_path):
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files takes the part of the disk."""
     code = (
         "import resource, sys; from pathlib import Path; from sefar_core.cli import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
@@ -169,9 +169,9 @@ start(work, lambda: None)
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "told"), [("ignored", 0, "0\nwent on\n"), ("heard", 130, "2\n")]
+    ("how", "code", "printed"), [("ignored", 0, "0\nwent on\n"), ("heard", 130, "2\n")]
 )
-def test_what_ignores_ctrl_c_goes_on_ignoring_it(how, code, told):
+def test_what_ignores_ctrl_c_still_ignores_it(how, code, printed):
     with started(
         [sys.executable, "-c", LOOP, how],
         stdout=subprocess.PIPE,
@@ -181,7 +181,7 @@ def test_what_ignores_ctrl_c_goes_on_ignoring_it(how, code, told):
         text=True,
     ) as process:
         output, _ = process.communicate(timeout=LIMIT_S)
-    assert (process.returncode, output) == (code, told)
+    assert (process.returncode, output) == (code, printed)
 
 
 HIDDEN = """
@@ -200,8 +200,8 @@ def test_a_ctrl_c_that_python_would_drop_ends_the_script_too():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", HIDDEN]
     with started(command, cwd=ROOT, env=environment(), text=True, **pipes) as process:
-        output, told = process.communicate(timeout=LIMIT_S)
-    assert (process.returncode, output, told) == (130, "", "interrupted\n")
+        output, printed = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, output, printed) == (130, "", "interrupted\n")
 
 
 GREEDY = """
@@ -219,8 +219,8 @@ def test_a_ctrl_c_that_a_module_would_swallow_while_it_is_imported_ends_the_scri
     command = [sys.executable, "-c", f"{code}import greedy; print('went on')", str(tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with started(command, cwd=ROOT, env=environment(), text=True, **pipes) as process:
-        output, told = process.communicate(timeout=LIMIT_S)
-    assert (process.returncode, output, told) == (130, "before\n", "interrupted\n")
+        output, printed = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, output, printed) == (130, "before\n", "interrupted\n")
 
 
 def test_nothing_slow_is_imported():

@@ -45,7 +45,7 @@ def test_confusion_puts_the_truth_in_rows():
 
 def test_pairs_compare_the_two_opposite_classes_alone():
     got = pair_accuracy(PROBS, LABELS, [(0, 1)])
-    # Clips 0..3 belong to the pair; the third class, however probable, is not asked.
+    # Clips 0..3 belong to the pair; the third class, however probable, does not matter.
     assert got.tolist() == [1, 1, 1, 0]
 
 

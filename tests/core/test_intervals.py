@@ -104,7 +104,7 @@ def test_a_mean_over_nothing_is_refused():
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    # Sources differ in difficulty, on the average 0.5; 60 sources stand for FineGym's 65.
+    # Sources differ in difficulty, on the average 0.5; 60 sources, as FineGym has 65.
     rng = random.Random(3)
     held = 0
     for trial in range(300):
@@ -182,7 +182,7 @@ def test_a_part_about_one_source_has_no_interval():
 @pytest.mark.parametrize(
     "low, high, above, holds", [(0.1, 0.3, True, False), (-0.1, 0.2, False, True)]
 )
-def test_an_interval_tells_where_zero_lies(low, high, above, holds):
+def test_an_interval_knows_where_zero_is(low, high, above, holds):
     found = Interval(value=0.15, low=low, high=high)
     assert (found.lies_above_zero, found.holds_zero) == (above, holds)
     ends = f"[{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -116,13 +116,13 @@ def test_the_few_keys_of_a_place_never_meet_the_limits_of_cudas_kernels(dtype):
 
 
 def test_every_call_over_time_is_among_few_keys(monkeypatch):
-    asked = []
+    counts = []
 
     def is_fused(device, dtype, *, num_rows, num_keys):
-        asked.append(num_keys)
+        counts.append(num_keys)
         return True
 
     monkeypatch.setattr(block, "is_fused", is_fused)
     model()(clips())
     # Two blocks; a frame has 4 patches and a class token. Both fine elements go together.
-    assert asked == [2, 5, 2, 5, 4, 5, 4, 5]
+    assert counts == [2, 5, 2, 5, 4, 5, 4, 5]

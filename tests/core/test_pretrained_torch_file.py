@@ -85,7 +85,7 @@ def test_a_wrapper_s_prefix_comes_off_when_all_names_have_it():
         (torch.ones(3, device="meta"), "tensor of torch.float32"),
     ],
 )
-def test_what_is_no_plain_tensor_is_named(value, kind):
+def test_what_is_not_a_plain_tensor_is_named(value, kind):
     with pytest.raises(CheckpointError, match=f"x.pt: odd is a {kind}, not a plain tensor"):
         named_tensors({"fine": torch.ones(2).half(), "odd": value}, Path("x.pt"))
     with pytest.raises(CheckpointError, match="x.pt holds a list instead of named tensors"):

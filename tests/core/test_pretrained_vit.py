@@ -90,8 +90,10 @@ def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(tmp_path, nu
     save_file(state, tmp_path / "diverged.safetensors")
     backbone = new_backbone()
     before = backbone.state_dict()["blocks.1.mlp.fc1.weight"].clone()
-    told = r"diverged\.safetensors holds NaN or infinity in 1 tensors: blocks\.1\.mlp\.fc1\.weight;"
-    with pytest.raises(CheckpointError, match=told):
+    message = (
+        r"diverged\.safetensors holds NaN or infinity in 1 tensors: blocks\.1\.mlp\.fc1\.weight;"
+    )
+    with pytest.raises(CheckpointError, match=message):
         load_vit(backbone, tmp_path / "diverged.safetensors")
     assert torch.equal(backbone.state_dict()["blocks.1.mlp.fc1.weight"], before)
 
@@ -199,25 +201,25 @@ def test_other_files_are_refused_and_run_nothing(tmp_path):
 
 def offered(monkeypatch, make):
     """Let timm give what `make` makes, under a name that it knows."""
-    asked = []
+    requested = []
 
     def create_model(name, *, pretrained, num_classes):
-        asked.append((name, pretrained))
+        requested.append((name, pretrained))
         return make()
 
     monkeypatch.setattr(timm, "create_model", create_model)
-    return asked
+    return requested
 
 
-def test_timm_s_weights_are_asked_for_by_name(monkeypatch):
-    asked = offered(monkeypatch, timm_vit)
+def test_timm_s_weights_are_requested_by_name(monkeypatch):
+    requested = offered(monkeypatch, timm_vit)
     backbone = new_backbone()
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
     load_vit(backbone, "timm:vit_small_patch16_224.augreg_in21k_ft_in1k")
     assert torch.equal(torch.rand(2), expected)  # nothing was drawn
-    assert asked == [("vit_small_patch16_224.augreg_in21k_ft_in1k", True)]
+    assert requested == [("vit_small_patch16_224.augreg_in21k_ft_in1k", True)]
     sees_frames_as(backbone, timm_vit())
 
 
@@ -232,7 +234,7 @@ def test_timm_s_weights_are_asked_for_by_name(monkeypatch):
         ("deit_small_patch16_224", 384, 6),
     ],
 )
-def test_timm_s_families_have_the_parts_that_the_published_sizes_ask_for(name, dim, num_heads):
+def test_timm_s_families_have_the_parts_that_the_published_sizes_need(name, dim, num_heads):
     with torch.device("meta"):
         vit = timm.create_model(name, num_classes=0)
         ours = build_model(ModelConfig(dim=dim, num_heads=num_heads), num_classes=5).backbone
@@ -286,7 +288,7 @@ def test_a_name_that_timm_does_not_know_is_refused(name, message):
         load_vit(new_backbone(), f"timm:{name}")
 
 
-def test_a_missing_network_is_told_with_the_mend(monkeypatch, tmp_path):
+def test_a_missing_network_is_reported_with_the_fix(monkeypatch, tmp_path):
     def unreachable():
         raise FileNotFoundError("cannot find the requested files in the local cache")
 

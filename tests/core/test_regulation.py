@@ -81,7 +81,7 @@ def test_what_a_diverged_teacher_says_has_no_weight_that_is_a_number(rule):
 
 
 @pytest.mark.parametrize("rule", [adaptive_weight, confidence_only])
-def test_logits_beside_what_is_no_number_are_refused(rule):
+def test_logits_beside_what_is_not_a_number_are_refused(rule):
     with pytest.raises(ValueError, match=r"\[3\.7, 3\.7\]; were logits passed"):
         rule(torch.tensor([3.7, torch.nan]), torch.tensor([0.1, torch.nan]))
 

@@ -43,29 +43,29 @@ def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
         "epochs": 3,
         "manifest_sha256": "abc",
     }
-    told = json.loads((tmp_path / "run/run.json").read_text())
-    assert told["seed"] == 7 and told["steps"] == 12 and told["packages"]["torch"]
+    content = json.loads((tmp_path / "run/run.json").read_text())
+    assert content["seed"] == 7 and content["steps"] == 12 and content["packages"]["torch"]
 
 
 def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
     for session, of_code in enumerate(["aaa", "bbb", "bbb", "ccc"]):
         monkeypatch.setattr(run_dir, "commit", lambda of_code=of_code: of_code)
         open_run(tmp_path, Settings(), seed=7)
-        told = capsys.readouterr().out
-        assert told.count("note: ") == (session in (1, 3))
-        assert ("commit bbb, this one runs ccc" in told) == (session == 3)
+        printed = capsys.readouterr().out
+        assert printed.count("note: ") == (session in (1, 3))
+        assert ("commit bbb, this one runs ccc" in printed) == (session == 3)
         add_to_run(tmp_path, {"steps": session})
     assert [(one["commit"], one["steps"]) for one in sessions(tmp_path)] == [
         ("aaa", 0), ("bbb", 1), ("bbb", 2), ("ccc", 3)
     ]  # fmt: skip
-    told = json.loads((tmp_path / "run.json").read_text())
-    assert told["steps"] == 3 and len(told["earlier_sessions"]) == 3
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["steps"] == 3 and len(content["earlier_sessions"]) == 3
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", '{"seed": 0}', '{"commit": 1, "earlier_sessions": 5}']
 )
-def test_a_damaged_record_of_sessions_is_named_with_its_mend(tmp_path, text):
+def test_a_damaged_record_of_sessions_is_named_with_its_fix(tmp_path, text):
     open_run(tmp_path, Settings(), seed=7)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json is damaged .*delete it: the run resumes"):
@@ -98,9 +98,9 @@ def test_damaged_settings_of_a_run_are_named_with_the_fix(tmp_path, text):
 
 def test_a_run_from_before_a_setting_resumes_with_its_default_alone(tmp_path):
     open_run(tmp_path, Settings(), seed=0)
-    told = json.loads((tmp_path / "config.json").read_text())
-    del told["optim"]["lr"]
-    (tmp_path / "config.json").write_text(json.dumps(told))
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["optim"]["lr"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is requested"):
         open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
     open_run(tmp_path, Settings(), seed=0)

@@ -7,7 +7,7 @@ import pytest
 from sefar_core.run_dir import Progress, StepTiming, TimedBatches
 
 
-def test_waiting_for_batches_is_told_apart_from_working():
+def test_waiting_for_batches_is_separated_from_working():
     def slow():
         for number in range(2):
             time.sleep(0.05)
@@ -40,7 +40,7 @@ def test_metrics_hold_no_clock_and_timing_does(tmp_path, capsys):
     assert "loss=0.500" in shown and "trust=0.250" in shown and "stall=25%" in shown
 
 
-def test_tensorboard_that_is_missing_is_told_with_its_mend(tmp_path, monkeypatch):
+def test_tensorboard_that_is_missing_is_reported_with_its_fix(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"pip install 'sefar\[log\]'"):
         Progress(tmp_path, total=2, initial=0, log="tensorboard")

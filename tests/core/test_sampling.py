@@ -36,7 +36,7 @@ def test_elements_share_out_every_segment_once(sizes):
     assert all(part == sorted(part) for part in segments)
 
 
-def test_every_random_moment_lies_in_its_segment():
+def test_every_random_moment_is_in_its_segment():
     generator = torch.Generator().manual_seed(0)
     seen = torch.stack([torch.cat(sample_fractions((2, 2, 4), generator)) for _ in range(200)])
     segments = torch.tensor([3, 7, 1, 5, 0, 2, 4, 6])

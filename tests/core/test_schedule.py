@@ -44,7 +44,7 @@ def test_fewer_labels_than_a_batch_still_train():
 
 
 @pytest.mark.parametrize("steps", [1, 7, 30, 617, 6170])
-def test_a_run_told_in_steps_keeps_the_shares_of_warm_up_and_ramp(steps):
+def test_a_run_given_in_steps_keeps_the_shares_of_warm_up_and_ramp(steps):
     plan = schedule(steps=steps)
     assert plan.num_steps == steps
     assert plan.warmup_steps == math.ceil(steps / 6)

@@ -24,19 +24,19 @@ with signals.StopRequest():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_remembered_and_the_former_handler_comes_back(number, capfd):
     before = signal.getsignal(number)
-    with StopRequest() as wish:
-        assert wish.number == 0
+    with StopRequest() as request:
+        assert request.number == 0
         os.kill(os.getpid(), number)
-        assert wish.number == number
+        assert request.number == number
     assert signal.getsignal(number) == before
     assert "stopping after this step" in capfd.readouterr().err
 
 
 def test_a_launcher_may_pass_the_same_signal_on():
-    with StopRequest() as wish:
+    with StopRequest() as request:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert wish.number == signal.SIGINT
+        assert request.number == signal.SIGINT
 
 
 def test_a_second_signal_ends_the_process_at_once_with_its_code():

@@ -125,7 +125,9 @@ def test_the_gradient_of_a_whole_step_is_scaled_down_to_the_clip_norm(
             torch.testing.assert_close(move, holder.grad, rtol=1e-4, atol=1e-6 * scale)
 
 
-def test_a_loss_that_is_no_number_before_any_state_is_saved_names_no_state(monkeypatch, tmp_path):
+def test_a_loss_that_is_not_a_number_before_any_state_is_saved_names_no_state(
+    monkeypatch, tmp_path
+):
     with pytest.raises(FloatingPointError, match="by it, and no state was saved before it. Lower"):
         step_along(monkeypatch, tmp_path, known_slopes(math.nan), clip_norm=1.0)
     assert not (tmp_path / "states").exists()

@@ -42,7 +42,7 @@ def test_the_released_schedule_has_the_published_number_of_steps():
 
 
 @pytest.mark.parametrize(
-    ("on_gpu", "kept_off", "wish", "chosen"),
+    ("on_gpu", "kept_off", "setting", "chosen"),
     [
         (True, "", "auto", "bf16"),
         (True, "true", "auto", "no"),
@@ -52,11 +52,11 @@ def test_the_released_schedule_has_the_published_number_of_steps():
     ],
 )
 def test_products_are_of_bf16_on_a_gpu_unless_settings_say_otherwise(
-    on_gpu, kept_off, wish, chosen, monkeypatch
+    on_gpu, kept_off, setting, chosen, monkeypatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setenv("ACCELERATE_USE_CPU", kept_off or "false")
-    assert choose_precision(TrainConfig(mixed_precision=wish)) == chosen
+    assert choose_precision(TrainConfig(mixed_precision=setting)) == chosen
 
 
 def test_a_rate_that_would_never_reach_its_height_is_refused():

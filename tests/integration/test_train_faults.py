@@ -1,4 +1,4 @@
-"""What may befall a run: it stops with one clear line, and goes on from its last state exactly."""
+"""Faults of a run: it stops with one clear line, and resumes from its last state exactly."""
 
 import hashlib
 import json
@@ -76,15 +76,15 @@ def before_step(monkeypatch, step: int, action) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_step_end_saves_and_goes_on_bit_for_bit(
+def test_a_signal_lets_the_step_end_saves_and_resumes_bit_for_bit(
     world, straight, number, monkeypatch
 ):
     here = places(world, number.name)
     handler = signal.getsignal(number)
     before_step(monkeypatch, 4, lambda loop: os.kill(os.getpid(), number))
-    with pytest.raises(Interrupted, match="stopped after step 5; saved in") as wish:
+    with pytest.raises(Interrupted, match="stopped after step 5; saved in") as stop:
         fit(CONFIG, **here)
-    assert wish.value.exit_code == {"SIGTERM": 143, "SIGINT": 130}[number.name]
+    assert stop.value.exit_code == {"SIGTERM": 143, "SIGINT": 130}[number.name]
     assert signal.getsignal(number) == handler
     assert complete_states(here["run_dir"] / "states")[-1].name == "step-00000005"
     monkeypatch.undo()
@@ -94,20 +94,20 @@ def test_a_signal_lets_the_step_end_saves_and_goes_on_bit_for_bit(
 
 def test_the_rate_rises_and_most_gradients_are_clipped_in_these_runs(straight):
     """Or resuming would not show that both go on exactly."""
-    told = lines(straight)
+    reports = lines(straight)
     rates = [1e-3 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
     rates[:2] = [rates[0] / 3, rates[1] * 2 / 3]
-    assert [line["lr"] for line in told] == pytest.approx(rates, rel=1e-6)
-    assert sum(line["grad_norm"] > CLIP_NORM for line in told) > 4
+    assert [line["lr"] for line in reports] == pytest.approx(rates, rel=1e-6)
+    assert sum(line["grad_norm"] > CLIP_NORM for line in reports) > 4
 
 
 def test_a_run_that_began_before_these_settings_resumes_without_them(world, tmp_path):
     here = places(world, "old")
     plain = replace(CONFIG, optim=replace(CONFIG.optim, clip_norm=None, rate_warmup_steps=0))
     fit(plain, **here)
-    told = json.loads((world / "old/config.json").read_text())
-    del told["optim"]["clip_norm"], told["optim"]["rate_warmup_steps"]
-    (world / "old/config.json").write_text(json.dumps(told))
+    settings = json.loads((world / "old/config.json").read_text())
+    del settings["optim"]["clip_norm"], settings["optim"]["rate_warmup_steps"]
+    (world / "old/config.json").write_text(json.dumps(settings))
     fit(plain, **here)
     with pytest.raises(ValueError, match=r"optim\.clip_norm = None, but 2\.0 is requested"):
         fit(CONFIG, **here)
@@ -117,12 +117,12 @@ def test_classes_without_a_label_are_named_and_stay_on_record(world, straight, c
     rows = [line.split(",") for line in (world / "manifest.csv").read_text().splitlines()]
     head, split, label = rows[0], rows[0].index("split"), rows[0].index("label")
     labeled = {int(row[label]) for row in rows[1:] if row[split] == "labeled"}
-    told = json.loads((straight / "run.json").read_text())["classes_without_labels"]
-    assert "split" in head and told
-    assert told == [f"class {n}" for n in range(max(labeled) + 1) if n not in labeled]
+    bare = json.loads((straight / "run.json").read_text())["classes_without_labels"]
+    assert "split" in head and bare
+    assert bare == [f"class {n}" for n in range(max(labeled) + 1) if n not in labeled]
     shutil.rmtree(world / "named", ignore_errors=True)
     fit(replace(CONFIG, steps=4), **places(world, "named"))
-    assert f"warning: {len(told)} of {max(labeled) + 1} classes have no" in capsys.readouterr().out
+    assert f"warning: {len(bare)} of {max(labeled) + 1} classes have no" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("split", "manifest"), [("unlabeled", ""), ("val", "with_val.csv")])
@@ -158,7 +158,9 @@ def test_a_signal_in_the_last_step_only_ends_the_run(world, straight, monkeypatc
     assert fingerprints(world / "late") == fingerprints(straight)
 
 
-def test_a_loss_that_is_no_number_changes_nothing_and_names_the_clips(world, straight, monkeypatch):
+def test_a_loss_that_is_not_a_number_changes_nothing_and_names_the_clips(
+    world, straight, monkeypatch
+):
     here, kept, whole_micro, seen = places(world, "infinite"), {}, train.micro_step, []
 
     def tensors(loop) -> dict:
@@ -180,8 +182,10 @@ def test_a_loss_that_is_no_number_changes_nothing_and_names_the_clips(world, str
 
     before_step(monkeypatch, 5, remember)
     monkeypatch.setattr(train, "micro_step", broken)
-    told = "loss became inf.*step 6; nothing was updated by it, and the last good state is in .*/st"
-    with pytest.raises(FloatingPointError, match=told) as failure:
+    message = (
+        "loss became inf.*step 6; nothing was updated by it, and the last good state is in .*/st"
+    )
+    with pytest.raises(FloatingPointError, match=message) as failure:
         fit(CONFIG, **here)
     after = tensors(kept["loop"])
     assert all(torch.equal(after[name], tensor) for name, tensor in kept["before"].items())
@@ -209,7 +213,7 @@ def test_a_teacher_that_diverged_ends_the_run_like_a_loss_that_did(world, regula
 
 
 def stream_of(name: str, world: Path, split: str, first: int, last: int) -> list[str]:
-    """Clips of a stream, told from the manifest's text and the passes' shuffling alone."""
+    """Clips of a stream, from the manifest's text and the passes' shuffling alone."""
     rows = [line.split(",") for line in (world / "manifest.csv").read_text().splitlines()]
     column = rows[0].index("split")
     clips = [row[0] for row in rows[1:] if row[column] == split]
@@ -242,7 +246,7 @@ def test_a_full_disk_leaves_the_state_before(world, straight, full, monkeypatch)
     assert fingerprints(here["run_dir"]) == fingerprints(straight)
 
 
-def test_a_killed_loader_process_is_told_with_its_mend(world, straight):
+def test_a_killed_loader_process_is_reported_with_its_fix(world, straight):
     code, output = run(order(world, world / "loader", workers=1, kill_loader_at=5))
     # Python itself may complain of the connection to the dead process while it drops it.
     ours = re.sub(r"Exception ignored in: <function \w+\.__del__(.|\n)*?Error: .*\n", "", output)
@@ -261,19 +265,19 @@ def test_a_second_process_in_the_same_run_folder_is_refused(world):
 def test_the_best_network_on_validation_clips_is_kept_also_over_a_stop(world, monkeypatch):
     scores = iter([0.2, 0.3, 0.9, 0.4, 0.9, 0.5, 0.1])
 
-    def judged(loop, held_out, network):
+    def scored(loop, held_out, network):
         assert len(held_out.clips) == 24 and {c.split for c in held_out.clips} == {"val"}
         return next(scores)
 
-    monkeypatch.setattr("sefar_core.train.top1", judged)
+    monkeypatch.setattr("sefar_core.train.top1", scored)
     here = places(world, "best", "with_val.csv")
     before_step(monkeypatch, 6, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         fit(CONFIG, **here)
     fit(CONFIG, **here)
     run_dir = here["run_dir"]
-    told = json.loads((run_dir / "best.json").read_text())
-    assert told == {"state": "step-00000004", "step": 4, "network": "teacher", "top1": 0.9}
+    content = json.loads((run_dir / "best.json").read_text())
+    assert content == {"state": "step-00000004", "step": 4, "network": "teacher", "top1": 0.9}
     best = load_file(run_dir / "states/step-00000004/teacher.safetensors")
     exported = load_file(run_dir / "best/model.safetensors")
     assert all(torch.equal(exported[name], tensor) for name, tensor in best.items())
@@ -281,13 +285,13 @@ def test_the_best_network_on_validation_clips_is_kept_also_over_a_stop(world, mo
     assert with_scores == [2, 4, 6, 8]  # not 7, where the signal came
 
 
-def test_networks_are_judged_on_validation_clips(world):
-    fit(replace(CONFIG, steps=4), **places(world, "judged", "with_val.csv"))
-    last = lines(world / "judged")[-1]
-    judged = [value for name, value in last.items() if name.startswith("val_")]
-    assert judged and all(0 <= value <= 1 for value in judged)
-    assert judged == pytest.approx([round(24 * value) / 24 for value in judged], abs=1e-6)
-    assert sefar_core.load_encoder(world / "judged/best").classifier.out_features == 12
+def test_networks_are_scored_on_validation_clips(world):
+    fit(replace(CONFIG, steps=4), **places(world, "scored", "with_val.csv"))
+    last = lines(world / "scored")[-1]
+    scored = [value for name, value in last.items() if name.startswith("val_")]
+    assert scored and all(0 <= value <= 1 for value in scored)
+    assert scored == pytest.approx([round(24 * value) / 24 for value in scored], abs=1e-6)
+    assert sefar_core.load_encoder(world / "scored/best").classifier.out_features == 12
 
 
 @pytest.mark.parametrize("every", ["step", "micro_batch"])
@@ -323,8 +327,8 @@ def test_curves_are_drawn_by_tensorboard_and_clocks_stand_apart(world, straight)
 @pytest.mark.slow
 def test_a_compiled_run_learns_what_a_plain_one_does(world):
     """Warm-up and semi-supervised steps, of different batches; teacher and states are plain."""
-    for name, wishes in {"plain": {}, "compiled": {"changes": {"compile": True}}}.items():
-        argument = order(world, world / name, config="nothing random, sgd", **wishes)
+    for name, extra in {"plain": {}, "compiled": {"changes": {"compile": True}}}.items():
+        argument = order(world, world / name, config="nothing random, sgd", **extra)
         argument = json.dumps(json.loads(argument) | {"backend": "aot_eager"})
         code, output = run(argument)
         assert code == 0, output[-2000:]
@@ -348,19 +352,19 @@ def survived(world: Path, *, kills: int, seed: int) -> int:
     """
     every_step = {"epochs": 24, "warmup_epochs": 3, "steps": 24}
     shutil.rmtree(world / "killed", ignore_errors=True)
-    told = order(world, world / "killed", changes=every_step, pause_s=0.01)
+    argument = order(world, world / "killed", changes=every_step, pause_s=0.01)
     moments, good = random.Random(seed), 0
     states = world / "killed/states"
     for _ in range(kills):
         before = len(lines_or_none(world / "killed"))
-        with start(told) as process:
+        with start(argument) as process:
             while process.poll() is None and not (
                 len(lines_or_none(world / "killed")) > before and complete_states(states)
             ):
                 time.sleep(0.01)
             time.sleep(moments.random() * 0.3)
         good += bool(complete_states(states)) and first_fault(complete_states(states)[-1]) is None
-    code, output = run(told)
+    code, output = run(argument)
     assert code == 0, output
     assert not list(states.glob(".*")) and "damaged" not in output
     fit(replace(CONFIG, **every_step), **places(world, "unkilled"))

@@ -54,8 +54,8 @@ def newest(run_dir: Path) -> str:
 def test_two_processes_equal_one_at_the_same_global_batch(world):
     """Two micro-batches on each of two processes, or four on one."""
     changes = {"batch_size": 8, "unlabeled_per_labeled": 2}
-    told = order(world, world / "two", config="nothing random, sgd", changes=changes)
-    code, output = run(told, ranks=2)
+    argument = order(world, world / "two", config="nothing random, sgd", changes=changes)
+    code, output = run(argument, ranks=2)
     assert code == 0, output
     places = {"manifest": world / "manifest.csv", "video_root": world / "gym/videos"}
     config = replace(NOTHING_RANDOM, optim=SGD, **changes)
@@ -77,7 +77,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(world):
 
 @pytest.mark.slow
 def test_a_run_that_one_process_stopped_twice_equals_an_undisturbed_one(world, straight):
-    """First by a loss that is no number, then by a signal; each on the second process alone."""
+    """First by a loss that is not a number, then by a signal; each on the second process alone."""
     run_dir = world / "disturbed"
     code, output = run(order(world, run_dir, nan_at=[3, 1]), ranks=2)
     assert code != 0

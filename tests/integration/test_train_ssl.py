@@ -84,7 +84,7 @@ def test_a_run_leaves_its_settings_numbers_and_encoders(world, trained):
 
 
 @pytest.mark.parametrize("stop", [3, 9])
-def test_a_stopped_run_goes_on_bit_for_bit(world, trained, stop, monkeypatch):
+def test_a_stopped_run_resumes_bit_for_bit(world, trained, stop, monkeypatch):
     """Stopped in the warm-up, and with a teacher; between two states, so steps are done again."""
     places_here = places(world, f"stopped-{stop}")
     whole_step = train.optimizer_step

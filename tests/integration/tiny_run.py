@@ -85,17 +85,17 @@ def make_world(root: Path) -> Path:
             clip, label = line.split()
             split = "val" if name == "val" else "unlabeled" if number % 3 else "labeled"
             path = f"{clip}.mp4"
-            told = int(label) if split != "unlabeled" else None
-            clips.append(Clip(id=clip, path=path, label=told, source=clip[:11], split=split))
+            known = int(label) if split != "unlabeled" else None
+            clips.append(Clip(id=clip, path=path, label=known, source=clip[:11], split=split))
     write_manifest([clip for clip in clips if clip.split != "val"], root / "manifest.csv")
     write_manifest(clips, root / "with_val.csv")
     return root
 
 
-def order(world: Path, run_dir: Path, **wishes) -> str:
+def order(world: Path, run_dir: Path, **faults) -> str:
     """The one argument of this program."""
     places = {"manifest": world / "manifest.csv", "video_root": world / "gym/videos"}
-    return json.dumps({**places, "run_dir": run_dir, **wishes}, default=str)
+    return json.dumps({**places, "run_dir": run_dir, **faults}, default=str)
 
 
 def start(
@@ -124,55 +124,55 @@ def run(argument: str, ranks: int = 1, **surroundings: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-def disturb(wishes: dict) -> None:
+def disturb(faults: dict) -> None:
     """Faults to order, by the number of steps before.
 
     `nan_at` [step, rank], `signal_at` [step, rank, name], `kill_loader_at` step, `pause_s` a step;
-    `backend`, no fault, makes torch.compile take less time and say how it was asked.
+    `backend`, no fault, makes torch.compile take less time and print its arguments.
     """
     import torch
 
     from sefar_core import train
 
-    if "backend" in wishes:
-        torch.compile = partial(told_compile, torch.compile, wishes["backend"])
+    if "backend" in faults:
+        torch.compile = partial(reported_compile, torch.compile, faults["backend"])
     rank = int(os.environ.get("RANK", "0"))
     whole_step, whole_micro, steps = train.optimizer_step, train.micro_step, []
 
     def step(loop, batches):
         steps.append(loop.step)
-        time.sleep(wishes.get("pause_s", 0))
-        if wishes.get("signal_at", [None])[:2] == [loop.step, rank]:
-            os.kill(os.getpid(), signal.Signals[wishes["signal_at"][2]])
-        if wishes.get("kill_loader_at") == loop.step:
+        time.sleep(faults.get("pause_s", 0))
+        if faults.get("signal_at", [None])[:2] == [loop.step, rank]:
+            os.kill(os.getpid(), signal.Signals[faults["signal_at"][2]])
+        if faults.get("kill_loader_at") == loop.step:
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         return whole_step(loop, batches)
 
     def micro(*parts):
         losses, report = whole_micro(*parts)
-        if wishes.get("nan_at") == [steps[-1], rank]:
+        if faults.get("nan_at") == [steps[-1], rank]:
             losses = losses._replace(supervised=losses.supervised * torch.nan)
         return losses, report
 
     train.optimizer_step, train.micro_step = step, micro
 
 
-def told_compile(compile, backend: str, call, **how):
+def reported_compile(compile, backend: str, call, **how):
     print(f"compiles with {how}")
     return compile(call, backend=backend, **how)
 
 
 def main(argument: str) -> None:
-    wishes = json.loads(argument)
+    faults = json.loads(argument)
     specification = importlib.util.spec_from_file_location("t", ROOT / "scripts/train_ssl.py")
     script = importlib.util.module_from_spec(specification)
     sys.modules["t"] = script
     specification.loader.exec_module(script)
-    disturb(wishes)
-    config = replace(CONFIGS[wishes.get("config", "random")], **wishes.get("changes", {}))
-    if "workers" in wishes:
-        config = replace(config, data=replace(config.data, workers=wishes["workers"]))
-    places = {name: Path(wishes[name]) for name in ("manifest", "video_root", "run_dir")}
+    disturb(faults)
+    config = replace(CONFIGS[faults.get("config", "random")], **faults.get("changes", {}))
+    if "workers" in faults:
+        config = replace(config, data=replace(config.data, workers=faults["workers"]))
+    places = {name: Path(faults[name]) for name in ("manifest", "video_root", "run_dir")}
     start_script(script.main, partial(script.TrainSsl, config=config, **places))
 
 

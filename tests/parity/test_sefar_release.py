@@ -220,7 +220,7 @@ def test_a_pickle_that_would_run_a_program_is_refused_and_does_nothing(tmp_path,
     assert not (tmp_path / "dead").exists()
 
 
-def test_an_object_that_is_no_tensor_is_named(tmp_path):
+def test_an_object_that_is_not_a_tensor_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="object of argparse.Namespace.*save it again with"):
         sefar_core.load_sefar_release(save(tmp_path, cfg=Namespace(a=1)))
 
