@@ -174,8 +174,8 @@ def difference(out: Path) -> str:
     }
     gain = right["sefar"].astype(float) - right["supervised"].astype(float)
     limits = clustered_interval(gain, [group_key(clip) for clip in clips])
-    holds_zero = limits is None or limits[0] <= 0 <= limits[1]
-    verdict = "an interval that holds 0" if holds_zero else "an interval that leaves 0 out"
+    contains_zero = limits is None or limits[0] <= 0 <= limits[1]
+    verdict = "an interval that contains 0" if contains_zero else "an interval that excludes 0"
     return (
         f"SeFAR minus supervised-only, top-1, in points: "
         f"{in_percent(gain.mean(), limits, sign='+')}"

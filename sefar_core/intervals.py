@@ -36,12 +36,12 @@ class Interval:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     @property
-    def lies_above_zero(self) -> bool | None:
+    def is_above_zero(self) -> bool | None:
         """Whether the whole interval is above 0; None without an interval."""
         return None if self.low is None else self.low > 0
 
     @property
-    def holds_zero(self) -> bool | None:
+    def contains_zero(self) -> bool | None:
         """Whether 0 is within the interval; None without an interval."""
         return None if self.limits is None else self.limits[0] <= 0 <= self.limits[1]
 

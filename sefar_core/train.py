@@ -8,7 +8,6 @@ loader, so that a resumed run equals an uninterrupted one, bit for bit. docs/pap
 and 11.
 """
 
-import contextlib
 import copy
 import hashlib
 import math
@@ -222,7 +221,7 @@ def optimizer_step(loop: "Loop", batches: Iterator[SslBatch]) -> dict[str, float
         batch = next(batches)
         last = micro == loop.num_micro - 1
         # Processes add their gradients up once a step.
-        with contextlib.nullcontext() if last else accelerator.no_sync(loop.student):
+        with nullcontext() if last else accelerator.no_sync(loop.student):
             with accelerator.autocast():
                 losses, report = micro_step(loop.student, teacher, batch, loop.method, generators)
             loss = losses.total(

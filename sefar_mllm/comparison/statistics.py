@@ -381,7 +381,7 @@ def _above(gaps: Gaps, rule: str, first: str, second: str) -> Condition:
         return Condition(name=name, holds=None, words="not measured")
     return Condition(
         name=name,
-        holds=gap.macro.lies_above_zero,
+        holds=gap.macro.is_above_zero,
         words=f"difference {signed(gap.macro)}",
         over_all_questions=signed(gap.micro),
     )
@@ -405,7 +405,7 @@ def _falls(gaps: Gaps, rule: str, model: str) -> Condition:
     name = f"{model} falls to the blind model with wrong videos, {rule} questions"
     holds = [
         None if left is None or left.macro.low is None else left.macro.low <= 0,
-        None if drop is None else drop.macro.lies_above_zero,
+        None if drop is None else drop.macro.is_above_zero,
     ]
     if left is None and drop is None:
         return Condition(name=name, holds=None, words="not measured")

@@ -105,11 +105,11 @@ def interpret_gap(gap: Interval, letter_gap: Interval, unreadable: float) -> str
         unreadable: share of the generated answers that name no option.
     """
     points = f"generated answers are {100 * gap.value:+.1f} points from the primary number"
-    if gap.holds_zero is None:
+    if gap.contains_zero is None:
         return f"{points}; one source video gives no interval"
-    if gap.holds_zero:
+    if gap.contains_zero:
         return f"{points}, within noise"
-    if letter_gap.holds_zero:
+    if letter_gap.contains_zero:
         return (
             f"{points}, beyond noise, but within noise of the letters without rotation: the model "
             f"prefers some letters"

@@ -168,7 +168,7 @@ def test_one_source_has_no_interval_and_says_so():
     assert clustered_interval(values[:1], [""]) is None
     draws = drawn(["a"] * 3)
     found = mean(values, draws).interval
-    assert (found.limits, found.holds_zero, found.lies_above_zero) == (None, None, None)
+    assert (found.limits, found.contains_zero, found.is_above_zero) == (None, None, None)
     assert str(found) == "66.7 (no interval)"
     assert class_mean(values, np.array([1, 1, 2]), draws).interval.limits is None
 
@@ -184,7 +184,7 @@ def test_a_part_about_one_source_has_no_interval():
 )
 def test_an_interval_knows_where_zero_is(low, high, above, holds):
     found = Interval(value=0.15, low=low, high=high)
-    assert (found.lies_above_zero, found.holds_zero) == (above, holds)
+    assert (found.is_above_zero, found.contains_zero) == (above, holds)
     ends = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     assert in_percent(0.15, found.limits, sign="+") == f"+15.0 {ends}"
 
