@@ -1,18 +1,18 @@
-"""Talk with a fine-tuned model about a video, or have it answer a file of questions.
+"""Chat with a fine-tuned model about a video, or answer a file of questions.
 
     scripts/chat.py clip.mp4 --model runs/vicuna/model
     scripts/chat.py clip.mp4 --model runs/vicuna/model --question "Which move is this?"
     scripts/chat.py --model runs/vicuna/model --batch in.jsonl --out answers.jsonl
 
-Questions come from --question, or line by line from the keyboard or a pipe. Commands:
-/video PATH looks at another video, /options A|B|C|D gives the probability of each answer, /adapter
-off lets the base language model answer, /reset forgets what was said, /help lists these, /quit
-ends. Ctrl-C stops an answer. The model knows what it was tuned on, which is short answers about
-gymnastics: one that was taught letters is a poor talker. Videos are decoded in a process of their
-own, which a broken or hostile file cannot leave.
+Questions come from --question, or line by line from the keyboard or a pipe. Commands: /video PATH
+opens another video, /options A|B|C|D gives the probability of each answer, /adapter off answers
+with the base language model, /reset clears the conversation, /help lists these commands, /quit
+ends. Ctrl-C stops an answer. The model gives what it was trained on, which is short answers about
+gymnastics; a model that was trained on letters answers in letters. Videos are decoded in a process
+of their own, which contains a broken or hostile file.
 
-A batch is JSON lines of {"video": PATH, "question": TEXT}, with "id" and "options" if wanted; the
-same command again goes on where it stopped and asks again what failed.
+A batch is JSON lines of {"video": PATH, "question": TEXT}, optionally with "id" and "options". The
+same command resumes a batch that was stopped, and retries questions that failed.
 """
 
 import sys
@@ -31,27 +31,27 @@ from sefar_mllm.config import ChatLimits
 @dataclass(frozen=True, kw_only=True)
 class Talk:
     video: tyro.conf.Positional[Path | None] = None
-    """A short video of one element; without one, name it by /video."""
+    """A short video of one element; it can also be given by /video."""
     model: Path
     """Folder that finetune_mllm.py wrote, RUN/model."""
     question: tuple[str, ...] = ()
-    """Ask these and end; without any, questions are read from standard input."""
+    """Answer these questions and end; by default questions are read from standard input."""
     batch: Path | None = None
-    """Answer the questions of this file instead."""
+    """Batch mode: answer the questions in this file."""
     out: Path | None = None
-    """File for the answers of a batch."""
+    """File for the answers of --batch."""
     video_root: Path | None = None
-    """Folder that the paths in a batch are relative to."""
+    """Folder that the video paths in --batch start from."""
     batch_size: int = 16
-    """Questions of a batch that are answered at a time."""
+    """Number of questions of --batch that are answered at a time."""
     language_model: str | None = None
-    """Where the language model lies, if not where it lay in training."""
+    """Folder or hub name of the language model, if it is not where it was in training."""
     encoder_dir: Path | None = None
-    """Where the encoder lies, if not where it lay in training."""
+    """Folder of the encoder, if it is not where it was in training."""
     four_bit: bool = False
-    """Hold the language model in 4-bit numbers."""
+    """Load the language model in 4 bits. Needs bitsandbytes."""
     compiled: bool = False
-    """On CUDA, compile the steps: the first answer waits for that, long ones come faster."""
+    """On CUDA, compile the decoding steps: the first answer is slower, long ones are faster."""
     limits: tyro.conf.OmitArgPrefixes[ChatLimits] = field(default_factory=ChatLimits)
 
     def __post_init__(self):
@@ -67,7 +67,7 @@ class Talk:
 
 def main(settings: Talk) -> None:
     refuse_unwritable(files=[settings.out])
-    # What a pipe or a file name holds need not be UTF-8, and must not end the chat.
+    # Pipes and file names need not be UTF-8, and must not end the chat.
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     if settings.batch is not None and settings.out is not None:
@@ -78,7 +78,7 @@ def main(settings: Talk) -> None:
 
 
 def chat(settings: Talk) -> bool:
-    """Talk; True if a question of the command line was refused."""
+    """Run the chat; True if a question of the command line was refused."""
     from sefar_mllm.chat.cli import Chat, talk
 
     conversation = Chat(load(settings))
@@ -89,31 +89,31 @@ def chat(settings: Talk) -> bool:
 
 
 def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
-    """Answer the questions of a file; True if some were left without an answer."""
+    """Answer the questions of a file; True if some have no answer."""
     from sefar_mllm.chat.assistant import printable
     from sefar_mllm.chat.batch import answer_all, made_with, open_answers, read_batch
     from sefar_mllm.checkpoint import read_config
 
-    inquiries = read_batch(questions, settings.limits)
-    read_config(settings.model)  # says what is wrong with the folder
+    asked = read_batch(questions, settings.limits)
+    read_config(settings.model)  # refuses a folder that is not a model
     made = made_with(
         settings.model,
         settings.limits,
         four_bit=settings.four_bit,
         video_root=settings.video_root,
     )
-    open_answers(out, inquiries, made)  # what cannot be written is refused before the model loads
+    open_answers(out, asked, made)  # what cannot be written is refused before the model loads
     failed = answer_all(
         load(settings),
-        inquiries,
+        asked,
         out,
         settings=made,
         video_root=settings.video_root,
         batch_size=settings.batch_size,
     )
-    print(f"{len(inquiries) - len(failed)} of {len(inquiries)} questions are answered in {out}")
+    print(f"{len(asked) - len(failed)} of {len(asked)} questions are answered in {out}")
     for name, cause in failed.items():
-        print(printable(f"question {name}: {cause}"))  # a stranger may have written both
+        print(printable(f"question {name}: {cause}"))  # both may be of untrusted origin
     return bool(failed)
 
 

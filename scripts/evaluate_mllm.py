@@ -4,15 +4,17 @@
         --questions data/qa-public/test.jsonl data/qa-hard/test.jsonl --out runs/scores \\
         --train-questions data/qa-hard/train.jsonl --manifest data/manifest.csv
 
-Primary number: letter likelihoods averaged over all rotations of the options. Intervals resample
-source videos. --train-questions and --manifest add the parts of the set on which guessing by
-frequency fails, and whose videos were never seen. Controls: --shuffle-videos shows every question
-a clip of another class and source (what is still right then was not seen), --frame-order reversed
-takes a cache of reversed frames, --letters 1234 marks the options by other letters. --diagnostics
-lets the model speak as well, and tells whether that agrees.
+The primary metric is accuracy by letter likelihoods averaged over all rotations of the options.
+Intervals resample source videos. --train-questions and --manifest add the subsets on which
+guessing by frequency fails, and whose videos no training clip comes from.
 
-Writes for each file predictions-NAME.jsonl and pictures, with diagnostics spoken-NAME.jsonl and
-option-text-NAME.jsonl, and metrics.json for all.
+Controls: --shuffle-videos shows every question a clip of another class and source (answers that
+are still right do not come from the video), --frame-order reversed reads a cache of reversed
+frames, --letters 1234 marks the options by other letters. --diagnostics also generates answers,
+scores the texts of the options, and reports whether these agree.
+
+Each file gets predictions-NAME.jsonl and plots, with diagnostics also spoken-NAME.jsonl (the
+generated answers) and option-text-NAME.jsonl; metrics.json is for all files.
 """
 
 from functools import partial
@@ -38,14 +40,14 @@ def main(settings: EvaluateConfig) -> None:
     from sefar_mllm.evaluation.report import diagnosis_table, plot_set, score_table, subset_table
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    manifest, learned = settings.manifest, settings.train_questions
+    manifest, trained_on = settings.manifest, settings.train_questions
     summaries, diagnoses = {}, {}
     names = name_sets(settings.questions)
     sets = {
         name: load_questions(path, manifest)
         for name, path in zip(names, settings.questions, strict=True)
     }
-    train = None if learned is None else load_questions(learned, manifest)
+    train = None if trained_on is None else load_questions(trained_on, manifest)
     clips = None if manifest is None else read_manifest(manifest)
     model, tokenizer = load_trained(
         settings.model, language_model=settings.language_model, device=device
@@ -62,7 +64,7 @@ def main(settings: EvaluateConfig) -> None:
     terminal.print(subset_table(summaries, control=shown))
     if diagnoses:
         terminal.print(diagnosis_table(diagnoses, control=shown))
-    for name, questions in sets.items():  # last: a picture that fails loses no score
+    for name, questions in sets.items():  # last: a plot that fails loses no score
         plot_set(summaries[name], questions, settings.out, name=name, train=train)
 
 

@@ -4,14 +4,14 @@
         --encoder sefar --encoder-dir runs/sefar --out data/tokens/sefar
     accelerate launch scripts/extract_features.py ...              # several GPUs share the clips
 
-Training and scoring read the cache and never open a video. The same command again goes on where a
-run stopped, on as many processes as you like, and adds what is missing; a folder with the tokens of
-another encoder, sampling or frame order is refused, and so is one whose videos have another size
-than they had. runs.jsonl in it says what ran.
+Training and scoring read the cache and never open a video. The same command resumes a run that
+stopped, on any number of processes, and adds missing clips. A folder with the tokens of another
+encoder, sampling or frame order is refused, and so is one whose videos have changed their size.
+runs.jsonl in the folder records every run.
 
-The controls `random` and `constant` take the architecture of the recognizer in --encoder-dir.
-`--frame-order reversed`, `shuffled` or `middle` shows the frames otherwise: what an encoder loses
-by it, it saw in their order. Give each its own --out.
+The controls `random` and `constant` have the architecture of the recognizer in --encoder-dir.
+`--frame-order reversed`, `shuffled` or `middle` shows the frames in another order: the accuracy
+that an encoder loses by it came from their order. Give each its own --out.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ from sefar_mllm.config import ExtractConfig
 
 
 def main(settings: ExtractConfig) -> None:
-    """Encode, and say how many clips were new."""
+    """Encode, and report how many clips were new."""
     from accelerate import Accelerator
 
     from qa_data.manifest import by_split, read_manifest

@@ -1,4 +1,4 @@
-"""Fine-tune a language model on questions about clips whose tokens are cached.
+"""Fine-tune a language model on questions about clips with cached tokens.
 
     accelerate launch scripts/finetune_mllm.py demo --encoder-features data/tokens/sefar \\
         --questions data/qa-public/train.jsonl data/qa-hard/train.jsonl --run-dir runs/mllm-sefar
@@ -7,19 +7,23 @@
         --questions data/qa-hard/train.jsonl --run-dir runs/mllm-sefar --dev-rate 0.1 \\
         --redraw hard --manifest data/gym99-5/manifest.csv --categories gym99_categories.txt
 
-The first word is a preset: `demo` (the toy language model, two CPU cores, a minute) or
-`vicuna_7b`; every setting of it can be overridden, for example `--language-model DIR`. The
-run folder gets config.json, run.json, metrics.jsonl, and `model`, which evaluate_mllm.py and
-chat.py take. The same command again goes on from the last whole checkpoint; SIGTERM and Ctrl-C save
-one first. In scripts/accelerate lie launch settings: one_gpu_bf16.yaml, and for several GPUs
-ddp.yaml, fsdp2.yaml and zero2.yaml. Two processes on CPUs:
+The first argument is a preset: `demo` (the toy language model, two CPU cores, a minute) or
+`vicuna_7b`. Options override single settings of it, for example `--language-model DIR`;
+`finetune_mllm.py demo --help` shows the values of that preset.
+
+The run folder gets config.json, run.json, metrics.jsonl, and `model`, which evaluate_mllm.py and
+chat.py read. SIGTERM and Ctrl-C save a checkpoint; the same command resumes from the last complete
+one. Launch settings are in scripts/accelerate: one_gpu_bf16.yaml, and for several GPUs ddp.yaml,
+fsdp2.yaml and zero2.yaml. Two processes on CPUs:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \\
         --mixed_precision no scripts/finetune_mllm.py demo ...
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,16 +45,16 @@ class FinetuneMllm:
     encoder_features: Path
     """Token cache that extract_features.py wrote."""
     questions: tuple[Path, ...]
-    """What to learn: one or several files, .jsonl or public .json, or lines of yours."""
+    """Question files to train on: .jsonl, public .json, or lines of your own."""
     run_dir: Path
-    """Folder of this run; one that was interrupted is gone on with."""
+    """Folder of the run. An interrupted run in it is resumed."""
     manifest: Path | None = None
-    """Table of clips: it knows the class and source of questions that do not tell them, which
-    --dev-rate needs, and is what --redraw draws from."""
+    """CSV of clips, written by make_splits.py. It gives class and source to questions without them,
+    which --dev-rate needs, and the clips that --redraw draws from."""
     categories: Path | None = None
-    """FineGym's class list, in which the labels count; --redraw hard needs it."""
+    """FineGym's class list, in the order of the labels. --redraw hard needs it."""
     merge: Path | None = None
-    """Folder for a plain copy of the trained model with LoRA merged, as merge_mllm.py makes it."""
+    """Also write the model with LoRA merged to this folder, as merge_mllm.py does."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
 
 
@@ -90,29 +94,42 @@ def main(settings: FinetuneMllm) -> None:
 def drawer(
     settings: FinetuneMllm, questions: Sequence[Question]
 ) -> Callable[[int], list[Question]] | None:
-    """What draws the wrong options of each epoch, if they are to be drawn anew."""
+    """The function that draws the wrong options of each epoch anew; None without --redraw."""
     rule = settings.config.redraw
     if rule == "none":
         return None
     if settings.manifest is None or (rule == "hard" and settings.categories is None):
         raise QuestionError(
-            f"--redraw {rule} draws from the clips of --manifest"
-            f"{' and reads the apparatus off --categories' * (rule == 'hard')}; give them"
+            f"--redraw {rule} draws from --manifest{' and --categories' * (rule == 'hard')}; "
+            f"add them to the command"
         )
     clips = read_manifest(settings.manifest)
     classes = read_categories(settings.categories) if settings.categories else classes_of(clips)
     return resample_distractors(questions, clips, classes, rule=rule, seed=settings.config.seed)
 
 
-def parse() -> FinetuneMllm:
-    """The command line: a preset, then what is changed in it."""
-    asked = tyro.MISSING
-    presets = {
-        name: FinetuneMllm(encoder_features=asked, questions=asked, run_dir=asked, config=config)
-        for name, config in PRESETS.items()
-    }
-    return tyro.cli(tyro.extras.subcommand_type_from_defaults(presets), description=__doc__)
+def parse(arguments: Sequence[str]) -> FinetuneMllm:
+    """The command line: a preset, then options that change it."""
+    name, *changes = arguments or ("",)
+    if name in ("-h", "--help"):  # all settings, with the values of vicuna_7b
+        config, prog, changes = (
+            PRESETS["vicuna_7b"],
+            "finetune_mllm.py {demo,vicuna_7b}",
+            ["--help"],
+        )
+    elif name in PRESETS:
+        config, prog = PRESETS[name], f"finetune_mllm.py {name}"
+    else:
+        raise ValueError(
+            f"the first argument is a preset, {' or '.join(PRESETS)}, got {name!r}; "
+            f"finetune_mllm.py --help lists every setting"
+        )
+    missing = tyro.MISSING
+    default = FinetuneMllm(
+        encoder_features=missing, questions=missing, run_dir=missing, config=config
+    )
+    return tyro.cli(FinetuneMllm, args=changes, default=default, prog=prog, description=__doc__)
 
 
 if __name__ == "__main__":
-    start(main, parse)
+    start(main, partial(parse, sys.argv[1:]))

@@ -1,11 +1,12 @@
-"""Give CLIP or EVA-CLIP the labels that SeFAR had: fit a linear map of their tokens.
+"""Fit a linear map of CLIP's or EVA-CLIP's tokens on the labels that SeFAR had.
 
     scripts/fit_probe.py --features data/tokens/clip --manifest data/gym99-5/manifest.csv \\
         --out runs/clip_probe --tokens-out data/tokens/clip_probe
 
-The map learns through a classifier on the labeled clips. It is the encoder `clip_probe` (or
-`eva_probe`): give --out to scripts/extract_features.py as --encoder-dir. --tokens-out saves that
-step: pooling is a mean, so the mapped tokens follow from the cached ones, and no video is opened.
+The map is trained through a classifier on the labeled clips. Together with the image model it is
+the encoder `clip_probe` (or `eva_probe`): give --out to scripts/extract_features.py as
+--encoder-dir. --tokens-out makes that step unnecessary: pooling is a mean, so the mapped tokens
+follow from the cached ones, and no video is opened.
 """
 
 from functools import partial
@@ -18,7 +19,7 @@ from sefar_mllm.config import ProbeConfig
 
 
 def main(settings: ProbeConfig) -> None:
-    """Fit, say how well it knows the classes, and map the tokens if asked to."""
+    """Fit the probe, report its accuracy, and map the tokens for --tokens-out."""
     from qa_data.manifest import read_manifest
     from sefar_mllm.feature_cache import TokenCache, read_index, read_places
     from sefar_mllm.linear_probe import fit_probe, map_cache, save_probe
@@ -27,11 +28,11 @@ def main(settings: ProbeConfig) -> None:
     clips = read_manifest(settings.manifest)
     places = read_places(settings.features, read_index(settings.features)["key"])
     cache = TokenCache(settings.features, list(places))
-    probe, told = fit_probe(
+    probe, metrics = fit_probe(
         cache, clips, max_steps=settings.max_steps, lr=settings.lr, seed=settings.seed
     )
-    save_probe(settings.out, probe, told)
-    print(f"{settings.out}: {probe.name}, accuracy {told['accuracy']}")
+    save_probe(settings.out, probe, metrics)
+    print(f"{settings.out}: {probe.name}, accuracy {metrics['accuracy']}")
     if settings.tokens_out is not None:
         map_cache(cache, probe, settings.out, settings.tokens_out)
         print(f"{settings.tokens_out}: {len(places)} clips")

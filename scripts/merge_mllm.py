@@ -3,12 +3,12 @@
     scripts/merge_mllm.py runs/mllm-sefar/model --out models/sefar-vicuna
 
 The folder holds config, weights, tokenizer and a model card; chat.py and evaluate_mllm.py
-take it like the adapter's, and so does
+read it like the adapter's, and so does
 
     import sefar_mllm.model
     AutoModelForImageTextToText.from_pretrained("models/sefar-vicuna")
 
-Merging is done in float32: a 7B model needs 28 GB of memory for it.
+Merging runs in float32: a 7B model needs 28 GB of memory.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class MergeMllm:
     model: tyro.conf.Positional[Path]
     """Folder that finetune_mllm.py wrote, RUN/model."""
     out: Path
-    """Folder to write; one that was merged before is replaced, any other is refused."""
+    """Folder to write. An older merged model in it is replaced; any other folder is refused."""
     language_model: str | None = None
-    """Where the language model lies, if not where it lay in training."""
+    """Folder or hub name of the language model, if it is not where it was in training."""
     dtype: DtypeName = "auto"
-    """Of the merged language model; auto: what its files hold."""
+    """Precision of the merged language model; auto: that of its files."""
 
 
 def main(settings: MergeMllm) -> None:

@@ -29,30 +29,31 @@ DtypeName = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig:
-    """Which clips become tokens, and how."""
+    """Settings of scripts/extract_features.py."""
 
     manifest: Path
-    """Table of clips that scripts/make_splits.py wrote."""
+    """CSV of clips, written by make_splits.py."""
     video_root: Path
-    """Folder that the clips' paths are relative to."""
+    """Folder that the paths in the manifest start from."""
     encoder: EncoderName
-    """Which encoder; a key of `encoders.ENCODERS`."""
+    """Encoder of the frames."""
     encoder_dir: Path
-    """Run folder or encoder folder of the recognizer, whose architecture controls take; for clip
-    and eva a folder of their weights, for a probe what fit_probe.py wrote."""
+    """Run folder or encoder folder of the recognizer, also for the controls, which take its
+    architecture. For clip and eva a folder of their weights or a hub name; for a probe the folder
+    that fit_probe.py wrote."""
     out: Path
-    """Folder of the token cache."""
+    """Folder of the token cache to write."""
     moments_of: Path | None = None
-    """Recognizer whose moments clip or eva is shown, if it was trained on others than the centers
-    of equal segments."""
+    """Run folder of a recognizer: show clip or eva the frames at its moments. By default the
+    centers of equal segments."""
     splits: tuple[Literal["labeled", "unlabeled", "val", "test"], ...] = ("labeled", "val", "test")
-    """Splits whose clips are encoded."""
+    """Splits of the manifest to encode."""
     grid: int = 2
-    """Tokens are pooled to grid x grid a frame: 8 frames and 2 make 32 tokens."""
+    """Pool the tokens of a frame to grid x grid: 8 frames at grid 2 give 32 tokens."""
     frame_order: Literal["in_order", "reversed", "shuffled", "middle"] = "in_order"
     """Order in which the encoder sees the frames; all but in_order are controls."""
     seed: int = 0
-    """Of the random encoder's weights."""
+    """Random seed of the weights of the encoder random."""
 
     def __post_init__(self):
         check_seed(self.seed)
@@ -64,22 +65,22 @@ class ExtractConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Fits a linear map of CLIP's or EVA-CLIP's tokens on the labels that SeFAR had."""
+    """Settings of scripts/fit_probe.py."""
 
     features: Path
     """Token cache of `clip` or `eva`, with the labeled clips and the val clips."""
     manifest: Path
-    """Table of clips that scripts/make_splits.py wrote."""
+    """CSV of clips, written by make_splits.py."""
     out: Path
-    """Folder of the probe."""
+    """Folder of the probe to write."""
     tokens_out: Path | None = None
-    """Token cache of the mapped tokens of all clips in `features`; made without any video."""
+    """Also write the mapped tokens of all clips in --features to this token cache."""
     max_steps: int = 300
-    """At most so many full-batch steps; how many of them is chosen on held-out sources."""
+    """Most full-batch steps. The number of steps is chosen on held-out sources, up to this."""
     lr: float = 3e-4
-    """Learning rate of AdamW."""
+    """AdamW learning rate."""
     seed: int = 0
-    """Of the cut into sources that are learned and sources that are held out."""
+    """Random seed of the held-out sources."""
 
     def __post_init__(self):
         if self.max_steps < 25 or self.max_steps % 25:
@@ -90,14 +91,16 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
+    """Settings of LoRA."""
+
     rank: int = 16
-    """Of the LoRA matrices; all seven linears of a Llama-7B make 40 M parameters at 16."""
+    """Rank of the LoRA matrices; 16 in all seven linears of a Llama-7B is 40 M parameters."""
     alpha: float = 32.0
-    """The update is multiplied by alpha / rank."""
+    """Scale of LoRA: the update is multiplied by alpha / rank."""
     dropout: float = 0.05
-    """Of the LoRA branch's input."""
+    """Dropout of the input of LoRA."""
     lr: float = 2e-4
-    """Learning rate of the LoRA matrices at its highest."""
+    """Peak learning rate of the LoRA matrices."""
 
     def __post_init__(self):
         if self.rank < 1:
@@ -110,46 +113,48 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
+    """Settings of scripts/finetune_mllm.py."""
+
     language_model: str = "lmsys/vicuna-7b-v1.5"
-    """Folder or hub name of a Llama-family model with its tokenizer."""
+    """Folder or hub name of a Llama-family language model with its tokenizer."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     projector_lr: float = 5e-4
-    """Learning rate of the projector at its highest, in both stages."""
+    """Peak learning rate of the projector, in both stages."""
     projector_epochs: int = 0
-    """Stage A: passes in which only the projector learns; 0 leaves the stage out."""
+    """Epochs of stage A, which trains the projector alone; 0 skips the stage."""
     epochs: int = 5
-    """Stage B: passes in which LoRA and projector learn."""
+    """Epochs of stage B, which trains LoRA and the projector."""
     batch_size: int = 16
-    """Questions of one optimizer step, over all devices."""
+    """Questions per optimizer step, over all devices."""
     micro_batch_size: int = 16
-    """Questions that one device takes at a time; gradients add up to `batch_size`."""
+    """Questions that a device takes at a time; gradients are accumulated up to batch_size."""
     warmup: float = 0.03
-    """Share of the steps in which the learning rate rises; a cosine then takes it to 0."""
+    """Share of the steps in which the learning rate rises; a cosine then lowers it to 0."""
     weight_decay: float = 0.0
-    """Of AdamW, on everything that learns."""
+    """AdamW weight decay, applied to all trained parameters."""
     answer_style: AnswerStyle = "letter"
-    """What is taught: the letter; the option's text, every other time as "C. text"; mixed: for each
-    question the letter or one of these two, equally often."""
+    """Form of the answers that are trained on. letter: the option's letter; text: the option's
+    text, half of the time as "C. text"; mixed: letter or text at random for each question."""
     redraw: Literal["none", "public", "hard"] = "none"
-    """Wrong options drawn anew for every epoch by a rule of qa_data/distractors.py; none: as in
-    the question files."""
+    """Draw the wrong options anew in every epoch, by a rule of qa_data/distractors.py; none: keep
+    those of the question files."""
     dev_rate: float = 0.0
-    """Share of the questions that is not learned but scored after each epoch, cut by source."""
+    """Share of the questions to hold out, by source video, and to validate on after each epoch."""
     token_noise: float = 0.0
-    """Noise added to video tokens in training, in units of each token's own spread."""
+    """Standard deviation of noise on video tokens in training, in units of a token's spread."""
     max_length: int = 2048
-    """Longest prompt, tokens; longer ones are refused, never cut."""
+    """Longest prompt in tokens. Longer prompts are refused, never truncated."""
     dtype: DtypeName = "auto"
-    """Of the frozen language model; auto: bfloat16 on CUDA, float32 elsewhere."""
+    """Precision of the frozen language model; auto: bfloat16 on CUDA, float32 elsewhere."""
     four_bit: bool = False
-    """Hold the frozen language model in 4 bits (needs bitsandbytes): a third of the memory."""
+    """Load the frozen language model in 4 bits: a third of the memory. Needs bitsandbytes."""
     recompute: bool = False
-    """Make activations again in the backward pass: the same gradients in less memory, slower."""
+    """Recompute activations in the backward pass: less memory, slower, the same gradients."""
     save_every_steps: int = 0
-    """Optimizer steps from one checkpoint to the next; with 0 there is one at a stage's end, and
-    where a signal ends the run."""
+    """Optimizer steps between checkpoints; 0: only at the end of a stage. A run that is stopped by
+    a signal always saves one."""
     seed: int = 0
-    """All draws follow from it."""
+    """Random seed."""
 
     def __post_init__(self):
         check_seed(self.seed)
@@ -184,39 +189,39 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Scores one trained model on question files."""
+    """Settings of scripts/evaluate_mllm.py."""
 
     model: Path
-    """Folder that scripts/finetune_mllm.py wrote."""
+    """Folder that finetune_mllm.py wrote, RUN/model, or merge_mllm.py."""
     language_model: str | None = None
-    """Where the language model lies, if not where it lay in training."""
+    """Folder or hub name of the language model, if it is not where it was in training."""
     encoder_features: Path
     """Token cache of the encoder that the model was trained with."""
     questions: tuple[Path, ...]
-    """Question files: .jsonl of ours, the public .json, or lines of yours; one table row each."""
+    """Question files, one table row each: .jsonl, public .json, or lines of your own."""
     out: Path
     """Folder for predictions-NAME.jsonl and metrics.json."""
     manifest: Path | None = None
-    """Table of clips: it knows the class and source of questions that do not tell them, and which
-    sources no training clip was cut from."""
+    """CSV of clips, written by make_splits.py. It gives class and source to questions without them,
+    and shows which sources have no training clip."""
     train_questions: Path | None = None
-    """Questions that the model learned: they say which test questions a guess by frequency gets
-    wrong, and how common each class was."""
+    """Questions that the model was trained on. They show which test questions a guess by frequency
+    gets wrong, and how frequent each class is."""
     shuffle_videos: bool = False
-    """Control: every question is shown the video of another clip."""
+    """Control: show every question the video of another clip."""
     frame_order: Literal["in_order", "reversed", "shuffled", "middle"] | None = None
-    """Control: the order of the frames that `encoder_features` was extracted in, where the model
-    learned another one; by default the two must agree."""
+    """Control: frame order of the token cache, where the model was trained on another one. By
+    default the two must agree."""
     letters: str | None = None
-    """Control: what marks the options in place of A, B, C, ..., such as 1234."""
+    """Control: mark the options by these characters in place of A, B, C, ..., such as 1234."""
     diagnostics: bool = False
-    """Also let the model speak its answers, and score the options' texts: some times slower."""
+    """Also generate answers and score the texts of the options: several times slower."""
     batch_size: int = 32
-    """Questions scored at a time, each in all its rotations."""
+    """Questions that are scored at a time, each in all rotations of its options."""
     resamples: int = 2000
-    """Draws of the bootstrap over source videos."""
+    """Bootstrap resamples of the source videos."""
     seed: int = 0
-    """Of the bootstrap and of the shuffling."""
+    """Random seed of the bootstrap and of --shuffle-videos."""
 
     def __post_init__(self):
         check_seed(self.seed, least=0)
@@ -225,7 +230,7 @@ class EvaluateConfig:
         if self.letters is not None and len(set(self.letters)) < max(2, len(self.letters)):
             raise ValueError(f"letters must be two or more different ones, got {self.letters!r}")
         if self.letters is not None and self.diagnostics:
-            raise ValueError("diagnostics speak in A, B, C, ...; run them without --letters")
+            raise ValueError("diagnostics use the letters A, B, C, ...; run them without --letters")
         if self.batch_size < 1 or self.resamples < 100:
             raise ValueError(
                 f"batch_size must be at least 1 and resamples at least 100, got "
@@ -235,14 +240,14 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatLimits:
-    """How much a chat takes and gives."""
+    """Limits of questions and answers in a chat."""
 
     max_new_tokens: int = 128
-    """Longest answer, tokens."""
+    """Longest answer in tokens."""
     max_question_chars: int = 2000
-    """Longest question or option; some 500 tokens."""
+    """Longest question or option in characters; 2000 are some 500 tokens."""
     max_turns: int = 20
-    """Questions of one conversation; the model's own length may end it earlier."""
+    """Most questions in a conversation. The model's context may end it earlier."""
 
     def __post_init__(self):
         for name in ("max_new_tokens", "max_question_chars", "max_turns"):

@@ -326,7 +326,7 @@ def test_another_frame_order_is_refused_in_one_line(world, straight):
 def test_the_help_teaches():
     told = run_script("extract_features.py", "--help")
     assert told.returncode == 0, told.stderr
-    for word in ("--frame-order", "accelerate launch", "runs.jsonl", "goes on where a"):
+    for word in ("--frame-order", "accelerate launch", "runs.jsonl", "resumes a run"):
         assert word in told.stdout
 
 
