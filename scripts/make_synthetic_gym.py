@@ -6,7 +6,7 @@
         --only-test
 
 `demo` has twelve classes in six pairs that differ in direction alone; `all` has every class of
-four events. The last command renders a control: the same clips and lists, nobody in the picture. The
+four events. The last command renders a control: the same clips and lists with nobody in it. The
 same settings give the same clips; a folder that holds them already is left as it is.
 """
 
