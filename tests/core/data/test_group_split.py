@@ -286,3 +286,4 @@ def test_a_group_far_beyond_what_is_wanted_is_taken_by_always_alone():
     assert take_groups(counts, "ab", 2, overshoot="always") == ["a"]
     assert take_groups(counts, "ab", 2, overshoot="if_nearer") == ["b"]
     assert take_groups(counts, "ab", 2, overshoot="never") == ["b"]
+    assert take_groups(counts, "ab", 9, overshoot="never") == ["a"]  # just enough
