@@ -29,9 +29,9 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     from sefar_mllm.scoring import letter_logits, rotated_prompts
 
     vlm, count = composite(model), settings.batch_size
-    asked, tokens = like_llamas(tokenizer, count), list(video_tokens(count))
-    lengths = lengths_of(tokenizer, asked)
-    first = [rotated_prompts(tokenizer, one, vlm.config, LETTERS)[0] for one in asked]
+    items, tokens = like_llamas(tokenizer, count), list(video_tokens(count))
+    lengths = lengths_of(tokenizer, items)
+    first = [rotated_prompts(tokenizer, one, vlm.config, LETTERS)[0] for one in items]
     memory_gb(settings.device)
     prompts_a_s = count / seconds(
         lambda: last_logits(model, first, tokens, keep=1, at_once=count),
@@ -39,7 +39,7 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
         settings.device,
     )
     items_a_s = count / seconds(
-        lambda: letter_logits(model, tokenizer, asked, tokens), settings.turns, settings.device
+        lambda: letter_logits(model, tokenizer, items, tokens), settings.turns, settings.device
     )
     bound = scoring_bounds(weights_of(vlm.config.text_config), lengths)
     return {

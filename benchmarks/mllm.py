@@ -56,7 +56,7 @@ def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[
     from benchmarks.random_vlm import questions, video_tokens
     from sefar_mllm.scoring import letter_logits
 
-    asked, clips = questions(count), list(video_tokens(count))
+    items, clips = questions(count), list(video_tokens(count))
     # A row of ours has the tokens of two or three prompts.
     batched = {"at_once": 2 * count}
     ways = {
@@ -66,10 +66,10 @@ def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[
         "a prompt an option, one at a time": forward_an_option,
         f"a prompt an option, {2 * count} at a time": partial(forward_an_option, **batched),
     }
-    probs = [way(model, tokenizer, asked, clips).softmax(dim=-1) for way in ways.values()]
+    probs = [way(model, tokenizer, items, clips).softmax(dim=-1) for way in ways.values()]
     for other in probs[1:]:
         torch.testing.assert_close(other, probs[0], rtol=1e-4, atol=1e-5)
-    return {name: lambda w=way: w(model, tokenizer, asked, clips) for name, way in ways.items()}
+    return {name: lambda w=way: w(model, tokenizer, items, clips) for name, way in ways.items()}
 
 
 def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str, Callable]:
@@ -132,13 +132,13 @@ def training_ways(
     from sefar_mllm.dataset import QuestionDataset
     from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
 
-    asked = questions(count)
-    spans = {one.video: [f"{one.video}.mp4", None, None] for one in asked}
+    items = questions(count)
+    spans = {one.video: [f"{one.video}.mp4", None, None] for one in items}
     key = {"format": FORMAT, "dim": TOKEN_DIM, "grid": TOKEN_SHAPE[1]}
     write_tokens(folder / "tokens", key, {}, spans, iter(video_tokens(count).half()))
-    cache = TokenCache(folder / "tokens", [one.video for one in asked])
+    cache = TokenCache(folder / "tokens", [one.video for one in items])
     vlm = composite(model).config
-    dataset = QuestionDataset(asked, cache, tokenizer, video_id=vlm.video_token_id)
+    dataset = QuestionDataset(items, cache, tokenizer, video_id=vlm.video_token_id)
     config = FinetuneConfig(batch_size=16, micro_batch_size=16)
     return passes(config, model, dataset, folder), padding(dataset, config.batch_size)
 

@@ -115,10 +115,10 @@ def like_llamas(
     """
     rng = random.Random(seed)
     spread = (QUESTION_TOKENS_P95 - QUESTION_TOKENS) / 1.645
-    asked = questions(count, seed=seed)
-    words = sorted({word for one in asked for text in one.options for word in text.split()})
+    items = questions(count, seed=seed)
+    words = sorted({word for one in items for text in one.options for word in text.split()})
     lengthened = []
-    for question in asked:
+    for question in items:
         room = VIDEO_TOKENS + TEMPLATE_TOKENS + round(rng.gauss(QUESTION_TOKENS, spread))
         options = longer = list(question.options)
         while prompt_tokens(tokenizer, question.stem, longer) <= room:
@@ -142,7 +142,7 @@ def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", stem: str, options: Sequ
     return len(encode_conversation(tokenizer, turns, **place).ids)
 
 
-def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]") -> Lengths:
+def lengths_of(tokenizer: "PreTrainedTokenizerBase", items: "Sequence[Question]") -> Lengths:
     """Mean number of tokens of questions about videos of `TOKEN_SHAPE`."""
     from qa_data.questions import LETTERS
     from sefar_mllm.model_config import SefarVlmConfig
@@ -152,11 +152,11 @@ def lengths_of(tokenizer: "PreTrainedTokenizerBase", asked: "Sequence[Question]"
     config = SefarVlmConfig(
         llama_config("vicuna_7b", words=0), token_shape=TOKEN_SHAPE, video_token_id=len(tokenizer)
     )
-    prompts = [rotated_prompts(tokenizer, one, config, LETTERS) for one in asked]
+    prompts = [rotated_prompts(tokenizer, one, config, LETTERS) for one in items]
     return Lengths(
         prompt=mean(len(prompt) for some in prompts for prompt in some),
         joined=mean(len(join(some).ids) for some in prompts),
-        options=len(asked[0].options),
+        options=len(items[0].options),
     )
 
 

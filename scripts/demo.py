@@ -75,18 +75,18 @@ def main(settings: Demo) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     again = False
-    steps = [*prepare(settings), *recognize(settings), *ask(settings)]
+    steps = [*data_steps(settings), *recognizer_steps(settings), *mllm_steps(settings)]
     for number, step in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps) + 2}] {step.title}", flush=True)
         again = run(step, settings.out / "steps", again=again)
-    for number, step in enumerate((chat(settings), report(settings)), len(steps) + 1):
+    for number, step in enumerate((chat_step(settings), report_step(settings)), len(steps) + 1):
         print(f"\n[{number}/{len(steps) + 2}] {step.title}", flush=True)
         again = run(step, settings.out / "steps", again=again)
     total = time.perf_counter() - began
     print(f"\nThe demo took {total / 60:.1f} minutes. Open {settings.out / 'report.html'}.")
 
 
-def chat(settings: Demo) -> Step:
+def chat_step(settings: Demo) -> Step:
     """Questions about one test video, which SeFAR's model has not seen."""
     out = settings.out
     clip = by_split(read_manifest(out / "splits/manifest.csv"), "test")[0]
@@ -103,7 +103,7 @@ def chat(settings: Demo) -> Step:
     )
 
 
-def report(settings: Demo) -> Step:
+def report_step(settings: Demo) -> Step:
     return script("report", "Write the report", "report.py", "--out", settings.out)
 
 
@@ -118,7 +118,7 @@ def script(
     return Step(name=name, title=title, command=whole, makes=makes, transcript=transcript)
 
 
-def prepare(settings: Demo) -> list[Step]:
+def data_steps(settings: Demo) -> list[Step]:
     """Videos, splits, questions."""
     out, gym = settings.out, settings.out / "gym"
     size = ("--num-train", settings.num_train, "--num-test", settings.num_test)
@@ -166,7 +166,7 @@ def prepare(settings: Demo) -> list[Step]:
     ]
 
 
-def recognize(settings: Demo) -> list[Step]:
+def recognizer_steps(settings: Demo) -> list[Step]:
     """Train and evaluate SeFAR and its supervised-only baseline."""
     out = settings.out
     videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
@@ -196,7 +196,7 @@ def recognize(settings: Demo) -> list[Step]:
     return [*train, *evaluate]
 
 
-def ask(settings: Demo) -> list[Step]:
+def mllm_steps(settings: Demo) -> list[Step]:
     """Train and score the language model on each encoder, under one protocol."""
     out = settings.out
     videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
@@ -209,7 +209,7 @@ def ask(settings: Demo) -> list[Step]:
         steps += [
             script(f"tokens_{name}", f"Encode the clips: {name}", "extract_features.py", *videos,
                    "--encoder", name, "--encoder-dir", run_dir, "--out", tokens),
-            finetune(settings, name, tokens, model),
+            finetune_step(settings, name, tokens, model),
             script(f"score_{name}", f"Answer the test questions: {name}", "evaluate_mllm.py",
                    *score, *files, "--out", model / "test"),
         ]  # fmt: skip
@@ -220,7 +220,7 @@ def ask(settings: Demo) -> list[Step]:
     return [*steps, shuffled]
 
 
-def finetune(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
+def finetune_step(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
     """`accelerate launch scripts/finetune_mllm.py` on one device."""
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip

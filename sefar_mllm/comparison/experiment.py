@@ -120,7 +120,7 @@ def complete_run(run: Run) -> None:
     Raises:
         StaleError: some of its files were made from other inputs.
     """
-    if is_done(run):
+    if is_complete(run):
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     with output_to_file(run.folder / "log.txt"):
@@ -142,7 +142,7 @@ def complete_run(run: Run) -> None:
             run_diagnostics(run, model, tokenizer)
 
 
-def is_done(run: Run) -> bool:
+def is_complete(run: Run) -> bool:
     """Whether the run has all its predictions.
 
     Raises:
@@ -246,7 +246,7 @@ def unfinished_runs(runs: Sequence[Run]) -> list[Run]:
     todo, stale = [], []
     for run in runs:
         try:
-            if not is_done(run):
+            if not is_complete(run):
                 todo.append(run)
         except StaleError as problem:
             stale.append(str(problem))

@@ -1,8 +1,8 @@
 """comparison.md and its plots: decisions, tables, published figures, budget, versions.
 
 Source of the published figures: SeFAR (arXiv:2501.01245), Table 5, Vicuna-7B. Its prompts,
-projector, LoRA settings and scoring are not public, so they are not comparable with ours and stand
-beside our rows. The blind row among them is our own measurement: the option that was the answer
+projector, LoRA settings and scoring are not public, so the figures are not comparable with ours and
+have their own table. The blind row among them is our measurement: the option that was the answer
 most often in the public training file, on the public validation file.
 """
 
@@ -200,7 +200,7 @@ def diagnostics_table(one: FolderNumbers) -> str:
         [
             name,
             f"{100 * row.unreadable:.1f}",
-            percent(row.spoken),
+            percent(row.generated),
             percent(row.text_sum),
             percent(row.text_mean),
             "-" if row.text_information is None else percent(row.text_information),

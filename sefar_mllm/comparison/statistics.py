@@ -92,7 +92,7 @@ class RowDiagnostics:
 
     unreadable: float
     """Generated answers that name no option, which count as wrong; mean over seeds."""
-    spoken: SeedMean
+    generated: SeedMean
     """Accuracy of the generated answers, greedy, with the options in the order of the file."""
     text_sum: SeedMean
     """Accuracy of the option whose text has the highest log-likelihood, summed over its tokens."""
@@ -128,6 +128,7 @@ class FolderNumbers:
 
 JSON_NAMES = {
     "subsets": "parts",
+    "generated": "spoken",
     "drops": "losses",
     "extra_drops": "more_lost",
     "diagnostics": "told",
@@ -516,7 +517,7 @@ def compute_diagnostics(
         )
         return RowDiagnostics(
             unreadable=float(np.mean([failure_rate(run.generated) for run in runs])),
-            spoken=share([generated_choices(questions, run) for run in runs]),
+            generated=share([generated_choices(questions, run) for run in runs]),
             text_sum=share([best_options(questions, one) for one in sums]),
             text_mean=share([best_options(questions, one) for one in means]),
             text_information=None

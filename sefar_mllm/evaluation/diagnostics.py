@@ -24,11 +24,11 @@ class Diagnosis:
 
     unreadable: float
     """Generated answers that name no option; they count as wrong."""
-    spoken: Interval
+    generated: Interval
     """Accuracy of the generated answers, greedy, with the options in the order of the file."""
     agreement: float
     """Generated answers that name the letter with the highest likelihood in the same order."""
-    spoken_gap: Interval
+    generated_gap: Interval
     """Accuracy of the generated answers minus the primary number."""
     rotation_gap: Interval
     """Accuracy of the likelihoods in the order of the file minus the primary number: the cost of a
@@ -37,7 +37,7 @@ class Diagnosis:
     """Accuracy of the option whose text has the highest log-likelihood, summed over its tokens."""
     text_mean: Interval
     """The same with the mean over the text's tokens, which does not favor short texts."""
-    verdict: str
+    interpretation: str
     """The meaning of the gap, in words."""
 
 
@@ -64,14 +64,14 @@ def diagnose(
         PredictionError: predictions or generated answers are not those of the questions.
     """
     ids = [question.question_id for question in questions]
-    spoken = list(answers.generated)
-    if [p.question_id for p in predictions] != ids or [s.question_id for s in spoken] != ids:
+    answered = list(answers.generated)
+    if [p.question_id for p in predictions] != ids or [a.question_id for a in answered] != ids:
         raise PredictionError(
             "predictions and generated answers must be those of the questions, in their order; "
             "score and generate answers for the same file"
         )
     draws = draw_sources([p.source for p in predictions], resamples=resamples, rng=rng)
-    generated = [answer.choice for answer in spoken]
+    generated = [answer.choice for answer in answered]
     in_order = [p.first_letter for p in predictions]
     sums, means = (
         {name: getattr(row, kind) for name, row in answers.texts.items()}
@@ -81,17 +81,19 @@ def diagnose(
     by_generation, by_letter = credits(questions, generated), credits(questions, in_order)
     by_sum = credits(questions, best_options(questions, sums))
     by_mean = credits(questions, best_options(questions, means))
-    unreadable = failure_rate(spoken)
+    unreadable = failure_rate(answered)
     gap = mean(by_generation - primary, draws).interval
     return Diagnosis(
         unreadable=unreadable,
-        spoken=mean(by_generation, draws).interval,
+        generated=mean(by_generation, draws).interval,
         agreement=float(np.mean([a == b for a, b in zip(generated, in_order, strict=True)])),
-        spoken_gap=gap,
+        generated_gap=gap,
         rotation_gap=mean(by_letter - primary, draws).interval,
         text_sum=mean(by_sum, draws).interval,
         text_mean=mean(by_mean, draws).interval,
-        verdict=interpret_gap(gap, mean(by_generation - by_letter, draws).interval, unreadable),
+        interpretation=interpret_gap(
+            gap, mean(by_generation - by_letter, draws).interval, unreadable
+        ),
     )
 
 

@@ -196,7 +196,12 @@ def text_scored(
     return credited
 
 
-JSON_NAMES: Mapping[str, str] = {"subsets": "parts"}
+JSON_NAMES: Mapping[str, str] = {
+    "subsets": "parts",
+    "generated": "spoken",
+    "generated_gap": "spoken_gap",
+    "interpretation": "verdict",
+}
 """Fields whose names in metrics.json are older; the file format is kept."""
 
 

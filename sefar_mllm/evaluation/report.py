@@ -75,18 +75,18 @@ def subset_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Tabl
 
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis], *, control: str | None) -> Table:
     """One row for each question set, with the meaning of each gap in the caption."""
-    verdicts = "\n".join(f"{name}: {one.verdict}" for name, one in diagnoses.items())
-    view = Table(title=titled("diagnostics", control), caption=Text(verdicts))
+    meanings = "\n".join(f"{name}: {one.interpretation}" for name, one in diagnoses.items())
+    view = Table(title=titled("diagnostics", control), caption=Text(meanings))
     columns = ("questions", "generated", "no option", "same letter", "generated - primary")
     for column in (*columns, "file order - primary", "text, sum", "text, mean"):
         view.add_column(column)
     for name, one in diagnoses.items():
         view.add_row(
             Text(name),
-            str(one.spoken),
+            str(one.generated),
             percent(one.unreadable),
             percent(one.agreement),
-            str(one.spoken_gap),
+            str(one.generated_gap),
             str(one.rotation_gap),
             str(one.text_sum),
             str(one.text_mean),

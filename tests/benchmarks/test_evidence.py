@@ -86,14 +86,14 @@ def test_the_teacher_moves_as_far_in_four_micro_batches_as_in_a_step():
     assert parts.batch_size // parts.micro_batch_size == 4
 
 
-def test_results_of_different_code_are_not_put_into_one_table(tmp_path):
+def test_results_of_different_code_are_refused(tmp_path):
     lines = [json.dumps({"arm": "sefar", "seed": s, "code": str(s), "scores": {}}) for s in (0, 1)]
     (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match="2 versions of the code"):
         show(Table(results=tmp_path / "results.jsonl"))
 
 
-def test_what_cannot_be_done_is_said_in_one_line(tmp_path):
+def test_errors_are_one_line(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"arm": "sefar", "seed": 0, "code": "old"}\n')
     with pytest.raises(SystemExit, match="error: .*2 versions of the code .*--results"):
         main(Run(results=tmp_path / "results.jsonl"))

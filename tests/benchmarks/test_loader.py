@@ -45,5 +45,5 @@ def test_the_device_waits_for_what_the_loader_is_longer_than_the_step(clip_s, wo
 
 def test_a_burst_of_waiting_counts_by_its_duration():
     steps = [{"seconds": 1.0, "clips_per_s": 32.0, "stall": 0.0}] * 3
-    told = over([*steps, {"seconds": 5.0, "clips_per_s": 6.4, "stall": 0.8}])
-    assert told == pytest.approx({"seconds": 2.0, "clips_per_s": 16.0, "stall": 0.5})
+    result = over([*steps, {"seconds": 5.0, "clips_per_s": 6.4, "stall": 0.8}])
+    assert result == pytest.approx({"seconds": 2.0, "clips_per_s": 16.0, "stall": 0.5})

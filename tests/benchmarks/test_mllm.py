@@ -1,4 +1,4 @@
-"""Benchmarks of the language-model half: rivals that answer alike, counts that are right."""
+"""Benchmarks of the language-model half: implementations with equal answers, correct counts."""
 
 import statistics
 from types import SimpleNamespace
@@ -27,9 +27,9 @@ def test_rivals_of_scoring_give_our_answers_and_a_wrong_one_is_found_out(
 ):
     ways = mllm.scoring_ways(model, tokenizer, 2)
     assert [way().shape for way in ways.values()] == [(2, 4, 4)] * 5
-    rival = option_forwards.forward_a_rotation
+    other = option_forwards.forward_a_rotation
     monkeypatch.setattr(
-        option_forwards, "forward_a_rotation", lambda *a, **k: rival(*a, **k).roll(1, dims=1)
+        option_forwards, "forward_a_rotation", lambda *a, **k: other(*a, **k).roll(1, dims=1)
     )
     with pytest.raises(AssertionError):
         mllm.scoring_ways(model, tokenizer, 2)

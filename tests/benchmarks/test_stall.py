@@ -75,8 +75,8 @@ def test_a_run_is_made_anew_from_the_frames_asked_for(root, tiny):
         timed_run("demo", "jpeg", replace(SETTINGS, steps=steps), root)
         lines = (root / "demo-jpeg" / "timing.jsonl").read_text().splitlines()
         assert len(lines) == steps
-    told = json.loads((root / "demo-jpeg" / "config.json").read_text())
-    assert told["data"]["store"] == "jpeg" and told["data"]["workers"] == 0
+    saved = json.loads((root / "demo-jpeg" / "config.json").read_text())
+    assert saved["data"]["store"] == "jpeg" and saved["data"]["workers"] == 0
     assert any((root / "frames").rglob("*"))
 
 

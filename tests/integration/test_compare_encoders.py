@@ -104,13 +104,13 @@ def test_every_row_is_there_or_reads_not_measured(world, found):
     assert "published, Table 5" in page and "49.0" in page
 
 
-def test_the_verdict_is_one_sentence_for_each_rival(found):
+def test_the_decision_is_one_sentence_for_each_encoder(found):
     words = {one["second"]: one["words"] for one in found["verdicts"]}
     assert words["eva"] == "sefar against eva: not measured."
     assert "sefar above constant on public questions" in words["constant"]
 
 
-def test_what_ran_is_written_down(world, found):
+def test_budget_and_versions_are_written(world, found):
     stored = json.loads((world.out / "comparison.json").read_text())
     assert stored["run"]["packages"]["torch"]
     assert stored["budget"]["tokens"] == 8 * world.grid**2
@@ -120,7 +120,7 @@ def test_what_ran_is_written_down(world, found):
     }
 
 
-def test_wrong_videos_are_shown_and_own_ones_in_the_rows_own_test(world, found):
+def test_wrong_videos_are_shown_in_the_control_and_own_videos_in_the_own_test(world, found):
     runs = world.out / "runs/qa-hard"
     own = read_predictions(runs / "sefar/seed-0/predictions.jsonl")
     wrong = read_predictions(runs / "sefar-wrong_videos/seed-0/predictions.jsonl")
@@ -131,7 +131,7 @@ def test_wrong_videos_are_shown_and_own_ones_in_the_rows_own_test(world, found):
     assert all(of[one.shown].source != one.source for one in wrong)
 
 
-def test_losses_pairs_and_diagnostics_are_measured(found):
+def test_drops_pairs_and_diagnostics_are_measured(found):
     one = found["sets"]["qa-hard"]
     assert {"sefar-reversed", "supervised-middle", "clip_probe-wrong_videos"} <= one[
         "losses"
@@ -152,7 +152,7 @@ def test_losses_pairs_and_diagnostics_are_measured(found):
     assert found["budget"]["recognizers"] == {"sefar": 1, "supervised": 1}
 
 
-def test_whose_weights_an_image_model_has_stands_on_the_page(world, found):
+def test_the_page_reports_whether_weights_were_verified(world, found):
     assert "clip: weights not verified" in (world.out / "comparison.md").read_text()
 
 

@@ -23,21 +23,25 @@ def demo():
 
 def steps(demo, out: Path) -> list:
     settings = demo.Demo(out=out)
-    return [*demo.prepare(settings), *demo.recognize(settings), *demo.ask(settings)]
+    return [
+        *demo.data_steps(settings),
+        *demo.recognizer_steps(settings),
+        *demo.mllm_steps(settings),
+    ]
 
 
 def test_every_option_of_every_step_is_known_to_its_script(demo, tmp_path):
-    told: dict[tuple[str, str], str] = {}
+    help_texts: dict[tuple[str, str], str] = {}
     for step in steps(demo, tmp_path):
         at = next(i for i, word in enumerate(step.command) if word.endswith(".py"))
         script, rest = step.command[at], step.command[at + 1 :]
         subcommand = "" if rest[0].startswith("--") else rest[0]
-        if (script, subcommand) not in told:
+        if (script, subcommand) not in help_texts:
             command = [sys.executable, script, *filter(None, [subcommand]), "--help"]
             ran = subprocess.run(command, capture_output=True, text=True, check=True)
-            told[script, subcommand] = ran.stdout
+            help_texts[script, subcommand] = ran.stdout
         for option in (word for word in rest if word.startswith("--")):
-            assert re.search(rf"{re.escape(option)}(?![\w.-])", told[script, subcommand]), (
+            assert re.search(rf"{re.escape(option)}(?![\w.-])", help_texts[script, subcommand]), (
                 script,
                 option,
             )

@@ -125,7 +125,7 @@ def test_corrupted_trainings_are_not_scored_in_other_formats(tmp_path, questions
     assert "otherwise" not in calls.asked
 
 
-def test_an_encoder_of_its_own_has_tokens_of_its_own(tmp_path, questions):
+def test_each_encoder_has_its_own_tokens(tmp_path, questions):
     run = a_run(tmp_path, questions, trained_row("random"), seed=3, own_encoder=True)
     assert run.tokens().name == "random-seed-3"
     run = a_run(tmp_path, questions, trained_row("sefar"), seed=3, own_encoder=True)

@@ -48,7 +48,7 @@ def folders(config):
     return [job.folder for job in feature_jobs(config)]
 
 
-def test_every_seed_draws_a_random_encoder_of_its_own(config):
+def test_every_seed_has_its_own_random_encoder(config):
     found = [name for name in folders(config) if name.startswith("random")]
     assert found == ["random-seed-0", "random-seed-1"]
     assert [name for name in folders(config) if name.startswith("sefar-")] == [
@@ -58,18 +58,14 @@ def test_every_seed_draws_a_random_encoder_of_its_own(config):
     ]
 
 
-def test_a_tokenizer_that_cannot_serve_is_refused_before_tokens_are_made(
-    config, tmp_path, monkeypatch
-):
+def test_a_bad_tokenizer_is_refused_before_features_are_extracted(config, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison_run, "read_manifest", lambda _: pytest.fail("work was begun"))
     (tmp_path / "llm/tokenizer.model").unlink()
     with pytest.raises(FolderError, match="has no tokenizer"):
         comparison_run.compare_encoders(config)
 
 
-def test_a_manifest_whose_label_has_two_names_is_refused_before_tokens_are_made(
-    config, monkeypatch
-):
+def test_a_label_with_two_names_is_refused_before_features_are_extracted(config, monkeypatch):
     clip = Clip(id="a", path="a.mp4", split="labeled", label=2, text="salto forward")
     write_manifest([clip, replace(clip, id="b", text="salto backward")], config.manifest)
     monkeypatch.setattr(
@@ -93,7 +89,7 @@ def test_a_recognizer_for_each_seed_has_tokens_for_each(config, tmp_path):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_trainings_read_the_very_caches_that_are_filled(config, tmp_path, questions, several):
+def test_trainings_read_the_caches_that_are_filled(config, tmp_path, questions, several):
     config = of_each_seed(config, tmp_path) if several else config
     read = set()
     for run in plan_runs(config, [questions]):
@@ -146,7 +142,7 @@ def test_tokens_of_other_code_are_refused(config, monkeypatch):
         ("supervised", 3, "--supervised names 3 run folders for 2 seeds"),
     ],
 )
-def test_recognizers_are_one_or_one_for_each_seed(config, tmp_path, name, count, message):
+def test_there_is_one_recognizer_or_one_for_each_seed(config, tmp_path, name, count, message):
     uneven = replace(config, **{name: tuple(tmp_path / str(i) for i in range(count))})
     with pytest.raises(ValueError, match=message):
         refuse_uneven_recognizers(uneven)
@@ -175,7 +171,7 @@ CLIPS = [
 ]
 
 
-def test_rows_without_a_language_model_ask_each_recognizer(
+def test_rows_without_a_language_model_use_each_recognizer(
     config, tmp_path, questions, monkeypatch
 ):
     config, asked = of_each_seed(config, tmp_path), []
@@ -205,7 +201,7 @@ def test_rows_without_a_language_model_ask_each_recognizer(
         assert [run[0].choice for run in runs] == [0, 1]
 
 
-def test_labels_that_changed_are_not_answered_by_the_old_classifier(config, questions):
+def test_changed_labels_are_refused_for_an_old_classifier(config, questions):
     row = baseline_row("supervised_classifier")
     asked = [replace(one, option_labels=(0, 1, 2, 3)) for one in TEST]
     questions = replace(questions, test=asked)

@@ -40,7 +40,7 @@ from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
 
 
-def test_every_row_has_a_name_of_its_own_and_an_encoder_that_exists():
+def test_every_row_has_a_unique_name_and_an_encoder_that_exists():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
     encoders = {row_encoder(row) for row in ROWS} - {None}
@@ -48,7 +48,7 @@ def test_every_row_has_a_name_of_its_own_and_an_encoder_that_exists():
     assert all(trained_row(row.base).name == row.base for row in CONDITION_ROWS)
 
 
-def test_every_control_with_rows_of_its_own_is_in_the_plan():
+def test_every_control_with_rows_is_in_the_plan():
     found = {row.control for row in ROWS}
     assert found == {"", "C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "C10", "C11"}
 
@@ -98,7 +98,7 @@ def test_class_probabilities_are_restricted_to_the_options():
     assert one.choice == 2 and one.first_letter == 2 and not one.strict
 
 
-def test_classes_that_read_alike_are_equally_right_without_a_language_model():
+def test_classes_with_equal_texts_are_equally_right_without_a_language_model():
     (asked, *_) = toy_llm.questions(1)
     question = replace(asked, options=("a", "b", "a"), option_labels=(0, 1, 2), answer=0, label=0)
     for probs, strict in (([0.1, 0.2, 0.7], True), ([0.1, 0.7, 0.2], False)):
@@ -129,7 +129,7 @@ def test_the_classifier_finds_the_optimum_of_its_loss():
     assert (probs.argmax(dim=-1) == labels).float().mean() > 0.8
 
 
-def test_a_finished_piece_is_used_again_and_one_of_other_inputs_is_refused(tmp_path):
+def test_finished_work_is_reused_and_refused_for_other_inputs(tmp_path):
     record = tmp_path / "scored.json"
     inputs = {"questions": "ab12", "finetune": {"epochs": 3, "lora": {"lr": 1e-3}}}
     assert not is_finished(record, inputs)
@@ -156,7 +156,7 @@ def test_a_damaged_audit_is_named(tmp_path, text):
         read_question_folder(tmp_path, [])
 
 
-def test_what_other_code_finished_is_refused(tmp_path, monkeypatch):
+def test_work_of_other_code_is_refused(tmp_path, monkeypatch):
     record = tmp_path / "scored.json"
     record_finished(record, {"questions": "ab12"})
     assert is_finished(record, {"questions": "ab12"})
@@ -180,7 +180,7 @@ def test_the_hash_of_the_code_follows_every_file_of_a_package(tmp_path):
     assert code_hash.__wrapped__((package,)) == found[-1]
 
 
-def test_what_only_reads_finished_work_is_no_part_of_the_hash_and_nothing_else_is_left_out():
+def test_files_that_only_read_finished_work_are_not_hashed_and_all_others_are():
     root = Path(experiment.__file__).parents[2]
     assert all((root / name).is_file() for name in experiment.ONLY_READ)
     readers = {Path(name).stem for name in experiment.ONLY_READ} | {"run"}
@@ -212,7 +212,7 @@ def test_seeds_of_a_row_are_networks_of_one_width_and_of_other_weights():
         refuse_unlike_seeds({"a": key("one"), "b": key("two", dim=16)})
 
 
-def test_trainings_of_unequal_steps_are_no_comparison(tmp_path):
+def test_trainings_with_unequal_steps_are_refused(tmp_path):
     for name, steps in (("sefar", 9), ("clip", 9), ("eva", 8)):
         (tmp_path / name).mkdir()
         lines = [f'{{"step": {step}, "loss": 1.0}}\n' for step in range(1, steps + 1)]
@@ -237,7 +237,7 @@ def test_symbols_of_a_control_can_be_scored_by_one_token_each(language_model):
     assert set(comparable_symbols(tokenizer, "ABCD")) <= set("ABCD")
 
 
-def test_text_alone_is_answered_without_any_clip(language_model):
+def test_the_text_only_row_reads_no_clip(language_model):
     asked = toy_llm.questions(6)
     found = predict_text_only(language_model, asked, batch_size=4, device="cpu")
     assert [one.question_id for one in found] == [one.question_id for one in asked]
@@ -247,7 +247,7 @@ def test_text_alone_is_answered_without_any_clip(language_model):
         np.testing.assert_allclose(other, alike[0], atol=1e-5)
 
 
-def test_a_text_that_is_longer_than_the_language_model_reads_is_refused(language_model):
+def test_a_prompt_longer_than_the_context_is_refused(language_model):
     asked = toy_llm.questions(3)
     asked[2] = replace(asked[2], stem="why " * 400)
     with pytest.raises(ValueError, match="question 0000002: without video .* reads 512; shorten"):

@@ -26,7 +26,7 @@ LABEL_MATCHED = "label-matched rows in the same table: supervised, clip_probe"
 
 
 def gap(numbers):
-    """Class means as given; over all questions a fifth of it, so that the two are told apart."""
+    """Class means as given; over all questions a fifth of it, so that the two differ."""
     value, low, high = numbers
     macro = Interval(value=value, low=low, high=high)
     return Gap(macro=macro, micro=Interval(value=value / 5, low=low / 5, high=high / 5))
@@ -92,7 +92,7 @@ def test_one_model_that_stays_above_the_blind_one_forbids_the_claim(name, key):
 
 @pytest.mark.parametrize("numbers", [ACROSS, BELOW])
 @pytest.mark.parametrize(("name", "key"), falls(1).items())
-def test_a_model_that_loses_nothing_by_wrong_videos_has_not_fallen(name, key, numbers):
+def test_a_model_without_a_drop_under_wrong_videos_has_not_fallen(name, key, numbers):
     decision = decided(gaps_of_a_claim() | {key: gap(numbers)})
     assert decision.claimed is False
     assert [each for each, holds in held(decision).items() if not holds] == [name]
@@ -107,7 +107,7 @@ def test_what_may_remain_above_the_blind_model_is_reported():
     )
 
 
-def test_differences_over_all_questions_stand_beside_the_class_means():
+def test_differences_over_all_questions_are_reported_beside_the_class_means():
     conditions = {one.name: one for one in decided(gaps_of_a_claim()).conditions}
     first = conditions["sefar above clip on hard questions"]
     assert (first.words, first.over_all_questions) == (
@@ -118,7 +118,7 @@ def test_differences_over_all_questions_stand_beside_the_class_means():
     assert fallen.over_all_questions == "+0.2 [-0.4, +0.8]; +1.0 [+0.4, +1.6]"
 
 
-def test_the_rule_reads_class_means_whatever_all_questions_say():
+def test_the_rule_uses_class_means_only():
     gaps = gaps_of_a_claim()
     key = ("hard", "sefar", "clip")
     turned = Gap(macro=gaps[key].macro, micro=gap(BELOW).macro)
@@ -148,7 +148,7 @@ def test_one_missing_number_leaves_the_claim_undecided(key, gone):
     assert "is better than clip:" not in decision.words
 
 
-def test_what_fails_is_said_even_where_something_else_is_missing():
+def test_failures_are_reported_even_if_something_else_is_missing():
     gaps = gaps_of_a_claim() | {("hard", "sefar", "clip"): gap(BELOW)}
     del gaps["hard", "clip_probe", "constant"]
     decision = decided(gaps)
@@ -157,7 +157,7 @@ def test_what_fails_is_said_even_where_something_else_is_missing():
     assert "Not measured: label-matched" in decision.words
 
 
-def test_a_rival_without_numbers_is_not_measured():
+def test_an_encoder_without_numbers_is_not_measured():
     gaps = gaps_of_a_claim() | {("hard", "sefar", "constant"): gap(ACROSS)}
     decision = decided(gaps, "eva")
     assert decision.claimed is None
@@ -169,7 +169,7 @@ def test_an_interval_that_begins_at_zero_is_not_above_it():
     assert decided(gaps).claimed is False
 
 
-def test_against_a_control_only_the_first_model_has_to_see():
+def test_against_a_control_only_the_first_model_has_to_be_above_the_blind_one():
     gaps = gaps_of_a_claim()
     for rule in ("public", "hard"):
         gaps[rule, "sefar", "random"] = gap(ABOVE)
@@ -180,7 +180,7 @@ def test_against_a_control_only_the_first_model_has_to_see():
     assert decided(stays, "constant").claimed is False
 
 
-def test_the_words_say_what_was_trained_how_often():
+def test_the_sentence_reports_the_number_of_trainings():
     def words(*counts, num_seeds=3):
         recognizers = dict(zip(("sefar", "supervised"), counts, strict=False))
         return times_trained(("sefar", "supervised"), num_seeds, recognizers)
@@ -195,7 +195,7 @@ def test_the_words_say_what_was_trained_how_often():
     assert beside_clip == "3 seeds, recognizer and fine-tuning"
 
 
-def test_a_claim_that_is_not_made_says_what_was_trained_too():
+def test_a_claim_that_is_not_made_reports_the_trainings_too():
     gaps = gaps_of_a_claim() | {("hard", "sefar", "clip"): gap(BELOW)}
     words = decided(gaps, trained="3 fine-tuning seeds of one recognizer").words
     assert (

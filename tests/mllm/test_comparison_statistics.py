@@ -135,7 +135,7 @@ def test_rows_without_predictions_are_not_measured(sets):
     assert sets[1]["qa-hard"].rows["clip"] is None
 
 
-def test_the_rule_reads_class_means_with_the_sign_of_the_first_row(sets):
+def test_the_rule_uses_class_means_with_the_sign_of_the_first_row(sets):
     gaps = collect_gaps(sets[1])
     assert gaps["hard", "sefar", "supervised"].macro.value > 0.1
     assert gaps["public", "supervised-wrong_videos", BLIND].macro.low < 0.1
@@ -152,7 +152,7 @@ def both(name):
     return [answered(name, seed) for seed in (0, 1)]
 
 
-def test_drops_are_own_minus_control_run_by_run_and_the_rule_reads_them(sets):
+def test_drops_are_own_minus_control_run_by_run_and_the_rule_uses_them(sets):
     one = sets[1]["qa-hard"]
     for name in ("sefar", "supervised"):
         for shown in ("wrong_videos", "reversed"):
@@ -187,10 +187,10 @@ def test_pairs_have_mcnemar_p_values_seed_by_seed(sets):
     assert len(alone) == 2 and alone[0] == expected[0] != alone[1]
 
 
-def test_rows_are_asked_in_other_ways_and_blind_habits_are_taken_off(sets):
+def test_rows_are_scored_in_other_formats_and_blind_scores_are_subtracted(sets):
     diagnostics = sets[1]["qa-hard"].diagnostics
     assert diagnostics["sefar"].unreadable == 0.5
-    assert diagnostics["sefar"].spoken.mean.value == pytest.approx(
+    assert diagnostics["sefar"].generated.mean.value == pytest.approx(
         0.125
     )  # none, and always option 1
     assert diagnostics["sefar"].text_sum.mean.value == pytest.approx(0.25)
@@ -202,7 +202,7 @@ def test_rows_are_asked_in_other_ways_and_blind_habits_are_taken_off(sets):
     assert diagnostics[BLIND].text_information is None
 
 
-def test_what_the_video_adds_is_told_against_the_blind_run_of_the_same_seed():
+def test_text_information_is_against_the_blind_run_of_the_same_seed():
     asked = [one for one in ASKED if one.answer == 2]
     diagnostics = compute_diagnostics(asked, ANSWERS, resamples=100)["sefar"]
     assert diagnostics.text_sum.mean.value == 1
@@ -215,7 +215,7 @@ def decide_all(found):
     return decisions(found, num_seeds=2, recognizers=RECOGNIZERS)
 
 
-def test_a_clear_winner_is_claimed_on_both_sets_and_on_one_it_is_not_decided(sets):
+def test_a_clear_difference_is_claimed_on_two_rules_and_undecided_on_one(sets):
     decided = {one.second: one for one in decide_all(sets[1])}
     assert decided["supervised"].claimed is True
     assert decided["clip"].claimed is None
@@ -251,7 +251,7 @@ def text(sets):
     return comparison_page(sets[1], decide_all(sets[1]), list(sets[0].values()), BUDGET)
 
 
-def test_the_page_says_what_was_measured_and_what_was_not(text):
+def test_the_page_reports_what_was_measured_and_what_was_not(text):
     assert "| clip | - | CLIP ViT-L/14 | not measured |" in text
     assert "clip-wrong_videos" not in text.split("## Decision rule")[0]
     assert "sefar is better than supervised: every condition" in text
@@ -274,7 +274,7 @@ def test_the_page_has_drops_pairs_and_diagnostics(sets, text):
     assert "over all questions (micro)" in text
 
 
-def test_the_page_says_what_was_trained_how_often_and_tuned(sets, text):
+def test_the_page_reports_trainings_and_learning_rates(sets, text):
     assert "Trained with 2 seeds, recognizer and fine-tuning." in text
     assert "clip: weights not verified." in text.split("## qa-public")[0]
     assert "(C8). Learning rates: those of the settings times 1; no row was tuned." in text
@@ -289,13 +289,13 @@ def test_a_folder_without_its_audit_is_refused(tmp_path):
         read_question_folder(tmp_path, [])
 
 
-def test_the_work_of_all_items_comes_back_in_their_order(capsys):
+def test_results_are_in_the_order_of_the_items(capsys):
     assert run_parallel(abs, [-3, 2, -1], jobs=1, label=str) == [3, 2, 1]
     assert "[3/3] -1" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives():
+def test_several_processes_give_the_results_of_one():
     assert run_parallel(abs, [-3, 2, -1], jobs=2, label=str) == [3, 2, 1]
     with pytest.raises(TypeError):
         run_parallel(abs, [-3, "two"], jobs=2, label=str)

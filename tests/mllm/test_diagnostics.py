@@ -24,26 +24,26 @@ def asked_and_answered(right):
 
 
 def answers(questions, choices, texts=None):
-    said = [
+    generated = [
         GeneratedAnswer(question_id=q.question_id, text="", choice=choice)
         for q, choice in zip(questions, choices, strict=True)
     ]
     scores = texts or {q.question_id: TextScore((-1.0, -2.0, -3.0, -4.0), (1, 1, 1, 1))
                        for q in questions}  # fmt: skip
-    return OtherFormats(generated=said, texts=scores)
+    return OtherFormats(generated=generated, texts=scores)
 
 
 def diagnosed(questions, predictions, other):
     return diagnose(questions, predictions, other, resamples=400, rng=np.random.default_rng(0))
 
 
-def test_a_model_that_says_its_letters_agrees_with_itself():
+def test_a_model_that_generates_its_letters_agrees_with_itself():
     questions, predictions = asked_and_answered(lambda i, label: i % 3 != 0)
     found = diagnosed(questions, predictions, answers(questions, [p.choice for p in predictions]))
     assert (found.agreement, found.unreadable) == (1.0, 0.0)
-    assert found.spoken.value == pytest.approx(2 / 3)
-    assert (found.spoken_gap.low, found.spoken_gap.high) == (0, 0)
-    assert "+0.0 points from the primary number, within noise" in found.verdict
+    assert found.generated.value == pytest.approx(2 / 3)
+    assert (found.generated_gap.low, found.generated_gap.high) == (0, 0)
+    assert "+0.0 points from the primary number, within noise" in found.interpretation
 
 
 def test_answers_that_name_no_option_are_wrong_and_reported():
@@ -51,19 +51,19 @@ def test_answers_that_name_no_option_are_wrong_and_reported():
     choices = [None if i % 2 else p.choice for i, p in enumerate(predictions)]
     found = diagnosed(questions, predictions, answers(questions, choices))
     assert found.unreadable == 0.5
-    assert found.spoken.value == pytest.approx(1 / 3)
+    assert found.generated.value == pytest.approx(1 / 3)
     assert found.agreement == 0.5
-    assert "-33.3 points" in found.verdict
-    assert "50.0 % name no option: the prompt is wrong" in found.verdict
+    assert "-33.3 points" in found.interpretation
+    assert "50.0 % name no option: the prompt is wrong" in found.interpretation
 
 
-def test_a_gap_that_letters_have_without_rotation_is_a_liking_for_letters():
+def test_a_gap_without_rotation_is_a_letter_preference():
     questions, predictions = asked_and_answered(lambda i, label: True)
     predictions = [replace(p, first_letter=0) for p in predictions]
     found = diagnosed(questions, predictions, answers(questions, [0] * COUNT))
-    assert found.rotation_gap == found.spoken_gap
+    assert found.rotation_gap == found.generated_gap
     assert found.rotation_gap.high < 0
-    assert "prefers some letters" in found.verdict
+    assert "prefers some letters" in found.interpretation
 
 
 def test_texts_are_chosen_by_their_sum_and_by_their_mean():
@@ -83,10 +83,10 @@ def test_either_of_two_equal_texts_is_right():
     questions, predictions = asked_and_answered(lambda i, label: True)
     twice = [replace(q, options=("a", "b", "a", "c"), answer=0) for q in questions]
     found = diagnosed(twice, predictions, answers(twice, [2] * COUNT))
-    assert found.spoken.value == 1
+    assert found.generated.value == 1
 
 
-def test_the_verdict_needs_the_interval_to_leave_zero_out():
+def test_the_interpretation_depends_on_whether_the_interval_includes_zero():
     wide = Interval(value=-0.1, low=-0.3, high=0.0)
     clear = Interval(value=-0.1, low=-0.2, high=-0.05)
     assert "within noise" in interpret_gap(wide, clear, 0.0)
@@ -101,6 +101,6 @@ def test_answers_to_other_questions_are_refused():
         diagnosed(questions, predictions, other)
 
 
-def test_without_an_interval_there_is_no_verdict():
+def test_without_an_interval_the_interpretation_says_so():
     none = Interval(value=-0.1, low=None, high=None)
     assert interpret_gap(none, none, 0.5).endswith("one source video gives no interval")

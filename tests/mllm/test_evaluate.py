@@ -100,7 +100,7 @@ def test_another_encoder_is_refused_under_the_control_too(world, tmp_path):
         open_tokens(config, model, asked)
 
 
-def test_other_letters_ask_other_prompts_and_must_suffice(world):
+def test_other_letters_change_the_prompts_and_must_suffice(world):
     root, model, tokenizer, asked = world
     plain = score_file(settings(root), model, tokenizer, asked, name="test")
     turned = score_file(settings(root, letters="DCBA"), model, tokenizer, asked, name="turned")
@@ -112,26 +112,29 @@ def test_other_letters_ask_other_prompts_and_must_suffice(world):
         score_file(settings(root, letters="12"), model, tokenizer, asked, name="test")
 
 
-def test_diagnostics_write_what_was_said_and_find_the_predictions(world):
+def test_diagnostics_write_generated_answers_and_read_the_predictions(world):
     root, model, tokenizer, asked = world
-    config = settings(root, "told", diagnostics=True)
+    config = settings(root, "diagnosed", diagnostics=True)
     with pytest.raises(PredictionError, match="no predictions at"):
         diagnose_file(config, model, tokenizer, asked, name="test")
     score_file(config, model, tokenizer, asked, name="test")
     found = diagnose_file(config, model, tokenizer, asked, name="test")
     assert isinstance(found, Diagnosis)
-    spoken, texts = (
-        [json.loads(line) for line in (root / f"told/{stem}-test.jsonl").read_text().splitlines()]
+    generated, texts = (
+        [
+            json.loads(line)
+            for line in (root / f"diagnosed/{stem}-test.jsonl").read_text().splitlines()
+        ]
         for stem in ("spoken", "option-text")
     )
     ids = [q.question_id for q in asked]
-    assert [row["question_id"] for row in spoken] == [row["question_id"] for row in texts] == ids
-    assert found.unreadable == np.mean([row["choice"] is None for row in spoken])
+    assert [row["question_id"] for row in generated] == [row["question_id"] for row in texts] == ids
+    assert found.unreadable == np.mean([row["choice"] is None for row in generated])
     best = [int(np.argmax(row["log_probs"])) == row["answer"] for row in texts]
     assert found.text_sum.value == np.mean(best)
 
 
-def test_options_that_read_as_the_right_one_are_right():
+def test_options_with_the_right_text_are_right():
     (question,) = toy_llm.questions(1)
     question = replace(question, question_id="0", options=("a", "b", "c", "b"), answer=1)
     by_file = prediction(probs=(0.1, 0.5, 0.2, 0.2), first_letter=3)
@@ -168,7 +171,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, changes, message):
         settings(tmp_path, **changes)
 
 
-def test_tables_name_the_control_and_every_part():
+def test_tables_name_the_control_and_every_subset():
     one = compute_metrics(
         made(40, lambda i, label: label == 3),
         resamples=100,
@@ -190,15 +193,15 @@ def test_names_are_printed_as_they_are(tmp_path):
     predictions = [replace(one, event=event) for one in made(40, lambda i, label: label == 3)]
     one = compute_metrics(predictions, resamples=100, rng=np.random.default_rng(0))
     share = Interval(value=0.5, low=0.25, high=0.75)
-    told = Diagnosis(
-        unreadable=0.125, spoken=share, agreement=0.875, spoken_gap=share, rotation_gap=share,
-        text_sum=share, text_mean=share, verdict="[b]well[/b]",
+    diagnosis = Diagnosis(
+        unreadable=0.125, generated=share, agreement=0.875, generated_gap=share, rotation_gap=share,
+        text_sum=share, text_mean=share, interpretation="[b]well[/b]",
     )  # fmt: skip
     console = Console(file=io.StringIO(), width=300)
     for table in (
         score_table({name: one}, control="letters [/]12"),
         subset_table({name: one}, control=None),
-        diagnosis_table({name: told}, control=None),
+        diagnosis_table({name: diagnosis}, control=None),
     ):
         console.print(table)
     printed = console.file.getvalue()
@@ -206,7 +209,7 @@ def test_names_are_printed_as_they_are(tmp_path):
     assert event in printed and "letters [/]12" in printed and "[b]well[/b]" in printed
 
 
-def test_pictures_show_class_names_that_look_like_formulas(tmp_path):
+def test_plots_show_class_names_that_look_like_formulas(tmp_path):
     names = {0: "costs $5^{ and $6_}", 1: "a_b $x^2$", 2: "salto [on/off]", 3: "跳躍"}
     asked = [replace(q, options=tuple(names.values())) for q in toy_llm.questions(40)]
     one = compute_metrics(
@@ -216,17 +219,17 @@ def test_pictures_show_class_names_that_look_like_formulas(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_metrics_hold_numbers_control_settings_and_surroundings(tmp_path):
+def test_metrics_json_has_numbers_control_settings_and_versions(tmp_path):
     one = compute_metrics(
         made(40, lambda i, label: label == 3), resamples=100, rng=np.random.default_rng(0)
     )
     share = Interval(value=0.5, low=0.25, high=0.75)
-    told = Diagnosis(
-        unreadable=0.125, spoken=share, agreement=0.875, spoken_gap=share, rotation_gap=share,
-        text_sum=share, text_mean=share, verdict="all is well",
+    diagnosis = Diagnosis(
+        unreadable=0.125, generated=share, agreement=0.875, generated_gap=share, rotation_gap=share,
+        text_sum=share, text_mean=share, interpretation="all is well",
     )  # fmt: skip
     config = settings(tmp_path, ".", shuffle_videos=True)
-    write_metrics(config, {"hard": one}, {"hard": told})
+    write_metrics(config, {"hard": one}, {"hard": diagnosis})
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["control"] == "another clip's video"
     hard = found["sets"]["hard"]
@@ -237,12 +240,12 @@ def test_metrics_hold_numbers_control_settings_and_surroundings(tmp_path):
     assert found["diagnostics"]["hard"]["verdict"] == "all is well"
     assert (found["settings"]["resamples"], found["settings"]["shuffle_videos"]) == (100, True)
     assert {"commit", "packages", "command"} <= found["run"].keys()
-    table = diagnosis_table({"hard": told}, control=None)
+    table = diagnosis_table({"hard": diagnosis}, control=None)
     assert str(table.caption) == "hard: all is well"
     assert next(iter(table.columns[1].cells)) == "50.0 [25.0, 75.0]"
 
 
-def test_pictures_are_drawn_with_classes_and_without(tmp_path):
+def test_plots_are_drawn_with_and_without_classes(tmp_path):
     predictions = made(40, lambda i, label: label == 3)
     nameless = [replace(p, label=None) for p in predictions]
     asked = toy_llm.questions(40)
@@ -256,7 +259,7 @@ def test_pictures_are_drawn_with_classes_and_without(tmp_path):
     ]  # fmt: skip
 
 
-def test_one_source_video_gives_no_interval_in_any_table_picture_or_file(tmp_path):
+def test_one_source_video_gives_no_interval_in_any_table_plot_or_file(tmp_path):
     predictions = [replace(p, source="one") for p in made(40, lambda i, label: label == 3)]
     asked = toy_llm.questions(40)
     found = {"hard": compute_metrics(predictions, resamples=100, rng=np.random.default_rng(0))}

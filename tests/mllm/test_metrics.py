@@ -79,7 +79,7 @@ def test_letters_in_the_order_of_the_file_are_scored_apart():
     assert got.answer_letters == {letter: answers.count(k) for k, letter in enumerate("ABCD")}
 
 
-def test_a_model_that_says_one_letter_has_the_widest_spread_of_recall():
+def test_a_model_that_always_picks_one_letter_has_the_widest_spread_of_recall():
     # Recall 1 on A and 0 on B, C, D: mean 1/4, variance (9/16 + 3/16) / 4.
     predictions = [replace(p, first_letter=0) for p in made(80, lambda i, label: True)]
     got = metrics(predictions)

@@ -29,13 +29,13 @@ def test_edges_belong_to_the_bin_below():
     assert [i for i, one in enumerate(found.bins) if one.num_questions] == [0, 1, 14]
 
 
-def test_a_model_that_is_right_as_often_as_it_says_has_no_error():
+def test_a_calibrated_model_has_no_error():
     confidence = np.repeat([0.25, 0.5, 0.8], [4, 4, 5])
     right = np.array([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0], dtype=bool)
     assert calibration(confidence, right).error == pytest.approx(0)
 
 
-def test_a_model_that_is_too_sure_errs_by_how_much_it_is():
+def test_the_error_of_an_overconfident_model_is_its_overconfidence():
     rng = random.Random(0)
     confidence = np.array([rng.uniform(0.95, 1.0) for _ in range(200)])
     right = np.array([i % 4 == 0 for i in range(200)])

@@ -27,7 +27,7 @@ def test_a_question_is_adversarial_if_a_distractor_was_answered_more_often():
     assert prior_adversarial(asked, train) == {asked[1].question_id}
 
 
-def test_a_twin_of_the_right_text_is_no_adversary():
+def test_a_twin_of_the_right_text_is_not_adversarial():
     (one,) = toy_llm.questions(1)
     train = [replace(one, answer=1)]
     asked = replace(one, options=(SECOND, SECOND, FIRST), answer=0)
@@ -35,7 +35,7 @@ def test_a_twin_of_the_right_text_is_no_adversary():
     assert right_text_twice([asked, replace(one, question_id="x")]) == {asked.question_id}
 
 
-def test_a_twin_among_the_wrong_options_is_none_of_the_right_one():
+def test_a_twin_among_the_wrong_options_is_not_counted():
     (one,) = toy_llm.questions(1)
     assert right_text_twice([replace(one, options=(FIRST, SECOND, SECOND), answer=0)]) == set()
 

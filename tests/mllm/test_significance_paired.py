@@ -86,7 +86,7 @@ def test_different_questions_are_not_compared():
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (2, 9), (7, 3), (0, 12)])
-def test_mcnemar_counts_all_ways_to_hand_out_the_discordant_questions(first, second):
+def test_mcnemar_counts_all_divisions_of_the_discordant_questions(first, second):
     assert mcnemar(first, second) == pytest.approx(statistics.sign_test(first, second), rel=1e-12)
     assert mcnemar(first, second) == mcnemar(second, first)
 
