@@ -18,7 +18,7 @@ from itertools import combinations
 
 from qa_data.attributes import TURNS, Attributes, attributes_of, family_of
 from qa_data.balanced_design import block_design
-from qa_data.generate import PoolReport, QuestionSet, balance_letters, check_clips
+from qa_data.generate import PoolReport, QuestionSet, balance_letters, check_classes
 from qa_data.manifest import Clip
 from qa_data.questions import STEM, Question, QuestionError
 from qa_data.taxonomy import DIRECTIONS, ElementClass, opposite_pairs
@@ -192,7 +192,7 @@ def build_all(
         QuestionError: there are no clips, a clip does not fit the class list, or no question
             can be asked at chance.
     """
-    check_clips(clips, classes)
+    check_classes(clips, classes)
     by_name: dict[str, list[Question]] = defaultdict(list)
     reports: list[PoolReport] = []
     for template in templates:

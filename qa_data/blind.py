@@ -102,7 +102,9 @@ def audit(
     letters = Counter(question.letter for question in questions)
     return Audit(
         num_questions=len(questions),
-        rows={name: accuracy(credits_of(table, one), weights) for name, one in scores.items()},
+        rows={
+            name: weighted_accuracy(credits_of(table, one), weights) for name, one in scores.items()
+        },
         bound=bound,
         repeats=count_repeats(questions),
         letters={letter: letters[letter] for letter in LETTERS[: table.printed.shape[1]]},
@@ -255,7 +257,7 @@ def class_weights(keys: Sequence[object]) -> np.ndarray:
     return np.array([1 / (len(sizes) * sizes[key]) for key in keys])
 
 
-def accuracy(earned: np.ndarray, weights: np.ndarray) -> Accuracy:
+def weighted_accuracy(earned: np.ndarray, weights: np.ndarray) -> Accuracy:
     """Means over questions and over classes.
 
     Args:

@@ -99,7 +99,7 @@ def build_questions(
             called otherwise in the class list.
         TooFewOptions: `public` or `distinct` with fewer classes than options.
     """
-    check_clips(clips, classes)
+    check_classes(clips, classes)
     pool = pool_of(classes, [clip.label for clip in clips if clip.label is not None])
     draws = [(clip, random.Random(f"{seed}/{clip.id}")) for clip in clips]
     if rule == ATTRIBUTE:
@@ -123,7 +123,7 @@ def build_questions(
     return QuestionSet(questions=questions, pools=reports)
 
 
-def check_clips(clips: Sequence[Clip], classes: Mapping[int, ElementClass]) -> None:
+def check_classes(clips: Sequence[Clip], classes: Mapping[int, ElementClass]) -> None:
     """Refuse clips that the class list does not know.
 
     Raises:

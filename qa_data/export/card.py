@@ -32,10 +32,10 @@ UNLABELED = (
     "The answers of `unlabel` are the labels that semi-supervised training does without: a model "
     "that was trained on them is not comparable with one that was not."
 )
-ASKED_TEXTS = {
-    "which": "Asked is which move the clip shows.",
-    "attributes": "Asked is one attribute of the move, such as direction or number of turns.",
-    "pairs": "Asked is whether the clip shows a move or its mirror image.",
+KIND_TEXTS = {
+    "which": "Each question asks which move the clip shows.",
+    "attributes": "Each question asks for one attribute of the move, such as its direction.",
+    "pairs": "Each question asks whether the clip shows a move or its mirror image.",
 }
 RULE_TEXTS = {
     "public": (
@@ -143,9 +143,9 @@ def _making(report: Mapping[str, Any] | None) -> str:
     if report is None:
         return "Not recorded: there was no audit.json beside the questions."
     settings = _mapping(report, "settings")
-    asked, rule = (str(settings.get(name)) for name in ("questions", "distractors"))
-    lines = [ASKED_TEXTS.get(asked, "")]
-    if asked == "which":
+    kind, rule = (str(settings.get(name)) for name in ("questions", "distractors"))
+    lines = [KIND_TEXTS.get(kind, "")]
+    if kind == "which":
         lines.append(RULE_TEXTS.get(OTHER_NAMES.get(rule, rule), ""))
     lines.append("Built by `scripts/build_gym_qa.py` with")
     lines.append("\n".join(f"- {name}: `{value}`" for name, value in settings.items()))

@@ -6,7 +6,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from qa_data.blind import accuracy, audit, audit_table, blind_scores, class_weights, credits_of
+from qa_data.blind import (
+    audit,
+    audit_table,
+    blind_scores,
+    class_weights,
+    credits_of,
+    weighted_accuracy,
+)
 from qa_data.generate import build_questions
 from qa_data.manifest import Clip
 from qa_data.questions import Question, QuestionError
@@ -93,7 +100,7 @@ def test_every_rule_earns_it_question_by_question():
 
 
 def test_the_mean_of_classes_weighs_each_class_alike():
-    found = accuracy(np.array([1.0, 1, 1, 0]), class_weights(["a", "a", "a", "b"]))
+    found = weighted_accuracy(np.array([1.0, 1, 1, 0]), class_weights(["a", "a", "a", "b"]))
     assert (found.micro, found.macro) == pytest.approx((3 / 4, 1 / 2))
     variance = 3 / 4 * 1 / 4
     assert found.micro_se == pytest.approx((variance / 4) ** 0.5)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from qa_data.build import QuestionKind
-from qa_data.export.card import ASKED_TEXTS, FIELD_TEXTS, RULE_TEXTS, card
+from qa_data.export.card import FIELD_TEXTS, KIND_TEXTS, RULE_TEXTS, card
 from qa_data.export.writers import QuestionSource
 from qa_data.generate import RULES
 from qa_data.questions import Question, QuestionError
@@ -64,7 +64,7 @@ def test_a_set_of_unlabeled_clips_comes_with_a_warning():
 
 def test_every_rule_and_every_kind_of_question_is_explained():
     assert set(RULE_TEXTS) == set(RULES)
-    assert set(ASKED_TEXTS) == set(get_args(QuestionKind))
+    assert set(KIND_TEXTS) == set(get_args(QuestionKind))
     about_pairs = {**REPORT, "settings": {"questions": "pairs", "distractors": "hard"}}
     text = card(replace(SOURCE, report=about_pairs))
     assert "its mirror image" in text and "moves on one apparatus" not in text

@@ -7,7 +7,7 @@ the lists. Source: svcl.ucsd.edu/projects/resound/dataset.html.
 from pathlib import Path
 
 from qa_data.manifest import Clip
-from sefar_core.data.datasets.records import ListError, Listing, read_json, refuse_repeat
+from sefar_core.data.datasets.records import ListError, Listing, read_list_json, refuse_repeat
 
 
 def read_diving48(vocab: Path, train: Path, test: Path) -> Listing:
@@ -90,7 +90,7 @@ def _name_and_label(where: str, entry: object, num_classes: int) -> tuple[str, i
 
 
 def _entries(path: Path) -> list:
-    entries = read_json(path)
+    entries = read_list_json(path)
     if not isinstance(entries, list) or not entries:
         raise ListError(f"{path} does not hold a list of entries; fetch it again")
     return entries

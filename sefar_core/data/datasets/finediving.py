@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from qa_data.manifest import Clip
-from sefar_core.data.datasets.records import ListError, Listing, read_json, refuse_repeat
+from sefar_core.data.datasets.records import ListError, Listing, read_list_json, refuse_repeat
 from sefar_core.data.pictures import NOMINAL_FPS
 
 MOST_PICTURES = 1_000_000
@@ -354,7 +354,7 @@ def json_dives(path: Path, level: Level) -> Iterator[Dive]:
     Raises:
         ListError: the file is missing or not of this form.
     """
-    entries = read_json(path)
+    entries = read_list_json(path)
     if not isinstance(entries, list) or not entries:
         raise ListError(
             f"{path} does not hold a list of dives; give train.json, val.json or test.json"
@@ -393,7 +393,7 @@ def _json_steps(where: str, events: object, num_frames: int) -> list[Step]:
     return [step for step in steps if step.start < step.stop]
 
 
-class Cut(NamedTuple):
+class StepChange(NamedTuple):
     """Where one step of a dive ends and the next one begins."""
 
     start: int
@@ -402,7 +402,7 @@ class Cut(NamedTuple):
     after: str
 
 
-def _cut(where: str, event: object, num_frames: int) -> Cut:
+def _cut(where: str, event: object, num_frames: int) -> StepChange:
     """A cut from an event, whose `frame` is the last picture of the step before."""
     found = event if isinstance(event, dict) else {}
     before, arrow, after = str(found.get("comment")).partition(" -> ")
@@ -417,7 +417,7 @@ def _cut(where: str, event: object, num_frames: int) -> Cut:
             f"{where}: found a step that ends at frame {frame!r:.80}, not between 0 and "
             f"{num_frames - 1}; fetch the list again"
         )
-    return Cut(frame + 1, before, after)
+    return StepChange(frame + 1, before, after)
 
 
 DTYPE = re.compile(r"[<>|=]?[biufcSU][0-9]{1,6}")

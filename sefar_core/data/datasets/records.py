@@ -89,7 +89,7 @@ def read_list_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json(path: Path) -> object:
+def read_list_json(path: Path) -> object:
     """The value that a JSON file holds.
 
     Raises:

@@ -13,7 +13,7 @@ from sefar_core.data.datasets.records import (
     UNWRITABLE,
     ListError,
     Listing,
-    read_json,
+    read_list_json,
     refuse_repeat,
 )
 
@@ -48,7 +48,7 @@ def read_ssv2(labels: Path, train: Path, validation: Path, *, suffix: str = ".we
 
 
 def _read_labels(path: Path) -> dict[int, str]:
-    found = read_json(path)
+    found = read_list_json(path)
     if not isinstance(found, dict):
         raise ListError(f'{path}: found {found!r:.60}; expected {{"class": "number", ...}}')
     classes: dict[int, str] = {}
@@ -72,7 +72,7 @@ def _read_clips(
     path: Path, label_of: dict[str, int], seen: dict[str, str]
 ) -> list[tuple[str, str]]:
     """Ids and classes of a list's clips."""
-    entries = read_json(path)
+    entries = read_list_json(path)
     if not isinstance(entries, list) or not entries:
         raise ListError(
             f"{path}: found {entries!r:.60}; expected a list of clips, each "

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sefar_core.data.datasets.records import (
     ListError,
-    read_json,
     read_lines,
+    read_list_json,
     read_list_text,
     refuse_repeat,
 )
@@ -74,7 +74,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 )
 def test_what_is_no_json_is_refused(tmp_path, raw, found):
     path = written(tmp_path, raw)
-    oracle.refuses(lambda: read_json(path), path, found)
+    oracle.refuses(lambda: read_list_json(path), path, found)
 
 
 def test_a_clip_that_is_listed_twice_is_named_with_both_places():
