@@ -4,23 +4,24 @@
         --questions data/qa-public data/qa-hard --sefar runs/sefar --supervised runs/supervised \\
         --out runs/comparison --finetune.epochs 16 --jobs 2
 
-The first word is a preset of the fine-tuning, `demo` or `vicuna_7b`. --finetune.NAME replaces one
-of its settings, for all rows. --sefar and --supervised take one run folder, or one for each seed:
-then seed i is fine-tuned on recognizer i, and the spread over seeds covers the training of both.
---clip and --eva, folders of their weights, add the rows of CLIP and EVA-CLIP. The same command
-resumes an interrupted comparison. The result is OUT/comparison.md.
+The first argument is a preset of the fine-tuning, `demo` or `vicuna_7b`. --finetune.NAME replaces
+one of its settings, for all rows. --sefar and --supervised take one run folder, or one for each
+seed: then seed i is fine-tuned on recognizer i, and the spread over seeds covers the training of
+both. --clip and --eva, folders of their weights, add the rows of CLIP and EVA-CLIP. The same
+command resumes an interrupted comparison. The result is OUT/comparison.md.
 """
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from sefar_core.cli import refuse, refuse_unwritable, start
+from sefar_core.cli import refuse_unwritable, start
 
 import tyro
 
 from sefar_mllm.comparison.config import CompareConfig
-from sefar_mllm.presets import PRESETS
+from sefar_mllm.presets import choose_preset
 
 
 def main(settings: CompareConfig) -> None:
@@ -33,14 +34,9 @@ def main(settings: CompareConfig) -> None:
     print(f"the tables are in {settings.out / 'comparison.md'}")
 
 
-def parse(arguments: list[str]) -> CompareConfig:
+def parse(arguments: Sequence[str]) -> CompareConfig:
     """The command line: a preset of the fine-tuning, then settings that replace its own."""
-    help_alone = arguments[:1] in (["-h"], ["--help"])
-    words = ["demo", *arguments] if help_alone else arguments
-    if not words or words[0] not in PRESETS:
-        presets = " or ".join(PRESETS)
-        refuse(f"the first word is a preset, {presets}; got {words[0] if words else 'nothing'}")
-    name, *changes = words
+    finetune, prog, changes = choose_preset(arguments, "compare_encoders.py")
     required: Any = tyro.MISSING
     default = CompareConfig(
         manifest=required,
@@ -48,16 +44,9 @@ def parse(arguments: list[str]) -> CompareConfig:
         questions=required,
         sefar=required,
         out=required,
-        finetune=PRESETS[name],
+        finetune=finetune,
     )
-    preset = f"{{{','.join(PRESETS)}}}" if help_alone else name
-    return tyro.cli(
-        CompareConfig,
-        args=changes,
-        default=default,
-        prog=f"compare_encoders.py {preset}",
-        description=__doc__,
-    )
+    return tyro.cli(CompareConfig, args=changes, default=default, prog=prog, description=__doc__)
 
 
 if __name__ == "__main__":

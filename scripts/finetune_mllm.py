@@ -37,7 +37,7 @@ from qa_data.manifest import read_manifest
 from qa_data.questions import Question, QuestionError
 from qa_data.taxonomy import read_categories
 from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.presets import PRESETS
+from sefar_mllm.presets import choose_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +110,7 @@ def drawer(
 
 def parse(arguments: Sequence[str]) -> FinetuneMllm:
     """The command line: a preset, then options that change it."""
-    name, *changes = arguments or ("",)
-    if name in ("-h", "--help"):  # all settings, with the values of vicuna_7b
-        config, prog, changes = (
-            PRESETS["vicuna_7b"],
-            "finetune_mllm.py {demo,vicuna_7b}",
-            ["--help"],
-        )
-    elif name in PRESETS:
-        config, prog = PRESETS[name], f"finetune_mllm.py {name}"
-    else:
-        raise ValueError(
-            f"the first argument is a preset, {' or '.join(PRESETS)}, got {name!r}; "
-            f"finetune_mllm.py --help lists every setting"
-        )
+    config, prog, changes = choose_preset(arguments, "finetune_mllm.py")
     missing = tyro.MISSING
     default = FinetuneMllm(
         encoder_features=missing, questions=missing, run_dir=missing, config=config

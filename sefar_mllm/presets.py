@@ -1,5 +1,8 @@
 """Named settings for fine-tuning. `PRESETS` is the command line's list."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from sefar_mllm.config import FinetuneConfig, LoraSettings
 
 
@@ -22,3 +25,32 @@ def vicuna_7b() -> FinetuneConfig:
 
 
 PRESETS = {preset.__name__: preset() for preset in (demo, vicuna_7b)}
+
+
+class PresetChoice(NamedTuple):
+    """A preset from a command line, and the rest of the line for tyro."""
+
+    config: FinetuneConfig
+    prog: str
+    changes: list[str]
+
+
+def choose_preset(arguments: Sequence[str], script: str) -> PresetChoice:
+    """The preset that the first argument names; with --help alone, vicuna_7b for its values.
+
+    Args:
+        arguments: the command line without the script.
+        script: name of the script, for its usage line.
+
+    Raises:
+        ValueError: the first argument is not a preset.
+    """
+    name, *changes = arguments or ("",)
+    if name in ("-h", "--help"):
+        return PresetChoice(PRESETS["vicuna_7b"], f"{script} {{{','.join(PRESETS)}}}", ["--help"])
+    if name not in PRESETS:
+        raise ValueError(
+            f"the first argument is a preset, {' or '.join(PRESETS)}, got {name!r}; "
+            f"{script} --help lists every setting"
+        )
+    return PresetChoice(PRESETS[name], f"{script} {name}", changes)

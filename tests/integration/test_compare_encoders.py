@@ -237,4 +237,4 @@ def test_a_preset_that_does_not_exist_is_refused_with_the_list():
     command = [sys.executable, "scripts/compare_encoders.py", "vicuna", "--out", "x"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "the first word is a preset, demo or vicuna_7b; got vicuna" in done.stderr
+    assert "the first argument is a preset, demo or vicuna_7b, got 'vicuna'" in done.stderr
