@@ -138,7 +138,7 @@ class LoaderConfig(NamedTuple):
     Attributes:
         workers: loader processes; 0 loads in the calling process.
         pin_memory: for faster copies to a GPU.
-        timeout_s: a batch that takes longer is an error, not a hang; 0 waits for ever.
+        timeout_s: a batch that takes longer is an error, not a hang; 0 waits forever.
     """
 
     workers: int = 0

@@ -38,7 +38,7 @@ from sefar_core.data.worker_pool import Worker, WorkerFailure
 
 FIX = "Set data.reader to auto, which reads every file that plays and folders of pictures."
 CONTAINERS = ("mov", "matroska")
-"""Whose timestamps decord understands: of others it gives wrong frames without a word."""
+"""Whose timestamps decord understands; of others it silently gives wrong frames."""
 MOST_APART = 8.0
 """Mean difference, of 255, between the first picture by decord and by PyAV; colors are rounded
 differently."""

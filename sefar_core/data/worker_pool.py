@@ -73,7 +73,7 @@ def run_isolated(
                     crew.remove(worker)
                     worker.stop()
                 if isinstance(answer, WorkerFailure) and task is None:
-                    raise RuntimeError(f"a process to check in does not start: {answer.words}")
+                    raise RuntimeError(f"a worker process does not start: {answer.words}")
                 if isinstance(answer, WorkerFailure) and left:
                     crew.append(Worker(work, preload))
                 if task is not None:
@@ -133,7 +133,7 @@ class Worker(Generic[Task]):
     def answer(self, patience_s: float) -> Any:
         """What it sent; a WorkerFailure if it died or, where it sent nothing, hangs."""
         if not self.pipe.poll():
-            words = f"the process that checked it came no further in {patience_s:g} s"
+            words = f"the process that checked it made no progress for {patience_s:g} s"
             return WorkerFailure("hung", words)
         try:
             return self.pipe.recv()

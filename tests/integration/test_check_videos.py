@@ -130,7 +130,7 @@ def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, m
     (crash,) = found["exit.mp4"]
     assert crash.kind == "crashed" and "exit.mp4: the process that checked it died" in crash.words
     (hang,) = found["hang.mp4"]
-    assert hang.kind == "hung" and "came no further in 3600 s" in hang.words
+    assert hang.kind == "hung" and "made no progress for 3600 s" in hang.words
 
 
 def test_no_process_stays_behind_when_the_check_is_left():
