@@ -305,9 +305,7 @@ def parquet_bytes(questions: Sequence[Question]) -> bytes:
 
     `answer` is the right option's position, from 0, so that `options[answer]` is its text.
     """
-    import pyarrow
-    import pyarrow.parquet
-    from datasets import Features, List, Value
+    from datasets import Dataset, Features, List, Value, disable_progress_bars
 
     text, number = Value("string"), Value("int32")
     features = Features(
@@ -328,9 +326,9 @@ def parquet_bytes(questions: Sequence[Question]) -> bytes:
         }
     )
     columns = {name: [getattr(question, name) for question in questions] for name in features}
-    table = pyarrow.table(columns, schema=features.arrow_schema)
     stream = io.BytesIO()
-    pyarrow.parquet.write_table(table, stream)
+    disable_progress_bars()
+    Dataset.from_dict(columns, features=features).to_parquet(stream)
     return stream.getvalue()
 
 
