@@ -207,9 +207,7 @@ def _made(cut: Cut, out: Path, drafts: Path, program: str, audio: bool) -> Outco
         return Outcome(cut=cut, problem=str(fault))
     command = ffmpeg_command(program, cut, draft, audio=audio, film=film, later_s=later_s)
     failed, said = _run(command)
-    problem = (
-        f"ffmpeg: {said or 'failed silently'}" if failed else length_problem(draft, cut)
-    )
+    problem = f"ffmpeg: {said or 'failed silently'}" if failed else length_problem(draft, cut)
     if problem is None:
         os.replace(draft, path)
         return Outcome(cut=cut, made=True, remark=said)

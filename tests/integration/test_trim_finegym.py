@@ -106,7 +106,7 @@ def full(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def program(tmp_path) -> str:
-    """A stand-in for ffmpeg, in a folder of its own."""
+    """A replacement for ffmpeg, in a folder of its own."""
     path = tmp_path / "bin" / "ffmpeg"
     path.parent.mkdir()
     path.write_text(f"#!{sys.executable}\n{textwrap.dedent(STAND_IN)}")
@@ -115,7 +115,7 @@ def program(tmp_path) -> str:
 
 
 def calls(program) -> list[tuple[float, float, str]]:
-    """Begin, end and clip of every cut that the stand-in made."""
+    """Begin, end and clip of every cut that it made."""
     log = Path(f"{program}.log")
     rows = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
     return [(float(began), float(ended), name) for began, ended, name in rows]

@@ -1,7 +1,7 @@
 """Pictures that bear their number, and video files made of them in many ways.
 
 A picture is read back as a fact: what comes out of a reader is the number of the picture, whatever
-the file's timestamps, index or header say. The number stands there twice, as eight black or white
+the file's timestamps, index or header say. The number is there twice, as eight black or white
 cells and as their complement beneath, so that a damaged or blended picture is noticed and not
 misread. Four colors above the cells give a turned or mirrored picture away.
 """
