@@ -62,7 +62,7 @@ def in_percent(value: float, limits: Sequence[float] | None, *, sign: str = "") 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Draws:
+class Resamples:
     """Resamples of the source videos of some questions."""
 
     times: Float[np.ndarray, "resample source"]
@@ -70,10 +70,10 @@ class Draws:
     source: Int[np.ndarray, "question"]
     """Column of each question's source."""
 
-    def among(self, chosen: Bool[np.ndarray, "question"]) -> "Draws":
+    def among(self, chosen: Bool[np.ndarray, "question"]) -> "Resamples":
         """The same resamples of the whole set, for some of its questions."""
         kept, source = np.unique(self.source[chosen], return_inverse=True)
-        return Draws(times=self.times[:, kept], source=source)
+        return Resamples(times=self.times[:, kept], source=source)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +109,9 @@ def sources_of(names: Sequence[str]) -> tuple[int, Int[np.ndarray, "question"]]:
     return len(known) - 1 + int(unknown.sum()), source
 
 
-def draw_sources(sources: Sequence[str], *, resamples: int, rng: np.random.Generator) -> Draws:
+def resample_sources(
+    sources: Sequence[str], *, resamples: int, rng: np.random.Generator
+) -> Resamples:
     """Draw as many sources as there are, with replacement, many times.
 
     The draws depend on the set of sources alone, not on the order or number of their questions.
@@ -124,7 +126,7 @@ def draw_sources(sources: Sequence[str], *, resamples: int, rng: np.random.Gener
     for start in range(0, resamples, BLOCK):
         rows = times[start : start + BLOCK]
         rows[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(rows))
-    return Draws(times=times, source=source)
+    return Resamples(times=times, source=source)
 
 
 def clustered_interval(
@@ -132,7 +134,7 @@ def clustered_interval(
 ) -> Limits | None:
     """95 % interval of the mean over clips; None if all clips come from one source.
 
-    Sources are drawn one by one, not by `draw_sources`, so that the published intervals of
+    Sources are drawn one by one, not by `resample_sources`, so that the published intervals of
     recognizers stay what they are.
 
     Args:
@@ -148,10 +150,10 @@ def clustered_interval(
         rows = times[start : start + BLOCK]
         picks = rng.integers(count, size=rows.shape) + count * np.arange(len(rows))[:, None]
         rows[:] = np.bincount(picks.ravel(), minlength=rows.size).reshape(rows.shape)
-    return mean(values, Draws(times=times, source=source)).interval.limits
+    return mean(values, Resamples(times=times, source=source)).interval.limits
 
 
-def mean(values: Float[np.ndarray, "question"], draws: Draws) -> Estimate:
+def mean(values: Float[np.ndarray, "question"], draws: Resamples) -> Estimate:
     """Mean over the questions.
 
     Args:
@@ -165,7 +167,7 @@ def mean(values: Float[np.ndarray, "question"], draws: Draws) -> Estimate:
 
 
 def class_mean(
-    values: Float[np.ndarray, "question"], labels: Int[np.ndarray, "question"], draws: Draws
+    values: Float[np.ndarray, "question"], labels: Int[np.ndarray, "question"], draws: Resamples
 ) -> Estimate:
     """Mean over classes of the means within them; classes that a resample misses are left out.
 

@@ -128,7 +128,7 @@ def load_vit(
     own = backbone.state_dict()
     if "time_embed" in state:
         moments = sampling.center([time.shape[1] for time in backbone.time_embed])
-        state.update(deal_out_time(state.pop("time_embed"), moments))
+        state.update(split_time_embedding(state.pop("time_embed"), moments))
         refuse_misfits(own, state, source, fix=FIX)
     else:
         added = {name: own[name] for name in own if "temporal_" in name or "time_embed" in name}
@@ -227,13 +227,12 @@ def temporal_twins(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def deal_out_time(embedding: Tensor, moments: Moments) -> dict[str, Tensor]:
-    """The time embedding of a whole clip (1, frame, dim), distributed over the frames of each
-    element.
+def split_time_embedding(embedding: Tensor, moments: Moments) -> dict[str, Tensor]:
+    """The time embedding of a whole clip (1, frame, dim), given to the frames of each element.
 
-    A frame at the fraction f of the clip gets the embedding of frame floor(f T) of the T
-    frames that the weights were trained on. One element of T frames
-    gets the embedding as it is; the interleaved 2-2-4 uses each of 8 frames once.
+    A frame at the fraction f of the clip gets the embedding of frame floor(f T) of the T frames
+    that the weights were trained on. One element of T frames gets the embedding as it is; the
+    interleaved 2-2-4 uses each of 8 frames once.
     """
     if embedding.ndim != 3 or embedding.shape[1] == 0:
         return {"time_embed": embedding}  # refused by name with everything else that does not fit

@@ -37,29 +37,6 @@ def run_of(folder: Path) -> Path:
     return folder.parent if folder.name in ENCODERS else folder
 
 
-def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under their names on the command line."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= (
-            dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return flat
-
-
-def refuse_other_settings(
-    run_dir: Path, found: dict, wanted: dict, *, free: Collection[str] = ()
-) -> None:
-    """Raise ValueError naming the first setting in which a folder differs from those wanted."""
-    found, wanted = dotted(found), dotted(wanted)
-    for name in sorted((found.keys() | wanted.keys()) - set(free)):
-        if found.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{run_dir} holds a run with {name} = {found.get(name)}, but {wanted.get(name)} is "
-                f"requested; give another run folder, or delete this one"
-            )
-
-
 def open_run(
     run_dir: Path,
     settings: Any,
@@ -102,6 +79,29 @@ def open_run(
             f"runs {now['commit']}"
         )
     write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
+
+
+def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under their names on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= (
+            dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return flat
+
+
+def refuse_other_settings(
+    run_dir: Path, found: dict, wanted: dict, *, free: Collection[str] = ()
+) -> None:
+    """Raise ValueError naming the first setting in which a folder differs from those wanted."""
+    found, wanted = dotted(found), dotted(wanted)
+    for name in sorted((found.keys() | wanted.keys()) - set(free)):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{run_dir} holds a run with {name} = {found.get(name)}, but {wanted.get(name)} is "
+                f"requested; give another run folder, or delete this one"
+            )
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -134,8 +134,7 @@ class TimeSformer(nn.Module):
         return cls, patches
 
     def through(self, block: nn.Module, number: int, cls: Feature, patches: PatchTokens):
-        """A block, which recomputes its inner activations in the backward pass if `recompute` is
-        set.
+        """A block, which recomputes its activations in the backward pass if `recompute` is set.
 
         Every third keeps them: nearly as little memory for a third less recomputation. The last
         block would recompute them at once.

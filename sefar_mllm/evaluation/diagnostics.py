@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qa_data.questions import Question
-from sefar_core.intervals import Interval, draw_sources, mean
+from sefar_core.intervals import Interval, mean, resample_sources
 from sefar_mllm.answer_text import OtherFormats, failure_rate
 from sefar_mllm.evaluation.metrics import answered_right
 from sefar_mllm.scoring import Prediction, PredictionError
@@ -70,7 +70,7 @@ def diagnose(
             "predictions and generated answers must be those of the questions, in their order; "
             "score and generate answers for the same file"
         )
-    draws = draw_sources([p.source for p in predictions], resamples=resamples, rng=rng)
+    draws = resample_sources([p.source for p in predictions], resamples=resamples, rng=rng)
     generated = [answer.choice for answer in answered]
     in_order = [p.first_letter for p in predictions]
     sums, means = (

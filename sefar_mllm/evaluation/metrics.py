@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS, Question
-from sefar_core.intervals import Draws, Interval, class_mean, draw_sources, mean
+from sefar_core.intervals import Interval, Resamples, class_mean, mean, resample_sources
 from sefar_mllm.scoring import Prediction, PredictionError
 
 NUM_BINS = 15
@@ -167,7 +167,7 @@ def compute_metrics(
     right = answered_right(predictions)
     in_order = np.array([float(p.first_letter == p.answer) for p in predictions])
     labels = class_labels(predictions)
-    draws = draw_sources([p.source for p in predictions], resamples=resamples, rng=rng)
+    draws = resample_sources([p.source for p in predictions], resamples=resamples, rng=rng)
     whole = _subset(right, labels, draws)
     recall = _letter_recall(predictions, in_order)
     confidence = np.array([max(p.probs) for p in predictions])
@@ -218,7 +218,7 @@ def class_labels(predictions: Sequence[Prediction]) -> Int[np.ndarray, "question
 def _subset(
     right: Float[np.ndarray, "question"],
     labels: Int[np.ndarray, "question"] | None,
-    draws: Draws,
+    draws: Resamples,
 ) -> SubsetMetrics:
     empty = len(right) == 0
     return SubsetMetrics(

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qa_data.files import composed
-from sefar_core.intervals import Estimate, Interval, class_mean, draw_sources, mean
+from sefar_core.intervals import Estimate, Interval, class_mean, mean, resample_sources
 from sefar_mllm.evaluation.metrics import answered_right, class_labels
 from sefar_mllm.scoring import Prediction, PredictionError
 
@@ -67,7 +67,7 @@ def compare(
     """
     right, other = align_runs([first, second])
     labels = class_labels(first)
-    draws = draw_sources([p.source for p in first], resamples=resamples, rng=rng)
+    draws = resample_sources([p.source for p in first], resamples=resamples, rng=rng)
     only_first, only_second = int((right > other).sum()), int((right < other).sum())
     return Comparison(
         micro=mean(right - other, draws).interval,
@@ -244,7 +244,7 @@ def share_over_seeds(
         resamples: number of bootstrap resamples.
         rng: generator of the resamples.
     """
-    draws = draw_sources(sources, resamples=resamples, rng=rng)
+    draws = resample_sources(sources, resamples=resamples, rng=rng)
     estimates = [mean(one, draws) for one in credits]
     return _seed_mean(estimates, draw_runs(len(credits), resamples=resamples, rng=rng))
 
@@ -284,7 +284,7 @@ def _of_each_run(
     """Micro and macro accuracy of each run, all on the same resamples of the sources."""
     right = align_runs(runs)
     labels = class_labels(runs[0])
-    draws = draw_sources([p.source for p in runs[0]], resamples=resamples, rng=rng)
+    draws = resample_sources([p.source for p in runs[0]], resamples=resamples, rng=rng)
     micro = [mean(row, draws) for row in right]
     return micro, None if labels is None else [class_mean(row, labels, draws) for row in right]
 

@@ -10,9 +10,9 @@ from sefar_core.intervals import (
     Interval,
     class_mean,
     clustered_interval,
-    draw_sources,
     in_percent,
     mean,
+    resample_sources,
     sources_of,
 )
 from tests.oracles import statistics
@@ -32,7 +32,7 @@ def columns(rows):
 
 
 def drawn(sources, resamples=60, seed=0):
-    return draw_sources(sources, resamples=resamples, rng=np.random.default_rng(seed))
+    return resample_sources(sources, resamples=resamples, rng=np.random.default_rng(seed))
 
 
 def test_draws_are_those_of_a_bootstrap_that_writes_every_question_out():

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sefar_core.intervals import draw_sources, mean
+from sefar_core.intervals import mean, resample_sources
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.scoring import PredictionError
 from tests.oracles.toy_answers import made
@@ -50,7 +50,7 @@ def test_every_apparatus_and_subset_has_its_numbers_and_its_interval():
     predictions = made(60, lambda i, label: (i + label) % 3 == 0, sources=7)
     chosen = {p.question_id for p in predictions[::4]}
     got = metrics(predictions, subsets={"some": chosen, "empty": set()})
-    draws = draw_sources(
+    draws = resample_sources(
         [p.source for p in predictions], resamples=400, rng=np.random.default_rng(0)
     )
     for subset, kept in (

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from sefar_core.intervals import draw_sources
+from sefar_core.intervals import resample_sources
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import align_runs, compare, mcnemar
 from sefar_mllm.scoring import PredictionError
@@ -20,7 +20,7 @@ def test_the_difference_is_that_of_a_slow_bootstrap_with_the_same_draws():
     first = made(30, lambda i, label: i % 7 < 4, sources=6)
     second = made(30, lambda i, label: i % 5 < 2 or label == 1, sources=6)
     found = compared(first, second, resamples=100)
-    draws = draw_sources(
+    draws = resample_sources(
         [p.source for p in first], resamples=100, rng=np.random.default_rng(0)
     ).times.tolist()
     rows = [
