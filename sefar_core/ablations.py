@@ -14,7 +14,7 @@ PresetModifier = Callable[[TrainConfig], TrainConfig]
 
 
 def supervised(config: TrainConfig) -> TrainConfig:
-    """The labels alone: as many steps on them, the same network and dropout."""
+    """Labels alone: as many steps on them, the same network and dropout."""
     return replace(config, warmup_epochs=config.epochs)
 
 
@@ -97,7 +97,7 @@ ELEMENTS: dict[str, PresetModifier] = {
 
 
 def with_perturbation(config: TrainConfig, *, name: PerturbationName) -> TrainConfig:
-    """A row of Table 4: what is done to time in the strong view."""
+    """A row of Table 4: the temporal perturbation of the strong view."""
     return replace(config, loss=replace(config.loss, perturbation=name))
 
 
@@ -107,7 +107,7 @@ PERTURBED: dict[str, PresetModifier] = {
 
 
 def with_passes(config: TrainConfig, *, passes: int) -> TrainConfig:
-    """A column of Table 8: how many stochastic predictions make a pseudo-label."""
+    """A column of Table 8: number of stochastic predictions for a pseudo-label."""
     regulation = "confidence_only" if passes == 1 else config.loss.regulation
     return replace(
         config,
@@ -123,7 +123,7 @@ PASSES: dict[str, PresetModifier] = {
 
 
 def local_window(config: TrainConfig) -> TrainConfig:
-    """Fine elements are short dense windows."""
+    """Fine elements are short dense windows, not interleaved frames."""
     return replace(config, model=replace(config.model, sampling="local_window"))
 
 
@@ -143,13 +143,14 @@ def mix_on_logits(config: TrainConfig) -> TrainConfig:
 
 
 def without_mixing(config: TrainConfig) -> TrainConfig:
-    """No mixed clips."""
+    """No clips are mixed."""
     return replace(config, loss=replace(config.loss, gamma_mix=0.0))
 
 
 def ema_every_micro_batch(config: TrainConfig) -> TrainConfig:
-    """The teacher moves after every micro-batch, as published. Unless teacher.ema_decay is set, it
-    moves as far for each clip as it does once a step.
+    """The teacher is updated after every micro-batch, as published.
+
+    Unless teacher.ema_decay is set, it moves as far for each clip as with one update a step.
     """
     return replace(config, teacher=replace(config.teacher, ema_every="micro_batch"))
 

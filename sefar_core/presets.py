@@ -30,7 +30,7 @@ def paper(config: TrainConfig) -> TrainConfig:
 
 
 def released(config: TrainConfig) -> TrainConfig:
-    """SeFAR as its public code runs: a color flip for the reversal, and what goes with it.
+    """SeFAR as its public code runs: the color axis is flipped instead of time.
 
     As in the other presets, and unlike the public code, clips of fewer than 8 frames and the edge
     of a crop are handled as docs/paper_map.md says, and passes over the unlabeled clips have no
@@ -54,7 +54,7 @@ def released(config: TrainConfig) -> TrainConfig:
 
 
 def recommended(config: TrainConfig) -> TrainConfig:
-    """SeFAR with what measured best on validation clips: elements of frames that follow closely.
+    """SeFAR with the best result on validation clips: fine elements are short dense windows.
 
     On the synthetic gymnasts, five seeds: top-1 on validation clips 69 instead of 57, at least 6
     points more for each seed; no other change raised it by more than 2. Training on labels alone
@@ -95,12 +95,12 @@ BASES: dict[str, PresetModifier] = {
 
 
 def vit_s(config: TrainConfig) -> TrainConfig:
-    """SeFAR-S: tokens of 384, 6 heads."""
+    """SeFAR-S: token width 384, 6 heads."""
     return replace(config, model=replace(config.model, dim=384, num_heads=6))
 
 
 def vit_b(config: TrainConfig) -> TrainConfig:
-    """SeFAR-B: tokens of 768, 12 heads."""
+    """SeFAR-B: token width 768, 12 heads."""
     return replace(config, model=replace(config.model, dim=768, num_heads=12))
 
 
@@ -110,7 +110,7 @@ NETWORKS: dict[str, PresetModifier] = {word.__name__: word for word in (vit_s, v
 def on_data_set(
     config: TrainConfig, *, classes: int | None, rate: float | None, flip: bool
 ) -> TrainConfig:
-    """A data set of the tables at a labeled share, which the manifest is checked against."""
+    """A data set of the tables at a labeled percentage; the manifest is checked against both."""
     return replace(
         config,
         data=replace(config.data, flip=flip and config.data.flip),
