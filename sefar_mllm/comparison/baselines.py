@@ -69,11 +69,7 @@ MATCH_WORDS = {
     "by_name": "in another order than in the manifest, matched by name",
     "unchecked": "not checked by name, since the recognizer or the manifest has no names",
 }
-
-
 Probs = Mapping[str, Float[Tensor, "class"]]
-
-
 NO_CLIP = ""  # the id of the clip that is shown
 
 

@@ -256,11 +256,7 @@ def unfinished_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 SMALL = 2**24  # bytes; larger files of a language model count by name and size
-
-
 CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
-
-
 ONLY_READ = tuple(f"sefar_mllm/comparison/{name}.py" for name in ("report", "statistics"))
 """Files that only read finished work; a change in them makes no work stale."""
 
@@ -340,8 +336,6 @@ def model_hash(name: str) -> str:
 
 
 PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}
-
-
 UNMATCHED = {row.encoder for row in TRAINED_ROWS if not row.matched}  # one token an element
 
 
@@ -454,8 +448,6 @@ def fill_probe_cache(job: FeatureJob, config: CompareConfig, clips: Sequence[Cli
 
 
 TRIED = "tuned.json"
-
-
 LrFactors = Mapping[tuple[str, str], float]
 """(question folder, row) -> factor on both learning rates."""
 
@@ -550,8 +542,6 @@ def trial_name(trial: LrTrial) -> str:
 
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
 

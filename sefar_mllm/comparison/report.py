@@ -35,11 +35,7 @@ from sefar_mllm.comparison.statistics import (
 from sefar_mllm.evaluation.significance import SeedComparison, SeedMean
 
 NOT_MEASURED = "not measured"
-
-
 HOLDS = {True: "holds", False: "does not hold", None: NOT_MEASURED}
-
-
 BLIND_ROWS = (
     ("C0", "chance"),
     ("C0", "commonest answer"),
@@ -256,8 +252,6 @@ class Published:
 
 
 PAPER = "published, Table 5"
-
-
 TABLE_5 = (
     Published(name="CLIP ViT-L", gym_qa_99=37.3, gym_qa_288=41.0, source=PAPER),
     Published(name="EVA-CLIP ViT-G/14", gym_qa_99=43.7, gym_qa_288=44.8, source=PAPER),
@@ -318,8 +312,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 SHOWN_CLASSES = 40
-
-
 CURVES = ("sefar", "clip", "eva", "supervised", "random", "constant")
 
 

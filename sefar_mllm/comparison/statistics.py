@@ -46,14 +46,8 @@ from sefar_mllm.evaluation.significance import (
 from sefar_mllm.scoring import Prediction
 
 FIRST = "sefar"
-
-
 OPPONENTS = ("clip", "eva", "supervised", "clip_probe", "eva_probe", "random", BLIND)
-
-
 RULES = ("public", "hard")
-
-
 LABEL_MATCHED = {
     "clip": ("supervised", "clip_probe"),
     "eva": ("supervised", "eva_probe"),
@@ -61,8 +55,6 @@ LABEL_MATCHED = {
     "eva_probe": ("supervised", "eva_probe"),
 }
 """Rows that show the effect of the labels alone; `supervised` for every row not listed."""
-
-
 BLIND_CONTROLS = ("random", BLIND)
 
 

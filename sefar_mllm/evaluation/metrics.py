@@ -48,55 +48,6 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def calibration(
-    confidence: Float[np.ndarray, "question"], right: Bool[np.ndarray, "question"]
-) -> Calibration:
-    """Bin the questions by confidence in 15 bins of equal width over (0, 1].
-
-    Args:
-        confidence: probability of the chosen option, in (0, 1].
-        right: whether the chosen option is right.
-
-    Raises:
-        ValueError: a confidence is outside (0, 1], for example a log-probability.
-    """
-    if not ((confidence > 0) & (confidence <= 1 + 1e-6)).all():
-        raise ValueError(
-            f"confidence must be a probability in (0, 1], got values in [{confidence.min():.3g}, "
-            f"{confidence.max():.3g}]; were log-probabilities passed?"
-        )
-    edges = np.arange(NUM_BINS + 1) / NUM_BINS
-    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, NUM_BINS - 1)
-    bins = tuple(
-        _bin(edges[i], edges[i + 1], confidence[index == i], right[index == i])
-        for i in range(NUM_BINS)
-    )
-    gaps = [
-        one.num_questions * abs(one.accuracy - one.confidence)
-        for one in bins
-        if one.accuracy is not None and one.confidence is not None
-    ]
-    return Calibration(
-        error=float(sum(gaps) / len(confidence)), confidence=float(confidence.mean()), bins=bins
-    )
-
-
-def _bin(
-    low: float,
-    high: float,
-    confidence: Float[np.ndarray, "question"],
-    right: Bool[np.ndarray, "question"],
-) -> Bin:
-    filled = len(right) > 0
-    return Bin(
-        low=float(low),
-        high=float(high),
-        num_questions=len(right),
-        confidence=float(confidence.mean()) if filled else None,
-        accuracy=float(right.mean()) if filled else None,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class SubsetMetrics:
     """Accuracy on a subset of the questions, in [0, 1]."""
@@ -244,6 +195,76 @@ def _letter_recall(
     }
 
 
+def calibration(
+    confidence: Float[np.ndarray, "question"], right: Bool[np.ndarray, "question"]
+) -> Calibration:
+    """Bin the questions by confidence in 15 bins of equal width over (0, 1].
+
+    Args:
+        confidence: probability of the chosen option, in (0, 1].
+        right: whether the chosen option is right.
+
+    Raises:
+        ValueError: a confidence is outside (0, 1], for example a log-probability.
+    """
+    if not ((confidence > 0) & (confidence <= 1 + 1e-6)).all():
+        raise ValueError(
+            f"confidence must be a probability in (0, 1], got values in [{confidence.min():.3g}, "
+            f"{confidence.max():.3g}]; were log-probabilities passed?"
+        )
+    edges = np.arange(NUM_BINS + 1) / NUM_BINS
+    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, NUM_BINS - 1)
+    bins = tuple(
+        _bin(edges[i], edges[i + 1], confidence[index == i], right[index == i])
+        for i in range(NUM_BINS)
+    )
+    gaps = [
+        one.num_questions * abs(one.accuracy - one.confidence)
+        for one in bins
+        if one.accuracy is not None and one.confidence is not None
+    ]
+    return Calibration(
+        error=float(sum(gaps) / len(confidence)), confidence=float(confidence.mean()), bins=bins
+    )
+
+
+def _bin(
+    low: float,
+    high: float,
+    confidence: Float[np.ndarray, "question"],
+    right: Bool[np.ndarray, "question"],
+) -> Bin:
+    filled = len(right) > 0
+    return Bin(
+        low=float(low),
+        high=float(high),
+        num_questions=len(right),
+        confidence=float(confidence.mean()) if filled else None,
+        accuracy=float(right.mean()) if filled else None,
+    )
+
+
+def known_subsets(
+    questions: Sequence[Question],
+    *,
+    train: Sequence[Question] | None = None,
+    clips: Sequence[Clip] | None = None,
+) -> dict[str, frozenset[str]]:
+    """The subsets that can be determined, by name.
+
+    Args:
+        questions: the question set.
+        train: training questions of the model, for `prior_adversarial`.
+        clips: the manifest, for `unseen_sources`.
+    """
+    subsets = {"right_text_twice": right_text_twice(questions)}
+    if train is not None:
+        subsets["prior_adversarial"] = prior_adversarial(questions, train)
+    if clips is not None:
+        subsets["unseen_sources"] = unseen_sources(questions, clips)
+    return subsets
+
+
 def prior_adversarial(questions: Iterable[Question], train: Sequence[Question]) -> frozenset[str]:
     """Questions in which a wrong option was the answer more often than the right one.
 
@@ -288,24 +309,3 @@ def right_text_twice(questions: Iterable[Question]) -> frozenset[str]:
         for question in questions
         if question.options.count(question.options[question.answer]) > 1
     )
-
-
-def known_subsets(
-    questions: Sequence[Question],
-    *,
-    train: Sequence[Question] | None = None,
-    clips: Sequence[Clip] | None = None,
-) -> dict[str, frozenset[str]]:
-    """The subsets that can be determined, by name.
-
-    Args:
-        questions: the question set.
-        train: training questions of the model, for `prior_adversarial`.
-        clips: the manifest, for `unseen_sources`.
-    """
-    subsets = {"right_text_twice": right_text_twice(questions)}
-    if train is not None:
-        subsets["prior_adversarial"] = prior_adversarial(questions, train)
-    if clips is not None:
-        subsets["unseen_sources"] = unseen_sources(questions, clips)
-    return subsets
