@@ -161,7 +161,7 @@ def test_questions_without_twins_stay_as_they_are():
     [
         ({"letters": "1231"}, "letters must be two or more different ones, got '1231'"),
         ({"letters": "1"}, "two or more"),
-        ({"letters": "1234", "diagnostics": True}, "diagnostics speak in A, B, C"),
+        ({"letters": "1234", "diagnostics": True}, "diagnostics use the letters A, B, C"),
         ({"resamples": 10}, "resamples at least 100"),
         ({"questions": ()}, "questions is empty"),
     ],
