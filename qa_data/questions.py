@@ -398,7 +398,7 @@ def check_videos(questions: Iterable[Question], clip_ids: Iterable[str]) -> None
     fix = f"write {meant!r}" if meant in known else "take questions and manifest of one set"
     raise QuestionError(
         f"question {first.question_id}: video {first.video} is not in the manifest; {fix}. "
-        f"The same holds for {len(unknown)} questions"
+        f"{len(unknown)} questions name unknown videos"
     )
 
 

@@ -158,8 +158,8 @@ def near_duplicates(
 ) -> Iterator[tuple[int, int]]:
     """Pairs of clips that show one moment of one recording: IoU in time above SAME_MOMENT.
 
-    The recording is what a clip's times count in: its file where the clip itself has a begin,
-    its source video otherwise. Several files can come from one source, such as all dives of an
+    The recording is what a clip's times count in: its file if the clip has times of its own,
+    else its source video. Several files can come from one source, such as all dives of an
     event, each with a beginning of its own.
 
     Where neither the clips nor `times` hold begin and end of a clip, the whole seconds in a

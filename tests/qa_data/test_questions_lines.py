@@ -135,7 +135,7 @@ def test_unknown_videos_are_counted_and_a_path_is_recognized(tmp_path):
     questions = read_any(path)
     check_videos(questions, ["clip-17", "a/clip-18", "x"])
     found = "question 0000001: video a/clip-18 is not in the manifest; write 'clip-18'."
-    with pytest.raises(QuestionError, match=f"{found} The same holds for 2 questions"):
+    with pytest.raises(QuestionError, match=f"{found} 2 questions name unknown videos"):
         check_videos(questions, ["clip-17", "clip-18"])
     with pytest.raises(QuestionError, match="take questions and manifest of one set"):
         check_videos(questions, ["y"])
