@@ -1,7 +1,7 @@
-"""What learns: LoRA on the language model's linears, and the whole projector (peft).
+"""The trained parameters: LoRA on the language model's linears, and the whole projector (peft).
 
-The pattern fits the linears of the language model's layers by their whole names, so that no
-projector and no encoder ever gets LoRA, whatever its layers are called. The projector travels with
+The pattern matches the linears of the language model's layers by their whole names, so that no
+projector and no encoder ever gets LoRA, whatever its layers are called. The projector is saved with
 the adapter, in 32-bit floats: in 16 bits AdamW's small steps would be rounded away.
 """
 
@@ -31,17 +31,17 @@ Trained = PeftModel | SefarVlmForConditionalGeneration
 def add_adapters(
     model: SefarVlmForConditionalGeneration, *, rank: int, alpha: float, dropout: float
 ) -> PeftModel:
-    """The model with LoRA in its language model, a learning projector, and all else frozen.
+    """The model with LoRA in its language model, a trained projector, and all else frozen.
 
     Args:
-        model: the composite model; it is changed in place. In 4 bits, what is not quantized goes
-            to float32.
+        model: the composite model; it is changed in place. In 4 bits, parameters that are not
+            quantized become float32.
         rank: of the LoRA matrices.
         alpha: LoRA's scale; the update is multiplied by alpha / rank.
         dropout: of the LoRA branch's input, in [0, 1).
 
     Raises:
-        ValueError: a layer lacks one of the seven linears, and would learn in the others alone.
+        ValueError: a layer lacks one of the seven linears; only the others would be adapted.
     """
     refuse_other_layers(model)
     settings = LoraConfig(
@@ -54,14 +54,14 @@ def add_adapters(
     )
     if model.is_loaded_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    # The composite model has no folder of its own; peft would look for one under this name.
+    # The composite model has no folder of its own; peft would search for one of this name.
     model.name_or_path = None  # type: ignore[assignment]
     with without_peft_warning():
         return get_peft_model(model, settings)
 
 
 def refuse_other_layers(model: SefarVlmForConditionalGeneration) -> None:
-    """Raise ValueError unless every layer has all linears that LoRA goes into.
+    """Raise ValueError unless every layer has all linears that LoRA is added to.
 
     Phi-3, for one, has `qkv_proj` in place of three of them.
     """
@@ -75,7 +75,7 @@ def refuse_other_layers(model: SefarVlmForConditionalGeneration) -> None:
     ]
     if lost:
         raise ValueError(
-            f"LoRA goes into {', '.join(LINEARS)} of all {layers} layers, but "
+            f"LoRA is added to {', '.join(LINEARS)} of all {layers} layers, but "
             f"{model.config.text_config.model_type} lacks {len(lost)} of them, for example "
             f"{', '.join(lost[: len(LINEARS)])}; take a language model of the Llama family, such "
             f"as lmsys/vicuna-7b-v1.5"
@@ -83,10 +83,10 @@ def refuse_other_layers(model: SefarVlmForConditionalGeneration) -> None:
 
 
 def composite(model: Trained) -> SefarVlmForConditionalGeneration:
-    """The composite model, LoRA and projector in place, out of peft's wrapping if it has one.
+    """The composite model with LoRA and projector, without peft's wrapper if it has one.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it is another model.
     """
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(inner, SefarVlmForConditionalGeneration):
@@ -96,7 +96,7 @@ def composite(model: Trained) -> SefarVlmForConditionalGeneration:
 
 @contextmanager
 def without_peft_warning() -> Iterator[None]:
-    """peft 0.18 to 0.21 ask for a property by a name that transformers 5.2x warns about."""
+    """peft 0.18 to 0.21 read a property by a name that transformers 5.2x warns about."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         yield
@@ -108,23 +108,23 @@ def lora_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def projector_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The projector's parameters that learn; peft keeps the original beside them, frozen."""
+    """The projector's trained parameters; peft keeps the original beside them, frozen."""
     return (
         (name, p) for name, p in model.named_parameters() if f"{PROJECTOR}.modules_to_save" in name
     )
 
 
 def learn_projector_alone(model: nn.Module, alone: bool) -> None:
-    """Stage A freezes the LoRA matrices; stage B lets them learn."""
+    """Stage A freezes the LoRA matrices; stage B trains them."""
     for _, parameter in lora_parameters(model):
         parameter.requires_grad_(not alone)
 
 
 def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -> list[dict]:
-    """Parameter groups with a name and a rate each; without those in which nothing learns.
+    """Parameter groups with a name and a learning rate each, without empty ones.
 
     Raises:
-        ValueError: something learns that is neither LoRA nor projector.
+        ValueError: a parameter is trained that is neither LoRA nor projector.
     """
     lora = [p for _, p in lora_parameters(model) if p.requires_grad]
     projector = [p for _, p in projector_parameters(model) if p.requires_grad]
@@ -132,7 +132,7 @@ def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -
     strays = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
     if strays:
         raise ValueError(
-            f"{len(strays)} parameters learn that are neither LoRA nor projector, "
+            f"{len(strays)} parameters are trained that are neither LoRA nor projector, "
             f"for example {strays[0]}; freeze them before training"
         )
     groups = [
@@ -143,5 +143,5 @@ def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -
 
 
 def adapter_dtype(model: nn.Module) -> set[torch.dtype]:
-    """The kinds of numbers of everything that learns; anything but float32 is a fault."""
+    """The dtypes of all trained parameters; anything but float32 is an error."""
     return {p.dtype for p in model.parameters() if p.requires_grad}

@@ -1,18 +1,17 @@
-"""How likely the model finds each option's text as its answer, without seeing the options.
+"""Two other answer formats for the same questions: generated letters, and the options' texts.
 
-The question is asked openly (`TEXT_REQUEST`), and every option's text, with the end mark behind
-it, is scored as the answer: what training on texts makes likely. The prompt is computed once for
-all options (`shared_prefix`). Texts differ in length and in how usual their words are, so this is
-a diagnostic: compare the sum, the mean over tokens, and the difference to a run that does not see
-the video (pointwise mutual information). docs/paper_map.md, row "letter scoring".
+`score_other_formats` gives both, as diagnostics of the letter scores.
 
-The same questions asked in two other ways: answers spoken, and the options' texts scored.
+- Generated: the greedy answer to the question with its options, unrotated. An answer that does not
+  begin with a letter names no option and counts as wrong; the share of such answers shows whether
+  the prompt fits the model.
+- Texts: the question is asked without its options (`TEXT_REQUEST`), and every option's text with
+  the end mark is scored as the answer: what training on texts makes likely. The prompt is computed
+  once for all options (`shared_prefix`). Texts differ in length and in how frequent their words
+  are: compare the sum, the mean over tokens, and the difference to a run that does not see the
+  video (pointwise mutual information).
 
-The letter that the model says when it is asked once, read strictly.
-
-Answers are generated greedily to the question as it stands, options unrotated. What does not
-begin with a letter is no answer, and no answer counts as wrong; the share of such answers tells
-whether the prompt fits the model. docs/paper_map.md, row "letter scoring".
+docs/paper_map.md, row "letter scoring".
 """
 
 import json
@@ -45,10 +44,13 @@ from sefar_mllm.prompt import (
 from sefar_mllm.scoring import batches_by_options, parse_letter, read_lines
 from sefar_mllm.shared_prefix import hidden_states, join
 
+STEMS = ("spoken", "option-text")
+"""Beginnings of the names of the two files."""
+
 
 @dataclass(frozen=True)
 class TextScore:
-    """How likely each option of one question is as its answer."""
+    """How likely each option's text is as the answer to one question."""
 
     sums: tuple[float, ...]
     """Log-probability of each text with its end mark."""
@@ -61,6 +63,125 @@ class TextScore:
         return tuple(total / n for total, n in zip(self.sums, self.lengths, strict=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class GeneratedAnswer:
+    """The model's generated answer to one question."""
+
+    question_id: str
+    text: str
+    choice: int | None
+    """Position of the option that it names; None, which counts as wrong, if it names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherFormats:
+    """Generated answers and text scores, for the same questions as the predictions."""
+
+    generated: Sequence[GeneratedAnswer]
+    texts: Mapping[str, TextScore]
+    """Of each option's text, by question id."""
+
+
+def score_other_formats(
+    model: Trained,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    cache: TokenCache,
+    *,
+    shown: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+) -> OtherFormats:
+    """Generate an answer to every question, and score the texts of its options.
+
+    Args:
+        model: fine-tuned, in evaluation mode.
+        tokenizer: its tokenizer.
+        questions: the questions.
+        cache: tokens of the clips that are shown.
+        shown: the clip to show for each question's clip; by default its own.
+        batch_size: questions answered at a time.
+    """
+    return OtherFormats(
+        generated=generate_answers(
+            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
+        ),
+        texts=option_text_scores(
+            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
+        ),
+    )
+
+
+def generate_answers(  # noqa: PLR0913 - the questions, the model, and the length of answers
+    model: Trained,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    cache: TokenCache,
+    *,
+    shown: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+    max_new_tokens: int = 8,
+) -> list[GeneratedAnswer]:
+    """The model's greedy answer to every question, in their order.
+
+    Args:
+        model: fine-tuned, in evaluation mode.
+        tokenizer: its tokenizer.
+        questions: the questions; their numbers of options may differ.
+        cache: tokens of the clips that are shown.
+        shown: the clip to show for each question's clip; by default its own.
+        batch_size: questions answered at a time.
+        max_new_tokens: longest answer; a letter is one token.
+
+    Raises:
+        ValueError: a prompt is longer than the model reads.
+    """
+    config = composite(model).config
+    answers: dict[str, GeneratedAnswer] = {}
+    with tqdm(total=len(questions), desc="answers", unit="q") as bar:
+        for batch in batches_by_options(questions, batch_size):
+            clips = [(shown or {}).get(q.video, q.video) for q in batch]
+            prompts = [question_prompt(tokenizer, question, config) for question in batch]
+            generated = generate_ids(
+                model,
+                prompts,
+                [cache[clip] for clip in clips],
+                max_new_tokens=max_new_tokens,
+                end_id=tokenizer.eos_token_id,
+            )
+            for question, ids in zip(batch, generated, strict=True):
+                answers[question.question_id] = as_answer(tokenizer, question, ids)
+            bar.update(len(batch))
+    return [answers[question.question_id] for question in questions]
+
+
+def question_prompt(
+    tokenizer: PreTrainedTokenizerBase, question: Question, config: SefarVlmConfig
+) -> list[int]:
+    """Ids of the question with its options in order, ending in `ASSISTANT:`."""
+    turn = Turn(question_text(question.stem, question.options))
+    return encode_question(tokenizer, turn, config, question.question_id).ids
+
+
+def as_answer(
+    tokenizer: PreTrainedTokenizerBase, question: Question, ids: Sequence[int]
+) -> GeneratedAnswer:
+    """The answer as a record, with the option that it names."""
+    (text,) = tokenizer.batch_decode([list(ids)], skip_special_tokens=True)
+    choice = parse_letter(text, len(question.options))
+    return GeneratedAnswer(question_id=question.question_id, text=text, choice=choice)
+
+
+def failure_rate(answers: Sequence[GeneratedAnswer]) -> float:
+    """Share of the answers that name no option, in [0, 1].
+
+    Raises:
+        ValueError: there are no answers.
+    """
+    if not answers:
+        raise ValueError("there are no answers to count; give at least one question")
+    return sum(answer.choice is None for answer in answers) / len(answers)
+
+
 def option_text_scores(
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
@@ -70,12 +191,12 @@ def option_text_scores(
     shown: Mapping[str, str] | None = None,
     batch_size: int = 32,
 ) -> dict[str, TextScore]:
-    """Scores of every question's options, by question id and in the questions' order.
+    """Scores of every question's options, by question id, in the order of the questions.
 
     Args:
         model: fine-tuned, in evaluation mode.
         tokenizer: its tokenizer.
-        questions: what to answer; the number of options may differ.
+        questions: the questions; their numbers of options may differ.
         cache: tokens of the clips that are shown.
         shown: the clip to show for each question's clip; by default its own.
         batch_size: questions scored at a time.
@@ -114,14 +235,14 @@ def text_scores(
     tokens: Sequence[Float[Tensor, "frame row column dim"]],
     pad_id: int,
 ) -> list[TextScore]:
-    """Scores of the labeled tokens of each question's prompts, which are about one clip."""
+    """Scores of the labeled tokens of each question's prompts, all about one clip."""
     rows = [join([prompt.ids for prompt in several]) for several in prompts]
     hidden = hidden_states(vlm, rows, tokens, pad_id)
     targets = [
         [labeled_places(prompt, path) for prompt, path in zip(several, row.paths, strict=True)]
         for several, row in zip(prompts, rows, strict=True)
     ]
-    # Which row, the place there that predicts, and the id that is to be predicted.
+    # The row, the place in it that predicts, and the id to predict.
     line, place, token = torch.tensor(
         [
             (number, place, token)
@@ -155,7 +276,7 @@ def labeled_places(prompt: EncodedPrompt, path: Sequence[int]) -> list[tuple[int
 def pointwise_information(
     scores: Mapping[str, TextScore], blind: Mapping[str, TextScore]
 ) -> dict[str, tuple[float, ...]]:
-    """How much likelier the video makes each option: what a blind run finds likely taken off.
+    """How much more likely the video makes each option: log-probabilities less a blind run's.
 
     Args:
         scores: of a run that sees the videos, by question id.
@@ -183,134 +304,11 @@ def pointwise_information(
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratedAnswer:
-    """What the model said to one question."""
-
-    question_id: str
-    text: str
-    choice: int | None
-    """Position of the option that was named; None if none was, which counts as wrong."""
-
-
-def generate_answers(  # noqa: PLR0913 - what is asked, of which model, and at what length
-    model: Trained,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    cache: TokenCache,
-    *,
-    shown: Mapping[str, str] | None = None,
-    batch_size: int = 32,
-    max_new_tokens: int = 8,
-) -> list[GeneratedAnswer]:
-    """The model's greedy answer to every question, in their order.
-
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: what to answer; the number of options may differ.
-        cache: tokens of the clips that are shown.
-        shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions answered at a time.
-        max_new_tokens: longest answer; a letter is one token.
-
-    Raises:
-        ValueError: a prompt is longer than the model reads.
-    """
-    config = composite(model).config
-    answers: dict[str, GeneratedAnswer] = {}
-    with tqdm(total=len(questions), desc="answers", unit="q") as bar:
-        for batch in batches_by_options(questions, batch_size):
-            clips = [(shown or {}).get(q.video, q.video) for q in batch]
-            prompts = [question_prompt(tokenizer, question, config) for question in batch]
-            said = generate_ids(
-                model,
-                prompts,
-                [cache[clip] for clip in clips],
-                max_new_tokens=max_new_tokens,
-                end_id=tokenizer.eos_token_id,
-            )
-            for question, ids in zip(batch, said, strict=True):
-                answers[question.question_id] = as_answer(tokenizer, question, ids)
-            bar.update(len(batch))
-    return [answers[question.question_id] for question in questions]
-
-
-def question_prompt(
-    tokenizer: PreTrainedTokenizerBase, question: Question, config: SefarVlmConfig
-) -> list[int]:
-    """Ids of the question as it stands, ending in `ASSISTANT:`."""
-    turn = Turn(question_text(question.stem, question.options))
-    return encode_question(tokenizer, turn, config, question.question_id).ids
-
-
-def as_answer(
-    tokenizer: PreTrainedTokenizerBase, question: Question, ids: Sequence[int]
-) -> GeneratedAnswer:
-    """What was said, and the option that it names."""
-    (text,) = tokenizer.batch_decode([list(ids)], skip_special_tokens=True)
-    choice = parse_letter(text, len(question.options))
-    return GeneratedAnswer(question_id=question.question_id, text=text, choice=choice)
-
-
-def failure_rate(answers: Sequence[GeneratedAnswer]) -> float:
-    """Share of the answers that name no option, in [0, 1].
-
-    Raises:
-        ValueError: there are no answers.
-    """
-    if not answers:
-        raise ValueError("there are no answers to count; ask at least one question")
-    return sum(answer.choice is None for answer in answers) / len(answers)
-
-
-STEMS = ("spoken", "option-text")
-"""What the names of the two files begin with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OtherFormats:
-    """What the two ways gave, for the same questions as the predictions."""
-
-    generated: Sequence[GeneratedAnswer]
-    texts: Mapping[str, TextScore]
-    """Of each option's text, by question id."""
-
-
-def score_other_formats(
-    model: Trained,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    cache: TokenCache,
-    *,
-    shown: Mapping[str, str] | None = None,
-    batch_size: int = 32,
-) -> OtherFormats:
-    """Let the model speak, and score every option's text.
-
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: what to answer.
-        cache: tokens of the clips that are shown.
-        shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions answered at a time.
-    """
-    return OtherFormats(
-        generated=generate_answers(
-            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
-        ),
-        texts=option_text_scores(
-            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
-        ),
-    )
-
-
 def write_answers(
     questions: Sequence[Question], answers: OtherFormats, folder: Path, name: str
 ) -> None:
-    """spoken-NAME.jsonl and option-text-NAME.jsonl, one JSON object a question."""
-    spoken: list[dict[str, Any]] = [
+    """Write spoken-NAME.jsonl and option-text-NAME.jsonl, one JSON object a question."""
+    generated: list[dict[str, Any]] = [
         {"question_id": one.question_id, "text": one.text, "choice": one.choice}
         for one in answers.generated
     ]
@@ -324,21 +322,21 @@ def write_answers(
         }
         for one in questions
     ]
-    for stem, rows in zip(STEMS, (spoken, texts), strict=True):
+    for stem, rows in zip(STEMS, (generated, texts), strict=True):
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / f"{stem}-{name}.jsonl", lines)
 
 
 def read_answers(folder: Path, name: str) -> OtherFormats:
-    """What `write_answers` wrote.
+    """The answers that `write_answers` wrote.
 
     Raises:
         OSError: a file is missing.
         PredictionError: a line is damaged.
     """
-    spoken, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
+    generated, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
     return OtherFormats(
-        generated=[GeneratedAnswer(**row) for row in spoken],
+        generated=[GeneratedAnswer(**row) for row in generated],
         texts={
             row["question_id"]: TextScore(tuple(row["log_probs"]), tuple(row["num_tokens"]))
             for row in texts

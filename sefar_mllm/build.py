@@ -1,17 +1,14 @@
-"""Any Llama-family language model, from a folder or a hub name, behind a fresh projector.
+"""A composite model from any Llama-family language model, by folder or hub name, and a projector.
 
 What is loaded is checked at once: that it is of the family, that no weight is missing (transformers
-would draw it at random and go on), and that its tokenizer begins and ends texts as Llama's does.
+would draw it at random and continue), and that its tokenizer begins and ends texts as Llama's does.
 
-The language model's linears in 4 bits: normal floats, their scales quantized in turn (QLoRA).
+`four_bit` quantizes the language model's linears to 4-bit normal floats with quantized scales.
+Source: QLoRA (arXiv:2305.14314). Projector and output layer are not quantized: the one is trained,
+rounding the other would change the answers directly. docs/paper_map.md, row "4-bit".
 
-Source: QLoRA (arXiv:2305.14314). Projector and output layer keep their numbers: the one learns,
-the other's rounding would fall on the answers directly. docs/paper_map.md, row "4-bit".
-
-A model in pieces on several processes (FSDP2): what all of them must do at the same time.
-
-Layers gather their weights as they run, and give them back. A forward therefore needs every
-process, each with as many forwards as the others.
+A model may be sharded over several processes (FSDP2). Layers gather their weights as they run and
+release them, so a forward needs every process, each with as many forwards as the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,15 +38,15 @@ from sefar_mllm.model_config import SefarVlmConfig, lasting_place
 from sefar_mllm.projector import Projector
 from sefar_mllm.prompt import missing_for_prompts
 
-KEPT = ["model.multi_modal_projector", "lm_head"]  # whole names: inner parts of names do not count
+KEPT = ["model.multi_modal_projector", "lm_head"]  # not quantized; whole names of modules
 
 
 class FourBitError(ValueError):
-    """4-bit weights that cannot be had here; the message says what is missing."""
+    """4-bit weights are not available here; the message says what is missing."""
 
 
 def four_bit_settings() -> BitsAndBytesConfig:
-    """How the language model is quantized; runs on CUDA, and slowly on a CPU.
+    """Settings of the quantized language model; runs on CUDA, and slowly on a CPU.
 
     Raises:
         FourBitError: bitsandbytes is not installed.
@@ -70,11 +67,11 @@ def four_bit_settings() -> BitsAndBytesConfig:
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError)
-"""What transformers, safetensors and torch raise for files that are missing or damaged."""
+"""Errors of transformers, safetensors and torch for files that are missing or damaged."""
 
 
 class FolderError(Exception):
-    """A model folder that cannot be used. The message names it, what was found, the mend."""
+    """A model folder that cannot be used. The message names it, what was found, and the fix."""
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -82,7 +79,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     Raises:
         FolderError: it is missing, does not begin texts with bos, lacks an end mark, or cannot
-            write the prompts.
+            encode the prompts.
     """
     here = Path(folder)
     if here.is_dir() and not any((here / name).is_file() for name in TOKENIZER_FILES):
@@ -122,19 +119,19 @@ def load_language_model(
     device: str | torch.device = "cpu",
     four_bit: bool = False,
 ) -> PreTrainedModel:
-    """A Llama-family language model, whole or not at all.
+    """A Llama-family language model with all its weights.
 
     Weights come from safetensors, or from PyTorch's files (Vicuna v1.5 has no others), of which
-    nothing but tensors is read.
+    only tensors are read.
 
     Args:
         name: folder or hub name.
-        dtype: of its numbers; with `four_bit`, of those that are not quantized.
+        dtype: of its weights; with `four_bit`, of those that are not quantized.
         device: where to put it.
         four_bit: quantize its linears.
 
     Raises:
-        FolderError: it is not there, is damaged, lacks weights, or is of another family.
+        FolderError: it is missing, is damaged, lacks weights, or is of another family.
         FourBitError: bitsandbytes is not installed.
         OutOfMemoryError: the device cannot hold it.
     """
@@ -145,7 +142,7 @@ def load_language_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(name), dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
         )
-    except torch.OutOfMemoryError:  # says what is wrong by itself: the folder is not to blame
+    except torch.OutOfMemoryError:  # its message is clear, and the folder is not at fault
         raise
     except UNREADABLE as cause:
         raise FolderError(
@@ -164,25 +161,25 @@ def load_language_model(
 
 
 def refuse_gaps(name: str | Path, report: dict[str, Any]) -> None:
-    """Refuse weights that transformers would have drawn at random.
+    """Refuse weights that transformers has drawn at random.
 
     Args:
         name: of the model that was loaded.
         report: its loading info.
 
     Raises:
-        FolderError: a tensor is missing or has another shape than the config says.
+        FolderError: a tensor is missing or of another shape than in the config.
     """
     for what in ("missing", "mismatched"):
         found = sorted(str(key) for key in report[f"{what}_keys"])
         if found:
             raise FolderError(
                 f"{name}: {len(found)} tensors are {what}, for example {found[0]}; the weights "
-                f"and config.json do not belong together, or a shard is lost: fetch it again"
+                f"and config.json do not belong together, or a shard is missing: fetch it again"
             )
 
 
-def build_vlm(  # noqa: PLR0913 - all that makes a model
+def build_vlm(  # noqa: PLR0913 - everything that a model is made of
     language_model: str | Path,
     *,
     token_dim: int,
@@ -201,7 +198,7 @@ def build_vlm(  # noqa: PLR0913 - all that makes a model
         token_dim: width of the encoder's tokens.
         token_shape: frames, rows and columns of a clip's tokens.
         encoder: key and origin of the encoder's token cache.
-        anchor_ids: tokens of the word that projected tokens start from.
+        anchor_ids: tokens of the word that projected tokens start around.
         seed: of the projector's weights.
         dtype: of the language model; the projector stays in float32.
         device: where to put the model.
@@ -222,7 +219,7 @@ def build_vlm(  # noqa: PLR0913 - all that makes a model
     )
     model.config.language_model = lasting_place(language_model)
     model.config.language_model_from_hub = not Path(language_model).is_dir()
-    model.is_loaded_in_4bit = four_bit  # where peft and accelerate look for it
+    model.is_loaded_in_4bit = four_bit  # where peft and accelerate read it
     return model
 
 
@@ -235,7 +232,7 @@ def wrap(
     anchor_ids: Sequence[int] = (0,),
     seed: int = 0,
 ) -> SefarVlmForConditionalGeneration:
-    """The composite model of a language model in memory, which becomes part of it.
+    """The composite model around a language model in memory, which becomes part of it.
 
     Args: see `build_vlm`.
     """
@@ -247,12 +244,12 @@ def wrap(
         token_shape=token_shape,
         encoder=encoder,
     )
-    with torch.device("meta"):  # the language model is there already: do not make it twice
+    with torch.device("meta"):  # without memory: the language model exists already
         model = SefarVlmForConditionalGeneration(config)
     projector = Projector(token_dim, token_shape[0], table.embedding_dim)
     words = table.weight.detach().float().cpu()
     anchor = words[list(anchor_ids)].mean(dim=0)
-    projector.start(anchor, words.pow(2).mean().sqrt().item(), torch.Generator().manual_seed(seed))
+    projector.init(anchor, words.pow(2).mean().sqrt().item(), torch.Generator().manual_seed(seed))
     model.model.multi_modal_projector = projector.to(table.weight.device)
     model.model.language_model = language.model
     model.lm_head = language.lm_head
@@ -261,9 +258,9 @@ def wrap(
 
 
 def greedy(settings: GenerationConfig) -> GenerationConfig:
-    """The language model's marks, without its ways of sampling and its own limit of length.
+    """The language model's special tokens, without its sampling settings and limit of length.
 
-    Vicuna's file names a temperature for a sampling that it leaves off, and is refused in saving.
+    Vicuna's file sets a temperature without sampling, which transformers refuses to save.
     """
     end = settings.eos_token_id
     first = end[0] if isinstance(end, list) else end
@@ -276,16 +273,16 @@ def greedy(settings: GenerationConfig) -> GenerationConfig:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether each process holds a piece of the model."""
+    """Whether each process holds a shard of the model."""
     return isinstance(model, FSDPModule)
 
 
 @contextmanager
 def outer_weights_gathered(model: nn.Module) -> Iterator[None]:
-    """While entered, parts of the model may run without going through its own forward.
+    """Within it, parts of the model may run without the model's own forward.
 
-    The model's forward gathers what belongs to no layer, such as the projector; here that is done
-    around it. Layers gather their own weights as ever.
+    The model's forward gathers the weights outside of layers, such as the projector's; here they
+    are gathered around it. Layers gather their own weights as usual.
     """
     if not isinstance(model, FSDPModule):
         yield
@@ -298,11 +295,11 @@ def outer_weights_gathered(model: nn.Module) -> Iterator[None]:
 
 
 def whole_trained(model: nn.Module) -> dict[str, Tensor]:
-    """LoRA and projector by name, whole on every process; all processes call this together."""
+    """LoRA and projector by name, unsharded on every process; all processes call this."""
     trained = (*lora_parameters(model), *projector_parameters(model))
     return {name: whole(parameter.detach()) for name, parameter in trained}
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process holds a piece, put together; any other as it is."""
+    """A sharded tensor, gathered; any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

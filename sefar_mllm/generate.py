@@ -1,6 +1,6 @@
-"""Greedy generation: prompts with their videos in, answers out, whole or as they come.
+"""Greedy generation: prompts with their videos -> answers, whole or streamed.
 
-Rows of unequal length are padded on the left, so that every answer goes on from the last column;
+Rows of unequal length are padded on the left, so that every answer continues from the last column;
 a row's answer is then that of its prompt alone, up to rounding.
 """
 
@@ -28,13 +28,13 @@ from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import EncodedPrompt
 
-WRITER = ThreadPoolExecutor(1, thread_name_prefix="speaker")
-"""The one thread that streamed answers are generated in: what CUDA recorded belongs to a thread."""
+WORKER = ThreadPoolExecutor(1, thread_name_prefix="generate")
+"""The one thread in which streamed answers are generated: CUDA graphs belong to a thread."""
 CACHE_ROOM = 512
-"""Tokens; a static cache holds a multiple of it."""
+"""Tokens; the size of a static cache is a multiple of it."""
 
 
-def generate_ids(  # noqa: PLR0913 - what is asked, and how it may end
+def generate_ids(  # noqa: PLR0913 - the prompts, and how an answer may end
     model: Trained,
     ids: Sequence[Sequence[int]],
     tokens: Sequence[Float[Tensor, "frame row column dim"]],
@@ -50,7 +50,7 @@ def generate_ids(  # noqa: PLR0913 - what is asked, and how it may end
         ids: prompts that end where the answer begins.
         tokens: the video of each.
         max_new_tokens: longest answer.
-        end_id: the mark that ends an answer; None generates `max_new_tokens` in every row.
+        end_id: the end mark of an answer; None generates `max_new_tokens` in every row.
         static_cache: see `static_cache_of`.
     """
     vlm = composite(model)
@@ -62,7 +62,7 @@ def generate_ids(  # noqa: PLR0913 - what is asked, and how it may end
     return [_until(answer, end_id) for answer in answers]
 
 
-def stream(  # noqa: PLR0913 - what is asked, and how it is answered
+def stream(  # noqa: PLR0913 - the prompt, and how an answer may end
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     ids: Sequence[int],
@@ -71,9 +71,9 @@ def stream(  # noqa: PLR0913 - what is asked, and how it is answered
     max_new_tokens: int,
     static_cache: bool = False,
 ) -> Generator[str, None, None]:
-    """The text of one answer in pieces, each as soon as its words are whole.
+    """The text of one answer in pieces, each as soon as its words are complete.
 
-    Whoever stops reading, or is interrupted, stops the generation with it.
+    A reader that stops, or is interrupted, stops the generation.
     """
     vlm = composite(model)
     inputs = _inputs(
@@ -89,11 +89,11 @@ def stream(  # noqa: PLR0913 - what is asked, and how it is answered
             vlm.generate(  # type: ignore[misc]
                 **inputs, streamer=streamer, stopping_criteria=StoppingCriteriaList([unwanted])
             )
-        except BaseException:  # the reader, who is told that no more comes, raises it
+        except BaseException:  # raised for the reader by answer.result()
             streamer.end()
             raise
 
-    answer = WRITER.submit(work)
+    answer = WORKER.submit(work)
     try:
         yield from streamer
     finally:
@@ -107,10 +107,10 @@ def static_cache_of(
     input_ids: Int[Tensor, "batch token"],
     max_new_tokens: int,
 ) -> StaticCache:
-    """Room for keys and values that does not grow, with which transformers compiles the steps on
-    CUDA: the first answer waits for that, the others come faster.
+    """Keys and values of a fixed size, with which transformers compiles the steps on CUDA: the
+    first answer is slower, later ones are faster.
 
-    It is a multiple of `CACHE_ROOM`, since every other size is compiled anew.
+    The size is a multiple of `CACHE_ROOM`, since every size is compiled separately.
     """
     needed = input_ids.shape[1] + max_new_tokens
     room = -(-needed // CACHE_ROOM) * CACHE_ROOM
@@ -119,9 +119,9 @@ def static_cache_of(
 
 @contextmanager
 def lora_switched_off(model: PeftModel) -> Iterator[None]:
-    """The base language model behind the trained projector, for as long as the `with` lasts.
+    """Within it, the base language model answers behind the trained projector.
 
-    peft's `disable_adapter` would put the untrained projector back as well, and the video would be
+    peft's `disable_adapter` would also switch to the untrained projector, and the video would be
     noise.
     """
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
@@ -135,7 +135,7 @@ def lora_switched_off(model: PeftModel) -> Iterator[None]:
 
 
 class _Unwanted(StoppingCriteria):
-    """Ends a generation that nobody reads any more."""
+    """Ends a generation that has no reader any more."""
 
     def __init__(self) -> None:
         self.event = Event()
@@ -156,7 +156,7 @@ def _inputs(
     prompts = [EncodedPrompt(list(row), list(row)) for row in ids]
     padding = 0  # hidden by the mask; any id of the vocabulary
     batch = pad_batch(prompts, padding, side="left")
-    # No row of the output layer makes the placeholder: with it as end mark, none ends early.
+    # The output layer never gives the placeholder: with it as end mark, no row ends early.
     end = vlm.config.video_token_id if end_id is None else end_id
     return {
         "input_ids": batch["input_ids"].to(vlm.device),

@@ -1,7 +1,8 @@
-"""The control of wrong videos: each question is shown a clip that cannot answer it.
+"""The control of mismatched videos: each question is shown a clip that cannot answer it.
 
-A clip of the same class would be a right video under another name, and one of the same source has
-the same athlete, arena and camera. Both are left out, so that what is still right was not seen.
+A clip of the same class would show the right answer, and one of the same source has the same
+athlete, arena and camera. Both are excluded, so that answers that are still right do not come from
+the video.
 """
 
 import random
@@ -11,38 +12,38 @@ from collections.abc import Mapping, Sequence
 from qa_data.questions import Question
 
 Marks = Mapping[str, frozenset[tuple[str, object]]]
-"""By clip, what it may not share with the clip that is shown in its place."""
+"""By clip, the marks that the clip shown in its place must not have."""
 
 
 def mismatched_videos(questions: Sequence[Question], rng: random.Random) -> dict[str, str]:
     """Another clip for every clip, each shown once, none of its own class, answer or source.
 
-    A maximum matching: each clip takes the first clip left that fits, and where none does, a
-    shortest chain of clips hands on what they were given (augmenting paths: Berge, PNAS 43, 1957).
+    A maximum matching by augmenting paths (Berge, PNAS 43, 1957): each clip takes the first free
+    clip that fits; where none does, clips along a shortest path exchange theirs.
 
     Args:
         questions: about the clips; several may be about one.
         rng: draws.
 
     Raises:
-        ValueError: it cannot be done, for too many clips share a class, an answer or a source.
+        ValueError: there is no such matching: too many clips share a class, an answer or a source.
     """
     marks = marks_of(questions)
-    asked, free = sorted(marks), sorted(marks)
-    rng.shuffle(asked)
+    clips, free = sorted(marks), sorted(marks)
+    rng.shuffle(clips)
     rng.shuffle(free)
     shown: dict[str, str] = {}
-    for clip in asked:
-        chain = shortest_chain(clip, marks, free, shown)
-        if chain is None:
-            raise ValueError(cannot_be_shown(clip, marks))
-        shown |= chain
-        free.remove(next(iter(chain.values())))
+    for clip in clips:
+        path = shortest_path(clip, marks, free, shown)
+        if path is None:
+            raise ValueError(no_match(clip, marks))
+        shown |= path
+        free.remove(next(iter(path.values())))
     return shown
 
 
 def marks_of(questions: Sequence[Question]) -> Marks:
-    """Class, right texts and source of each clip; classes of other numbers may read alike."""
+    """Class, right texts and source of each clip; different classes may have equal texts."""
     marks: dict[str, set[tuple[str, object]]] = {}
     for one in questions:
         found = marks.setdefault(one.video, {("clip", one.video)})
@@ -54,31 +55,31 @@ def marks_of(questions: Sequence[Question]) -> Marks:
     return {clip: frozenset(found) for clip, found in marks.items()}
 
 
-def shortest_chain(
+def shortest_path(
     clip: str, marks: Marks, free: Sequence[str], shown: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """What `clip` and the clips of a chain are shown from here on; none if there is no chain.
+    """The changes that give `clip` a clip to be shown, along a shortest path; None without one.
 
     Args:
-        clip: is shown nothing yet.
+        clip: has no clip to be shown yet.
         marks: of all clips.
-        free: clips that are not shown yet, the preferred first.
-        shown: what the other clips are shown so far.
+        free: clips that are not taken yet, the preferred first.
+        shown: by clip, the clip shown in its place so far.
 
     Returns:
-        The last clip of the chain, which takes a free one, first; `clip` last.
+        By clip, the clip to show in its place: the one that takes a free clip first, `clip` last.
     """
-    giver: dict[str, str] = {}  # a clip -> the one that would take over what it is shown
+    giver: dict[str, str] = {}  # a clip -> the one that would take its shown clip
     waiting, unseen = deque([clip]), list(shown)
     while waiting:
         taker = waiting.popleft()
         fits = (one for one in free if marks[taker].isdisjoint(marks[one]))
         if (found := next(fits, None)) is not None:
-            chain = {taker: found}
+            path = {taker: found}
             while taker != clip:
                 taker, found = giver[taker], shown[taker]
-                chain[taker] = found
-            return chain
+                path[taker] = found
+            return path
         for other in unseen:
             if marks[taker].isdisjoint(marks[shown[other]]):
                 giver[other] = taker
@@ -87,12 +88,12 @@ def shortest_chain(
     return None
 
 
-def cannot_be_shown(clip: str, marks: Marks) -> str:
-    """Why there is no wrong video for a clip: the largest group of clips that may not meet."""
+def no_match(clip: str, marks: Marks) -> str:
+    """Why there is no mismatched video for a clip: the largest group of clips that share a mark."""
     counts = Counter(mark for found in marks.values() for mark in found)
     (kind, value), count = max(counts.items(), key=lambda pair: (pair[1], str(pair[0])))
     return (
-        f"there is no wrong video for clip {clip}: of {len(marks)} clips, {count} are of {kind} "
-        f"{value!r}, the largest group, and every clip is to be shown one of another class, answer "
-        f"and source; ask about more classes and sources"
+        f"there is no mismatched video for clip {clip}: of {len(marks)} clips, {count} are of "
+        f"{kind} {value!r}, the largest group, and every clip needs one of another class, "
+        f"answer and source; take questions about more classes and sources"
     )

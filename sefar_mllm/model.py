@@ -2,8 +2,8 @@
 
 Written on transformers' conventions: a config, a `...ForConditionalGeneration` registered with
 the Auto classes, placeholders that are already in the ids, and a masked scatter that fills them.
-The placeholder's id lies outside the vocabulary, so no embedding is added or changed. The encoder
-is not part of the model: it is given tokens.
+The placeholder's id is outside the vocabulary, so no embedding is added or changed. The encoder is
+not part of the model: the model gets its tokens.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from sefar_mllm.prompt import IGNORE
 
 
 class PlaceholderError(ValueError):
-    """Placeholders and video tokens do not fit; the message names the clip and both counts."""
+    """Placeholders and video tokens do not match; the message names the clip and both counts."""
 
 
 class SefarVlmModel(PreTrainedModel):
@@ -135,15 +135,15 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits, and the loss if labels are given.
 
-        In training with labels, logits are made for what is labeled alone, (label vocabulary):
-        of a question's hundred and fifty tokens two are learned.
+        In training with labels, logits are computed for labeled tokens alone, (label vocabulary):
+        of a question's hundred and fifty tokens two are labeled.
 
         Args:
             input_ids: ids with placeholders.
             labels: ids to predict, `prompt.IGNORE` elsewhere.
             logits_to_keep: only the last n positions, or these positions; 0 keeps all.
-            num_items_in_batch: labels of the whole batch, if it comes in pieces.
-            inputs: `video_tokens`, `clip_ids`, and whatever the language model takes.
+            num_items_in_batch: labels of the whole batch, if it is split into micro-batches.
+            inputs: `video_tokens`, `clip_ids`, and the arguments of the language model.
         """
         outputs = self.model(input_ids, **inputs)
         hidden = outputs.last_hidden_state
@@ -177,7 +177,7 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         video_tokens: Tensor | None = None,
         **more: Any,
     ) -> dict[str, Any]:
-        """What one step of `generate` needs; the video only while placeholders are in sight."""
+        """The inputs of one step of `generate`; the video only while there are placeholders."""
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,  # type: ignore[arg-type]
             past_key_values=past_key_values,
@@ -194,20 +194,20 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
 
 def decodes(input_ids: Int[Tensor, "batch token"], past_key_values: Cache | None) -> bool:
-    """Whether the ids are what the model wrote last: one a row, behind a cache that holds more.
+    """Whether the ids are the model's last outputs: one a row, with a filled cache.
 
-    It never writes a placeholder, so there is nothing to count. Looking at the ids would hold up
-    the device at every token, and cut the step into several compiled graphs.
+    The model never outputs a placeholder, so there is nothing to count. Reading the ids would
+    synchronize the device at every token, and split the step into several compiled graphs.
     """
     filled = past_key_values is not None and past_key_values.is_initialized
     return filled and input_ids.shape[1] == 1
 
 
 def word_table(model: PreTrainedModel) -> nn.Embedding:
-    """The embeddings of the language model's words.
+    """The table of the language model's token embeddings.
 
     Raises:
-        TypeError: they are not a plain table.
+        TypeError: it is not a plain table.
     """
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding):
@@ -220,7 +220,7 @@ def check_counts(
     video_tokens: Float[Tensor, "clip frame row column dim"] | None,
     clip_ids: Sequence[str] | None,
 ) -> None:
-    """Refuse rows whose placeholders are not as many as their clip's tokens."""
+    """Raise PlaceholderError unless each row has as many placeholders as its clip has tokens."""
     found = place.sum(dim=1).tolist()
     want = 0 if video_tokens is None else video_tokens.shape[1:-1].numel()
     if video_tokens is not None and len(video_tokens) != len(found):

@@ -1,9 +1,7 @@
-"""What the composite model is made of, in transformers' form.
-
-Where a model folder says that its language model and its encoder lie.
+"""The composite model's config, and where it records its language model and its encoder.
 
 A folder is recorded by its absolute path, so that it is found from any working directory and is
-never mistaken for a name of the hub. Older files hold paths as they were typed.
+never mistaken for a name on the hub. Older files hold paths as they were typed.
 """
 
 import os
@@ -23,8 +21,8 @@ class SefarVlmConfig(PreTrainedConfig):
         token_dim: width of the encoder's tokens.
         token_shape: frames, rows and columns of a clip's tokens.
         language_model: absolute path or hub name that the language model was loaded from.
-        language_model_from_hub: `language_model` is a hub name. Older folders do not say: theirs
-            may also be a relative path.
+        language_model_from_hub: `language_model` is a hub name. Older folders lack this: theirs may
+            also be a relative path.
         encoder: key and origin of the encoder's token cache.
     """
 
@@ -62,13 +60,13 @@ class SefarVlmConfig(PreTrainedConfig):
 
     @property
     def num_video_tokens(self) -> int:
-        """Placeholders that stand for one clip."""
+        """Number of placeholders of one clip."""
         frames, rows, columns = self.token_shape
         return frames * rows * columns
 
 
 def lasting_place(name: str | Path) -> str:
-    """What to record of a model: an existing folder's absolute path, or the name as it is."""
+    """How a model is recorded: an existing folder's absolute path, or the name as it is."""
     return os.path.abspath(name) if os.path.isdir(name) else str(name)
 
 

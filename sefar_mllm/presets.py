@@ -1,4 +1,4 @@
-"""Named settings for fine-tuning. `PRESETS` is the command line's list."""
+"""Named settings for fine-tuning; `PRESETS` are the choices of the command line."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """From encoder tokens to the language model's embeddings.
 
-Source: LLaVA-1.5's two-layer GELU projector, with two additions that treat every encoder alike: a
-LayerNorm takes away each encoder's own scale, and a learned vector for each frame tells the order
-of time, which image encoders do not carry. docs/paper_map.md, row "projector".
+Source: LLaVA-1.5's two-layer GELU projector, with two additions for all encoders alike: a LayerNorm
+removes each encoder's own scale, and a learned vector for each frame gives the order of time, which
+tokens of image encoders do not have. docs/paper_map.md, row "projector".
 """
 
 import math
@@ -35,15 +35,15 @@ class Projector(nn.Module):
         self.down = nn.Linear(embed_dim, embed_dim, dtype=torch.float32)
 
     @torch.no_grad()
-    def start(
+    def init(
         self, anchor: Float[Tensor, "embed"], embed_rms: float, generator: torch.Generator
     ) -> None:
-        """Draw the weights so that projected tokens lie around a word, as far as words do.
+        """Draw the weights: projected tokens are around a word's embedding, with the words' spread.
 
         Args:
             anchor: embedding that every projected token starts from.
             embed_rms: root mean square of the language model's embedding entries, > 0.
-            generator: source of the draws.
+            generator: for the draws.
         """
         if embed_rms <= 0:
             raise ValueError(f"embed_rms must be > 0, got {embed_rms}; are the embeddings empty?")

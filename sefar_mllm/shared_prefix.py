@@ -1,16 +1,15 @@
-"""Prompts that begin alike, in one row: their common beginning is computed once.
+"""Prompts with a shared prefix in one row, so that the prefix is computed once.
 
-The longest common beginning of the prompts is laid down once, and behind it what each prompt has
-of its own:
+The longest common prefix of the prompts comes first, and after it the rest of each prompt:
 
-    ids       beginning | rest of prompt 1 | rest of prompt 2 | ... | padding
+    ids       prefix    | rest of prompt 1 | rest of prompt 2 | ... | padding
     branch    0 ... 0     1 ... 1            2 ... 2                  -1
     position  0 ... p-1   p ... p+a-1        p ... p+b-1
 
-A token sees what stands before it in the beginning and in its own branch, at the position that it
-has in its own prompt, so its hidden state is that of its prompt alone, up to rounding. Ids decide
-what is common, whatever the tokenizer makes of the texts. Nothing is cached, so nothing is copied
-from the beginning to the branches, and a clip is projected once.
+A token attends to the tokens before it in the prefix and in its own branch, at the position that
+it has in its own prompt, so its hidden state is that of its prompt alone, up to rounding. Ids
+decide what is common. Nothing is cached, so nothing is copied from the prefix to the branches, and
+a clip is projected once.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
 
-MASKED_ATTENTION = ("sdpa", "eager")  # take a mask of any form; flash attention does not
+MASKED_ATTENTION = ("sdpa", "eager")  # accept any mask; flash attention does not
 PADDING = -1
 
 
@@ -34,15 +33,15 @@ class Joined:
     position: list[int]
     """Of each token in its own prompt."""
     branch: list[int]
-    """0 for the common beginning, 1, 2, ... for what each prompt has of its own."""
+    """0 for the common prefix, 1, 2, ... for the rest of each prompt."""
     paths: list[list[int]]
     """For each prompt, the places of its tokens in the row."""
 
 
 def join(prompts: Sequence[Sequence[int]]) -> Joined:
-    """One row of the prompts' common beginning and of the rest of each.
+    """One row of the prompts' common prefix and the rest of each.
 
-    Every prompt keeps at least its last token as its own, so that like prompts stay apart.
+    Every prompt keeps at least its last token as its own, so that equal prompts stay separate.
 
     Raises:
         ValueError: there are no prompts, or an empty one.
@@ -61,7 +60,7 @@ def join(prompts: Sequence[Sequence[int]]) -> Joined:
 
 
 def common_length(prompts: Sequence[Sequence[int]]) -> int:
-    """How many ids all prompts begin with, short of the last id of the shortest."""
+    """Length of the common prefix, without the last id of the shortest prompt."""
     limit = min(map(len, prompts)) - 1
     # Of all sequences in order, the first and the last differ the earliest.
     first, last = min(map(list, prompts)), max(map(list, prompts))
@@ -72,9 +71,9 @@ def common_length(prompts: Sequence[Sequence[int]]) -> int:
 def branch_mask(
     branch: Int[Tensor, "line token"], dtype: torch.dtype
 ) -> Float[Tensor, "line 1 query key"]:
-    """What is added to attention scores: 0 where a token sees another, else a very low number.
+    """Added to attention scores: 0 where a token attends to another, else a very low number.
 
-    Padding sees itself, so that no softmax is empty, and is seen by no prompt.
+    Padding attends to itself, so that no softmax is empty; no prompt attends to padding.
     """
     query, key = branch[:, None, :, None], branch[:, None, None, :]
     before = torch.ones(branch.shape[1:] * 2, dtype=torch.bool, device=branch.device).tril()
@@ -93,19 +92,19 @@ def hidden_states(
 
     Args:
         vlm: the composite model, in evaluation mode.
-        rows: prompts about one clip each, with the placeholders in the common beginning.
+        rows: prompts about one clip each, with the placeholders in the common prefix.
         tokens: each row's clip.
         pad_id: any id of the vocabulary.
 
     Raises:
-        ValueError: the model's attention takes no mask of this form.
+        ValueError: the model's attention does not accept such a mask.
         PlaceholderError: the placeholders are not as many as the clip's tokens.
     """
     attention = vlm.config.text_config._attn_implementation
     if attention not in MASKED_ATTENTION:
         raise ValueError(
             f"the language model runs on {attention}, which cannot read prompts that share their "
-            f'beginning; load it with attn_implementation="sdpa"'
+            f'prefix; load it with attn_implementation="sdpa"'
         )
     longest = max(len(row.ids) for row in rows)
 

@@ -29,7 +29,7 @@ from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.scoring import Prediction, predict_answers
 
-ENOUGH = 0.5  # of what was asked for; a smaller dev part is refused
+ENOUGH = 0.5  # of `rate`; fewer validation questions are refused
 
 
 def cut_dev(

@@ -1,14 +1,13 @@
-"""A fine-tuned model with its encoder, loaded once: shown a video, it begins a conversation.
+"""A fine-tuned model with its encoder, loaded once: given a video, it starts a conversation.
 
-import sefar_mllm
-assistant = sefar_mllm.from_pretrained("runs/vicuna/model")
-print(assistant.watch("clip.mp4").answer("Which move is this?"))
+    import sefar_mllm
+    assistant = sefar_mllm.from_pretrained("runs/vicuna/model")
+    print(assistant.watch("clip.mp4").answer("Which move is this?"))
 
-The turns about one video: ask, hear the answer in a stream, ask on.
-
-The model reads what was said before; the video's tokens stand in the first turn. What it writes is
-cleaned of control characters before anyone sees it. A model that was tuned on letters answers in
-letters: `option_probs` asks for the probabilities of given answers instead.
+A `Conversation` holds the turns about one video; the video's tokens are in the first turn, and the
+model reads all turns before. Answers are streamed and cleaned of control characters. A model that
+was trained on letters answers in letters: `option_probs` gives the probabilities of given answers
+instead.
 """
 
 import unicodedata
@@ -39,12 +38,12 @@ from sefar_mllm.scoring import letter_logits, option_probs, rotated_prompts
 from sefar_mllm.shared_prefix import join
 
 MAX_JOINED = 8192
-"""Tokens of a question with its options in all their orders, which are scored in one row. Memory
-grows with the square: a gigabyte or so at this length."""
+"""Most tokens of a question with all rotations of its options, scored in one row. Memory grows with
+the square: about a gigabyte at this length."""
 
 
 class ChatError(ValueError):
-    """Something that cannot be asked or answered; the message says why and what to do."""
+    """A question that cannot be answered; the message says why and what to do."""
 
 
 class Conversation:
@@ -58,7 +57,7 @@ class Conversation:
         compiled: see `Assistant`.
 
     Attributes:
-        turns: what was said. An answer that was broken off is not remembered.
+        turns: the questions and answers so far. An interrupted answer is not kept.
     """
 
     def __init__(
@@ -79,14 +78,14 @@ class Conversation:
         self._adapted = True
 
     def reset(self) -> None:
-        """Forget what was said; the video stays."""
+        """Clear the turns; the video stays."""
         self.turns = []
 
     @property
     def adapted(self) -> bool:
-        """Whether the fine-tuned model answers, or else the base one behind the same projector.
+        """Whether the fine-tuned model answers, or the base model behind the same projector.
 
-        Setting it raises ChatError where there is no adapter to switch off.
+        Setting it to False raises ChatError where there is no adapter to switch off.
         """
         return self._adapted
 
@@ -104,10 +103,10 @@ class Conversation:
         return "".join(self.ask(text)).strip()
 
     def ask(self, text: str) -> Generator[str, None, None]:
-        """The answer, piece by piece; once it is complete it is remembered.
+        """The answer, piece by piece; a complete answer is kept in `turns`.
 
         Raises:
-            ChatError: nothing was asked, or more than the limits or the model allow.
+            ChatError: the question is empty, or longer than the limits or the model allow.
         """
         ids = self.prompt(text)
         answer = ""
@@ -123,7 +122,7 @@ class Conversation:
             for piece in map(printable, pieces):
                 answer += piece
                 yield piece
-        # An empty answer cannot stand in a prompt: what was asked is then forgotten with it.
+        # An empty answer cannot be in a prompt: its question is not kept either.
         if answer.strip():
             self.turns = [*self.turns, Turn(text, answer.strip())]
 
@@ -152,16 +151,16 @@ class Conversation:
         length = joined_length(self.model, self.tokenizer, question)
         if length > MAX_JOINED:
             raise ChatError(
-                f"the {len(options)} options have {length:,} tokens in all their orders, up to "
-                f"{MAX_JOINED:,} are scored at a time; give fewer options, or shorter ones"
+                f"the {len(options)} options have {length:,} tokens in all their rotations, at "
+                f"most {MAX_JOINED:,} can be scored; give fewer options, or shorter ones"
             )
         return question
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of what was said and of this question, ending where its answer begins.
+        """Ids of the turns and of this question, ending where its answer begins.
 
         Raises:
-            ChatError: nothing was asked, or more than the limits or the model allow.
+            ChatError: the question is empty, or longer than the limits or the model allow.
         """
         refuse_text(text, "question", self.limits)
         if len(self.turns) >= self.limits.max_turns:
@@ -172,7 +171,7 @@ class Conversation:
         return self._ids([*self.turns, Turn(text)], spare=self.limits.max_new_tokens)
 
     def _ids(self, turns: Sequence[Turn], *, spare: int) -> list[int]:
-        """The turns' ids, unless the model reads fewer than these and `spare` more."""
+        """Ids of the turns; ChatError unless the model has room for them and `spare` more."""
         config = composite(self.model).config
         ids = encode_conversation(
             self.tokenizer,
@@ -184,7 +183,7 @@ class Conversation:
         if len(ids) > room:
             raise ChatError(
                 f"video and text have {len(ids)} tokens and the model reads {room} before an "
-                f"answer; start again with /reset, or say it in fewer words"
+                f"answer; start again with /reset, or use fewer words"
             )
         return ids
 
@@ -223,8 +222,8 @@ def refuse_unmarked(tokenizer: PreTrainedTokenizerBase, count: int) -> None:
                     f"by; ask without options"
                 ) from cause
             raise ChatError(
-                f"got {count} options, but the letter {LETTERS[number - 1]} is no single token of "
-                f"this model's tokenizer and cannot be scored; give up to {number - 1} options"
+                f"got {count} options, but the letter {LETTERS[number - 1]} is not a single token "
+                f"of this model's tokenizer and cannot be scored; give up to {number - 1} options"
             ) from cause
 
 
@@ -235,21 +234,21 @@ def joined_length(model: Trained, tokenizer: PreTrainedTokenizerBase, question: 
 
 
 def refuse_text(text: str, kind: str, limits: ChatLimits) -> None:
-    """Raise ChatError for a text that is empty, too long, or no text."""
+    """Raise ChatError for a text that is empty, too long, or not valid Unicode."""
     if not text.strip():
         raise ChatError(f"the {kind} is empty; write at least a word")
     if len(text) > limits.max_question_chars:
         raise ChatError(
-            f"the {kind} has {len(text)} characters, up to {limits.max_question_chars} are "
-            f"taken; say it in fewer words"
+            f"the {kind} has {len(text)} characters, at most {limits.max_question_chars} are "
+            f"allowed; use fewer words"
         )
     refuse_halves(text, kind)
 
 
 def refuse_halves(text: str, kind: str) -> None:
-    """Raise ChatError for a text that cannot be written down or name a file."""
+    """Raise ChatError for a text with lone surrogates, which UTF-8 cannot encode."""
     if any(unicodedata.category(c) == "Cs" for c in text):
-        raise ChatError(f"the {kind} holds halves of characters, which are no text; type it again")
+        raise ChatError(f"the {kind} holds halves of characters, which are not text; type it again")
 
 
 def printable(text: str) -> str:
@@ -260,19 +259,19 @@ def printable(text: str) -> str:
 
 
 DECODERS = 2
-"""Processes that decode at a time where there are several videos."""
+"""Number of decoding processes for several videos."""
 
 
 class Assistant:
-    """Looks at videos and talks about them.
+    """Encodes videos and answers questions about them.
 
     Args:
         model: fine-tuned, in evaluation mode.
         tokenizer: its tokenizer.
-        encoder: the one that it was trained with.
+        encoder: the encoder that the model was trained with.
         limits: of every conversation.
         compiled: keep keys and values in memory of fixed size. On CUDA the steps are then
-            compiled, which the first answer waits for and long ones gain from.
+            compiled: the first answer is slower, long ones are faster.
     """
 
     def __init__(
@@ -299,49 +298,49 @@ class Assistant:
         end_s: float | None = None,
         untrusted: bool = False,
     ) -> Conversation:
-        """A conversation about a video, or about a stretch of it.
+        """A conversation about a video, or about a part of it.
 
         Args:
             path: a video file of a usual format, or a folder of numbered pictures.
             start_s: where the clip begins, seconds from the first shown frame.
             end_s: where it ends.
-            untrusted: decode in a process of its own, which a file may crash, hang or blow up
-                without harm; some 50 ms a video, 2 s before the first. A script that asks for it
-                needs `if __name__ == "__main__":` around what it does.
+            untrusted: decode in a process of its own, in which a hostile file may crash, hang or
+                use up memory without harm; some 50 ms a video, 2 s before the first. A script
+                that uses it needs `if __name__ == "__main__":` around its code.
 
         Raises:
-            VideoReadError: the file is missing or broken, or longer or larger than a chat takes.
+            VideoReadError: the file is missing or broken, or longer or larger than a chat accepts.
             ValueError: the clip has no length.
         """
-        footage = VideoClip(path=Path(path), start_s=start_s, end_s=end_s)
+        clip = VideoClip(path=Path(path), start_s=start_s, end_s=end_s)
         if not untrusted:
-            return self.begin(self.tokens_of(read_frames(footage, self.encoder.moments)))
-        ((_, tokens),) = self.look([footage])
+            return self.begin(self.tokens_of(read_frames(clip, self.encoder.moments)))
+        ((_, tokens),) = self.encode_videos([clip])
         if isinstance(tokens, VideoReadError):
             raise tokens
         return self.begin(tokens)
 
     def begin(self, tokens: Float[Tensor, "frame row column dim"]) -> Conversation:
-        """A conversation about a video whose tokens are there already."""
+        """A conversation about a video whose tokens are given."""
         return Conversation(
             self.model, self.tokenizer, tokens, limits=self.limits, compiled=self.compiled
         )
 
-    def look(
-        self, footages: Sequence[VideoClip]
+    def encode_videos(
+        self, clips: Sequence[VideoClip]
     ) -> Iterator[tuple[VideoClip, Float[Tensor, "frame row column dim"] | VideoReadError]]:
-        """Each video with its tokens, or with what is wrong with it, as they are done.
+        """Each video with its tokens or its error, in the order in which they finish.
 
         They are decoded in processes of their own.
         """
-        decoded = read_frames_apart(footages, self.encoder.moments, workers=DECODERS)
-        for footage, frames in decoded:
-            yield footage, frames if isinstance(frames, VideoReadError) else self.tokens_of(frames)
+        decoded = read_frames_apart(clips, self.encoder.moments, workers=DECODERS)
+        for clip, frames in decoded:
+            yield clip, frames if isinstance(frames, VideoReadError) else self.tokens_of(frames)
 
     def tokens_of(
         self, frames: UInt8[Tensor, "frame height width 3"]
     ) -> Float[Tensor, "frame row column dim"]:
-        """Tokens of a clip's frames, as the model was trained on."""
+        """Tokens of a clip's frames, pooled as in training."""
         return pool(self.encoder.encode(frames[None]), self.grid)[0]
 
 
@@ -353,20 +352,22 @@ def from_pretrained(
     device: str | None = None,
     four_bit: bool = False,
 ) -> Assistant:
-    """The model of a run with its encoder, checked against what it was trained with.
+    """The model of a run with its encoder, which must be the one of training.
 
     Args:
         folder: what scripts/finetune_mllm.py wrote, RUN/model.
-        language_model: where the language model lies, if not where it lay in training.
-        encoder_dir: where the encoder lies, if not where it lay in training.
+        language_model: folder or hub name of the language model, if it is not where it was in
+            training.
+        encoder_dir: folder of the encoder, if it is not where it was in training.
         device: where both run; by default CUDA if there is one.
-        four_bit: hold the language model in 4-bit numbers.
+        four_bit: load the language model in 4 bits.
 
     Raises:
-        FolderError: the folder is no fine-tuned model, or computes other logits than it did.
-        CacheError: the encoder is another one than in training.
+        FolderError: the folder is not a fine-tuned model, or computes other logits than in
+            training.
+        CacheError: the encoder is not the one of training.
         CheckpointError: the encoder's folder is missing or damaged.
-        OSError: the language model is not there.
+        OSError: the language model is missing.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_trained(
@@ -387,13 +388,13 @@ def load_encoder_of(
 
     Args:
         model: fine-tuned; its config names the encoder.
-        folder: of the model, in which the encoder may lie.
-        encoder_dir: where the encoder lies, if not where it lay in training.
+        folder: of the model, which may contain the encoder.
+        encoder_dir: folder of the encoder, if it is not where it was in training.
         device: where the encoder runs.
 
     Raises:
         CacheError: the encoder there is another one.
-        CheckpointError: it is missing, no longer where it was, or damaged.
+        CheckpointError: it is missing or damaged.
     """
     known = composite(model).config.encoder
     key, origin = known["key"], known["origin"]
@@ -401,7 +402,7 @@ def load_encoder_of(
     if place is None:
         raise CheckpointError(
             f"{folder} was trained with the encoder in {origin['folder']}, and there is no such "
-            f"folder; say where it lies with --encoder-dir"
+            f"folder; give its folder by --encoder-dir"
         )
     encoder = ENCODERS[key["encoder"]](Path(place), seed=origin["seed"], device=device)
     if encoder.any_moments:

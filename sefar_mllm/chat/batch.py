@@ -1,10 +1,4 @@
-"""Questions about many videos, answered in the order asked.
-
-Each video is decoded and encoded once, however often it is asked about. Answers are appended as
-they come: a stopped run keeps them, and the same command goes on from there. Batches are padded on
-the left, and their answers are those of single questions.
-
-The files of a batch of questions: lines in, lines out, and what a second run finds there.
+"""Batches of questions about many videos: a file of questions in, a file of answers out.
 
     in     {"video": "a.mp4", "question": "Which move is this?"}
            {"id": "q7", "video": "a.mp4", "question": "Which?", "options": ["salto", "stalder"]}
@@ -12,8 +6,10 @@ The files of a batch of questions: lines in, lines out, and what a second run fi
            {"id": "q7", ..., "options": [...], "answer": "stalder", "probs": [0.2, 0.8]}
            {"id": "8", ..., "error": "b.mp4 does not exist or is not a file. ..."}
 
-A line without an id gets its line number. Beside the answers lie the settings that they were made
-with, so that no file mixes the answers of two models.
+A line without an id gets its line number. Each video is decoded and encoded once, for all its
+questions. Answers are appended as they are made: a stopped run keeps them, and the same command
+resumes. The settings of the answers are written beside them, so that no file mixes the answers of
+two models. Prompts are padded on the left, and answers are those of single questions.
 """
 
 import hashlib
@@ -50,14 +46,14 @@ from sefar_mllm.scoring import batches_by_options, letter_logits, option_probs
 
 FIELDS = ("id", "video", "question", "options")
 SHOWN = 5
-"""Faulty lines that a message lists."""
+"""Number of faulty lines that a message lists."""
 
 Answer = dict[str, Any]
 """A line of the file of answers."""
 
 
 class BatchFileError(ValueError):
-    """Files that cannot be used; the message names file and lines, what was found, the mend."""
+    """Files that cannot be used. The message names file and lines, what was found, and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +65,10 @@ class BatchQuestion:
     """As the line names it."""
     question: str
     options: tuple[str, ...] | None = None
-    """Answers to choose from; None asks for words."""
+    """Answers to choose from; None: the model answers in words."""
 
-    def asked(self) -> Answer:
-        """What its answer repeats."""
+    def fields(self) -> Answer:
+        """The fields that its answer repeats."""
         options = {} if self.options is None else {"options": list(self.options)}
         return {"id": self.id, "video": self.video, "question": self.question} | options
 
@@ -81,30 +77,30 @@ def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
     """The questions of a file.
 
     Raises:
-        BatchError: no such file, nothing in it, or lines that are no questions, with their
-            numbers.
+        BatchFileError: there is no such file, it is empty, or lines are not questions; the
+            message has their numbers.
     """
-    inquiries, faults = [], []
+    questions, faults = [], []
     for number, line in enumerate(lines_of(path), 1):
         try:
-            inquiries.append(question_of(line, number, limits))
+            questions.append(question_of(line, number, limits))
         except ValueError as fault:
             faults.append(f"line {number}: {fault}")
-    many = Counter(inquiry.id for inquiry in inquiries)
+    many = Counter(question.id for question in questions)
     faults += [f"{count} lines have the id {one!r}" for one, count in many.items() if count > 1]
     if faults:
         listed = "; ".join(faults[:SHOWN])
-        raise BatchFileError(f"{path} has {len(faults)} faults; mend them there: {listed}")
-    if not inquiries:
+        raise BatchFileError(f"{path} has {len(faults)} faults; fix them: {listed}")
+    if not questions:
         raise BatchFileError(f"{path} is empty; write a question a line")
-    return inquiries
+    return questions
 
 
 def lines_of(path: Path) -> list[str]:
     """Lines of a UTF-8 file.
 
     Raises:
-        BatchError: it is missing, or no UTF-8.
+        BatchFileError: it is missing, or is not UTF-8.
     """
     fix = "give a UTF-8 file of JSON lines"
     missing = f"cannot read {path}: there is no such file; {fix}"
@@ -116,7 +112,7 @@ def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
     """The question of a line.
 
     Raises:
-        ValueError: it is none, and why.
+        ValueError: it is not a question; the message says why.
     """
     entry = parse_json(line)
     if not isinstance(entry, dict) or not {"video", "question"} <= entry.keys() <= set(FIELDS):
@@ -137,16 +133,16 @@ def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
 
 
 def open_answers(
-    out: Path, inquiries: Iterable[BatchQuestion], settings: Mapping[str, Any]
+    out: Path, questions: Iterable[BatchQuestion], settings: Mapping[str, Any]
 ) -> dict[str, Answer]:
-    """The answers that lie in a file already, by id; failed ones are left out.
+    """The answers that a file holds already, by id, without failed ones.
 
-    A last line that a stopped run left half-written is dropped. The settings are written beside a
-    file that begins.
+    An incomplete last line of a stopped run is dropped. For a new file the settings are written
+    beside it.
 
     Raises:
-        BatchError: there is a folder or a file that a batch did not write, a line that is no
-            answer, or answers to other questions or of other settings.
+        BatchFileError: there is a folder or a file that a batch did not write, a line that is not
+            an answer, or answers to other questions or with other settings.
         WriteError: the settings cannot be written.
     """
     beside = out.with_name(f"{out.name}.settings.json")
@@ -165,8 +161,8 @@ def open_answers(
             f"{out} holds answers made with {name} = {found.get(name)}, this run has "
             f"{settings[name]}; give another --out"
         )
-    asked = {inquiry.id: inquiry.asked() for inquiry in inquiries}
-    answers = [answer_of(out, line, number, asked) for number, line in whole_lines(out)]
+    expected = {question.id: question.fields() for question in questions}
+    answers = [answer_of(out, line, number, expected) for number, line in whole_lines(out)]
     return {answer["id"]: answer for answer in answers if "error" not in answer}
 
 
@@ -174,10 +170,10 @@ def written_with(out: Path, beside: Path) -> dict[str, Any]:
     """The settings of a file of answers, read from the file beside it.
 
     Raises:
-        BatchError: no batch wrote the file, or its settings are damaged.
+        BatchFileError: the file is not of a batch, or its settings are damaged.
     """
     if not out.is_file() or not beside.is_file():
-        what = "a folder" if out.is_dir() else "no file of answers"
+        what = "a folder" if out.is_dir() else "not a file of answers"
         raise BatchFileError(f"{out} is {what}; give --out the name of a file that does not exist")
     try:
         return dict(json.loads(beside.read_text(encoding="utf-8")))
@@ -186,74 +182,76 @@ def written_with(out: Path, beside: Path) -> dict[str, Any]:
 
 
 def whole_lines(path: Path) -> Iterable[tuple[int, str]]:
-    """Numbered lines, without a last one that has no end."""
+    """Numbered lines, without an incomplete last one."""
     return enumerate(path.read_bytes().decode("utf-8", "replace").split("\n")[:-1], 1)
 
 
-def answer_of(out: Path, line: str, number: int, asked: Mapping[str, Answer]) -> Answer:
-    """The answer in a line, to a question that is asked.
+def answer_of(out: Path, line: str, number: int, expected: Mapping[str, Answer]) -> Answer:
+    """The answer in a line, to one of the questions of this run.
 
     Raises:
-        BatchError: it is none.
+        BatchFileError: it is not such an answer.
     """
     try:
         answer = json.loads(line)
         question = {name: answer[name] for name in FIELDS if name in answer}
-        known = asked.get(question["id"]) == question and ("answer" in answer or "error" in answer)
+        known = expected.get(question["id"]) == question and (
+            "answer" in answer or "error" in answer
+        )
     except (ValueError, TypeError, KeyError) as cause:
         raise BatchFileError(
-            f"{out}, line {number} is no answer ({cause!r}); give another --out"
+            f"{out}, line {number} is not an answer ({cause!r}); give another --out"
         ) from cause
     if not known:
         raise BatchFileError(
-            f"{out}, line {number} answers a question that is not asked: {question!r:.160}; give "
+            f"{out}, line {number} answers a question of another batch: {question!r:.160}; give "
             f"another --out"
         )
     return answer
 
 
 def write_answers(
-    out: Path, inquiries: Iterable[BatchQuestion], answers: Mapping[str, Answer]
+    out: Path, questions: Iterable[BatchQuestion], answers: Mapping[str, Answer]
 ) -> None:
-    """The answers that there are, in the order of the questions, all or nothing."""
-    kept = [answers[inquiry.id] for inquiry in inquiries if inquiry.id in answers]
+    """Write the answers in the order of the questions, all or nothing."""
+    kept = [answers[question.id] for question in questions if question.id in answers]
     write_text(out, "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in kept))
 
 
 Seen = Float[Tensor, "frame row column dim"] | VideoReadError
-"""A video's tokens, or what is wrong with it."""
+"""A video's tokens, or its error."""
 
 
 def answer_all(
     assistant: Assistant,
-    inquiries: Sequence[BatchQuestion],
+    questions: Sequence[BatchQuestion],
     out: Path,
     *,
     settings: Mapping[str, Any],
     video_root: Path | None = None,
     batch_size: int = 16,
 ) -> dict[str, str]:
-    """Answer what `out` does not answer yet.
+    """Answer the questions that `out` does not answer yet.
 
     Args:
-        assistant: who looks and answers.
-        inquiries: with ids of their own.
-        out: file of answers, one JSON object a line; in the order of the inquiries in the end.
-        settings: what the answers depend on.
+        assistant: the model with its encoder.
+        questions: with distinct ids.
+        out: file of answers, one JSON object a line; in the end in the order of the questions.
+        settings: what the answers depend on; see `made_with`.
         video_root: folder that the videos' paths are relative to.
         batch_size: questions answered at a time.
 
     Returns:
-        By id, what stood in the way of each question that could not be answered.
+        By id, the error of each question that could not be answered.
 
     Raises:
-        BatchError: `out` holds other answers, or a path leads out of `video_root`.
+        BatchFileError: `out` holds other answers, or a path leads out of `video_root`.
     """
-    paths = {inquiry.id: path_of(inquiry, video_root) for inquiry in inquiries}
-    answers = open_answers(out, inquiries, settings)
-    write_answers(out, inquiries, answers)
-    todo = [inquiry for inquiry in inquiries if inquiry.id not in answers]
-    left = Counter(paths[inquiry.id] for inquiry in todo)
+    paths = {question.id: path_of(question, video_root) for question in questions}
+    answers = open_answers(out, questions, settings)
+    write_answers(out, questions, answers)
+    todo = [question for question in questions if question.id not in answers]
+    left = Counter(paths[question.id] for question in todo)
     seen: dict[Path, Seen] = {}
     with (
         out.open("a", encoding="utf-8") as file,
@@ -261,7 +259,7 @@ def answer_all(
     ):
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
-            seen |= encode_videos(assistant, {paths[one.id] for one in batch} - seen.keys())
+            seen |= encode_batch(assistant, {paths[one.id] for one in batch} - seen.keys())
             found = answer_batch(assistant, batch, [seen[paths[one.id]] for one in batch])
             with writing(out, 0):
                 file.writelines(json.dumps(a, ensure_ascii=False) + "\n" for a in found)
@@ -270,15 +268,15 @@ def answer_all(
             left -= Counter(paths[one.id] for one in batch)
             seen = {path: tokens for path, tokens in seen.items() if path in left}
             bar.update(len(batch))
-    write_answers(out, inquiries, answers)
+    write_answers(out, questions, answers)
     return {one: answer["error"] for one, answer in answers.items() if "error" in answer}
 
 
 def made_with(
     model: Path, limits: ChatLimits, *, four_bit: bool, video_root: Path | None
 ) -> dict[str, Any]:
-    """What answers depend on: the model in a folder, told by the logits of its probe, how it is
-    held, the limits, and where the videos lie.
+    """What answers depend on: the model, by its fingerprint, its precision, the limits, and the
+    folder of the videos.
 
     Raises:
         OSError: there is no fine-tuned model in the folder.
@@ -291,71 +289,73 @@ def made_with(
     }
 
 
-def path_of(inquiry: BatchQuestion, video_root: Path | None) -> Path:
-    """Where an inquiry's video lies; below the root every link is followed, for what it leads to
-    is what would be read.
+def path_of(question: BatchQuestion, video_root: Path | None) -> Path:
+    """The path of a question's video; below the root links are followed, since their targets are
+    read.
 
     Raises:
-        BatchError: its path leads out of the root.
+        BatchFileError: its path leads out of the root.
     """
     if video_root is None:
-        return on_disk(Path(inquiry.video))
-    inner = os.path.normpath(inquiry.video)
-    path = Path(os.path.realpath(on_disk(video_root / inquiry.video)))
+        return on_disk(Path(question.video))
+    inner = os.path.normpath(question.video)
+    path = Path(os.path.realpath(on_disk(video_root / question.video)))
     if os.path.isabs(inner) or inner.split(os.sep)[0] == os.pardir:
-        mend = "name videos relative to it, or leave it out"
+        fix = "name videos relative to it, or leave it out"
     elif not path.is_relative_to(os.path.realpath(video_root)):
-        mend = (
-            "a link there points elsewhere; give the folder where the files themselves lie, let "
+        fix = (
+            "a link there points elsewhere; give the folder that holds the files themselves, let "
             "the root itself be the link, or leave --video-root out if you wrote the questions"
         )
     else:
         return path
     raise BatchFileError(
-        f"question {inquiry.id}: {inquiry.video} leads out of --video-root {video_root}; {mend}"
+        f"question {question.id}: {question.video} leads out of --video-root {video_root}; {fix}"
     )
 
 
-def encode_videos(assistant: Assistant, paths: Iterable[Path]) -> dict[Path, Seen]:
-    """Each video's tokens, or what is wrong with it."""
-    footages = [VideoClip(path=path) for path in sorted(paths)]
-    return {footage.path: tokens for footage, tokens in assistant.look(footages)}
+def encode_batch(assistant: Assistant, paths: Iterable[Path]) -> dict[Path, Seen]:
+    """Each video's tokens, or its error."""
+    clips = [VideoClip(path=path) for path in sorted(paths)]
+    return {clip.path: tokens for clip, tokens in assistant.encode_videos(clips)}
 
 
 def answer_batch(
-    assistant: Assistant, inquiries: Sequence[BatchQuestion], seen: Sequence[Seen]
+    assistant: Assistant, questions: Sequence[BatchQuestion], seen: Sequence[Seen]
 ) -> list[Answer]:
     """The answers to a batch: words, or the most probable option with the probabilities of all."""
     found: dict[str, Answer] = {}
-    spoken: list[tuple[BatchQuestion, Tensor]] = []
-    chosen: list[tuple[BatchQuestion, Tensor]] = []
-    for inquiry, tokens in zip(inquiries, seen, strict=True):
+    open_questions: list[tuple[BatchQuestion, Tensor]] = []
+    with_options: list[tuple[BatchQuestion, Tensor]] = []
+    for question, tokens in zip(questions, seen, strict=True):
         if isinstance(tokens, VideoReadError):
-            found[inquiry.id] = {"error": str(tokens)}
+            found[question.id] = {"error": str(tokens)}
         else:
-            (spoken if inquiry.options is None else chosen).append((inquiry, tokens))
-    found |= answer_in_words(assistant, spoken) | answer_by_options(assistant, chosen)
-    return [inquiry.asked() | found[inquiry.id] for inquiry in inquiries]
+            (open_questions if question.options is None else with_options).append(
+                (question, tokens)
+            )
+    found |= answer_in_words(assistant, open_questions) | answer_by_options(assistant, with_options)
+    return [question.fields() | found[question.id] for question in questions]
 
 
 def answer_in_words(
     assistant: Assistant,
-    asked: Sequence[tuple[BatchQuestion, Float[Tensor, "frame row column dim"]]],
+    questions: Sequence[tuple[BatchQuestion, Float[Tensor, "frame row column dim"]]],
 ) -> dict[str, Answer]:
     """Answers in words, generated together."""
     found: dict[str, Answer] = {}
     prompts: dict[str, list[int]] = {}
-    for inquiry, tokens in asked:
+    for question, tokens in questions:
         try:
-            prompts[inquiry.id] = assistant.begin(tokens).prompt(inquiry.question)
+            prompts[question.id] = assistant.begin(tokens).prompt(question.question)
         except ChatError as refusal:
-            found[inquiry.id] = {"error": str(refusal)}
+            found[question.id] = {"error": str(refusal)}
     if not prompts:
         return found
     answers = generate_ids(
         assistant.model,
         list(prompts.values()),
-        [tokens for inquiry, tokens in asked if inquiry.id in prompts],
+        [tokens for question, tokens in questions if question.id in prompts],
         max_new_tokens=assistant.limits.max_new_tokens,
         end_id=assistant.tokenizer.eos_token_id,
         static_cache=assistant.compiled,
@@ -368,19 +368,19 @@ def answer_in_words(
 
 def answer_by_options(
     assistant: Assistant,
-    asked: Sequence[tuple[BatchQuestion, Float[Tensor, "frame row column dim"]]],
+    questions: Sequence[tuple[BatchQuestion, Float[Tensor, "frame row column dim"]]],
 ) -> dict[str, Answer]:
     """The most probable option of each, and the probabilities of all, rotation-averaged."""
     found: dict[str, Answer] = {}
-    tokens = {inquiry.id: seen for inquiry, seen in asked}
-    questions = []
-    for inquiry, seen in asked:
+    tokens = {one.id: seen for one, seen in questions}
+    asked: list[Question] = []
+    for one, seen in questions:
         try:
-            question = assistant.begin(seen).choice(inquiry.options or (), inquiry.question)
-            questions.append(replace(question, question_id=inquiry.id))
+            question = assistant.begin(seen).choice(one.options or (), one.question)
+            asked.append(replace(question, question_id=one.id))
         except ChatError as refusal:
-            found[inquiry.id] = {"error": str(refusal)}
-    for batch in scored_together(assistant, questions):
+            found[one.id] = {"error": str(refusal)}
+    for batch in scored_together(assistant, asked):
         shown = [tokens[question.question_id] for question in batch]
         logits = letter_logits(assistant.model, assistant.tokenizer, batch, shown)
         for question, probs in zip(batch, option_probs(logits).tolist(), strict=True):
@@ -392,7 +392,7 @@ def answer_by_options(
 def scored_together(
     assistant: Assistant, questions: Sequence[Question]
 ) -> Iterator[Sequence[Question]]:
-    """Questions with as many options, no more at a time than one of the longest may take memory."""
+    """Batches of questions with equally many options, within the memory of the longest question."""
     for batch in batches_by_options(questions, max(1, len(questions))):
         lengths = [joined_length(assistant.model, assistant.tokenizer, one) for one in batch]
         room = max(1, MAX_JOINED**2 // max(lengths) ** 2)

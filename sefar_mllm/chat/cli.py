@@ -1,9 +1,7 @@
-"""A chat at the terminal, or through a pipe: read a line, print what is said to it.
+"""A chat at the terminal or through a pipe: each line is a question or a command.
 
-A chat, line by line: a line goes in, what is said to it comes out in pieces.
-
-Nothing is printed and nothing is read here: a terminal (`terminal`) or a page is put in front of
-it. Every piece is free of control characters.
+`Chat` gives the answer to a line in pieces and neither prints nor reads; `talk` puts the terminal
+in front of it. Every piece is free of control characters.
 """
 
 import os
@@ -17,35 +15,36 @@ from sefar_core.data.decode import VideoReadError
 from sefar_mllm.chat.assistant import Assistant, ChatError, Conversation, printable
 
 HELP = {
-    "/video PATH": "look at another video; the conversation begins anew",
-    "/options A|B|C": "how probable each of these answers is",
-    "/adapter off|on": "let the base language model answer, or the fine-tuned one",
-    "/reset": "forget what was said; the video stays",
-    "/help": "these lines",
+    "/video PATH": "open another video and start a new conversation",
+    "/options A|B|C": "probability of each of these answers",
+    "/adapter off|on": "answer with the base language model, or with the fine-tuned one",
+    "/reset": "clear the conversation; the video stays",
+    "/help": "list these commands",
     "/quit": "end",
 }
 
 
 class Chat:
-    """An assistant, and the conversation that it is in.
+    """An assistant and its current conversation.
 
     Args:
-        assistant: who looks and answers.
+        assistant: the model with its encoder.
 
     Attributes:
-        conversation: about the video that was given last; None before the first.
+        conversation: about the last video; None before the first.
     """
 
     def __init__(self, assistant: Assistant):
         self.assistant = assistant
         self.conversation: Conversation | None = None
 
-    def reply(self, line: str) -> Generator[str, None, None]:
-        """What is said to a line: a command's result, or the model's words as they come.
+    def answer(self, line: str) -> Generator[str, None, None]:
+        """The result of a command, or the model's answer to a question as it is generated.
 
         Raises:
-            ChatError: an unknown command, or what cannot be answered; everything stays as it was.
-            VideoReadError: a video that is missing, broken or unsuitable; likewise.
+            ChatError: an unknown command, or a question that cannot be answered.
+            VideoReadError: a video that is missing, broken or unsuitable. After either, the
+                conversation is unchanged.
         """
         command, _, rest = line.strip().partition(" ")
         commands: dict[str, Callable[[str], str]] = {
@@ -58,15 +57,15 @@ class Chat:
         if command in commands:
             yield printable(commands[command](rest.strip()))
         elif command.startswith("/"):
-            raise ChatError(f"there is no command {command}; /help lists those that there are")
+            raise ChatError(f"there is no command {command}; /help lists the commands")
         else:
             yield from self._current().ask(line.strip())
 
     def watch(self, path: str | Path) -> None:
-        """Look at a video and begin anew; what answers, base or fine-tuned, stays.
+        """Open a video and start a new conversation; /adapter keeps its state.
 
         Raises:
-            VideoReadError: it is missing, broken or unsuitable; the conversation stays as it was.
+            VideoReadError: it is missing, broken or unsuitable; the conversation is unchanged.
         """
         conversation = self.assistant.watch(path, untrusted=True)
         if self.conversation is not None:
@@ -78,7 +77,7 @@ class Chat:
             raise ChatError("name a video: /video PATH")
         path = typed_path(path)
         self.watch(path)
-        return f"looking at {path}"
+        return f"video: {path}"
 
     def _options(self, listed: str) -> str:
         options = [option.strip() for option in listed.split("|")]
@@ -87,27 +86,27 @@ class Chat:
 
     def _adapter(self, wanted: str) -> str:
         if wanted not in ("on", "off"):
-            raise ChatError("say /adapter on or /adapter off")
+            raise ChatError("type /adapter on or /adapter off")
         self._current().adapted = wanted == "on"
         who = "the fine-tuned model" if wanted == "on" else "the base language model"
         return f"{who} answers"
 
     def _reset(self, _: str) -> str:
         self._current().reset()
-        return "forgotten"
+        return "conversation cleared"
 
     def _help(self, _: str) -> str:
         return "\n".join(f"{command:15}  {meaning}" for command, meaning in HELP.items())
 
     def _current(self) -> Conversation:
         if self.conversation is None:
-            raise ChatError("there is no video yet; name one: /video PATH")
+            raise ChatError("there is no video yet; open one: /video PATH")
         return self.conversation
 
 
 def typed_path(text: str) -> str:
-    """The path that a line names: as it stands if there is such a file, else without the quotes
-    and backslashes that a shell, or a file dragged onto the terminal, puts around it.
+    """The path in a line: as typed if there is such a file, else without the quotes and backslashes
+    that a shell, or a file dragged onto the terminal, adds.
     """
     as_typed = os.path.expanduser(text)
     if os.path.exists(as_typed):
@@ -120,30 +119,30 @@ def typed_path(text: str) -> str:
 
 
 REFUSALS = (ChatError, VideoReadError)
-"""What `reply` raises for a line that cannot be answered; the message is for the user."""
+"""Errors of `Chat.answer` for a line that cannot be answered; the message is for the user."""
 
 
 def talk(chat: Chat, questions: Sequence[str] = ()) -> int:
-    """Answer these questions, or else what standard input says line by line, on standard output.
+    """Answer these questions, or else the lines of standard input, on standard output.
 
     Ctrl-C stops an answer; at the prompt it ends the chat, as do /quit and the end of the input.
 
     Returns:
-        How many lines were refused.
+        Number of lines that were refused.
     """
     refused = 0
     with suppress(KeyboardInterrupt):
         for line in questions or typed_lines():
             if line.strip() == "/quit":
                 break
-            refused += not answered(chat, line)
+            refused += not print_answer(chat, line)
     return refused
 
 
-def answered(chat: Chat, line: str) -> bool:
-    """Print what is said to a line, as it comes; False if it was refused."""
+def print_answer(chat: Chat, line: str) -> bool:
+    """Print the answer to a line as it is generated; False if the line was refused."""
     try:
-        with closing(chat.reply(line)) as pieces:
+        with closing(chat.answer(line)) as pieces:
             for piece in pieces:
                 print(piece, end="", flush=True)
         print()
@@ -156,16 +155,16 @@ def answered(chat: Chat, line: str) -> bool:
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines of standard input that say something.
+    """Lines of standard input that are not blank.
 
-    A person gets a prompt, and lines can be edited and called back with the arrow keys.
+    At a terminal there is a prompt, and lines can be edited and recalled with the arrow keys.
     """
-    person = sys.stdin.isatty()
-    if person:
+    interactive = sys.stdin.isatty()
+    if interactive:
         import readline  # noqa: F401 - `input` uses it from here on
     while True:
         try:
-            line = input("> " if person else "")
+            line = input("> " if interactive else "")
         except EOFError:
             return
         if line.strip():

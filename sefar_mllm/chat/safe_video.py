@@ -1,8 +1,8 @@
-"""Videos from strangers: what is refused undecoded, and decoding where it can do no harm.
+"""Untrusted videos: unsuitable ones are refused by their header, the rest is decoded in isolation.
 
-A short file can ask for hours of work or all memory, and a damaged one can take its process with
-it. So the header is read first, and the decoder runs in a process of its own that may neither use
-more memory nor more time than given here.
+A short file can cause hours of work or use all memory, and a damaged one can crash its process. So
+the header is read first, and the decoder runs in a process of its own with limits of memory and
+time.
 """
 
 import math
@@ -28,19 +28,19 @@ MAX_FRAMES = 7200
 MAX_PIXELS = 2 * 1920 * 1088
 MAX_BYTES = 2**30
 CODECS = ("av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "vp8", "vp9")
-"""Of cameras and the web. FFmpeg's decoders of rare formats are where its holes are found."""
+"""Codecs of cameras and the web. FFmpeg's vulnerabilities are mostly in decoders of rare ones."""
 MAX_DECODER_BYTES = 2 * 2**30
 MAX_CPU_S = 20
-"""Of all threads of a decoder together."""
+"""CPU time of all threads of a decoder together."""
 PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoClip:
-    """A video, or a stretch of one.
+    """A video, or a part of one.
 
     Raises:
-        ValueError: the stretch has no length.
+        ValueError: the part has no length.
     """
 
     path: Path
@@ -55,63 +55,61 @@ class VideoClip:
             raise ValueError(f"{self.path}: a clip from {start} s to {self.end_s} s has no length")
 
 
-def read_frames(
-    footage: VideoClip, moments: Sequence[float]
-) -> UInt8[Tensor, "frame height width 3"]:
-    """Frames at fractions of the footage, after a look at its header.
+def read_frames(clip: VideoClip, moments: Sequence[float]) -> UInt8[Tensor, "frame height width 3"]:
+    """Frames at fractions of the clip, after a check of its header.
 
     Raises:
         VideoReadError: missing, broken, or unsuitable.
     """
     try:
-        refuse_unsuitable(footage)
-        frames = read_fractions(footage.path, moments, start_s=footage.start_s, end_s=footage.end_s)
-    except OSError as cause:  # a name that is too long, a folder that may not be entered
-        raise VideoReadError(f"cannot read {footage.path}: {cause}; name another file") from cause
-    refuse_large(footage.path, frames.shape[2], frames.shape[1])  # the header may lie
+        refuse_unsuitable(clip)
+        frames = read_fractions(clip.path, moments, start_s=clip.start_s, end_s=clip.end_s)
+    except OSError as cause:  # a name that is too long, or a folder without permission
+        raise VideoReadError(f"cannot read {clip.path}: {cause}; name another file") from cause
+    refuse_large(clip.path, frames.shape[2], frames.shape[1])  # the header may be false
     return frames
 
 
 def read_frames_apart(
-    footages: Sequence[VideoClip],
+    clips: Sequence[VideoClip],
     moments: Sequence[float],
     *,
     workers: int = 1,
     patience_s: float = PATIENCE_S,
 ) -> Iterator[tuple[VideoClip, UInt8[Tensor, "frame height width 3"] | VideoReadError]]:
-    """`read_frames` in processes of its own, which may crash or hang: each footage with its frames
-    or with what is wrong with it, in the order in which they are done.
+    """`read_frames` in other processes, which may crash or hang: each clip with its frames or its
+    error, in the order in which they finish.
 
     Args:
-        footages: any videos.
+        clips: any videos.
         moments: fractions of each, in [0, 1), ascending.
         workers: processes.
-        patience_s: a video that takes longer is given up.
+        patience_s: a video that takes longer is abandoned.
     """
     work = partial(_confined, moments=tuple(moments))
-    report = run_isolated(work, footages, workers=workers, patience_s=patience_s, preload=__name__)
-    for footage, found in report:
+    report = run_isolated(work, clips, workers=workers, patience_s=patience_s, preload=__name__)
+    for clip, found in report:
         if isinstance(found, WorkerFailure) and found.ended_by is SIGXCPU:
             yield (
-                footage,
+                clip,
                 VideoReadError(
-                    f"{footage.path} takes more than {MAX_CPU_S} s of work to decode; scale it "
+                    f"{clip.path} takes more than {MAX_CPU_S} s of work to decode; scale it "
                     f"down, or cut out the element"
                 ),
             )
         elif isinstance(found, WorkerFailure):
-            yield footage, VideoReadError(f"cannot decode {footage.path}: {found.words}. {FIX}")
+            yield clip, VideoReadError(f"cannot decode {clip.path}: {found.words}. {FIX}")
         elif isinstance(found, str):
-            yield footage, VideoReadError(found)
+            yield clip, VideoReadError(found)
         else:
-            yield footage, torch.from_numpy(found)
+            yield clip, torch.from_numpy(found)
 
 
-def refuse_unsuitable(footage: VideoClip) -> None:
-    """Raise VideoReadError for a video that is broken or larger than a chat takes, undecoded but
-    for its first picture.
+def refuse_unsuitable(clip: VideoClip) -> None:
+    """Raise VideoReadError for a video that is broken or larger than a chat accepts; at most its
+    first picture is decoded.
     """
-    path = footage.path
+    path = clip.path
     if path.is_dir():
         info = probe(path)
         refuse_large(path, info.width, info.height)
@@ -121,25 +119,25 @@ def refuse_unsuitable(footage: VideoClip) -> None:
         refuse_coding(path, stream.codec_context.name)
         refuse_large(path, stream.codec_context.width, stream.codec_context.height)
         rate = float(stream.average_rate or 0)
-    if footage.start_s is not None or footage.end_s is not None:
-        length = clip_length(path, start_s=footage.start_s, end_s=footage.end_s)
+    if clip.start_s is not None or clip.end_s is not None:
+        length = clip_length(path, start_s=clip.start_s, end_s=clip.end_s)
         refuse_long(path, length, round(length * rate))
         return
     if path.stat().st_size > MAX_BYTES:
         raise VideoReadError(
-            f"{path} has {path.stat().st_size:,} bytes; a chat takes up to {MAX_BYTES:,}: cut out "
-            f"the element first"
+            f"{path} has {path.stat().st_size:,} bytes; a chat accepts up to {MAX_BYTES:,}: cut "
+            f"out the element first"
         )
     info = probe(path)
     refuse_long(path, info.duration_s, info.num_frames)
 
 
 def refuse_coding(path: Path, decoder: str) -> None:
-    """Raise VideoReadError for a format that is not on the list."""
+    """Raise VideoReadError for a codec that is not in `CODECS`."""
     codec = "av1" if "av1" in decoder else decoder  # libdav1d, libaom-av1
     if codec not in CODECS:
         raise VideoReadError(
-            f"{path} is coded as {codec}; a chat takes {', '.join(CODECS)}: convert it first, "
+            f"{path} is encoded as {codec}; a chat accepts {', '.join(CODECS)}: convert it first, "
             f"ffmpeg -i IN -c:v libx264 OUT.mp4"
         )
 
@@ -150,7 +148,7 @@ def refuse_large(path: Path, width: int, height: int) -> None:
         raise VideoReadError(f"{path} {problem}")
     if width * height > MAX_PIXELS:
         raise VideoReadError(
-            f"{path} has {width} x {height} pixels; a chat takes up to {MAX_PIXELS:,} in all: "
+            f"{path} has {width} x {height} pixels; a chat accepts up to {MAX_PIXELS:,} in all: "
             f"scale it down first"
         )
 
@@ -159,31 +157,31 @@ def refuse_long(path: Path, duration_s: float, num_frames: int) -> None:
     """Raise VideoReadError for too many seconds or frames."""
     if duration_s > MAX_DURATION_S or num_frames > MAX_FRAMES:
         raise VideoReadError(
-            f"{path} lasts {duration_s:.0f} s and has {num_frames:,} frames; a chat takes up to "
+            f"{path} lasts {duration_s:.0f} s and has {num_frames:,} frames; a chat accepts up to "
             f"{MAX_DURATION_S:.0f} s and {MAX_FRAMES:,} frames: cut out the element first"
         )
 
 
-def _confined(footage: VideoClip, beat: Heartbeat, *, moments: Sequence[float]) -> np.ndarray | str:
-    """The frames, or what is wrong, within the memory and the work that a decoder may take."""
+def _confined(clip: VideoClip, beat: Heartbeat, *, moments: Sequence[float]) -> np.ndarray | str:
+    """The frames or an error message, within the memory and the CPU time of a decoder."""
     limit_memory()
     limit_work()
     try:
-        return read_frames(footage, moments).numpy()
+        return read_frames(clip, moments).numpy()
     except VideoReadError as error:
         return str(error)
     except MemoryError:
         return (
-            f"{footage.path} needs more than {MAX_DECODER_BYTES:,} bytes of memory to decode: "
+            f"{clip.path} needs more than {MAX_DECODER_BYTES:,} bytes of memory to decode: "
             f"scale it down first"
         )
 
 
 def limit_memory() -> None:
-    """Let this process take `MAX_DECODER_BYTES` more address space than it has, and no more; a
-    lower limit that it has already stays.
+    """Limit this process to `MAX_DECODER_BYTES` more address space than it has; a lower limit that
+    is set already stays.
 
-    Only Linux tells how much it has; elsewhere the limits of time stand alone.
+    Only Linux reports how much it has; elsewhere only time is limited.
     """
     statm = Path("/proc/self/statm")
     if statm.exists():
@@ -192,16 +190,16 @@ def limit_memory() -> None:
 
 
 def lower_limit(kind: int, wanted: int) -> None:
-    """Set a limit of this process for good, unless a lower one holds."""
+    """Set a hard limit of this process, unless a lower one is set."""
     soft = resource.getrlimit(kind)[0]
     if soft == resource.RLIM_INFINITY or wanted < soft:
         resource.setrlimit(kind, (wanted, wanted))
 
 
 def limit_work() -> None:
-    """Let this process work `MAX_CPU_S` seconds more; SIGXCPU then ends it.
+    """Limit this process to `MAX_CPU_S` more seconds of CPU time; SIGXCPU then ends it.
 
-    The next video gets as much anew, so only the limit that can be raised again is set.
+    Every video gets as much, so only the soft limit is set.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     wanted = math.ceil(used.ru_utime + used.ru_stime) + MAX_CPU_S

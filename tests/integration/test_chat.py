@@ -175,7 +175,7 @@ def test_a_decoder_gets_no_more_memory_than_it_may_take():
 @pytest.mark.videos
 @pytest.mark.skipif(not FILES, reason="SEFAR_VIDEOS_DIR")
 def test_every_damaged_file_gives_an_answer_or_one_line(assistant):
-    found = dict(assistant.look([VideoClip(path=path) for path in FILES]))
+    found = dict(assistant.encode_videos([VideoClip(path=path) for path in FILES]))
     assert len(found) == len(FILES)
     said = {f.path.name: str(t) for f, t in found.items() if isinstance(t, VideoReadError)}
     assert {"zero.mp4", "text.mp4", "audio_only.mp4", "decord_corrupted.mp4"} <= said.keys()

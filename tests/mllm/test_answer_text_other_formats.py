@@ -29,5 +29,5 @@ def test_answers_with_any_sign_of_a_lines_end_come_back(tmp_path):
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "spoken-test.jsonl").write_text('{"question_id": "1"}\n{"question_')
-    with pytest.raises(PredictionError, match=r"spoken-test\.jsonl, line 2 is no JSON object"):
+    with pytest.raises(PredictionError, match=r"spoken-test\.jsonl, line 2 is not a JSON object"):
         read_answers(tmp_path, "test")

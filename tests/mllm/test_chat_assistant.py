@@ -93,7 +93,7 @@ def test_an_encoder_is_looked_for_here_and_in_the_model_folder(assistant, monkey
     monkeypatch.setattr(module, "ENCODERS", {"random": build})
     monkeypatch.setitem(composite(assistant.model).config.encoder["origin"], "folder", "runs/sefar")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="^model was .* runs/sefar, .* with --encoder-dir$"):
+    with pytest.raises(CheckpointError, match="^model was .* runs/sefar, .* by --encoder-dir$"):
         load_encoder_of(assistant.model, "model")
     for place in (tmp_path / "model" / "runs/sefar", tmp_path / "runs/sefar"):
         place.mkdir(parents=True)

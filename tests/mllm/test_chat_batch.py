@@ -53,7 +53,7 @@ def looked(assistant, monkeypatch):
             else:
                 yield footage, VideoReadError(f"{footage.path} does not exist")
 
-    monkeypatch.setattr(assistant, "look", look)
+    monkeypatch.setattr(assistant, "encode_videos", look)
     return times
 
 
@@ -109,7 +109,7 @@ def test_a_second_run_asks_again_only_what_failed(assistant, looked, tmp_path, m
     assert looked == {"gone.mp4": 1}
     assert read_lines(tmp_path / "out.jsonl") == before
     there = toy_chat.video_tokens(5)
-    monkeypatch.setattr(assistant, "look", lambda footages: [(f, there) for f in footages])
+    monkeypatch.setattr(assistant, "encode_videos", lambda footages: [(f, there) for f in footages])
     assert run(assistant, tmp_path / "out.jsonl") == {}
     mended = read_lines(tmp_path / "out.jsonl")
     assert mended[2]["answer"] == assistant.begin(there).answer(LINES[2]["question"])
@@ -166,10 +166,10 @@ def test_a_file_never_mixes_models_or_questions(assistant, looked, tmp_path):
         answer_all(assistant, inquiries(), out, settings=other)
     changed = [LINES[0] | {"question": "What else?"}, *LINES[1:]]
     for lines in (changed, LINES[1:]):
-        with pytest.raises(BatchFileError, match=r"line 1 answers a question that is not asked"):
+        with pytest.raises(BatchFileError, match=r"line 1 answers a question of another batch"):
             run(assistant, out, lines)
     out.write_text(text.replace('"id": "b"', '"id": '))
-    with pytest.raises(BatchFileError, match="line 2 is no answer"):
+    with pytest.raises(BatchFileError, match="line 2 is not an answer"):
         run(assistant, out)
     beside = tmp_path / "out.jsonl.settings.json"
     beside.write_text('{"model": "m1",')
@@ -202,7 +202,7 @@ def test_a_question_that_the_model_cannot_read_gets_its_error(assistant, looked,
         {"id": "3", "video": "0.mp4", "question": "Why?"},
     ]
     broken = run(assistant, tmp_path / "out.jsonl", lines)
-    assert set(broken) == {"1", "2"} and "say it in fewer words" in broken["1"]
+    assert set(broken) == {"1", "2"} and "use fewer words" in broken["1"]
     assert "answer" in read_lines(tmp_path / "out.jsonl")[2]
 
 

@@ -31,7 +31,7 @@ def chat(assistant, monkeypatch):
 
 
 def said(chat, line):
-    return "".join(chat.reply(line))
+    return "".join(chat.answer(line))
 
 
 def test_a_line_that_is_no_command_is_answered(chat, assistant):
@@ -42,7 +42,7 @@ def test_a_line_that_is_no_command_is_answered(chat, assistant):
 
 def test_another_video_begins_anew(chat):
     said(chat, "What is this?")
-    assert said(chat, "/video two.mp4") == "looking at two.mp4"
+    assert said(chat, "/video two.mp4") == "video: two.mp4"
     assert chat.conversation.turns == []
     assert chat.conversation.tokens.equal(toy_chat.video_tokens(1))
 
@@ -84,7 +84,7 @@ def test_a_dragged_video_is_looked_at(chat, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(chat, "watch", lambda path: seen.append(path))
     (tmp_path / "my clip.mp4").touch()
-    assert said(chat, f"/video '{tmp_path}/my clip.mp4'") == f"looking at {tmp_path}/my clip.mp4"
+    assert said(chat, f"/video '{tmp_path}/my clip.mp4'") == f"video: {tmp_path}/my clip.mp4"
     assert seen == [f"{tmp_path}/my clip.mp4"]
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_answered_is_refused(chat, line):
 
 @pytest.mark.parametrize("line", ["What?", "/options a|b", "/reset", "/adapter off"])
 def test_before_the_first_video_one_is_asked_for(assistant, line):
-    with pytest.raises(ChatError, match="name one: /video PATH"):
+    with pytest.raises(ChatError, match="open one: /video PATH"):
         said(Chat(assistant), line)
 
 
@@ -152,7 +152,7 @@ def test_lines_from_a_pipe_are_answered_and_refusals_are_counted(chat, capsys, m
     heard = capsys.readouterr().out
     assert "error: there is no command /nonsense[2J;" in heard
     assert "error: gone.mp4 does not exist" in heard
-    assert heard.endswith("forgotten\n") and "\x1b" not in heard
+    assert heard.endswith("conversation cleared\n") and "\x1b" not in heard
 
 
 def test_a_first_interrupt_stops_the_answer_and_a_second_one_the_chat(chat, capsys, monkeypatch):
@@ -166,7 +166,7 @@ def test_a_first_interrupt_stops_the_answer_and_a_second_one_the_chat(chat, caps
         return asked.pop()
 
     asked = ["second", "first"]
-    monkeypatch.setattr(chat, "reply", interrupted)
+    monkeypatch.setattr(chat, "answer", interrupted)
     monkeypatch.setattr("builtins.input", lines)
     assert talk(chat) == 0
     assert capsys.readouterr().out.count("The be\nstopped") == 2

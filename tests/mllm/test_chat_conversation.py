@@ -90,7 +90,7 @@ def test_a_merged_model_has_no_adapter_to_switch_off(conversation):
         (["a", " "], "the option is empty"),
         (["a", "b" * 3000], "the option has 3000 characters"),
         (["a", "\ud800"], "halves of characters"),
-        (["a " * 900, "b " * 900], "say it in fewer words"),
+        (["a " * 900, "b " * 900], "use fewer words"),
     ],
 )
 def test_options_that_cannot_be_scored_are_refused(conversation, options, said):
@@ -124,7 +124,7 @@ def test_options_whose_orders_would_fill_the_memory_are_refused(conversation, mo
     monkeypatch.setattr(module, "MAX_JOINED", length)
     assert conversation.choice(options) == question
     monkeypatch.setattr(module, "MAX_JOINED", length - 1)
-    with pytest.raises(ChatError, match=f"3 options have {length} tokens .* up to {length - 1} "):
+    with pytest.raises(ChatError, match=f"3 options have {length} tokens .* at most {length - 1} "):
         conversation.option_probs(options)
 
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_asked_is_refused(conversation):
     conversation.limits = ChatLimits(max_new_tokens=6, max_turns=1, max_question_chars=1900)
     refusals = {
         "  ": "the question is empty",
-        "x" * 1901: "the question has 1901 characters, up to 1900 are taken",
+        "x" * 1901: "the question has 1901 characters, at most 1900 are allowed",
         "word " * 360: "start again with /reset",
         "a\udc80": "halves of characters",
     }

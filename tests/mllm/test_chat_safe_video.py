@@ -44,15 +44,20 @@ def test_a_suitable_video_gives_its_frames(tmp_path):
 @pytest.mark.parametrize(
     ("limit", "value", "stretch", "said"),
     [
-        ("MAX_DURATION_S", 0.3, {}, "lasts 0 s and has 10 frames; a chat takes up to 0 s"),
+        ("MAX_DURATION_S", 0.3, {}, "lasts 0 s and has 10 frames; a chat accepts up to 0 s"),
         ("MAX_DURATION_S", 0.1, {"start_s": 0.1, "end_s": 0.3}, "cut out the element first"),
         ("MAX_FRAMES", 9, {}, "and 9 frames: cut out the element first"),
-        ("MAX_PIXELS", 1000, {}, "has 32 x 32 pixels; a chat takes up to 1,000 in all"),
-        ("MAX_BYTES", 100, {}, "bytes; a chat takes up to 100: cut out the element first"),
-        ("CODECS", ("vp8", "vp9"), {}, "is coded as h264; a chat takes vp8, vp9: convert it first"),
+        ("MAX_PIXELS", 1000, {}, "has 32 x 32 pixels; a chat accepts up to 1,000 in all"),
+        ("MAX_BYTES", 100, {}, "bytes; a chat accepts up to 100: cut out the element first"),
+        (
+            "CODECS",
+            ("vp8", "vp9"),
+            {},
+            "is encoded as h264; a chat accepts vp8, vp9: convert it first",
+        ),
     ],
 )
-def test_what_is_larger_than_a_chat_takes_is_refused(
+def test_what_is_larger_than_a_chat_accepts_is_refused(
     tmp_path, monkeypatch, limit, value, stretch, said
 ):
     path = brightening_clip(tmp_path / "clip.mp4")
@@ -87,7 +92,7 @@ def test_pictures_that_are_other_than_the_header_says_are_refused(
 def test_a_format_that_only_attackers_use_is_never_decoded(tmp_path, monkeypatch):
     path = brightening_clip(tmp_path / "clip.mkv", codec="ffv1")
     monkeypatch.setattr(safe_video, "probe", lambda _: pytest.fail("it was decoded"))
-    with pytest.raises(VideoReadError, match="is coded as ffv1"):
+    with pytest.raises(VideoReadError, match="is encoded as ffv1"):
         read_frames(VideoClip(path=path), MOMENTS)
 
 
@@ -170,7 +175,7 @@ def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatc
     assert done == ["memory", "work", "opened"] * 2
 
 
-def test_a_video_that_takes_too_much_work_says_so_and_how_to_mend_it(monkeypatch):
+def test_a_video_that_takes_too_much_work_says_so_and_how_to_fix_it(monkeypatch):
     lost = WorkerFailure("crashed", "the process that checked it died (SIGXCPU)", signal.SIGXCPU)
     footage = VideoClip(path=Path("long.mp4"))
     monkeypatch.setattr(safe_video, "run_isolated", lambda *_, **__: [(footage, lost)])

@@ -1,4 +1,4 @@
-"""The control of wrong videos: another clip, of another class and source, each shown once."""
+"""The control of mismatched videos: another clip, of another class and source, each shown once."""
 
 import random
 from dataclasses import replace
@@ -39,7 +39,7 @@ def long_tailed(count: int, rng: random.Random) -> list[Question]:
     )
 
 
-def assert_wrong(questions, shown):
+def assert_mismatched(questions, shown):
     of = {one.video: one for one in questions}
     assert sorted(shown) == sorted(shown.values()) == sorted(of)
     for clip, other in shown.items():
@@ -51,7 +51,7 @@ def assert_wrong(questions, shown):
 @pytest.mark.parametrize("seed", range(20))
 def test_no_clip_is_shown_one_of_its_class_answer_or_source(seed):
     questions = long_tailed(20 + 30 * seed, random.Random(seed))
-    assert_wrong(questions, mismatched_videos(questions, random.Random(seed)))
+    assert_mismatched(questions, mismatched_videos(questions, random.Random(seed)))
 
 
 def test_it_depends_on_the_seed_alone():
@@ -70,7 +70,7 @@ def test_a_single_way_is_found(seed):
         + [(f"b{i}", 1 + i % 6, f"move {i % 6}", f"t{i}") for i in range(12)]
     )
     shown = mismatched_videos(questions, random.Random(seed))
-    assert_wrong(questions, shown)
+    assert_mismatched(questions, shown)
     assert {clip[0] + other[0] for clip, other in shown.items()} == {"ab", "ba"}
 
 
@@ -114,21 +114,21 @@ def test_several_questions_about_one_clip_are_heeded_together():
         ),
         (
             [(f"c{i}", i, f"move {i}", "s" if i < 6 else f"s{i}") for i in range(10)],
-            "of 10 clips, 6 are of source 's'.* ask about more classes and sources",
+            "of 10 clips, 6 are of source 's'.* take questions about more classes and sources",
         ),
     ],
 )
 def test_clips_that_are_too_much_alike_are_refused(clips, message):
-    with pytest.raises(ValueError, match=f"no wrong video for clip .*{message}"):
+    with pytest.raises(ValueError, match=f"no mismatched video for clip .*{message}"):
         mismatched_videos(asked_about(clips), random.Random(0))
 
 
 @pytest.mark.lists
-def test_the_validation_list_of_gym99_can_be_shown_wrong_videos():
+def test_the_validation_list_of_gym99_can_be_shown_mismatched_videos():
     folder = finegym_folder()
     classes = read_categories(folder / "gym99_categories.txt")
     clips = to_clips(read_elements(folder / "gym99_val_element.txt"), classes, split="val")
     questions = asked_about((clip.id, clip.label, clip.text, clip.source) for clip in clips)
     shown = mismatched_videos(questions, random.Random(0))
     assert len(shown) > 8000
-    assert_wrong(questions, shown)
+    assert_mismatched(questions, shown)

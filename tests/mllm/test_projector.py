@@ -7,7 +7,7 @@ from sefar_mllm.projector import Projector
 
 def started(token_dim=6, embed_dim=8, embed_rms=0.5):
     projector = Projector(token_dim, 3, embed_dim)
-    projector.start(torch.zeros(embed_dim), embed_rms, torch.Generator().manual_seed(0))
+    projector.init(torch.zeros(embed_dim), embed_rms, torch.Generator().manual_seed(0))
     return projector
 
 
@@ -61,7 +61,7 @@ def test_empty_embeddings_are_refused():
 def test_projected_tokens_start_around_the_anchor():
     projector = Projector(64, 3, 64)
     anchor = torch.linspace(-1, 1, 64)
-    projector.start(anchor, 0.1, torch.Generator().manual_seed(0))
+    projector.init(anchor, 0.1, torch.Generator().manual_seed(0))
     tokens = torch.randn(50, 3, 2, 2, 64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(projector(tokens).mean(dim=(0, 1)), anchor, atol=0.3, rtol=0)
 
