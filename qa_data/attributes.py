@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_data.files import parse_json, read_text
+from qa_data.files import SefarError, parse_json, read_text
 from qa_data.taxonomy import MIRROR_SETS, ElementClass
 
 ASIDE = re.compile(r"\([^)]*\)")
@@ -32,10 +32,6 @@ DIRECTION = re.compile(r"(?<!leg )\b(forward|backward|sideward)\b")
 SHAPE = re.compile(r"\b(tucked|piked|stretched|straddled)\b")
 SALTO = re.compile(r"\b(?:(double|triple) )?salto\b")
 NUM_SALTOS = {"": 1, "double": 2, "triple": 3}
-
-
-class QuestionTreeError(ValueError):
-    """A question tree that cannot be used. The message names file, key, found value and fix."""
 
 
 @dataclass(frozen=True)
@@ -98,26 +94,26 @@ def read_question_tree(path: Path) -> dict[int, TreePath]:
     """FineGym's paths of yes/no questions by Glabel (finegym_glabel_to_Qtree.json).
 
     Raises:
-        QuestionTreeError: the file is missing or not a JSON object, a key is not a Glabel or is
+        SefarError: the file is missing or not a JSON object, a key is not a Glabel or is
             there twice, or an entry has no questions or not one answer, 0 or 1, for each of them.
     """
     text = read_text(
         path,
-        error=QuestionTreeError,
+        error=SefarError,
         missing=f"no question tree at {path}; it is on FineGym's dataset page",
         fix="fetch it again",
     )
     try:
         found = parse_json(text)
     except ValueError as cause:
-        raise QuestionTreeError(f"{path} cannot be read: {cause}; fetch it again") from cause
+        raise SefarError(f"{path} cannot be read: {cause}; fetch it again") from cause
     if not isinstance(found, dict) or not found:
-        raise QuestionTreeError(f"{path} holds no classes; expected {{Glabel: {{...}}}}")
+        raise SefarError(f"{path} holds no classes; expected {{Glabel: {{...}}}}")
     tree = {}
     for key, entry in found.items():
         where = f"{path}, key {key!r:.60}"
         if re.fullmatch(r"0|[1-9][0-9]{0,5}", key) is None:
-            raise QuestionTreeError(f"{where}: expected a Glabel, such as '471'")
+            raise SefarError(f"{where}: expected a Glabel, such as '471'")
         tree[int(key)] = _tree_path(where, entry)
     return tree
 
@@ -158,13 +154,11 @@ def _tree_path(where: str, entry: object) -> TreePath:
         or not questions
         or not all(isinstance(one, str) and one.strip() for one in questions)
     ):
-        raise QuestionTreeError(
-            f"{where}: questions are {questions!r:.60}; expected a list of texts"
-        )
+        raise SefarError(f"{where}: questions are {questions!r:.60}; expected a list of texts")
     if not isinstance(code, str) or re.fullmatch("[01]+", code) is None:
-        raise QuestionTreeError(f"{where}: BTcode is {code!r:.60}; expected zeros and ones")
+        raise SefarError(f"{where}: BTcode is {code!r:.60}; expected zeros and ones")
     if len(code) != len(questions):
-        raise QuestionTreeError(
+        raise SefarError(
             f"{where}: BTcode {code!r:.60} has {len(code)} answers to {len(questions)} questions; "
             f"expected one each"
         )

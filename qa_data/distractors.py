@@ -26,12 +26,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qa_data.conditional_poisson import draw_set, draw_table, weights_for
+from qa_data.files import SefarError
 from qa_data.taxonomy import ElementClass
 
 ALWAYS = 1 - 1e-9  # an inclusion probability from here on is a certainty
 
 
-class TooFewOptions(ValueError):
+class TooFewOptions(SefarError):
     """A pool has too few different options. The message names pool, found value and fix."""
 
 

@@ -18,6 +18,10 @@ from unicodedata import normalize
 from safetensors import SafetensorError
 
 
+class SefarError(Exception):
+    """An error for the user: the message names the thing, what was found, and the fix."""
+
+
 def read_text(path: Path, *, error: type[Exception], missing: str, fix: str) -> str:
     """Text of a UTF-8 file, without a byte order mark.
 
@@ -87,7 +91,7 @@ def first_few(names: Sequence[str], most: int = 10) -> list[str]:
     return [*names[:most], *more]
 
 
-class WriteError(OSError):
+class WriteError(SefarError, OSError):
     """A file cannot be written. The message names it, and the space that it needs."""
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from qa_data.files import parse_json, read_text
+from qa_data.files import SefarError, parse_json, read_text
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
 
@@ -85,7 +85,7 @@ TIMESTAMP_COLUMNS = ("full_id", "Subaction_start", "Subaction_end")
 LONGEST_S = 1e9  # longer times, NaN and infinity are refused
 
 
-class AnnotationError(ValueError):
+class AnnotationError(SefarError):
     """A list or annotation that cannot be used. The message names file, place, found value, fix."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from qa_data.files import composed, read_text, write_text
+from qa_data.files import SefarError, composed, read_text, write_text
 
 SPLITS = ("labeled", "unlabeled", "val", "test")
 MAX_LABEL = 999_999  # a larger number is a mistaken column, not a class
@@ -137,7 +137,7 @@ PROBE_COLUMNS = ("num_frames", "fps", "rotation", "flags")
 Value = TypeVar("Value")
 
 
-class ManifestError(ValueError):
+class ManifestError(SefarError):
     """A manifest that cannot be used. The message names file, line, what was found, the fix."""
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from qa_data.files import composed, parse_json, read_text, write_text
+from qa_data.files import SefarError, composed, parse_json, read_text, write_text
 from qa_data.manifest import Clip
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,7 +31,7 @@ LETTER_REQUEST = "Answer with the option's letter from the given choices directl
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
 
 
-class QuestionError(ValueError):
+class QuestionError(SefarError):
     """A question or its file that cannot be used. The message names place, found value and fix."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_data.files import read_text
+from qa_data.files import SefarError, read_text
 
 EVENTS = {1: "VT", 2: "FX", 3: "BB", 4: "UB"}
 
@@ -30,7 +30,7 @@ GYM530_LINE = re.compile(
 SET_LINE = re.compile(r"set:\s*([0-9]{1,6});\s*(\S.*)")
 
 
-class TaxonomyError(ValueError):
+class TaxonomyError(SefarError):
     """A class list that cannot be used. The message names file, line, what was found, the fix."""
 
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qa_data.files import new_folder
+from qa_data.files import SefarError, new_folder
 from sefar_core.config import ModelConfig
 from sefar_core.data.class_names import ClassMatch, ClassMismatch, ClassNames, match_classes
 from sefar_core.model import SefarModel
@@ -34,7 +34,7 @@ WEIGHTS = "model.safetensors"
 SETTINGS = "config.json"
 
 
-class CheckpointError(Exception):
+class CheckpointError(SefarError):
     """Weights that do not load. The message names the file, what was found, and the fix."""
 
 

@@ -30,7 +30,6 @@ REFUSED = 2
 """Exit code for settings out of range and for outputs that cannot be written; tyro's, too."""
 INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + signal.SIGPIPE
-PACKAGES = ("qa_data", "sefar_core", "sefar_mllm")
 KNOWN = (FloatingPointError, OSError, ValueError)
 """Errors of the language that the project raises with a message for the user."""
 
@@ -154,7 +153,9 @@ def one_line(code: int) -> Iterator[None]:
 
 def is_known(error: Exception) -> bool:
     """Whether the message of an error is meant for the user: the project's own, or of `KNOWN`."""
-    return isinstance(error, KNOWN) or type(error).__module__.partition(".")[0] in PACKAGES
+    from qa_data.files import SefarError
+
+    return isinstance(error, (SefarError, *KNOWN))
 
 
 def message(error: Exception) -> str:

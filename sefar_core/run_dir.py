@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
-from qa_data.files import as_json, remove_drafts, write_json, write_text, writing
+from qa_data.files import SefarError, as_json, remove_drafts, write_json, write_text, writing
 from sefar_core.config import RegulationName
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
@@ -398,10 +398,6 @@ def open_tensorboard(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-class RunFolderBusy(Exception):
-    """Another process trains in the run folder. The message names folder and process."""
-
-
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Keep other processes from training in a run folder, which is made if it is missing.
@@ -410,7 +406,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     that a dead process's lock never has to be recognized. Loader workers do not inherit it.
 
     Raises:
-        RunFolderBusy: one does.
+        SefarError: one does.
         WriteError: the folder cannot be made or written to.
     """
     path = run_dir / "lock"
@@ -425,7 +421,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         except BlockingIOError as cause:
             file.seek(0)
             holder = file.read().decode().strip()
-            raise RunFolderBusy(
+            raise SefarError(
                 f"{run_dir} is in use by {holder}; wait for it, stop it, or give another run folder"
             ) from cause
         with writing(path, len(holder_line)):

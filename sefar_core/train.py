@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import Tensor, nn
 
-from qa_data.files import first_few, sync, write_json
+from qa_data.files import SefarError, first_few, sync, write_json
 from sefar_core.checkpoint import (
     Best,
     Origin,
@@ -124,8 +124,8 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
         ValueError: a split is empty, the run folder belongs to other settings, or the processes
             cannot share the batch.
         VideoReadError: a clip has no file, or cannot be read.
-        RunFolderBusy: another process trains in the run folder.
-        LoaderDied: a data-loader worker died, or gave no batch for too long.
+        SefarError: another process trains in the run folder.
+        SefarError: a data-loader worker died, or gave no batch for too long.
         WriteError: the disk is full.
         FloatingPointError: a loss or a gradient is not finite.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
@@ -562,7 +562,7 @@ def occupied(
 
     Raises:
         ValueError: the folder holds a run of other settings.
-        RunFolderBusy: another process trains in it.
+        SefarError: another process trains in it.
     """
     data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
     with ExitStack() as until_the_end:
@@ -664,10 +664,6 @@ def open_progress(loop: Loop) -> Iterator[Progress]:
         yield progress
 
 
-class LoaderDied(Exception):
-    """A data-loader worker died or gave no batch. The message says what to lower."""
-
-
 @contextmanager
 def loader_deaths_explained(stop_request: StopRequest) -> Iterator[None]:
     """Explain in one line why a data-loader worker may have died.
@@ -675,7 +671,7 @@ def loader_deaths_explained(stop_request: StopRequest) -> Iterator[None]:
     Raises:
         Interrupted: a stop signal reached the workers as well, so that no batch was left to finish
             the step with.
-        LoaderDied: a worker was killed, or gave no batch for too long.
+        SefarError: a worker was killed, or gave no batch for too long.
     """
     try:
         yield
@@ -689,7 +685,7 @@ def loader_deaths_explained(stop_request: StopRequest) -> Iterator[None]:
                 "stopped; the steps after the last saved state, if there is one, are lost with the "
                 "data-loader workers, which the signal reached as well",
             ) from cause
-        raise LoaderDied(
+        raise SefarError(
             f"a data-loader worker died ({str(cause).strip()}), usually out of memory. Lower "
             f"data.workers and rerun: training resumes from the last saved state, if there is one"
         ) from cause

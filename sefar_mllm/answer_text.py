@@ -332,7 +332,7 @@ def read_answers(folder: Path, name: str) -> OtherFormats:
 
     Raises:
         OSError: a file is missing.
-        PredictionError: a line is damaged.
+        SefarError: a line is damaged.
     """
     generated, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
     return OtherFormats(

@@ -32,6 +32,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from qa_data.files import SefarError
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import lora_parameters, projector_parameters
 from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
 from sefar_mllm.model_config import SefarVlmConfig, lasting_place
@@ -41,18 +43,14 @@ from sefar_mllm.prompt import missing_for_prompts
 KEPT = ["model.multi_modal_projector", "lm_head"]  # not quantized; whole names of modules
 
 
-class FourBitError(ValueError):
-    """4-bit weights are not available here; the message says what is missing."""
-
-
 def four_bit_settings() -> BitsAndBytesConfig:
     """Settings of the quantized language model; runs on CUDA, and slowly on a CPU.
 
     Raises:
-        FourBitError: bitsandbytes is not installed.
+        SefarError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
-        raise FourBitError(
+        raise SefarError(
             "a 4-bit language model needs bitsandbytes, which is not installed: "
             "pip install 'bitsandbytes>=0.50', or leave four_bit off"
         )
@@ -70,39 +68,35 @@ UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, Unpi
 """Errors of transformers, safetensors and torch for files that are missing or damaged."""
 
 
-class FolderError(Exception):
-    """A model folder that cannot be used. The message names it, what was found, and the fix."""
-
-
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a Llama-family model, checked.
 
     Raises:
-        FolderError: it is missing, does not begin texts with bos, lacks an end mark, or cannot
+        CheckpointError: it is missing, does not begin texts with bos, lacks an end mark, or cannot
             encode the prompts.
     """
     here = Path(folder)
     if here.is_dir() and not any((here / name).is_file() for name in TOKENIZER_FILES):
-        raise FolderError(
+        raise CheckpointError(
             f"{folder} has no tokenizer: neither of {', '.join(TOKENIZER_FILES)} is there; copy "
             f"tokenizer.json and tokenizer_config.json from the language model's folder"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except UNREADABLE as cause:
-        raise FolderError(
+        raise CheckpointError(
             f"the tokenizer in {folder} cannot be read: {cause}; copy tokenizer.json and "
             f"tokenizer_config.json from the language model again"
         ) from cause
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise FolderError(f"the tokenizer in {folder} has no bos or no eos; Llama's has both")
+        raise CheckpointError(f"the tokenizer in {folder} has no bos or no eos; Llama's has both")
     if tokenizer("x")["input_ids"][0] != tokenizer.bos_token_id:
-        raise FolderError(
+        raise CheckpointError(
             f"the tokenizer in {folder} does not begin a text with {tokenizer.bos_token}: "
             f'tokenizer_config.json with "add_bos_token": true is missing'
         )
     if lacking := missing_for_prompts(tokenizer):
-        raise FolderError(
+        raise CheckpointError(
             f"the tokenizer in {folder} lacks {' and '.join(lacking)}, which the prompts need; "
             f"take a language model with the tokenizer of Llama or Llama 2, such as "
             f"lmsys/vicuna-7b-v1.5"
@@ -131,8 +125,8 @@ def load_language_model(
         four_bit: quantize its linears.
 
     Raises:
-        FolderError: it is missing, is damaged, lacks weights, or is of another family.
-        FourBitError: bitsandbytes is not installed.
+        CheckpointError: it is missing, is damaged, lacks weights, or is of another family.
+        SefarError: bitsandbytes is not installed.
         OutOfMemoryError: the device cannot hold it.
     """
     quantized: dict[str, Any] = {}
@@ -145,7 +139,7 @@ def load_language_model(
     except torch.OutOfMemoryError:  # its message is clear, and the folder is not at fault
         raise
     except UNREADABLE as cause:
-        raise FolderError(
+        raise CheckpointError(
             f"the language model {name} cannot be loaded: {cause}; name a folder with config.json "
             f"and weights, or a model of the hub"
         ) from cause
@@ -153,7 +147,7 @@ def load_language_model(
     refuse_gaps(name, report)
     head = getattr(model, "lm_head", None)
     if not isinstance(head, nn.Linear) or head.bias is not None or not hasattr(model, "model"):
-        raise FolderError(
+        raise CheckpointError(
             f"{name} is a {model.config.model_type}; a language model of the Llama family is "
             f"needed, with `model` and an `lm_head` without bias, such as lmsys/vicuna-7b-v1.5"
         )
@@ -168,12 +162,12 @@ def refuse_gaps(name: str | Path, report: dict[str, Any]) -> None:
         report: its loading info.
 
     Raises:
-        FolderError: a tensor is missing or of another shape than in the config.
+        CheckpointError: a tensor is missing or of another shape than in the config.
     """
     for what in ("missing", "mismatched"):
         found = sorted(str(key) for key in report[f"{what}_keys"])
         if found:
-            raise FolderError(
+            raise CheckpointError(
                 f"{name}: {len(found)} tensors are {what}, for example {found[0]}; the weights "
                 f"and config.json do not belong together, or a shard is missing: fetch it again"
             )
@@ -205,8 +199,8 @@ def build_vlm(  # noqa: PLR0913 - everything that a model is made of
         four_bit: quantize the language model's linears.
 
     Raises:
-        FolderError: the language model cannot be used.
-        FourBitError: bitsandbytes is not installed.
+        CheckpointError: the language model cannot be used.
+        SefarError: bitsandbytes is not installed.
     """
     language = load_language_model(language_model, dtype=dtype, device=device, four_bit=four_bit)
     model = wrap(

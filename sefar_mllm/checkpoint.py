@@ -32,10 +32,10 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from qa_data.files import new_folder, write_json, write_text
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.build import (
     UNREADABLE,
-    FolderError,
     build_vlm,
     four_bit_settings,
     load_tokenizer,
@@ -97,14 +97,14 @@ def load_trained(
         dtype: of the language model; by default bfloat16 on CUDA, float32 elsewhere.
 
     Raises:
-        FolderError: a file is missing or damaged, files do not belong together, or the model
+        CheckpointError: a file is missing or damaged, files do not belong together, or the model
             computes other logits than the one that was saved.
-        FourBitError: bitsandbytes is not installed.
+        SefarError: bitsandbytes is not installed.
     """
     config = read_config(folder)
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) > config.video_token_id:
-        raise FolderError(
+        raise CheckpointError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens, the language model "
             f"{config.video_token_id} embeddings; copy the tokenizer of {config.language_model}"
         )
@@ -116,7 +116,7 @@ def load_trained(
     elif language_model is None:
         model = load_merged(folder, dtype=dtype, device=device, four_bit=four_bit)
     else:
-        raise FolderError(
+        raise CheckpointError(
             f"{folder} is merged: it holds its language model; leave {language_model} out"
         )
     model.requires_grad_(False).eval()
@@ -128,18 +128,18 @@ def read_config(folder: Path) -> SefarVlmConfig:
     """The composite config of a folder that holds a trained model.
 
     Raises:
-        FolderError: a file is missing, or the config is not of a SefarVlm.
+        CheckpointError: a file is missing, or the config is not of a SefarVlm.
     """
     weights = () if is_merged(folder) else ("adapter_config.json", ADAPTER)
     for name in ("config.json", *weights, fingerprint_file(folder).name):
         if not (folder / name).is_file():
-            raise FolderError(
+            raise CheckpointError(
                 f"{folder} is not a trained model: it has no {name}; give the folder that "
                 f"scripts/finetune_mllm.py wrote, RUN/model, or that of scripts/merge_mllm.py"
             )
     settings = read_json(folder / "config.json")
     if settings.get("model_type") != SefarVlmConfig.model_type:
-        raise FolderError(
+        raise CheckpointError(
             f"{folder / 'config.json'} is of a {settings.get('model_type')}, expected "
             f"{SefarVlmConfig.model_type}; give the folder that scripts/finetune_mllm.py wrote"
         )
@@ -148,7 +148,7 @@ def read_config(folder: Path) -> SefarVlmConfig:
         config.encoder["key"], config.encoder["origin"]
         return config
     except (*UNREADABLE, TypeError, AttributeError) as cause:
-        raise FolderError(
+        raise CheckpointError(
             f"{folder / 'config.json'} does not describe a model of ours ({cause!r}); take it from "
             f"a whole copy"
         ) from cause
@@ -182,7 +182,7 @@ def load_adapted(
     try:
         rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
     except (KeyError, TypeError, ValueError) as cause:
-        raise FolderError(
+        raise CheckpointError(
             f"{folder / 'adapter_config.json'} does not describe LoRA: {cause!r}; take it from a "
             f"whole copy"
         ) from cause
@@ -195,14 +195,14 @@ def read_adapter(folder: Path, model: PeftModel) -> dict[str, Tensor]:
     """The tensors of a folder's adapter, exactly those that the model takes.
 
     Raises:
-        FolderError: the file is damaged, or a tensor is missing, unknown, or of another shape;
+        CheckpointError: the file is damaged, or a tensor is missing, unknown, or of another shape;
             peft would keep fresh weights in its place.
     """
     path = folder / ADAPTER
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as cause:
-        raise FolderError(f"{path} is damaged: {cause}; take it from a whole copy") from cause
+        raise CheckpointError(f"{path} is damaged: {cause}; take it from a whole copy") from cause
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
     shapes, expected = (
         {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (tensors, wanted)
@@ -212,7 +212,7 @@ def read_adapter(folder: Path, model: PeftModel) -> dict[str, Tensor]:
     )
     if wrong:
         name = wrong[0]
-        raise FolderError(
+        raise CheckpointError(
             f"{path} does not fit its language model: {len(wrong)} tensors are missing, unknown or "
             f"of another shape, for example {name}: found {shapes.get(name, 'none')}, expected "
             f"{expected.get(name, 'none')}; take all files from the folder that training wrote, "
@@ -235,7 +235,9 @@ def load_merged(
     except torch.OutOfMemoryError:
         raise
     except UNREADABLE as cause:
-        raise FolderError(f"{folder} cannot be loaded: {cause}; merge the model again") from cause
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {cause}; merge the model again"
+        ) from cause
     model, report = loaded
     refuse_gaps(folder, report)
     return model if four_bit else model.to(device)
@@ -248,7 +250,7 @@ def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
     was fetched from there before is taken.
 
     Raises:
-        FolderError: there is no such folder.
+        CheckpointError: there is no such folder.
     """
     recorded = config.language_model
     found = recorded_folder(recorded, folder)
@@ -256,7 +258,7 @@ def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
         return str(found)
     if config.language_model_from_hub or _was_fetched(recorded):
         return recorded
-    raise FolderError(
+    raise CheckpointError(
         f"{folder} was trained with the language model {recorded}, and there is no such folder; "
         f"give its folder or name by --language-model"
     )
@@ -274,9 +276,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as cause:
-        raise FolderError(f"{path} is damaged: {cause}; take it from a whole copy") from cause
+        raise CheckpointError(f"{path} is damaged: {cause}; take it from a whole copy") from cause
     if not isinstance(settings, dict):
-        raise FolderError(f"{path} holds a {type(settings).__name__}, expected a JSON object")
+        raise CheckpointError(f"{path} holds a {type(settings).__name__}, expected a JSON object")
     return settings
 
 
@@ -303,14 +305,14 @@ def merge(
         out.
 
     Raises:
-        FolderError: `folder` is no adapter, does not fit its language model, or `out` holds
+        CheckpointError: `folder` is no adapter, does not fit its language model, or `out` holds
             something else.
         ValueError: a merged weight is not a finite number.
     """
     refuse_foreign(out)
     config = read_config(folder)
     if is_merged(folder):
-        raise FolderError(f"{folder} is merged already; copy it if you want it at {out}")
+        raise CheckpointError(f"{folder} is merged already; copy it if you want it at {out}")
     language_model = language_model or language_model_of(folder, config)
     model, tokenizer = load_trained(folder, language_model=language_model, dtype=torch.float32)
     whole: SefarVlmForConditionalGeneration = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
@@ -327,12 +329,14 @@ def refuse_foreign(out: Path) -> None:
     """Refuse to replace what merging did not write.
 
     Raises:
-        FolderError: `out` is a file, or a folder of something else.
+        CheckpointError: `out` is a file, or a folder of something else.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir() or not is_merged(out):
-        raise FolderError(f"{out} holds something that is not a merged model; choose another name")
+        raise CheckpointError(
+            f"{out} holds something that is not a merged model; choose another name"
+        )
     read_config(out)
 
 
@@ -369,14 +373,14 @@ def read_fingerprint(folder: Path) -> tuple[str, Float[Tensor, "logit"]]:
     """Precision and logits of a folder's fingerprint.
 
     Raises:
-        FolderError: there is no fingerprint, or it is damaged.
+        CheckpointError: there is no fingerprint, or it is damaged.
     """
     path = fingerprint_file(folder)
     try:
         fingerprint = json.loads(path.read_text(encoding="utf-8"))
         return str(fingerprint["precision"]), torch.tensor(fingerprint["logits"])
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as cause:
-        raise FolderError(
+        raise CheckpointError(
             f"{path} is not a fingerprint ({cause!r}), expected precision and logits; train or "
             f"merge the model again"
         ) from cause
@@ -413,14 +417,14 @@ def check_fingerprint(model: Trained, tokenizer: PreTrainedTokenizerBase, folder
     """Compare a loaded model with the fingerprint in its folder.
 
     Raises:
-        FolderError: its logits differ by more than rounding.
+        CheckpointError: its logits differ by more than rounding.
     """
     stored_precision, stored = read_fingerprint(folder)
     computed = fingerprint_logits(model, tokenizer)
     gap = distance(computed, stored) if stored.shape == computed.shape else float("inf")
     allowed = tolerance(stored_precision, precision(model))
     if not gap <= allowed:  # a gap that is not a number is an error too
-        raise FolderError(
+        raise CheckpointError(
             f"{folder} computes other logits than when it was saved: they are {gap:.3g} of their "
             f"spread apart, allowed {allowed}; is {composite(model).config.language_model} the "
             f"language model that it was trained on?"

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.files import SefarError
 from qa_data.manifest import read_manifest
 from qa_data.questions import LETTERS, Question, attach_classes, read_any
 from sefar_core.data.rng import seeded_random
@@ -43,10 +44,6 @@ Redraw = Callable[[int], Sequence[Question]]
 """The questions of an epoch: about the same clips with the same answers, with other options."""
 
 
-class DataError(ValueError):
-    """Questions that cannot be trained on. The message lists what is wrong and the fix."""
-
-
 class QuestionDataset(Dataset):
     """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
 
@@ -65,7 +62,7 @@ class QuestionDataset(Dataset):
         lengths: tokens of each prompt in this epoch.
 
     Raises:
-        DataError: there are no questions, or `redraw` gives other ones.
+        SefarError: there are no questions, or `redraw` gives other ones.
     """
 
     def __init__(  # noqa: PLR0913 - one place for all that makes an item
@@ -81,7 +78,7 @@ class QuestionDataset(Dataset):
         redraw: Redraw | None = None,
     ):
         if not questions:
-            raise DataError("there are no questions to train on; check the question file")
+            raise SefarError("there are no questions to train on; check the question file")
         self.questions = questions
         self.cache = cache
         self.tokenizer = tokenizer
@@ -260,11 +257,11 @@ def split_batch(batch_size: int, micro_batch_size: int, processes: int) -> tuple
         processes: number of processes.
 
     Raises:
-        DataError: the processes cannot have equal parts.
+        SefarError: the processes cannot have equal parts.
     """
     part, rest = divmod(batch_size, processes)
     if rest or not part:
-        raise DataError(
+        raise SefarError(
             f"batch_size {batch_size} cannot be split among {processes} processes; choose a "
             f"multiple of {processes}"
         )
@@ -278,7 +275,7 @@ def refuse_other_questions(
     """Questions of an epoch must be about the same clips, with the same answers.
 
     Raises:
-        DataError: they are not; the message names what differs.
+        SefarError: they are not; the message names what differs.
     """
     wanted, found = (
         Counter((one.video, one.options[one.answer]) for one in questions)
@@ -288,7 +285,7 @@ def refuse_other_questions(
     if lost or added:
         clip, text = next(iter(lost or added))
         where = "is missing" if lost else "was not given"
-        raise DataError(
+        raise SefarError(
             f"the questions drawn for epoch {epoch} differ from those that were given: "
             f"{lost.total()} are missing and {added.total()} are others; the one about {clip} with "
             f"the answer {text!r} {where}. Draw them from the clips and classes of these questions"
@@ -299,7 +296,7 @@ def refuse_too_long(dataset: QuestionDataset, max_length: int, *, epochs: int = 
     """Check the length of every prompt of every epoch, and leave the dataset in the first.
 
     Raises:
-        DataError: some prompts are longer than the model reads, which would cut the video or the
+        SefarError: some prompts are longer than the model reads, which would cut the video or the
             question.
     """
     fixed = dataset.redraw is None and dataset.answer_style == "letter"
@@ -313,7 +310,7 @@ def refuse_too_long(dataset: QuestionDataset, max_length: int, *, epochs: int = 
         ]
         if long:
             most, name = max(long)
-            raise DataError(
+            raise SefarError(
                 f"{len(long)} of {len(names)} prompts exceed {max_length} tokens, the longest is "
                 f"question {name} with {most}; pool the video to fewer tokens (--grid), or raise "
                 f"max_length if the language model reads more"
@@ -341,7 +338,7 @@ def name_sets(paths: Sequence[Path]) -> list[str]:
     """A name for each question file: its stem, after its folder's name where two stems are equal.
 
     Raises:
-        DataError: a file is given twice.
+        SefarError: a file is given twice.
     """
     stems = [path.stem for path in paths]
     names = [
@@ -349,5 +346,5 @@ def name_sets(paths: Sequence[Path]) -> list[str]:
         for path in paths
     ]
     if len(set(names)) < len(names):
-        raise DataError(f"two question files have the same name among {names}; rename one")
+        raise SefarError(f"two question files have the same name among {names}; rename one")
     return names

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from qa_data.files import composed, on_disk, remove_drafts, write_bytes, write_json
+from qa_data.files import SefarError, composed, on_disk, remove_drafts, write_bytes, write_json
 from qa_data.manifest import Clip
 from sefar_core.data.pictures import is_picture
 from sefar_core.run_dir import locked
@@ -48,7 +48,7 @@ Span = list[Any]
 """Which piece of which video a clip is; see `spans_of`."""
 
 
-class CacheError(Exception):
+class CacheError(SefarError):
     """A cache that cannot be used. The message names the file, what was found, and the fix."""
 
 

@@ -84,7 +84,7 @@ def extract(
 
     Raises:
         CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
-        RunFolderBusy: another run writes into the folder.
+        SefarError: another run writes into the folder.
         ValueError: the processes are not one group, or there is no such order.
         VideoReadError: a video gives no frames. This and the following errors keep the clips
             that are encoded.

@@ -22,13 +22,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from qa_data.files import SefarError
 from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.projector import Projector
 from sefar_mllm.prompt import IGNORE
-
-
-class PlaceholderError(ValueError):
-    """Placeholders and video tokens do not match; the message names the clip and both counts."""
 
 
 class SefarVlmModel(PreTrainedModel):
@@ -68,7 +65,7 @@ class SefarVlmModel(PreTrainedModel):
         """Embeddings of the ids, with each row's placeholders filled by its clip's tokens.
 
         Raises:
-            PlaceholderError: a row has another number of placeholders than its clip has tokens.
+            SefarError: a row has another number of placeholders than its clip has tokens.
         """
         place = input_ids == self.config.video_token_id
         table = self.get_input_embeddings()
@@ -220,17 +217,17 @@ def check_counts(
     video_tokens: Float[Tensor, "clip frame row column dim"] | None,
     clip_ids: Sequence[str] | None,
 ) -> None:
-    """Raise PlaceholderError unless each row has as many placeholders as its clip has tokens."""
+    """Raise SefarError unless each row has as many placeholders as its clip has tokens."""
     found = place.sum(dim=1).tolist()
     want = 0 if video_tokens is None else video_tokens.shape[1:-1].numel()
     if video_tokens is not None and len(video_tokens) != len(found):
-        raise PlaceholderError(
+        raise SefarError(
             f"{len(found)} prompts came with the tokens of {len(video_tokens)} clips; give one each"
         )
     for row, count in enumerate(found):
         if count != want:
             name = f"clip {clip_ids[row]}" if clip_ids else f"row {row} of the batch"
-            raise PlaceholderError(
+            raise SefarError(
                 f"{name}: the prompt has {count} placeholders, the video {want} tokens; "
                 f"encode the prompt with the token_shape of the model's config"
             )

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from qa_data.files import write_text
+from qa_data.files import SefarError, write_text
 from qa_data.questions import LETTERS, Question
 from sefar_mllm.adapters import Trained, composite
 from sefar_mllm.feature_cache import TokenCache
@@ -38,10 +38,6 @@ LETTER_RUN = re.compile(
 one of them: "B. A salto" names B."""
 RECITED_LETTER = re.compile(r"\s\(?([A-Z])[).:]\s+\S")
 STRICT_LETTER = re.compile(r"\s*\(?([A-Z])(?:[).:]|[^\S\n]*(?:\n|$))")
-
-
-class PredictionError(ValueError):
-    """Predictions that cannot be used. The message names the file or question, and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,15 +280,15 @@ def read_predictions(path: Path) -> list[Prediction]:
     """The predictions in a file.
 
     Raises:
-        PredictionError: the file is missing, or a line is not a prediction.
+        SefarError: the file is missing, or a line is not a prediction.
     """
     if not path.is_file():
-        raise PredictionError(f"no predictions at {path}; make them with scripts/evaluate_mllm.py")
+        raise SefarError(f"no predictions at {path}; make them with scripts/evaluate_mllm.py")
     names = {field.name for field in fields(Prediction)}
     predictions = []
     for number, entry in enumerate(read_lines(path), 1):
         if set(entry) != names or not isinstance(entry["probs"], list):
-            raise PredictionError(f"{path}, line {number}: expected the fields {sorted(names)}")
+            raise SefarError(f"{path}, line {number}: expected the fields {sorted(names)}")
         predictions.append(Prediction(**{**entry, "probs": tuple(entry["probs"])}))
     return predictions
 
@@ -302,7 +298,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: the file is missing.
-        PredictionError: a line is not a JSON object.
+        SefarError: a line is not a JSON object.
     """
     lines = path.read_bytes().split(b"\n")  # texts may hold other characters that end a line
     entries = []
@@ -310,7 +306,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             entries.append(dict(json.loads(line)))
         except (ValueError, TypeError) as cause:
-            raise PredictionError(
+            raise SefarError(
                 f"{path}, line {number} is not a JSON object: {cause}; score the model again, into "
                 f"another folder"
             ) from cause

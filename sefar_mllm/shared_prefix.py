@@ -98,7 +98,7 @@ def hidden_states(
 
     Raises:
         ValueError: the model's attention does not accept such a mask.
-        PlaceholderError: the placeholders are not as many as the clip's tokens.
+        SefarError: the placeholders are not as many as the clip's tokens.
     """
     attention = vlm.config.text_config._attn_implementation
     if attention not in MASKED_ATTENTION:

@@ -137,7 +137,7 @@ def arguments(config: FinetuneConfig, stage: Stage) -> TrainingArguments:
     """The Trainer's settings for one stage.
 
     Raises:
-        DataError: the processes cannot split a step's questions.
+        SefarError: the processes cannot split a step's questions.
     """
     processes = PartialState().num_processes
     at_a_time, pieces = split_batch(config.batch_size, config.micro_batch_size, processes)

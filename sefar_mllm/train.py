@@ -15,6 +15,7 @@ from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.files import SefarError
 from qa_data.questions import Question
 from sefar_core.run_dir import add_to_run, forget_metrics_after, locked, open_run
 from sefar_core.signals import StopRequest
@@ -38,10 +39,6 @@ from sefar_mllm.validation import best_epoch, cut_dev, dev_scores
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FREE = ("save_every_steps",)
 """Settings that may differ when a run is resumed."""
-
-
-class LaunchError(RuntimeError):
-    """A run that must not start with these settings; the message says what to change."""
 
 
 def finetune(
@@ -71,13 +68,13 @@ def finetune(
         The folder of the trained model, run_dir/model.
 
     Raises:
-        LaunchError: the started processes do not form one group, or would round the projector,
+        SefarError: the started processes do not form one group, or would round the projector,
             or `redraw` and `config.redraw` do not agree.
         ValueError: the run folder belongs to other settings, questions or tokens, or to another
             number of processes.
-        RunFolderBusy: another process trains in the run folder.
+        SefarError: another process trains in the run folder.
         CacheError: the cache lacks clips.
-        DataError: the processes cannot split a step's questions, prompts are too long, redrawn
+        SefarError: the processes cannot split a step's questions, prompts are too long, redrawn
             questions differ, or no validation questions can be held out.
         FloatingPointError: loss or gradient is no longer a finite number.
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
@@ -86,7 +83,7 @@ def finetune(
     refuse_rounding_shards()
     split_batch(config.batch_size, config.micro_batch_size, PartialState().num_processes)
     if (redraw is None) != (config.redraw == "none"):
-        raise LaunchError(
+        raise SefarError(
             f"redraw is {config.redraw}, but questions are {'not ' * (redraw is None)}drawn for "
             f"each epoch; give both or neither"
         )
@@ -196,12 +193,12 @@ def refuse_rounding_shards() -> None:
     """Refuse FSDP settings that checkpoints do not support, or that round the projector.
 
     Raises:
-        LaunchError: FSDP of version 1, or with mixed precision.
+        SefarError: FSDP of version 1, or with mixed precision.
     """
     version = os.environ.get("FSDP_VERSION", "1")
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if parse_flag_from_env("ACCELERATE_USE_FSDP") and (version, precision) != ("2", "no"):
-        raise LaunchError(
+        raise SefarError(
             f"FSDP is set to version {version} with mixed precision {precision}; launch "
             f"with scripts/accelerate/fsdp2.yaml: version 2 and no mixed precision, which would "
             f"round the projector (the language model is in bfloat16 anyway)"
@@ -212,13 +209,13 @@ def refuse_lone_ranks() -> None:
     """Refuse several processes that are not one group: each would train and write alone.
 
     Raises:
-        LaunchError: the environment names more processes than accelerate has found.
+        SefarError: the environment names more processes than accelerate has found.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     # The first call decides whether this process is one of a group, and on which device it runs.
     known = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
     if started != known:
-        raise LaunchError(
+        raise SefarError(
             f"{started} processes were started, but accelerate knows of {known}; on CPU set "
             f"ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes {started}"
         )

@@ -19,12 +19,12 @@ from accelerate import Accelerator
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.files import SefarError
 from qa_data.questions import Question
 from sefar_core.data.group_split import group_counts, take_groups
 from sefar_core.distributed import gather_lists
 from sefar_core.run_dir import read_metrics
 from sefar_mllm.build import is_sharded, outer_weights_gathered
-from sefar_mllm.dataset import DataError
 from sefar_mllm.evaluation.evaluate import text_scored
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.scoring import Prediction, predict_answers
@@ -49,13 +49,13 @@ def cut_dev(
         seed: of the order of the sources.
 
     Raises:
-        DataError: a question has no source, or less than half of `rate` can be cut.
+        SefarError: a question has no source, or less than half of `rate` can be cut.
     """
     if rate == 0:
         return list(questions), []
     lone = [question.question_id for question in questions if not question.source]
     if lone:
-        raise DataError(
+        raise SefarError(
             f"{len(lone)} of {len(questions)} questions have no source, the first is {lone[0]}, so "
             f"a dev part cannot be kept apart; give the clips' table (--manifest) or set dev_rate 0"
         )
@@ -67,7 +67,7 @@ def cut_dev(
     chosen = {*take_groups(counts, order, wanted, spare=spare, overshoot="never")}
     count = sum(counts[source].total() for source in chosen)
     if count < ENOUGH * wanted or count == 0:
-        raise DataError(
+        raise SefarError(
             f"dev_rate {rate} asks for {wanted} of {len(questions)} questions, but only {count} "
             f"can be cut as whole ones of {len(counts)} sources with every class still learned; "
             f"take another dev_rate or seed, or set it to 0"

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from qa_data.files import new_folder, remove_drafts, write_text
+from qa_data.files import SefarError, new_folder, remove_drafts, write_text
 from qa_data.synthetic.clip import CODEC, CODEC_OPTIONS, film, make_source, render_clip, write_video
 from qa_data.synthetic.drawing import Picture
 from qa_data.synthetic.elements import ALL_CLASSES, SETS, Element
@@ -103,10 +103,6 @@ RENDERER = 1
 """Raised whenever the same settings give other pictures."""
 
 
-class SyntheticSetError(Exception):
-    """A folder that a set cannot be written to. The message names it, its content and the fix."""
-
-
 def clip_frames(clip: PlannedClip, settings: SyntheticSettings) -> np.ndarray:
     """Frames (frame, height, width, 3), RGB: a function of the settings and the clip alone."""
     draft = clip.draft
@@ -130,7 +126,7 @@ def make_set(out: Path, settings: SyntheticSettings, *, workers: int = 1) -> boo
         True if the set was rendered, False if `out` holds it already.
 
     Raises:
-        SyntheticSetError: `out` holds something else, or a set of other settings.
+        SefarError: `out` holds something else, or a set of other settings.
         ValueError: `workers` is below 1.
     """
     if workers < 1:
@@ -157,14 +153,14 @@ def _holds_set(out: Path, settings: SyntheticSettings) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     if not (out / RECORD_NAME).is_file():
-        raise SyntheticSetError(
+        raise SefarError(
             f"{out} exists and is not a synthetic set (it has no {RECORD_NAME}): "
             f"choose another folder, or move it away"
         )
     try:
         found = json.loads((out / RECORD_NAME).read_bytes())
     except ValueError as cause:
-        raise SyntheticSetError(
+        raise SefarError(
             f"{out / RECORD_NAME} is damaged ({cause}); delete the folder, and render the set again"
         ) from cause
     wanted = _identity(settings)
@@ -175,7 +171,7 @@ def _holds_set(out: Path, settings: SyntheticSettings) -> bool:
     )
     if differing:
         name = differing[0]
-        raise SyntheticSetError(
+        raise SefarError(
             f"{out} holds a synthetic set of other settings: {name} is "
             f"{found['made_from'].get(name)!r} there and {wanted.get(name)!r} here; "
             f"choose another folder, ask for the settings in {RECORD_NAME}, or delete the folder"

@@ -22,10 +22,6 @@ _ELEMENTS = {element.name: element for element in ALL_CLASSES}
 _SELECTIONS = {"demo": DEMO_CLASSES, "all": ALL_CLASSES}
 
 
-class SettingsError(ValueError):
-    """Settings from which no set can be made. The message names the field and the fix."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSettings:
     """Settings of a synthetic set. The same settings give the same clips."""
@@ -51,34 +47,34 @@ class SyntheticSettings:
 
     def __post_init__(self) -> None:
         if not self.classes:
-            raise SettingsError("classes is empty: choose demo, all, or at least one class by name")
+            raise ValueError("classes is empty: choose demo, all, or at least one class by name")
         known = _SELECTIONS.keys() | _ELEMENTS.keys()
         if unknown := [name for name in self.classes if name not in known]:
-            raise SettingsError(
+            raise ValueError(
                 f"classes holds {unknown[0]!r}, which names no class: choose demo, all, or "
                 f"names from qa_data.synthetic.elements.ALL_CLASSES, like {min(_ELEMENTS)!r}"
             )
         if len(set(self.class_names)) < len(self.class_names):
-            raise SettingsError(f"classes names a class twice; name each once, got {self.classes}")
+            raise ValueError(f"classes names a class twice; name each once, got {self.classes}")
         if self.size < MIN_SIZE or self.size % 2:
-            raise SettingsError(
+            raise ValueError(
                 f"size must be even and at least {MIN_SIZE} pixels, got {self.size}: H.264 stores "
                 f"color in 2x2 blocks, and smaller figures cannot be read"
             )
         if self.seed < 0:
-            raise SettingsError(f"seed must be at least 0, got {self.seed}")
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
         self._check_counts()
 
     def _check_counts(self) -> None:
         for name in ("num_train", "num_test"):
             if getattr(self, name) < 2 * len(self.elements):
-                raise SettingsError(
+                raise ValueError(
                     f"{name} must be at least {2 * len(self.elements)}, two clips for each of the "
                     f"{len(self.elements)} classes, got {getattr(self, name)}"
                 )
         for name in ("num_train_sources", "num_test_sources"):
             if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def elements(self) -> tuple[Element, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from qa_data.files import composed, first_few
+from qa_data.files import SefarError, composed, first_few
 from qa_data.manifest import Clip
 
 ClassNames: TypeAlias = tuple[str | None, ...]
@@ -17,7 +17,7 @@ ClassNames: TypeAlias = tuple[str | None, ...]
 NUM_NAMED = 3  # classes that an error names
 
 
-class ClassMismatch(ValueError):
+class ClassMismatch(SefarError):
     """Classes of other names. The message names them."""
 
 

@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
+from qa_data.files import SefarError
 from sefar_core.data import frame_index
 from sefar_core.data.frame_index import Timeline
 from sefar_core.data.packets import Mark, hides_frames, is_idr, mark_of, packets_of
@@ -48,7 +49,7 @@ Sized = tuple[tuple[int, int], np.ndarray]
 """Width and height of a stored picture, and the picture."""
 
 
-class VideoReadError(Exception):
+class VideoReadError(SefarError):
     """A video that cannot give the requested frames. The message names file, cause and fix."""
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from qa_data.files import on_disk, sync, writing
+from qa_data.files import SefarError, on_disk, sync, writing
 from qa_data.manifest import Clip
 from sefar_core.data.decode import refuse_elongated
 from sefar_core.data.frame_index import ROUNDING_S
@@ -39,10 +39,6 @@ from sefar_core.data.video import read_clip
 FORMAT = 3
 Kind = Literal["raw", "jpeg"]
 JPEG_QUALITY = 95
-
-
-class FrameCacheError(Exception):
-    """A clip or a folder that a frame cache cannot serve. The message says why and what to do."""
 
 
 class CacheConfig(NamedTuple):
@@ -75,7 +71,7 @@ class FrameCache:
             self._shapes: dict[str, list[int]] = index["shapes"]
             self._lengths_s: dict[str, float] = index["lengths_s"]
         except (ValueError, KeyError, TypeError) as cause:
-            raise FrameCacheError(
+            raise SefarError(
                 f"{folder / 'index.json'} is damaged ({cause!r}); delete {folder}: it is filled "
                 f"again"
             ) from cause
@@ -89,11 +85,11 @@ class FrameCache:
         """The frames of a clip at fractions of its length, as `video.read_fractions` gives them.
 
         Raises:
-            FrameCacheError: the clip is not in the cache.
+            SefarError: the clip is not in the cache.
         """
         shape = self._shapes.get(clip.id)
         if shape is None:
-            raise FrameCacheError(
+            raise SefarError(
                 f"clip {clip.id} is not in {self.folder}, which holds {len(self._shapes)} others; "
                 f"open the cache with all clips of the run"
             )
@@ -115,7 +111,7 @@ class FrameCache:
         packed = self._bytes[self._bounds[number] : self._bounds[number + 1]]
         blue_first = cv2.imdecode(packed, cv2.IMREAD_COLOR)
         if blue_first is None:
-            raise FrameCacheError(
+            raise SefarError(
                 f"frame {number} of {self.folder} is damaged; delete the folder to decode it again"
             )
         cv2.cvtColor(blue_first, cv2.COLOR_BGR2RGB, dst=frame)

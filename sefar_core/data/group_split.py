@@ -17,17 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from qa_data.files import first_few
+from qa_data.files import SefarError, first_few
 from qa_data.manifest import Clip
 
 VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows most classes is kept
 TEST_TRIES = 40  # seeded starts of the search for the best test side
 MOST_NAMED = 40
 EFFORT = 1_000_000  # sources (or classes of sources) visited in all tries together, about
-
-
-class SplitError(ValueError):
-    """A split that the settings do not allow. The message names the reason and a fix."""
 
 
 def group_key(clip: Clip) -> str:
@@ -116,7 +112,7 @@ def choose_val_sources(
         min_per_class: clips that every class keeps; a class of fewer keeps them all.
 
     Raises:
-        SplitError: less than half of `rate` can be cut.
+        SefarError: less than half of `rate` can be cut.
     """
     wanted = rate * len(clips)
     if wanted <= 0.5:
@@ -138,7 +134,7 @@ def choose_val_sources(
     size = sum(counts[unit].total() for unit in best)
     if size < wanted / 2:
         single = one_source_classes(clips)
-        raise SplitError(
+        raise SefarError(
             f"{wanted:.0f} of {len(clips)} clips were to become validation clips, but only "
             f"{size} can leave training by whole source videos such that each class keeps "
             f"{min_per_class}. {len(single)} classes come from one source video only: "
@@ -262,12 +258,12 @@ def split_test(
         Both, in the order pool, test, with the splits `labeled` and `test`.
 
     Raises:
-        SplitError: a clip lacks a label, or is in both lists; a class (of `leave_out`: every
+        SefarError: a clip lacks a label, or is in both lists; a class (of `leave_out`: every
             class) cannot be on both sides; or a variant needs test clips and there are none.
     """
     _refuse_unfit(pool, test)
     if not test and how != "by_source":
-        raise SplitError(f"test_cut={how!r} needs test clips, and there are none; take 'by_source'")
+        raise SefarError(f"test_cut={how!r} needs test clips, and there are none; take 'by_source'")
     disjoint = without_shared_sources(pool, test)
     if how == "official_disjoint":
         gone = _labels(pool) - _labels(disjoint)
@@ -286,7 +282,7 @@ def _cut_anew(clips: Sequence[Clip], rate: float, one_sided: OneSided, seed: int
     if one_sided == "leave_out":
         clips = [clip for clip in clips if clip.label not in single]
     if not clips:
-        raise SplitError(
+        raise SefarError(
             "each class has all its clips from one source video: with one_sided='leave_out' none "
             "is left. Take test_cut='official' or test_rate=0, or give sources only where clips do "
             "share a video."
@@ -312,7 +308,7 @@ def _settle(
     if one_sided == "leave_out":
         pool, test = ([clip for clip in side if clip.label not in lacking] for side in sides)
         return pool, test
-    raise SplitError(
+    raise SefarError(
         f"training and test cannot both have every class without sharing source videos: "
         f"{len(lacking)} classes {why}: {name_classes(lacking, clips)}. Take one_sided='keep' "
         f"(they stay on one side), one_sided='leave_out' (they are in neither), or "
@@ -326,7 +322,7 @@ def _labels(clips: Sequence[Clip]) -> set[int]:
 
 def _refuse_unfit(pool: Sequence[Clip], test: Sequence[Clip]) -> None:
     if unknown := [clip.id for clip in [*pool, *test] if clip.label is None]:
-        raise SplitError(
+        raise SefarError(
             f"{len(unknown)} training or test clips have no label, first {unknown[0]}; clips "
             f"without a label can only be unlabeled ones: is it the right list?"
         )
@@ -334,9 +330,9 @@ def _refuse_unfit(pool: Sequence[Clip], test: Sequence[Clip]) -> None:
 
 
 def refuse_shared(pool: Sequence[Clip], settled: Sequence[Clip]) -> None:
-    """Raise SplitError if a clip is in the training list and in another."""
+    """Raise SefarError if a clip is in the training list and in another."""
     if shared := sorted({clip.id for clip in pool} & {clip.id for clip in settled}):
-        raise SplitError(
+        raise SefarError(
             f"{len(shared)} clips are in the training list and in another list, first "
             f"{shared[0]}; take both lists of one benchmark, or delete them from one"
         )

@@ -24,11 +24,10 @@ from typing import Literal, NamedTuple
 
 from rich.table import Column, Table
 
-from qa_data.files import composed, first_few, on_disk
+from qa_data.files import SefarError, composed, first_few, on_disk
 from qa_data.finegym import CLIP_ID, ClipId, TimeSpan, event_of
 from qa_data.manifest import SPLITS, Clip, by_split
 from sefar_core.data.class_names import class_conflicts, conflict_lines
-from sefar_core.data.group_split import SplitError
 
 Files = Mapping[str, str]
 """File of each clip by the clip's id; clips of one file have the same."""
@@ -175,7 +174,7 @@ def near_duplicates(
         Numbers of two clips, the one that begins first before the other.
 
     Raises:
-        SplitError: a clip does not end after it starts.
+        SefarError: a clip does not end after it starts.
     """
     if files is None:
         files = files_of(clips)
@@ -233,7 +232,7 @@ def _interval(clip: Clip, times: Mapping[str, TimeSpan]) -> TimeSpan | None:
     else:
         return None
     if not 0 <= found.start_s < found.end_s < math.inf:
-        raise SplitError(
+        raise SefarError(
             f"clip {clip.id} runs from {found.start_s} to {found.end_s} s; it must end "
             f"after it starts: correct its times, or take it out of the list"
         )

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from qa_data.files import SefarError
 from qa_data.finegym import TimeSpan
 from qa_data.manifest import SPLITS, Clip, by_split, without_label
 from sefar_core.data.group_split import (
     OneSided,
-    SplitError,
     TestCut,
     choose_val_sources,
     group_key,
@@ -94,11 +94,11 @@ def split_dataset(
         The clips, and the number in no split, by reason.
 
     Raises:
-        SplitError: the pool cannot be cut by these settings, or there is none and settings for one.
+        SefarError: the pool cannot be cut by these settings, or there is none and settings for one.
     """
     if not pool:
         if config != SplitConfig():
-            raise SplitError(
+            raise SefarError(
                 "the lists of this data set fix the split of every clip, so that rates and cuts "
                 "change nothing; leave these settings out"
             )
@@ -141,11 +141,11 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
         validation source are left out.
 
     Raises:
-        SplitError: the pool is empty or lacks labels, or no validation sources can be cut
+        SefarError: the pool is empty or lacks labels, or no validation sources can be cut
             without taking the clips from training that a class must have there.
     """
     if not pool or any(clip.label is None for clip in pool):
-        raise SplitError(
+        raise SefarError(
             f"the training pool has {len(pool)} clips, of which "
             f"{sum(clip.label is None for clip in pool)} have no label; it needs clips, and "
             f"labels to draw from: is the training list the right one?"

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from qa_data.files import SefarError
 from qa_data.finegym import merge_times, read_elements, source_of, times_of_clips
 from sefar_core.data.decode import VideoReadError, opened
 from sefar_core.data.frame_index import MICROSECOND
@@ -26,10 +27,6 @@ CUT_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")  # a jump into AVI or TS lands 
 LEAD_S = 1.0  # decoded before the start: frames right after a jump can lack what they refer to
 TOLERANCE_FRAMES = 2
 CUT_LIMIT_S = 600  # a cut takes seconds; a program that hangs on a damaged video is stopped
-
-
-class TrimError(ValueError):
-    """Cutting that cannot begin. The message says what is missing or wrong, and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ def plan_cuts(lists: Iterable[Path], annotations: Iterable[Path], video_root: Pa
 
     Raises:
         AnnotationError: a list or annotation cannot be used.
-        TrimError: see full_videos.
+        SefarError: see full_videos.
     """
     videos = full_videos(video_root)
     clip_ids = sorted({clip_id for path in lists for clip_id, _ in read_elements(path)})
@@ -93,11 +90,11 @@ def find_ffmpeg() -> str:
     """The ffmpeg program on the PATH.
 
     Raises:
-        TrimError: there is none.
+        SefarError: there is none.
     """
     program = shutil.which("ffmpeg")
     if program is None:
-        raise TrimError(
+        raise SefarError(
             "there is no program 'ffmpeg' on the PATH; install it (apt install ffmpeg, conda "
             "install ffmpeg, brew install ffmpeg), or train from the full videos without cutting: "
             "make_splits.py finegym --videos full"
@@ -109,16 +106,16 @@ def full_videos(folder: Path) -> dict[str, Path]:
     """The video files of a folder by their names without ending, such as `0LtLS9wROrk`.
 
     Raises:
-        TrimError: the folder does not exist, or two videos differ in their endings only.
+        SefarError: the folder does not exist, or two videos differ in their endings only.
     """
     if not folder.is_dir():
-        raise TrimError(f"there is no folder {folder}; give the one with the full videos")
+        raise SefarError(f"there is no folder {folder}; give the one with the full videos")
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in CUT_SUFFIXES:
             continue
         if path.stem in videos:
-            raise TrimError(
+            raise SefarError(
                 f"{folder} holds {videos[path.stem].name} and {path.name}; keep the one to cut from"
             )
         videos[path.stem] = path
@@ -159,10 +156,10 @@ def trim(
         audio: copy the sound as well.
 
     Raises:
-        TrimError: there are no workers.
+        SefarError: there are no workers.
     """
     if workers < 1:
-        raise TrimError(f"workers must be at least 1, got {workers}")
+        raise SefarError(f"workers must be at least 1, got {workers}")
     out.mkdir(parents=True, exist_ok=True)
     _remove_stale(out)
     with (

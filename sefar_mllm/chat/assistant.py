@@ -21,6 +21,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from qa_data.files import SefarError
 from qa_data.questions import LETTERS, STEM, Question
 from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.decode import VideoReadError
@@ -42,7 +43,7 @@ MAX_JOINED = 8192
 the square: about a gigabyte at this length."""
 
 
-class ChatError(ValueError):
+class ChatError(SefarError):
     """A question that cannot be answered; the message says why and what to do."""
 
 
@@ -363,7 +364,7 @@ def from_pretrained(
         four_bit: load the language model in 4 bits.
 
     Raises:
-        FolderError: the folder is not a fine-tuned model, or computes other logits than in
+        CheckpointError: the folder is not a fine-tuned model, or computes other logits than in
             training.
         CacheError: the encoder is not the one of training.
         CheckpointError: the encoder's folder is missing or damaged.

@@ -25,7 +25,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from qa_data.files import on_disk, parse_json, read_text, write_json, write_text, writing
+from qa_data.files import (
+    SefarError,
+    on_disk,
+    parse_json,
+    read_text,
+    write_json,
+    write_text,
+    writing,
+)
 from qa_data.questions import Question
 from sefar_core.data.decode import VideoReadError
 from sefar_mllm.chat.assistant import (
@@ -52,10 +60,6 @@ Answer = dict[str, Any]
 """A line of the file of answers."""
 
 
-class BatchFileError(ValueError):
-    """Files that cannot be used. The message names file and lines, what was found, and the fix."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class BatchQuestion:
     """A question about a video."""
@@ -77,22 +81,22 @@ def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
     """The questions of a file.
 
     Raises:
-        BatchFileError: there is no such file, it is empty, or lines are not questions; the
+        SefarError: there is no such file, it is empty, or lines are not questions; the
             message has their numbers.
     """
     questions, faults = [], []
     for number, line in enumerate(lines_of(path), 1):
         try:
             questions.append(question_of(line, number, limits))
-        except ValueError as fault:
+        except (SefarError, ValueError) as fault:
             faults.append(f"line {number}: {fault}")
     many = Counter(question.id for question in questions)
     faults += [f"{count} lines have the id {one!r}" for one, count in many.items() if count > 1]
     if faults:
         listed = "; ".join(faults[:SHOWN])
-        raise BatchFileError(f"{path} has {len(faults)} faults; fix them: {listed}")
+        raise SefarError(f"{path} has {len(faults)} faults; fix them: {listed}")
     if not questions:
-        raise BatchFileError(f"{path} is empty; write a question a line")
+        raise SefarError(f"{path} is empty; write a question a line")
     return questions
 
 
@@ -100,11 +104,11 @@ def lines_of(path: Path) -> list[str]:
     """Lines of a UTF-8 file.
 
     Raises:
-        BatchFileError: it is missing, or is not UTF-8.
+        SefarError: it is missing, or is not UTF-8.
     """
     fix = "give a UTF-8 file of JSON lines"
     missing = f"cannot read {path}: there is no such file; {fix}"
-    text = read_text(path, error=BatchFileError, missing=missing, fix=fix)
+    text = read_text(path, error=SefarError, missing=missing, fix=fix)
     return text.removesuffix("\n").split("\n") if text.strip() else []
 
 
@@ -141,14 +145,14 @@ def open_answers(
     beside it.
 
     Raises:
-        BatchFileError: there is a folder or a file that a batch did not write, a line that is not
+        SefarError: there is a folder or a file that a batch did not write, a line that is not
             an answer, or answers to other questions or with other settings.
         WriteError: the settings cannot be written.
     """
     beside = out.with_name(f"{out.name}.settings.json")
     if not out.exists():
         if not out.parent.is_dir():
-            raise BatchFileError(
+            raise SefarError(
                 f"cannot write {out}: there is no folder {out.parent}; make it, or give another "
                 f"--out"
             )
@@ -157,7 +161,7 @@ def open_answers(
     found = written_with(out, beside)
     if differing := [name for name in settings if found.get(name) != settings[name]]:
         name = differing[0]
-        raise BatchFileError(
+        raise SefarError(
             f"{out} holds answers made with {name} = {found.get(name)}, this run has "
             f"{settings[name]}; give another --out"
         )
@@ -170,15 +174,15 @@ def written_with(out: Path, beside: Path) -> dict[str, Any]:
     """The settings of a file of answers, read from the file beside it.
 
     Raises:
-        BatchFileError: the file is not of a batch, or its settings are damaged.
+        SefarError: the file is not of a batch, or its settings are damaged.
     """
     if not out.is_file() or not beside.is_file():
         what = "a folder" if out.is_dir() else "not a file of answers"
-        raise BatchFileError(f"{out} is {what}; give --out the name of a file that does not exist")
+        raise SefarError(f"{out} is {what}; give --out the name of a file that does not exist")
     try:
         return dict(json.loads(beside.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as cause:
-        raise BatchFileError(f"{beside} is damaged ({cause}); give another --out") from cause
+        raise SefarError(f"{beside} is damaged ({cause}); give another --out") from cause
 
 
 def whole_lines(path: Path) -> Iterable[tuple[int, str]]:
@@ -190,7 +194,7 @@ def answer_of(out: Path, line: str, number: int, expected: Mapping[str, Answer])
     """The answer in a line, to one of the questions of this run.
 
     Raises:
-        BatchFileError: it is not such an answer.
+        SefarError: it is not such an answer.
     """
     try:
         answer = json.loads(line)
@@ -199,11 +203,11 @@ def answer_of(out: Path, line: str, number: int, expected: Mapping[str, Answer])
             "answer" in answer or "error" in answer
         )
     except (ValueError, TypeError, KeyError) as cause:
-        raise BatchFileError(
+        raise SefarError(
             f"{out}, line {number} is not an answer ({cause!r}); give another --out"
         ) from cause
     if not known:
-        raise BatchFileError(
+        raise SefarError(
             f"{out}, line {number} answers a question of another batch: {question!r:.160}; give "
             f"another --out"
         )
@@ -245,7 +249,7 @@ def answer_all(
         By id, the error of each question that could not be answered.
 
     Raises:
-        BatchFileError: `out` holds other answers, or a path leads out of `video_root`.
+        SefarError: `out` holds other answers, or a path leads out of `video_root`.
     """
     paths = {question.id: path_of(question, video_root) for question in questions}
     answers = open_answers(out, questions, settings)
@@ -294,7 +298,7 @@ def path_of(question: BatchQuestion, video_root: Path | None) -> Path:
     read.
 
     Raises:
-        BatchFileError: its path leads out of the root.
+        SefarError: its path leads out of the root.
     """
     if video_root is None:
         return on_disk(Path(question.video))
@@ -309,7 +313,7 @@ def path_of(question: BatchQuestion, video_root: Path | None) -> Path:
         )
     else:
         return path
-    raise BatchFileError(
+    raise SefarError(
         f"question {question.id}: {question.video} leads out of --video-root {video_root}; {fix}"
     )
 

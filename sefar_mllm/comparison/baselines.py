@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from qa_data.files import SefarError
 from qa_data.manifest import Clip
 from qa_data.questions import Question
 from sefar_core.checkpoint import load_for_classes
@@ -57,7 +58,6 @@ from sefar_mllm.linear_probe import fit_classifier, mean_tokens
 from sefar_mllm.prompt import EncodedPrompt, Turn, encode_conversation, letter_ids, question_text
 from sefar_mllm.scoring import (
     Prediction,
-    PredictionError,
     as_prediction,
     batches_by_options,
     positions,
@@ -233,14 +233,14 @@ def predict_from_probs(probs: Probs, questions: Sequence[Question]) -> list[Pred
     For `strict`, an option with the text of the right one is right.
 
     Raises:
-        PredictionError: a question does not have the classes of its options.
+        SefarError: a question does not have the classes of its options.
     """
     return [_answer(question, probs[question.video]) for question in questions]
 
 
 def _answer(question: Question, probs: Float[Tensor, "class"]) -> Prediction:
     if question.option_labels is None:
-        raise PredictionError(
+        raise SefarError(
             f"question {question.question_id} does not have the classes of its options, which "
             f"rows without a language model need; build it with scripts/build_gym_qa.py"
         )

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from qa_data.files import as_json, write_json
+from qa_data.files import SefarError, as_json, write_json
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
@@ -261,7 +261,7 @@ ONLY_READ = tuple(f"sefar_mllm/comparison/{name}.py" for name in ("report", "sta
 """Files that only read finished work; a change in them makes no work stale."""
 
 
-class StaleError(ValueError):
+class StaleError(SefarError):
     """Finished work has other inputs than those requested; the message names the first."""
 
 
@@ -487,7 +487,7 @@ def search_lr_factors(
 
     Raises:
         StaleError: an earlier trial was made from other inputs.
-        DataError: the development questions cannot be cut.
+        SefarError: the development questions cannot be cut.
     """
     tuned = [run for run in runs if run.row.train_variant == "as_written"]
     trials = [

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from qa_data.files import write_json, write_text
+from qa_data.files import SefarError, write_json, write_text
 from qa_data.manifest import Clip, read_manifest
 from sefar_core.data.class_names import refuse_several_names
 from sefar_core.run_dir import read_metrics, surroundings
@@ -63,10 +63,6 @@ from sefar_mllm.evaluation.significance import Runs
 from sefar_mllm.scoring import read_predictions
 
 
-class BudgetError(ValueError):
-    """The encoders do not share one budget; the message names them."""
-
-
 def compare_encoders(config: CompareConfig) -> dict[str, Any]:
     """Train and score every row whose encoder is given, and write the comparison.
 
@@ -79,10 +75,10 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
     Raises:
         QuestionError: a question folder cannot be used.
         StaleError: the output folder has work with other inputs; nothing was trained.
-        BudgetError: the encoders do not share one budget.
+        SefarError: the encoders do not share one budget.
         ValueError: the encoders saw different moments, or the number of recognizers is neither one
             nor the number of seeds.
-        FolderError: the language model's tokenizer cannot be used.
+        CheckpointError: the language model's tokenizer cannot be used.
         Interrupted: SIGTERM or SIGINT arrived; the same command resumes.
     """
     refuse_uneven_recognizers(config)
@@ -182,7 +178,7 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
 
     Raises:
         ValueError: caches were made at different moments.
-        BudgetError: caches have different numbers of tokens, or the networks of one row's seeds
+        SefarError: caches have different numbers of tokens, or the networks of one row's seeds
             differ in width or have the same weights.
     """
     refuse_unequal_moments(keys)
@@ -190,7 +186,7 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
     matched = {name: key for name, key in keys.items() if key["encoder"] not in UNMATCHED}
     grids = {name: key["grid"] for name, key in matched.items()}
     if len(set(grids.values())) > 1:
-        raise BudgetError(
+        raise SefarError(
             f"encoders with different numbers of tokens cannot be compared: grid {grids}; "
             f"extract the tokens of all with one --grid"
         )
@@ -212,7 +208,7 @@ def refuse_unlike_seeds(keys: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse seeds of one encoder whose tokens differ in width or whose weights are the same.
 
     Raises:
-        BudgetError: names the caches.
+        SefarError: names the caches.
     """
     rows: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
     for name, key in keys.items():
@@ -220,12 +216,12 @@ def refuse_unlike_seeds(keys: Mapping[str, Mapping[str, Any]]) -> None:
     for (encoder, _), caches in rows.items():
         names = ", ".join(name for name, _ in caches)
         if len({key["dim"] for _, key in caches}) > 1:
-            raise BudgetError(
+            raise SefarError(
                 f"the networks of {encoder} have tokens of different widths ({names}); give "
                 f"trainings of one architecture as the seeds of one row"
             )
         if len({key["digest"] for _, key in caches}) < len(caches):
-            raise BudgetError(
+            raise SefarError(
                 f"two networks of {encoder} have the same weights ({names}); give trainings of "
                 f"other seeds, or one folder that serves all seeds"
             )
@@ -238,11 +234,11 @@ def shared_steps(folders: Mapping[str, Path]) -> int:
         folders: folders of the trainings, by name.
 
     Raises:
-        BudgetError: the numbers differ.
+        SefarError: the numbers differ.
     """
     steps = {name: last_step(folder / "metrics.jsonl") for name, folder in folders.items()}
     if len(set(steps.values())) != 1:
-        raise BudgetError(
+        raise SefarError(
             f"trainings of one comparison took different numbers of steps: {steps}; delete the "
             f"folders that differ and rerun the comparison"
         )

@@ -147,7 +147,7 @@ def compute_numbers(
         resamples: number of bootstrap resamples of the source videos.
 
     Raises:
-        PredictionError: two rows did not answer the same questions.
+        SefarError: two rows did not answer the same questions.
     """
 
     def minus(name: str, other: str) -> SeedComparison:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from qa_data.files import SefarError
 from qa_data.questions import Question
 from sefar_core.intervals import Interval, mean, resample_sources
 from sefar_mllm.answer_text import OtherFormats, failure_rate
 from sefar_mllm.evaluation.metrics import answered_right
-from sefar_mllm.scoring import Prediction, PredictionError
+from sefar_mllm.scoring import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +62,12 @@ def diagnose(
         rng: generator of the resamples.
 
     Raises:
-        PredictionError: predictions or generated answers are not those of the questions.
+        SefarError: predictions or generated answers are not those of the questions.
     """
     ids = [question.question_id for question in questions]
     answered = list(answers.generated)
     if [p.question_id for p in predictions] != ids or [a.question_id for a in answered] != ids:
-        raise PredictionError(
+        raise SefarError(
             "predictions and generated answers must be those of the questions, in their order; "
             "score and generate answers for the same file"
         )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.blind import ROUNDING, blind_scores, option_tables
-from qa_data.files import write_json
+from qa_data.files import SefarError, write_json
 from qa_data.questions import LETTERS, Question
 from sefar_core.run_dir import surroundings
 from sefar_mllm.adapters import composite
@@ -29,7 +29,6 @@ from sefar_mllm.generate import Trained
 from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.scoring import (
     Prediction,
-    PredictionError,
     predict_answers,
     read_predictions,
     write_predictions,
@@ -58,12 +57,12 @@ def score_file(
     Raises:
         CacheError: the cache lacks a clip, or its tokens are not those that the model was trained
             on.
-        PredictionError: a question has more options than there are letters.
+        SefarError: a question has more options than there are letters.
     """
     letters = config.letters or LETTERS
     widest = max((len(question.options) for question in questions), default=0)
     if widest > len(letters):
-        raise PredictionError(
+        raise SefarError(
             f"{name} has a question with {widest} options, but the letters are {letters}; "
             f"give as many as there are options"
         )
@@ -94,7 +93,7 @@ def diagnose_file(
     """Score one question set in two other answer formats, and compare with its predictions.
 
     Raises:
-        PredictionError: `score_file` has not written the predictions of this set.
+        SefarError: `score_file` has not written the predictions of this set.
     """
     predictions = read_predictions(config.out / f"predictions-{name}.jsonl")
     answers = score_other_formats(
@@ -235,10 +234,10 @@ def blind_predictions(
         Predictions by the name of the rule.
 
     Raises:
-        PredictionError: there are no questions, or no training questions.
+        SefarError: there are no questions, or no training questions.
     """
     if not questions or not train:
-        raise PredictionError(
+        raise SefarError(
             f"blind rules need questions and training questions, got {len(questions)} and "
             f"{len(train)}; check the question files"
         )

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from qa_data.files import SefarError
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS, Question
 from sefar_core.intervals import Interval, Resamples, class_mean, mean, resample_sources
-from sefar_mllm.scoring import Prediction, PredictionError
+from sefar_mllm.scoring import Prediction
 
 NUM_BINS = 15
 
@@ -111,10 +112,10 @@ def compute_metrics(
         subsets: question ids of each named subset.
 
     Raises:
-        PredictionError: there are no predictions.
+        SefarError: there are no predictions.
     """
     if not predictions:
-        raise PredictionError("there are no predictions to score; check the question file")
+        raise SefarError("there are no predictions to score; check the question file")
     right = answered_right(predictions)
     in_order = np.array([float(p.first_letter == p.answer) for p in predictions])
     labels = class_labels(predictions)

@@ -28,10 +28,10 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from qa_data.files import composed
+from qa_data.files import SefarError, composed
 from sefar_core.intervals import Estimate, Interval, class_mean, mean, resample_sources
 from sefar_mllm.evaluation.metrics import answered_right, class_labels
-from sefar_mllm.scoring import Prediction, PredictionError
+from sefar_mllm.scoring import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def compare(
         rng: generator of the resamples.
 
     Raises:
-        PredictionError: the two did not answer the same questions, or there are none.
+        SefarError: the two did not answer the same questions, or there are none.
     """
     right, other = align_runs([first, second])
     labels = class_labels(first)
@@ -82,11 +82,11 @@ def align_runs(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run q
     """1.0 for each right answer, else 0.0, with all runs in the order of the first run.
 
     Raises:
-        PredictionError: the runs did not answer the same questions about the same clips, or there
+        SefarError: the runs did not answer the same questions about the same clips, or there
             are none.
     """
     if not runs or not runs[0]:
-        raise PredictionError("there are no predictions to compare; check the question file")
+        raise SefarError("there are no predictions to compare; check the question file")
     first = runs[0]
     rows = []
     for run in runs:
@@ -98,7 +98,7 @@ def align_runs(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run q
             or composed(by_id[p.question_id].video) != composed(p.video)
         ]
         if strays or len(run) != len(first):
-            raise PredictionError(
+            raise SefarError(
                 f"two sets of predictions differ in their questions ({len(first)} and {len(run)}, "
                 f"unmatched for example {strays[:3]}); score both on the same file"
             )
@@ -110,7 +110,7 @@ def mcnemar_of(first: Sequence[Prediction], second: Sequence[Prediction]) -> flo
     """McNemar's p-value of two runs over the same questions.
 
     Raises:
-        PredictionError: they did not answer the same questions, or there are none.
+        SefarError: they did not answer the same questions, or there are none.
     """
     right, other = align_runs([first, second])
     return mcnemar(int((right > other).sum()), int((right < other).sum()))
@@ -186,7 +186,7 @@ def over_seeds(runs: Runs, *, resamples: int, rng: np.random.Generator) -> OverS
         rng: generator of the resamples.
 
     Raises:
-        PredictionError: the runs did not answer the same questions, or there are none.
+        SefarError: the runs did not answer the same questions, or there are none.
     """
     micro, macro = _of_each_run(runs, resamples=resamples, rng=rng)
     drawn = draw_runs(len(runs), resamples=resamples, rng=rng)
@@ -213,10 +213,10 @@ def compare_seeds(
         rng: generator of the resamples.
 
     Raises:
-        PredictionError: the runs did not answer the same questions, or there are none.
+        SefarError: the runs did not answer the same questions, or there are none.
     """
     if not firsts or not seconds:
-        raise PredictionError(
+        raise SefarError(
             f"a comparison needs runs of both models, got {len(firsts)} and {len(seconds)}"
         )
     kinds = of_each_side([firsts, seconds], resamples=resamples, rng=rng)
@@ -328,7 +328,7 @@ def ablation_drop(
         rng: generator of the resamples.
 
     Raises:
-        PredictionError: the runs did not answer the same questions, or their numbers differ.
+        SefarError: the runs did not answer the same questions, or their numbers differ.
     """
     _refuse_unpaired(own, control)
     kinds = of_each_side([own, control], resamples=resamples, rng=rng)
@@ -357,7 +357,7 @@ def compare_drops(
         models are drawn independently, both tests of one run together.
 
     Raises:
-        PredictionError: as in `ablation_drop`.
+        SefarError: as in `ablation_drop`.
     """
     for own, control in (first, second):
         _refuse_unpaired(own, control)
@@ -375,7 +375,7 @@ def compare_drops(
 
 def _refuse_unpaired(own: Runs, control: Runs) -> None:
     if len(own) != len(control) or not own:
-        raise PredictionError(
+        raise SefarError(
             f"an ablation drop is taken run by run, but there are {len(own)} runs of the own test "
             f"and {len(control)} of the control; score the same trained models both ways"
         )

@@ -12,11 +12,11 @@ from sefar_core.cli import refuse_unwritable, start
 import pytest
 import tyro
 
+from qa_data.files import SefarError
 from qa_data.manifest import ManifestError
 from sefar_core import cli
 from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.video import VideoReadError
-from sefar_core.run_dir import RunFolderBusy
 from sefar_core.signals import Interrupted, StoppedByAnother
 from tests.script_process import LIMIT_S, ROOT, environment, started
 
@@ -38,7 +38,7 @@ def ended(error: BaseException, capsys, *, failure: int = 1) -> tuple[object, st
         ManifestError,
         CheckpointError,
         VideoReadError,
-        RunFolderBusy,
+        SefarError,
         ValueError,
         OSError,
         FloatingPointError,

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from qa_data.files import WriteError, writing
+from qa_data.files import SefarError, WriteError, writing
 from sefar_core import run_dir
 from sefar_core.config import TrainConfig
 from sefar_core.run_dir import (
-    RunFolderBusy,
     add_to_run,
     append_metrics,
     forget_metrics_after,
@@ -189,7 +188,7 @@ def test_a_run_folder_that_cannot_be_made_or_locked_is_named(tmp_path):
 
 def test_a_run_folder_in_use_is_refused_until_its_process_is_dead(tmp_path):
     with held(tmp_path / "run") as pid:
-        with pytest.raises(RunFolderBusy, match=f"in use by process {pid} on"):
+        with pytest.raises(SefarError, match=f"in use by process {pid} on"):
             with locked(tmp_path / "run"):
                 pass
     with locked(tmp_path / "run"):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sefar_core.run_dir import RunFolderBusy
+from qa_data.files import SefarError
+from sefar_core.checkpoint import CheckpointError
 from sefar_core.signals import Interrupted
-from sefar_mllm.build import FolderError
 from sefar_mllm.dataset import load_questions
 from sefar_mllm.stages import MetricsCallback, QuestionTrainer
 from sefar_mllm.train import finetune
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_none_may_join_it(world):
         while not checkpoints(run_dir):
             assert time.monotonic() < deadline and process.poll() is None, process.stdout.read()
             time.sleep(0.01)
-        with pytest.raises(RunFolderBusy, match="is in use by process"):
+        with pytest.raises(SefarError, match="is in use by process"):
             here(world, run_dir)
     assert not (run_dir / "model").exists()
     here(world, run_dir)
@@ -190,7 +190,7 @@ def test_a_finished_run_is_not_learned_again(world, unwished, seen):
 def test_a_folder_that_merging_would_refuse_is_refused_before_anything_is_learned(world, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter1.tex").touch()
-    with pytest.raises(FolderError, match="thesis holds something that is not a merged model"):
+    with pytest.raises(CheckpointError, match="thesis holds something that is not a merged model"):
         run_here(world, tmp_path / "run", {}, merge=tmp_path / "thesis")
     assert not (tmp_path / "run").exists()
 

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from qa_data.files import SefarError
 from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
 from sefar_mllm.adapters import lora_parameters, projector_parameters
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.dataset import DataError
 from sefar_mllm.stages import QuestionTrainer
 from sefar_mllm.train import build_trainable, finetune
 from tests.oracles import toy_llm
@@ -147,7 +147,7 @@ def test_noise_on_tokens_changes_what_is_learned(world, tmp_path):
 
 
 def test_prompts_longer_than_allowed_are_refused(world, tmp_path):
-    with pytest.raises(DataError, match="22 of 22 prompts exceed 60 tokens"):
+    with pytest.raises(SefarError, match="22 of 22 prompts exceed 60 tokens"):
         learned(world, tmp_path / "run", max_length=60)
     assert not (tmp_path / "run").exists()
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qa_data.files import SefarError
 from sefar_mllm.checkpoint import load_trained
-from sefar_mllm.train import LaunchError, refuse_rounding_shards
+from sefar_mllm.train import refuse_rounding_shards
 from tests.integration.tiny_finetune import make_world, run, shipped_fsdp
 
 ADAPTER = "model/adapter_model.safetensors"
@@ -68,7 +69,7 @@ def test_sharding_that_would_round_the_projector_is_refused(monkeypatch, changed
     refuse_rounding_shards()
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(LaunchError, match="launch with scripts/accelerate/fsdp2.yaml"):
+    with pytest.raises(SefarError, match="launch with scripts/accelerate/fsdp2.yaml"):
         refuse_rounding_shards()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
     refuse_rounding_shards()

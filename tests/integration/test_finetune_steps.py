@@ -13,12 +13,13 @@ from accelerate.commands.launch import launch_command_parser
 from torch.nn import functional
 from transformers import TrainerCallback
 
+from qa_data.files import SefarError
 from sefar_mllm import train
 from sefar_mllm.adapters import composite
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import FinetuneConfig, LoraSettings
-from sefar_mllm.dataset import DataError, QuestionDataset
+from sefar_mllm.dataset import QuestionDataset
 from sefar_mllm.prompt import (  # fmt: skip
     IGNORE,
     TEXT_REQUEST,
@@ -27,7 +28,7 @@ from sefar_mllm.prompt import (  # fmt: skip
     question_text,
 )
 from sefar_mllm.stages import QuestionTrainer
-from sefar_mllm.train import LaunchError, build_trainable, finetune
+from sefar_mllm.train import build_trainable, finetune
 from tests.oracles import toy_llm
 from tests.oracles.permissions import unlike_opened
 
@@ -180,7 +181,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_at_once(world, tmp_p
 
     monkeypatch.setattr(train, "PartialState", lambda **_: Three())
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(DataError, match="batch_size 8 cannot be split among 3 processes"):
+    with pytest.raises(SefarError, match="batch_size 8 cannot be split among 3 processes"):
         finetune(tiny(root), asked, root / "tokens", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -237,7 +238,7 @@ def test_each_epoch_is_taught_with_its_own_options(world, tmp_path):
 )
 def test_an_epoch_with_other_clips_or_answers_is_refused(world, tmp_path, spoil, message):
     root, asked, _ = world
-    with pytest.raises(DataError, match=f"drawn for epoch 0 differ .*{message}"):
+    with pytest.raises(SefarError, match=f"drawn for epoch 0 differ .*{message}"):
         finetune(
             tiny(root, redraw="hard"), asked, root / "tokens", tmp_path / "run",
             redraw=lambda _: spoil(asked),
@@ -247,9 +248,9 @@ def test_an_epoch_with_other_clips_or_answers_is_refused(world, tmp_path, spoil,
 
 def test_what_draws_must_be_given_with_the_setting_that_asks_for_it(world, tmp_path):
     root, asked, _ = world
-    with pytest.raises(LaunchError, match="redraw is hard, but questions are not drawn"):
+    with pytest.raises(SefarError, match="redraw is hard, but questions are not drawn"):
         finetune(tiny(root, redraw="hard"), asked, root / "tokens", tmp_path)
-    with pytest.raises(LaunchError, match="redraw is none, but questions are drawn"):
+    with pytest.raises(SefarError, match="redraw is none, but questions are drawn"):
         finetune(tiny(root), asked, root / "tokens", tmp_path, redraw=redraw_by_turning(asked))
 
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from qa_data.synthetic.dataset import SyntheticSetError, clip_frames, make_set
+from qa_data.files import SefarError
+from qa_data.synthetic.dataset import clip_frames, make_set
 from qa_data.synthetic.plan import SyntheticSettings, plan_clips
 
 SETTINGS = SyntheticSettings(num_train=26, num_test=24, size=48, num_train_sources=3, seed=2)
@@ -79,14 +80,14 @@ def test_a_set_that_is_there_is_left_as_it_is(made):
 
 def test_a_folder_of_other_settings_is_refused_and_kept(made):
     before = hashes(made)
-    with pytest.raises(SyntheticSetError, match="seed is 2 there and 3 here"):
+    with pytest.raises(SefarError, match="seed is 2 there and 3 here"):
         make_set(made, dataclasses.replace(SETTINGS, seed=3))
     assert hashes(made) == before
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("not a set")
-    with pytest.raises(SyntheticSetError, match="not a synthetic set"):
+    with pytest.raises(SefarError, match="not a synthetic set"):
         make_set(tmp_path, SETTINGS)
     assert (tmp_path / "thesis.txt").read_text() == "not a set"
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from qa_data.manifest import Clip, write_manifest
 from qa_data.questions import write_questions
-from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core.checkpoint import CheckpointError, build_model, save_encoder
 from sefar_core.config import ModelConfig
-from sefar_mllm.build import FolderError
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import EvaluateConfig, FinetuneConfig, LoraSettings
 from sefar_mllm.dataset import load_questions
@@ -21,7 +21,7 @@ from sefar_mllm.evaluation.evaluate import score_file
 from sefar_mllm.evaluation.significance import compare
 from sefar_mllm.features import extract
 from sefar_mllm.scoring import read_predictions
-from sefar_mllm.train import LaunchError, finetune
+from sefar_mllm.train import finetune
 from tests.oracles import toy_llm
 from tests.oracles.videos import write_video
 
@@ -111,7 +111,7 @@ def test_a_loaded_model_answers_like_a_loaded_model(world):
 def test_another_language_model_is_noticed_when_loading(world, tmp_path):
     root, _ = world
     other = toy_llm.language_model(tmp_path / "llm", seed=5)
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(root / "run/model", language_model=str(other))
 
 
@@ -142,7 +142,7 @@ def test_processes_that_do_not_know_of_one_another_are_refused(world, tmp_path, 
     root, _ = world
     monkeypatch.setenv("WORLD_SIZE", "2")
     asked = load_questions(root / "questions.jsonl")
-    with pytest.raises(LaunchError, match="2 processes were started, but accelerate knows of 1"):
+    with pytest.raises(SefarError, match="2 processes were started, but accelerate knows of 1"):
         finetune(tiny(root), asked, root / "tokens", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

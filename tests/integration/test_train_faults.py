@@ -18,12 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import sefar_core
-from qa_data.files import WriteError
+from qa_data.files import SefarError, WriteError
 from sefar_core import checkpoint, train
 from sefar_core.checkpoint import complete_states, first_fault
 from sefar_core.config import OptimConfig
 from sefar_core.data.video import VideoReadError
-from sefar_core.run_dir import RunFolderBusy
 from sefar_core.signals import Interrupted
 from sefar_core.train import fit
 from tests.integration.tiny_run import CLIP_NORM, CONFIG, make_world, order, run, start
@@ -257,7 +256,7 @@ def test_a_killed_loader_process_is_reported_with_its_fix(world, straight):
 
 
 def test_a_second_process_in_the_same_run_folder_is_refused(world):
-    with held(world / "shared") as pid, pytest.raises(RunFolderBusy, match=f"process {pid}"):
+    with held(world / "shared") as pid, pytest.raises(SefarError, match=f"process {pid}"):
         fit(CONFIG, **places(world, "shared"))
     assert [path.name for path in (world / "shared").iterdir()] == ["lock"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qa_data.files import SefarError
 from sefar_core.data.trim import (
     Cut,
-    TrimError,
     ffmpeg_command,
     find_ffmpeg,
     full_videos,
@@ -292,7 +292,7 @@ def test_a_run_that_is_stopped_leaves_whole_clips_and_goes_on(tmp_path, full, pr
 
 
 def test_cutting_takes_a_worker(tmp_path):
-    with pytest.raises(TrimError, match="workers must be at least 1, got 0"):
+    with pytest.raises(SefarError, match="workers must be at least 1, got 0"):
         list(trim([], tmp_path, program="ffmpeg", workers=0))
 
 
@@ -314,9 +314,9 @@ def test_the_full_videos_are_found_whatever_their_endings(tmp_path, full):
     (tmp_path / "b.mp4.part").touch()
     assert full_videos(tmp_path).keys() == {"a", "a.f137"}
     (tmp_path / "a.webm").touch()
-    with pytest.raises(TrimError, match=r"holds a.mp4 and a.webm; keep the one"):
+    with pytest.raises(SefarError, match=r"holds a.mp4 and a.webm; keep the one"):
         full_videos(tmp_path)
-    with pytest.raises(TrimError, match="no folder .*absent"):
+    with pytest.raises(SefarError, match="no folder .*absent"):
         full_videos(tmp_path / "absent")
 
 
@@ -358,5 +358,5 @@ def test_the_program_is_looked_for_on_the_path(tmp_path, program, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{Path(program).parent}")
     assert find_ffmpeg() == program
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TrimError, match="no program 'ffmpeg' on the PATH; install it"):
+    with pytest.raises(SefarError, match="no program 'ffmpeg' on the PATH; install it"):
         find_ffmpeg()

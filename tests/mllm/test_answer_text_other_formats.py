@@ -2,6 +2,7 @@
 
 import pytest
 
+from qa_data.files import SefarError
 from qa_data.questions import Question
 from sefar_mllm.answer_text import (
     GeneratedAnswer,
@@ -10,7 +11,6 @@ from sefar_mllm.answer_text import (
     read_answers,
     write_answers,
 )
-from sefar_mllm.scoring import PredictionError
 
 LINE_SIGNS = "salto\u2028tucked\u0085\u2029\x0b\x0c\r\n"
 
@@ -29,5 +29,5 @@ def test_answers_with_any_sign_of_a_lines_end_come_back(tmp_path):
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "spoken-test.jsonl").write_text('{"question_id": "1"}\n{"question_')
-    with pytest.raises(PredictionError, match=r"spoken-test\.jsonl, line 2 is not a JSON object"):
+    with pytest.raises(SefarError, match=r"spoken-test\.jsonl, line 2 is not a JSON object"):
         read_answers(tmp_path, "test")

@@ -6,9 +6,10 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm import build
 from sefar_mllm.adapters import adapter_dtype
-from sefar_mllm.build import FolderError, build_vlm
+from sefar_mllm.build import build_vlm
 from sefar_mllm.checkpoint import load_trained, merge, precision
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
@@ -24,7 +25,7 @@ def test_without_bitsandbytes_four_bits_are_refused_before_anything_is_loaded(
     monkeypatch, tmp_path
 ):
     monkeypatch.setattr(build, "find_spec", lambda name: None)
-    with pytest.raises(build.FourBitError, match="pip install 'bitsandbytes"):
+    with pytest.raises(build.SefarError, match="pip install 'bitsandbytes"):
         build_vlm(tmp_path / "gone", token_dim=12, token_shape=(8, 2, 2), encoder={}, four_bit=True)
 
 
@@ -79,5 +80,5 @@ def test_a_model_trained_in_four_bits_is_merged_into_the_base_as_it_was(base, tm
 def test_another_language_model_is_noticed_in_four_bits(base, tmp_path):
     folder = toy_trained.save(base, tmp_path / "model")
     other = toy_trained.relative(base, tmp_path / "other", seed=7)
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder, four_bit=True, language_model=other)

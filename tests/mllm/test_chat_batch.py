@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from qa_data.files import SefarError
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.chat import batch as chat_batch
 from sefar_mllm.chat.assistant import ChatError
 from sefar_mllm.chat.batch import (
-    BatchFileError,
     BatchQuestion,
     answer_all,
     made_with,
@@ -162,18 +162,18 @@ def test_a_file_never_mixes_models_or_questions(assistant, looked, tmp_path):
     run(assistant, out)
     text = out.read_text()
     other = {**SETTINGS, "model": "m2"}
-    with pytest.raises(BatchFileError, match="made with model = m1, this run has m2"):
+    with pytest.raises(SefarError, match="made with model = m1, this run has m2"):
         answer_all(assistant, inquiries(), out, settings=other)
     changed = [LINES[0] | {"question": "What else?"}, *LINES[1:]]
     for lines in (changed, LINES[1:]):
-        with pytest.raises(BatchFileError, match=r"line 1 answers a question of another batch"):
+        with pytest.raises(SefarError, match=r"line 1 answers a question of another batch"):
             run(assistant, out, lines)
     out.write_text(text.replace('"id": "b"', '"id": '))
-    with pytest.raises(BatchFileError, match="line 2 is not an answer"):
+    with pytest.raises(SefarError, match="line 2 is not an answer"):
         run(assistant, out)
     beside = tmp_path / "out.jsonl.settings.json"
     beside.write_text('{"model": "m1",')
-    with pytest.raises(BatchFileError, match=r"settings\.json is damaged"):
+    with pytest.raises(SefarError, match=r"settings\.json is damaged"):
         run(assistant, out)
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_file_of_answers_is_refused_and_kept(tmp_path, what):
         out.write_text(json.dumps(LINES[0]) + "\n" if what == "questions" else "my notes\n")
     if what in ("damaged", "other"):
         beside.write_text("{" if what == "damaged" else '{"model": "m1", "limit": 2}')
-    with pytest.raises(BatchFileError) as refused:
+    with pytest.raises(SefarError) as refused:
         open_answers(out, inquiries(), {"model": "m1", "limit": 2})
     words = str(refused.value)
     assert str(out) in words and "give" in words and "--out" in words
@@ -256,7 +256,7 @@ def test_a_compiled_batch_says_the_same(assistant, looked, tmp_path, monkeypatch
 def test_paths_stay_within_the_root(assistant, looked, tmp_path):
     run(assistant, tmp_path / "out.jsonl", LINES[:1], video_root=tmp_path / "videos")
     for path in ("../secret.mp4", "/etc/passwd", "a/../../b.mp4"):
-        with pytest.raises(BatchFileError, match="leads out of --video-root"):
+        with pytest.raises(SefarError, match="leads out of --video-root"):
             run(assistant, tmp_path / "2.jsonl", [LINES[0] | {"video": path}], video_root=tmp_path)
 
 
@@ -271,9 +271,7 @@ def test_links_are_followed_and_lead_nowhere_but_into_the_root(tmp_path):
     (root / "folder").symlink_to(outside)
     (root / "well.mp4").symlink_to(root / "inner" / "clip.mp4")
     for video in ("file.mp4", "folder/clip.mp4", "folder/../outside/clip.mp4"):
-        with pytest.raises(
-            BatchFileError, match=f"question a: {video} .*let the root itself be the"
-        ):
+        with pytest.raises(SefarError, match=f"question a: {video} .*let the root itself be the"):
             place(video, root)
     inside = root.resolve() / "inner" / "clip.mp4"
     assert place("well.mp4", root) == place("inner/../inner/clip.mp4", root) == inside
@@ -316,7 +314,7 @@ def test_lines_are_read_with_their_numbers_as_ids(tmp_path):
 def test_lines_that_are_no_questions_are_named(tmp_path, line, said):
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps(LINES[0]) + "\n" + line + "\n" + json.dumps(LINES[1]) + "\n")
-    with pytest.raises(BatchFileError, match="has 1 faults") as refusal:
+    with pytest.raises(SefarError, match="has 1 faults") as refusal:
         read_batch(path, LIMITS)
     assert said in str(refusal.value)
 
@@ -326,7 +324,7 @@ def test_files_without_questions_are_refused(tmp_path, content):
     path = tmp_path / "in.jsonl"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BatchFileError, match="in.jsonl"):
+    with pytest.raises(SefarError, match="in.jsonl"):
         read_batch(path, LIMITS)
 
 

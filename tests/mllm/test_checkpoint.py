@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import composite
-from sefar_mllm.build import FolderError, build_vlm, load_language_model, load_tokenizer
+from sefar_mllm.build import build_vlm, load_language_model, load_tokenizer
 from sefar_mllm.checkpoint import language_model_of, load_trained, merge, read_config, save_trained
 from sefar_mllm.prompt import Turn, encode_conversation
 from tests.oracles import toy_llm, toy_trained
@@ -91,7 +92,7 @@ def test_a_model_saved_in_16_bits_is_loaded_in_32(base, tmp_path):
 
 def test_a_base_that_has_moved_is_named_with_the_mend(folder, tmp_path):
     edit_json(folder / "config.json", language_model=str(tmp_path / "gone"))
-    with pytest.raises(FolderError, match=r"(?s)gone.*by --language-model"):
+    with pytest.raises(CheckpointError, match=r"(?s)gone.*by --language-model"):
         load_trained(folder)
 
 
@@ -133,9 +134,9 @@ def test_a_base_that_was_a_folder_is_never_asked_of_the_hub(
 ):
     monkeypatch.chdir(tmp_path)
     as_older_code_wrote(folder, place)
-    with pytest.raises(FolderError, match=f"model {place}, and .*by --language-model$"):
+    with pytest.raises(CheckpointError, match=f"model {place}, and .*by --language-model$"):
         load_trained(folder)
-    with pytest.raises(FolderError, match="--language-model"):
+    with pytest.raises(CheckpointError, match="--language-model"):
         merge(folder, folder.parent / "merged")
 
 
@@ -172,19 +173,21 @@ def test_what_older_code_fetched_from_the_hub_is_taken(folder, tmp_path, monkeyp
 @pytest.mark.parametrize("size", [{"hidden_size": 64}, {"num_hidden_layers": 3}])
 def test_a_base_of_another_size_is_refused(base, folder, tmp_path, size):
     other = toy_trained.relative(base, tmp_path / "other", **size)
-    with pytest.raises(FolderError, match="does not fit its language model: .*--language-model"):
+    with pytest.raises(
+        CheckpointError, match="does not fit its language model: .*--language-model"
+    ):
         load_trained(folder, language_model=other)
 
 
 def test_a_base_of_another_vocabulary_is_noticed(base, folder, tmp_path):
     other = toy_trained.relative(base, tmp_path / "other", vocab_size=700, num_attention_heads=2)
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder, language_model=other)
 
 
 def test_another_base_of_the_same_size_is_noticed(folder, tmp_path):
     other = toy_llm.language_model(tmp_path / "llm", seed=5)
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder, language_model=other)
 
 
@@ -195,7 +198,7 @@ def test_another_base_of_the_same_size_is_noticed(folder, tmp_path):
 )
 def test_a_config_whose_settings_make_no_sense_is_named(folder, changes):
     edit_json(folder / "config.json", **changes)
-    with pytest.raises(FolderError, match=r"config\.json does not describe a model of ours"):
+    with pytest.raises(CheckpointError, match=r"config\.json does not describe a model of ours"):
         load_trained(folder)
 
 
@@ -204,7 +207,7 @@ def test_a_base_that_lacks_a_weight_is_refused(base, folder, tmp_path):
     weights = load_file(other / "model.safetensors")
     weights.pop("model.layers.1.mlp.up_proj.weight")
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(FolderError, match=r"holed: 1 tensors are missing.*up_proj"):
+    with pytest.raises(CheckpointError, match=r"holed: 1 tensors are missing.*up_proj"):
         load_trained(folder, language_model=other)
 
 
@@ -212,7 +215,7 @@ def test_a_damaged_base_is_refused(base, folder, tmp_path):
     other = shutil.copytree(base, tmp_path / "torn")
     whole = (other / "model.safetensors").read_bytes()
     (other / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FolderError, match="torn cannot be loaded"):
+    with pytest.raises(CheckpointError, match="torn cannot be loaded"):
         load_trained(folder, language_model=other)
 
 
@@ -228,32 +231,36 @@ def test_too_little_memory_is_not_taken_for_a_damaged_folder(base, folder, monke
 def test_a_damaged_adapter_is_refused(folder):
     whole = (folder / ADAPTER).read_bytes()
     (folder / ADAPTER).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FolderError, match=f"{ADAPTER} is damaged"):
+    with pytest.raises(CheckpointError, match=f"{ADAPTER} is damaged"):
         load_trained(folder)
 
 
 @pytest.mark.parametrize("part", ["multi_modal_projector", "lora_"])
 def test_an_adapter_that_was_stripped_is_refused(folder, part):
     edit_adapter(folder, lambda found: {n: t for n, t in found.items() if part not in n})
-    with pytest.raises(FolderError, match=rf"fit .* \d+ tensors .*{part}.*: found none, expected"):
+    with pytest.raises(
+        CheckpointError, match=rf"fit .* \d+ tensors .*{part}.*: found none, expected"
+    ):
         load_trained(folder)
 
 
 def test_an_adapter_of_another_model_is_refused(folder):
     edit_adapter(folder, lambda found: found | {"base_model.model.stranger": torch.zeros(1)})
-    with pytest.raises(FolderError, match=r"1 tensors are .*stranger: found \(1,\), expected none"):
+    with pytest.raises(
+        CheckpointError, match=r"1 tensors are .*stranger: found \(1,\), expected none"
+    ):
         load_trained(folder)
 
 
 def test_an_adapter_of_another_rank_is_refused(folder):
     edit_json(folder / "adapter_config.json", r=5)
-    with pytest.raises(FolderError, match=r"found \(2, 48\), expected \(5, 48\)"):
+    with pytest.raises(CheckpointError, match=r"found \(2, 48\), expected \(5, 48\)"):
         load_trained(folder)
 
 
 def test_an_adapter_of_another_scale_is_noticed(folder):
     edit_json(folder / "adapter_config.json", lora_alpha=32)
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder)
 
 
@@ -262,7 +269,7 @@ def test_a_projector_of_another_training_is_noticed(folder):
         return {n: t * 1.5 if "multi_modal_projector" in n else t for n, t in found.items()}
 
     edit_adapter(folder, stretch)
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder)
 
 
@@ -273,13 +280,13 @@ def test_a_folder_of_an_older_version_is_loaded_and_checked(folder):
     (folder / "probe.json").write_text(json.dumps(older))
     load_trained(folder)
     edit_json(folder / "probe.json", logits=stored["logits"][::-1])
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder)
 
 
 def test_a_folder_without_tokenizer_is_refused(folder):
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(FolderError, match=r"has no tokenizer.*copy tokenizer.json"):
+    with pytest.raises(CheckpointError, match=r"has no tokenizer.*copy tokenizer.json"):
         load_trained(folder)
 
 
@@ -287,7 +294,7 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(folder):
     tokenizer = load_tokenizer(folder)
     tokenizer.add_tokens(["handstand"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(FolderError, match="has 641 tokens, the language model 640 embeddings"):
+    with pytest.raises(CheckpointError, match="has 641 tokens, the language model 640 embeddings"):
         load_trained(folder)
 
 
@@ -296,20 +303,20 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(folder):
 )
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(FolderError, match=f"it has no {name}; give the folder"):
+    with pytest.raises(CheckpointError, match=f"it has no {name}; give the folder"):
         load_trained(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "adapter_config.json", "fingerprint.json"])
 def test_a_half_written_file_is_named(folder, name):
     (folder / name).write_text((folder / name).read_text()[:20])
-    with pytest.raises(FolderError, match=name):
+    with pytest.raises(CheckpointError, match=name):
         load_trained(folder)
 
 
 def test_a_language_model_in_place_of_a_trained_one_is_refused(base, folder):
     shutil.copy(base / "config.json", folder / "config.json")
-    with pytest.raises(FolderError, match="is of a llama, expected sefar_vlm"):
+    with pytest.raises(CheckpointError, match="is of a llama, expected sefar_vlm"):
         load_trained(folder)
 
 
@@ -328,7 +335,7 @@ def test_code_in_a_base_is_not_run(base, folder, tmp_path):
     other = shutil.copytree(base, tmp_path / "trap")
     torch.save({"model.norm.weight": Trap()}, other / "pytorch_model.bin")
     (other / "model.safetensors").unlink()
-    with pytest.raises(FolderError, match="trap cannot be loaded"):
+    with pytest.raises(CheckpointError, match="trap cannot be loaded"):
         load_trained(folder, language_model=other)
     assert not (tmp_path / "sprung").exists()
 
@@ -355,7 +362,9 @@ def test_vicunas_generation_settings_become_plain_greedy_ones(base, tmp_path):
 def test_another_family_is_refused(base, folder, tmp_path):
     small = dict(vocab_size=640, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
     GPTNeoXForCausalLM(GPTNeoXConfig(**small, num_attention_heads=2)).save_pretrained(tmp_path)
-    with pytest.raises(FolderError, match="is a gpt_neox; a language model of the Llama family"):
+    with pytest.raises(
+        CheckpointError, match="is a gpt_neox; a language model of the Llama family"
+    ):
         toy_trained.adapted(tmp_path)
 
 

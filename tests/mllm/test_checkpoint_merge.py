@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm import checkpoint as merging
 from sefar_mllm.adapters import composite
-from sefar_mllm.build import FolderError, load_tokenizer
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import load_trained, merge
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
@@ -152,7 +153,7 @@ def test_weights_come_in_shards(saved, tmp_path, monkeypatch):
     assert len(list(whole.glob("model-*.safetensors"))) > 1
     load_trained(whole)
     next(whole.glob("model-*.safetensors")).unlink()
-    with pytest.raises(FolderError, match="whole cannot be loaded"):
+    with pytest.raises(CheckpointError, match="whole cannot be loaded"):
         load_trained(whole)
 
 
@@ -170,7 +171,7 @@ def test_a_merged_weight_that_is_lost_is_not_drawn_anew(merged, tmp_path):
     weights = load_file(holed / "model.safetensors")
     del weights["model.multi_modal_projector.down.weight"]
     save_file(weights, holed / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(FolderError, match=r"1 tensors are missing.*projector.down.weight"):
+    with pytest.raises(CheckpointError, match=r"1 tensors are missing.*projector.down.weight"):
         load_trained(holed)
 
 
@@ -179,7 +180,7 @@ def test_a_merged_weight_that_changed_is_noticed(merged, tmp_path):
     weights = load_file(changed / "model.safetensors")
     weights["model.multi_modal_projector.down.weight"] *= 1.5
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(FolderError, match="computes other logits"):
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(changed)
 
 
@@ -192,15 +193,15 @@ def test_merging_again_replaces_the_older_merged_folder(base, saved, tmp_path):
 
 def test_a_folder_of_something_else_is_not_replaced(saved, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FolderError, match="something that is not a merged model"):
+    with pytest.raises(CheckpointError, match="something that is not a merged model"):
         merge(saved, tmp_path)
-    with pytest.raises(FolderError, match="something that is not a merged model"):
+    with pytest.raises(CheckpointError, match="something that is not a merged model"):
         merge(saved, saved)
     assert (tmp_path / "thesis.tex").exists() and (saved / "adapter_model.safetensors").exists()
 
 
 def test_a_language_model_is_not_replaced(base, saved):
-    with pytest.raises(FolderError, match="is not a trained model"):
+    with pytest.raises(CheckpointError, match="is not a trained model"):
         merge(saved, base)
 
 
@@ -212,12 +213,12 @@ def test_merging_that_fails_leaves_nothing_behind(saved, tmp_path, monkeypatch):
 
 
 def test_a_merged_folder_is_not_merged_again(merged, tmp_path):
-    with pytest.raises(FolderError, match="is merged already"):
+    with pytest.raises(CheckpointError, match="is merged already"):
         merge(merged, tmp_path / "twice")
 
 
 def test_a_merged_folder_takes_no_other_language_model(base, merged):
-    with pytest.raises(FolderError, match="it holds its language model"):
+    with pytest.raises(CheckpointError, match="it holds its language model"):
         load_trained(merged, language_model=base)
 
 

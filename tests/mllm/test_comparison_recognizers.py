@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
-from sefar_mllm.build import FolderError
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.comparison import baselines, experiment
 from sefar_mllm.comparison import run as comparison_run
 from sefar_mllm.comparison.baselines import answer_baseline
@@ -61,7 +61,7 @@ def test_every_seed_has_its_own_random_encoder(config):
 def test_a_bad_tokenizer_is_refused_before_features_are_extracted(config, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison_run, "read_manifest", lambda _: pytest.fail("work was begun"))
     (tmp_path / "llm/tokenizer.model").unlink()
-    with pytest.raises(FolderError, match="has no tokenizer"):
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
         comparison_run.compare_encoders(config)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from qa_data.questions import QuestionError
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.comparison import experiment
@@ -32,11 +33,10 @@ from sefar_mllm.comparison.rows import (
     train_questions,
     trained_row,
 )
-from sefar_mllm.comparison.run import BudgetError, refuse_unlike_seeds, shared_steps
+from sefar_mllm.comparison.run import refuse_unlike_seeds, shared_steps
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.linear_probe import fit_classifier
 from sefar_mllm.prompt import marker_ids
-from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
 
 
@@ -108,7 +108,7 @@ def test_classes_with_equal_texts_are_equally_right_without_a_language_model():
 
 def test_a_question_without_the_classes_of_its_options_is_refused():
     asked = toy_llm.questions(1)
-    with pytest.raises(PredictionError, match="does not have the classes of its options"):
+    with pytest.raises(SefarError, match="does not have the classes of its options"):
         predict_from_probs({asked[0].video: torch.ones(4)}, asked)
 
 
@@ -206,9 +206,9 @@ def test_seeds_of_a_row_are_networks_of_one_width_and_of_other_weights():
         return {"encoder": "sefar", "digest": digest, "dim": dim, "frame_order": frame_order}
 
     refuse_unlike_seeds({"a": key("one"), "b": key("two"), "c": key("one", frame_order="middle")})
-    with pytest.raises(BudgetError, match=r"two networks of sefar have the same weights \(a, b\)"):
+    with pytest.raises(SefarError, match=r"two networks of sefar have the same weights \(a, b\)"):
         refuse_unlike_seeds({"a": key("one"), "b": key("one")})
-    with pytest.raises(BudgetError, match="tokens of different widths"):
+    with pytest.raises(SefarError, match="tokens of different widths"):
         refuse_unlike_seeds({"a": key("one"), "b": key("two", dim=16)})
 
 
@@ -219,7 +219,7 @@ def test_trainings_with_unequal_steps_are_refused(tmp_path):
         (tmp_path / name / "metrics.jsonl").write_text("".join(lines))
     folders = {name: tmp_path / name for name in ("sefar", "clip")}
     assert shared_steps(folders) == 9
-    with pytest.raises(BudgetError, match="'eva': 8"):
+    with pytest.raises(SefarError, match="'eva': 8"):
         shared_steps(folders | {"eva": tmp_path / "eva"})
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from qa_data.questions import QuestionError
 from sefar_mllm.answer_text import GeneratedAnswer, OtherFormats, TextScore
 from sefar_mllm.comparison.experiment import run_parallel
 from sefar_mllm.comparison.report import comparison_page
@@ -285,7 +286,7 @@ def test_the_page_reports_trainings_and_learning_rates(sets, text):
 
 
 def test_a_folder_without_its_audit_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has no audit\.json; give a folder that"):
+    with pytest.raises(QuestionError, match=r"has no audit\.json; give a folder that"):
         read_question_folder(tmp_path, [])
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from demo.llm import make_tokenizer
+from qa_data.files import SefarError
 from qa_data.manifest import Clip, write_manifest
 from qa_data.questions import QuestionError, write_public_json, write_questions
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import (
     Collator,
-    DataError,
     QuestionDataset,
     example_turn,
     load_questions,
@@ -123,7 +123,7 @@ def test_a_batch_carries_each_clips_tokens_and_name(dataset, asked):
 def test_prompts_that_are_too_long_are_refused_all_at_once(dataset):
     longest = max(len(dataset[i]["prompt"].ids) for i in range(6))
     refuse_too_long(dataset, longest)
-    with pytest.raises(DataError, match="6 of 6 prompts exceed 50 tokens"):
+    with pytest.raises(SefarError, match="6 of 6 prompts exceed 50 tokens"):
         refuse_too_long(dataset, 50)
 
 
@@ -151,14 +151,14 @@ def test_a_clip_of_another_name_is_no_clip_called_by_its_path():
 
 
 def test_no_questions_are_refused(dataset):
-    with pytest.raises(DataError, match="no questions"):
+    with pytest.raises(SefarError, match="no questions"):
         QuestionDataset([], dataset.cache, dataset.tokenizer, video_id=640)
 
 
 def test_question_sets_that_are_called_alike_take_their_folders_names():
     paths = [Path("qa-public/test.jsonl"), Path("qa-hard/test.jsonl"), Path("qa-hard/val.jsonl")]
     assert name_sets(paths) == ["qa-public-test", "qa-hard-test", "val"]
-    with pytest.raises(DataError, match="two question files have the same name"):
+    with pytest.raises(SefarError, match="two question files have the same name"):
         name_sets([Path("a/test.jsonl"), Path("a/test.json")])
 
 
@@ -198,5 +198,5 @@ def test_short_lines_get_their_classes_from_the_manifest(tmp_path, name):
 def test_a_video_outside_the_manifest_is_refused(tmp_path, asked, write):
     write_manifest([Clip(id="a", path="a.mp4", label=0, split="test")], tmp_path / "manifest.csv")
     write(asked, tmp_path / "asked.jsonl")
-    with pytest.raises(QuestionError, match="clip0 is not in the manifest; .* with 6 questions"):
+    with pytest.raises(QuestionError, match="clip0 is not in the manifest; .* for 6 questions"):
         load_questions(tmp_path / "asked.jsonl", tmp_path / "manifest.csv")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.llm import make_tokenizer
+from qa_data.files import SefarError
 from qa_data.finegym import read_elements, to_clips
 from qa_data.generate import build_questions
 from qa_data.taxonomy import read_categories
@@ -17,7 +18,6 @@ from sefar_core.data.splits import SplitConfig, draw_labeled
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import (
     PAD_ITEM,
-    DataError,
     LengthBucketedSampler,
     QuestionDataset,
     bucketed,
@@ -118,7 +118,7 @@ def test_a_pad_item_is_read_like_any_other_and_has_no_labels(world):
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 8))
 def test_devices_share_a_step_equally_or_not_at_all(batch, micro, processes):
     if batch % processes:
-        with pytest.raises(DataError, match=f"choose a multiple of {processes}"):
+        with pytest.raises(SefarError, match=f"choose a multiple of {processes}"):
             split_batch(batch, micro, processes)
         return
     at_a_time, times = split_batch(batch, micro, processes)

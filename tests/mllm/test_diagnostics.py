@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from qa_data.files import SefarError
 from sefar_core.intervals import Interval
 from sefar_mllm.answer_text import GeneratedAnswer, OtherFormats, TextScore
 from sefar_mllm.evaluation.diagnostics import diagnose, interpret_gap
-from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
 from tests.oracles.toy_answers import made
 
@@ -97,7 +97,7 @@ def test_the_interpretation_depends_on_whether_the_interval_includes_zero():
 def test_answers_to_other_questions_are_refused():
     questions, predictions = asked_and_answered(lambda i, label: True)
     other = answers(questions[::-1], [0] * COUNT)
-    with pytest.raises(PredictionError, match="in their order"):
+    with pytest.raises(SefarError, match="in their order"):
         diagnosed(questions, predictions, other)
 
 

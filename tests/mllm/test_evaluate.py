@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from qa_data.files import SefarError
 from qa_data.terminal import console
 from sefar_core.intervals import Interval
 from sefar_mllm.adapters import add_adapters
@@ -24,7 +25,7 @@ from sefar_mllm.evaluation.evaluate import (
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.report import diagnosis_table, plot_set, score_table, subset_table
 from sefar_mllm.feature_cache import CacheError
-from sefar_mllm.scoring import PredictionError, read_predictions
+from sefar_mllm.scoring import read_predictions
 from tests.oracles import toy_llm
 from tests.oracles.toy_answers import made
 
@@ -108,14 +109,14 @@ def test_other_letters_change_the_prompts_and_must_suffice(world):
     assert control(settings(root, letters="DCBA", shuffle_videos=True)) == (
         "another clip's video, letters DCBA"
     )
-    with pytest.raises(PredictionError, match="4 options, but the letters are 12"):
+    with pytest.raises(SefarError, match="4 options, but the letters are 12"):
         score_file(settings(root, letters="12"), model, tokenizer, asked, name="test")
 
 
 def test_diagnostics_write_generated_answers_and_read_the_predictions(world):
     root, model, tokenizer, asked = world
     config = settings(root, "diagnosed", diagnostics=True)
-    with pytest.raises(PredictionError, match="no predictions at"):
+    with pytest.raises(SefarError, match="no predictions at"):
         diagnose_file(config, model, tokenizer, asked, name="test")
     score_file(config, model, tokenizer, asked, name="test")
     found = diagnose_file(config, model, tokenizer, asked, name="test")

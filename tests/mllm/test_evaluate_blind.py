@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from qa_data.blind import audit
+from qa_data.files import SefarError
 from sefar_mllm.evaluation.evaluate import blind_predictions
-from sefar_mllm.scoring import PredictionError
 from tests.oracles import toy_llm
 
 TRAIN = [
@@ -67,5 +67,5 @@ def test_questions_with_fewer_options_are_answered_among_theirs():
 
 
 def test_rules_without_training_questions_are_refused():
-    with pytest.raises(PredictionError, match="got 6 and 0"):
+    with pytest.raises(SefarError, match="got 6 and 0"):
         answered(TRAIN, [])

@@ -6,10 +6,10 @@ import time
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from qa_data.manifest import Clip
 from sefar_core.data.video import VideoReadError
 from sefar_core.evaluate import FRAME_ORDERS
-from sefar_core.run_dir import RunFolderBusy
 from sefar_core.signals import Interrupted
 from sefar_mllm import features
 from sefar_mllm.encoders import Encoder
@@ -194,7 +194,7 @@ def test_decoding_stays_within_its_lead():
 def test_a_folder_that_is_written_to_is_refused(tmp_path):
     # The lock is the process's own, so the other run is another process.
     busy = f"{tmp_path} is in use by process"
-    with held(tmp_path) as pid, pytest.raises(RunFolderBusy, match=f"{busy} {pid}"):
+    with held(tmp_path) as pid, pytest.raises(SefarError, match=f"{busy} {pid}"):
         extract(clips(2), tmp_path / ROOT, encoder(), tmp_path)
     assert extract(clips(2), tmp_path / ROOT, encoder(), tmp_path) == 2
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from sefar_mllm.adapters import composite
 from sefar_mllm.generate import generate_ids, lora_switched_off, static_cache_of, stream
 from tests.oracles import toy_chat
@@ -109,5 +110,5 @@ def test_lora_comes_back_after_a_failure(assistant, asked):
 
 def test_prompts_need_a_video_each(assistant, asked):
     prompts, videos = asked
-    with pytest.raises(ValueError, match="3 prompts came with the tokens of 2 clips"):
+    with pytest.raises(SefarError, match="3 prompts came with the tokens of 2 clips"):
         generate_ids(assistant.model, prompts, videos[:2], max_new_tokens=2)

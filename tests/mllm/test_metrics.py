@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from qa_data.files import SefarError
 from sefar_core.intervals import mean, resample_sources
 from sefar_mllm.evaluation.metrics import compute_metrics
-from sefar_mllm.scoring import PredictionError
 from tests.oracles.toy_answers import made
 
 
@@ -109,5 +109,5 @@ def test_questions_without_classes_have_no_macro():
 
 
 def test_no_predictions_are_refused():
-    with pytest.raises(PredictionError, match="no predictions to score"):
+    with pytest.raises(SefarError, match="no predictions to score"):
         metrics([])

@@ -13,10 +13,11 @@ from transformers import (
     DynamicCache,
 )
 
+from qa_data.files import SefarError
 from sefar_mllm import model as module
 from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.dataset import pad_batch
-from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
+from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.prompt import Turn, encode_conversation
 from sefar_mllm.scoring import positions
@@ -111,17 +112,17 @@ def test_a_wrong_number_of_placeholders_names_the_clip_and_both_counts(model, to
         num_video_tokens=32 + surplus,
         video_id=model.config.video_token_id,
     ).ids
-    with pytest.raises(PlaceholderError, match=f"clip somersault.*{32 + surplus} .*32 tokens"):
+    with pytest.raises(SefarError, match=f"clip somersault.*{32 + surplus} .*32 tokens"):
         model(input_ids=torch.tensor([ids]), video_tokens=video(1), clip_ids=["somersault"])
 
 
 def test_placeholders_without_a_video_are_refused(model, tokenizer):
-    with pytest.raises(PlaceholderError, match="row 0"):
+    with pytest.raises(SefarError, match="row 0"):
         model(input_ids=torch.tensor([prompt(model, tokenizer).ids]))
 
 
 def test_more_clips_than_prompts_are_refused(model, tokenizer):
-    with pytest.raises(PlaceholderError, match="1 prompts came with the tokens of 2"):
+    with pytest.raises(SefarError, match="1 prompts came with the tokens of 2"):
         model(input_ids=torch.tensor([prompt(model, tokenizer).ids]), video_tokens=video(2))
 
 
@@ -189,10 +190,10 @@ def test_nothing_is_asked_of_the_device_about_a_decoded_token(model, tokenizer, 
 def test_a_placeholder_is_counted_wherever_it_is_not_surely_decoded(model):
     placeholder = model.config.video_token_id
     cache = DynamicCache(config=model.config.text_config)
-    with pytest.raises(PlaceholderError):
+    with pytest.raises(SefarError):
         model(input_ids=torch.tensor([[placeholder]]), past_key_values=cache)
     model(input_ids=torch.tensor([[1, 5]]), past_key_values=cache)
-    with pytest.raises(PlaceholderError):
+    with pytest.raises(SefarError):
         model(input_ids=torch.tensor([[6, placeholder]]), past_key_values=cache)
 
 

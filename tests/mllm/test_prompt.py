@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from demo.llm import make_tokenizer
-from sefar_mllm.build import FolderError, load_tokenizer
+from sefar_core.checkpoint import CheckpointError
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import (
     BLANK,
     IGNORE,
@@ -159,12 +160,12 @@ def byte_level(folder: Path, *, blank: bool = False) -> Path:
 
 
 def test_a_byte_level_tokenizer_is_refused_with_what_it_lacks(tmp_path):
-    with pytest.raises(FolderError) as refused:
+    with pytest.raises(CheckpointError) as refused:
         load_tokenizer(byte_level(tmp_path / "llama3"))
     words = str(refused.value)
     assert f"{tmp_path}/llama3 lacks" in words and "vicuna-7b-v1.5" in words
     assert "for a blank alone" in words and "the blank before a text" in words
-    with pytest.raises(FolderError, match="lacks the blank before a text"):
+    with pytest.raises(CheckpointError, match="lacks the blank before a text"):
         load_tokenizer(byte_level(tmp_path / "blank", blank=True))
 
 

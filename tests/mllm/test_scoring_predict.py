@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from sefar_mllm.adapters import composite
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import marker_ids
 from sefar_mllm.scoring import (
     Prediction,
-    PredictionError,
     as_prediction,
     batches_by_options,
     letter_logits,
@@ -209,10 +209,10 @@ def test_predictions_come_back_from_their_file(tmp_path):
 @pytest.mark.parametrize("text", [b"{", b"{}", b"[]", b"7", b"\xff"])
 def test_lines_that_are_no_predictions_are_named(tmp_path, text):
     (tmp_path / "p.jsonl").write_bytes(text + b"\n")
-    with pytest.raises(PredictionError, match=r"p\.jsonl, line 1"):
+    with pytest.raises(SefarError, match=r"p\.jsonl, line 1"):
         read_predictions(tmp_path / "p.jsonl")
 
 
 def test_a_file_of_predictions_that_is_missing_is_named(tmp_path):
-    with pytest.raises(PredictionError, match="no predictions at"):
+    with pytest.raises(SefarError, match="no predictions at"):
         read_predictions(tmp_path / "none.jsonl")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from sefar_mllm.model import PlaceholderError, SefarVlmForConditionalGeneration
+from qa_data.files import SefarError
+from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.shared_prefix import branch_mask, common_length, hidden_states, join
 from tests.oracles.letters import sharpen
@@ -117,7 +118,7 @@ def test_padding_is_never_seen(vlm):
 def test_a_clip_that_is_not_wholly_in_the_beginning_is_refused(vlm):
     tokens = [torch.zeros(*SHAPE, 6)]
     rows = [join([[1, VIDEO, VIDEO, 4], [1, VIDEO, VIDEO, 5]])]
-    with pytest.raises(PlaceholderError, match="has 2 placeholders, the video 4 tokens"):
+    with pytest.raises(SefarError, match="has 2 placeholders, the video 4 tokens"):
         hidden_states(vlm, rows, tokens, pad_id=2)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from qa_data.files import SefarError
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import (
     compare,
@@ -13,7 +14,6 @@ from sefar_mllm.evaluation.significance import (
     over_seeds,
     share_over_seeds,
 )
-from sefar_mllm.scoring import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made, predictions
 
@@ -122,11 +122,11 @@ def test_drawn_runs_vary_as_much_as_the_mean_of_so_many_runs_does():
 
 def test_runs_of_other_questions_are_refused():
     other = [replace(p, video="elsewhere") for p in runs(6)[0]]
-    with pytest.raises(PredictionError, match="differ in their questions"):
+    with pytest.raises(SefarError, match="differ in their questions"):
         over_seeds([*runs(6), other], resamples=100, rng=RNG(0))
-    with pytest.raises(PredictionError, match="no predictions"):
+    with pytest.raises(SefarError, match="no predictions"):
         over_seeds([], resamples=100, rng=RNG(0))
-    with pytest.raises(PredictionError, match="runs of both models, got 1 and 0"):
+    with pytest.raises(SefarError, match="runs of both models, got 1 and 0"):
         compare_seeds(runs(6), [], resamples=100, rng=RNG(0))
 
 

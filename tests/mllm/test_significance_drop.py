@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from qa_data.files import SefarError
 from sefar_mllm.evaluation.significance import ablation_drop, compare_drops, compare_seeds
-from sefar_mllm.scoring import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made
 
@@ -90,7 +90,7 @@ def test_the_drops_of_a_model_and_itself_are_equal():
 def test_runs_without_their_other_side_are_refused(counts):
     own, control = (runs(*[5] * count) for count in counts)
     message = f"{counts[0]} runs of the own test and {counts[1]} of the control"
-    with pytest.raises(PredictionError, match=message):
+    with pytest.raises(SefarError, match=message):
         ablation_drop(own, control, resamples=100, rng=RNG(0))
-    with pytest.raises(PredictionError, match=message):
+    with pytest.raises(SefarError, match=message):
         compare_drops((own, control), (runs(5), runs(5)), resamples=100, rng=RNG(0))

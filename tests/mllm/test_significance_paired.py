@@ -4,10 +4,10 @@ import random
 import numpy as np
 import pytest
 
+from qa_data.files import SefarError
 from sefar_core.intervals import resample_sources
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import align_runs, compare, mcnemar
-from sefar_mllm.scoring import PredictionError
 from tests.oracles import statistics
 from tests.oracles.toy_answers import made
 
@@ -79,9 +79,9 @@ def test_questions_without_classes_have_no_macro_difference():
 
 def test_different_questions_are_not_compared():
     one = made(5, lambda i, label: True)
-    with pytest.raises(PredictionError, match="differ in their questions"):
+    with pytest.raises(SefarError, match="differ in their questions"):
         compared(one, made(6, lambda i, label: True))
-    with pytest.raises(PredictionError, match="no predictions to compare"):
+    with pytest.raises(SefarError, match="no predictions to compare"):
         align_runs([[], []])
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qa_data.files import SefarError
 from qa_data.questions import Question
-from sefar_mllm.dataset import DataError
 from sefar_mllm.validation import accuracies, best_epoch, cut_dev
 from tests.oracles import toy_answers
 
@@ -40,7 +40,7 @@ def test_a_cut_takes_whole_sources_and_no_class_away(places, rate, seed):
     questions = asked(places)
     try:
         train, dev = cut_dev(questions, rate, seed)
-    except DataError as refusal:
+    except SefarError as refusal:
         assert "can be cut" in str(refusal)
         return
     assert sorted(q.question_id for q in [*train, *dev]) == [q.question_id for q in questions]
@@ -74,12 +74,12 @@ def test_questions_without_a_class_are_cut_by_their_sources():
 
 def test_questions_without_a_source_are_refused():
     lone = [*LONG_TAIL, replace(LONG_TAIL[0], question_id="lone", source="")]
-    with pytest.raises(DataError, match="1 of 403 questions have no source, the first is lone"):
+    with pytest.raises(SefarError, match="1 of 403 questions have no source, the first is lone"):
         cut_dev(lone, 0.1, 0)
 
 
 def test_a_cut_that_would_be_too_small_is_refused():
-    with pytest.raises(DataError, match="asks for 5 of 10 questions, but only 0 can be cut"):
+    with pytest.raises(SefarError, match="asks for 5 of 10 questions, but only 0 can be cut"):
         cut_dev(asked([("a", 0)] * 4 + [("b", 1)] * 6), 0.5, 0)
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from qa_data.attributes import (
     Attributes,
-    QuestionTreeError,
     attributes_of,
     family_of,
     read_question_tree,
 )
+from qa_data.files import SefarError
 from qa_data.taxonomy import ElementClass, read_categories
 from tests.finegym import finegym_folder
 
@@ -140,13 +140,13 @@ def test_the_tree_is_read_by_glabel(tmp_path):
 )
 def test_a_broken_tree_is_refused_by_file_and_key(tmp_path, content, message):
     path = write(tmp_path, content)
-    with pytest.raises(QuestionTreeError, match=message) as refused:
+    with pytest.raises(SefarError, match=message) as refused:
         read_question_tree(path)
     assert str(path) in str(refused.value)
 
 
 def test_a_tree_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(QuestionTreeError, match=r"no question tree at .*tree\.json"):
+    with pytest.raises(SefarError, match=r"no question tree at .*tree\.json"):
         read_question_tree(tmp_path / "tree.json")
 
 
@@ -164,7 +164,7 @@ def test_any_file_is_read_or_refused(tmp_path_factory, content):
     path.write_bytes(content)
     try:
         assert read_question_tree(path)
-    except QuestionTreeError as error:
+    except SefarError as error:
         assert str(path) in str(error)
 
 

@@ -12,8 +12,8 @@ from sefar_core.cli import start
 import pytest
 
 import sefar_mllm
+from qa_data.files import SefarError
 from sefar_mllm import checkpoint
-from sefar_mllm.build import FourBitError
 from sefar_mllm.chat import batch
 from sefar_mllm.chat.assistant import Assistant
 
@@ -83,10 +83,10 @@ def test_what_the_answers_depend_on_is_written_beside_them(script, tmp_path, mon
 
 def test_four_bits_that_cannot_be_had_are_told_in_a_line(script, tmp_path, monkeypatch):
     def load(settings):
-        raise FourBitError("it needs bitsandbytes")
+        raise SefarError("it needs bitsandbytes")
 
     monkeypatch.setattr(script, "load", load)
-    with pytest.raises(FourBitError, match="it needs bitsandbytes"):
+    with pytest.raises(SefarError, match="it needs bitsandbytes"):
         script.main(script.Talk(model=tmp_path, four_bit=True))
 
 

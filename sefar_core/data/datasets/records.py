@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qa_data.files import composed, parse_json, read_text
+from qa_data.files import SefarError, composed, parse_json, read_text
 from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip
 
 
-class ListError(ValueError):
+class ListError(SefarError):
     """A list that cannot be used. The message names file, line, what was found, the fix."""
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from qa_data.files import WriteError
+from qa_data.files import SefarError, WriteError
 from qa_data.manifest import Clip
 from sefar_core.data import frame_cache
 from sefar_core.data.dataset import read_from_folder
-from sefar_core.data.frame_cache import CacheConfig, FrameCache, FrameCacheError, open_frame_cache
+from sefar_core.data.frame_cache import CacheConfig, FrameCache, open_frame_cache
 from sefar_core.data.video import VideoReadError, probe, read_clip
 from tests.oracles import videos as oracle
 
@@ -228,7 +228,7 @@ def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, dec
 
 def test_an_unknown_clip_is_refused_by_name(root, tmp_path):
     store = open_frame_cache(CLIPS[:2], root, raw(tmp_path))
-    with pytest.raises(FrameCacheError, match="clip part is not in"):
+    with pytest.raises(SefarError, match="clip part is not in"):
         store.read(CLIPS[3], [0.5])
     with pytest.raises(ValueError, match="at least one clip"):
         open_frame_cache([], root, raw(tmp_path))
@@ -238,7 +238,7 @@ def test_a_damaged_picture_is_refused_with_its_mend(root, tmp_path):
     store = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "store", "jpeg"))
     file = store.folder / "frames.bin"
     file.write_bytes(bytes(file.stat().st_size))
-    with pytest.raises(FrameCacheError, match="frame 0 of .* damaged; delete the folder"):
+    with pytest.raises(SefarError, match="frame 0 of .* damaged; delete the folder"):
         FrameCache(store.folder).read(CLIPS[0], [0.0])
 
 
@@ -253,5 +253,5 @@ def test_a_store_travels_to_another_process_without_its_frames(root, tmp_path):
 @pytest.mark.parametrize("text", ["", '{"kind": "raw"}', "[]"])
 def test_a_damaged_index_is_named_with_the_fix(tmp_path, text):
     (tmp_path / "index.json").write_text(text)
-    with pytest.raises(FrameCacheError, match=r"index\.json is damaged .*delete .*filled again"):
+    with pytest.raises(SefarError, match=r"index\.json is damaged .*delete .*filled again"):
         FrameCache(tmp_path)

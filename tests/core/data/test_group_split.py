@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qa_data.files import SefarError
 from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip
 from qa_data.taxonomy import read_categories
 from sefar_core.data.group_split import (
-    SplitError,
     choose_test_sources,
     choose_val_sources,
     group_counts,
@@ -95,7 +95,7 @@ def test_official_disjoint_names_the_classes_that_lose_all_training_clips():
     pool = [clip(0, 3, "a"), clip(1, 4, "a"), clip(2, 5, "b"), clip(3, 3, "b")]
     test = [clip(0, 3, "a", "test"), clip(1, 4, "a", "test")]
     with pytest.raises(
-        SplitError, match=r"1 classes lose their last training clip.*: 4 'move 4'\."
+        SefarError, match=r"1 classes lose their last training clip.*: 4 'move 4'\."
     ):
         split_test(pool, test, how="official_disjoint")
     kept = split_test(pool, test, how="official_disjoint", one_sided="keep")
@@ -111,14 +111,14 @@ def lists_with_a_class_of_one_source():
 
 def test_classes_of_one_source_are_named_with_the_mend():
     found = r": 1 classes have all their clips from one source video: 9 'move 9'.*one_sided='keep'"
-    with pytest.raises(SplitError, match=found):
+    with pytest.raises(SefarError, match=found):
         split_test(*lists_with_a_class_of_one_source())
 
 
 def test_of_very_many_classes_the_first_are_named():
     pool = [clip(n, n, f"video {n}") for n in range(100)]
     with pytest.raises(
-        SplitError, match="100 classes .*: 0 'move 0', .* 39 'move 39', and 60 more"
+        SefarError, match="100 classes .*: 0 'move 0', .* 39 'move 39', and 60 more"
     ):
         split_test(pool, [])
 
@@ -135,7 +135,7 @@ def test_classes_of_one_source_can_stay_in_training_or_leave():
 def test_classes_that_stand_in_one_anothers_way_are_named_too():
     triangle = [(0, "a"), (0, "b"), (1, "b"), (1, "c"), (2, "a"), (2, "c")]
     pool = [clip(n, label, source) for n, (label, source) in enumerate(triangle)]
-    with pytest.raises(SplitError, match="1 classes share so few source videos that no cut"):
+    with pytest.raises(SefarError, match="1 classes share so few source videos that no cut"):
         split_test(pool, [])
     kept, test = split_test(pool, [], one_sided="keep")
     assert labels(kept) == {0, 1, 2} and len(labels(test)) == 2
@@ -160,15 +160,15 @@ def test_clips_of_known_source_stay_together_among_those_of_unknown():
 
 def test_variants_without_test_clips_are_refused():
     for how in ("official", "official_disjoint"):
-        with pytest.raises(SplitError, match=f"test_cut='{how}' needs test clips"):
+        with pytest.raises(SefarError, match=f"test_cut='{how}' needs test clips"):
             split_test(leaky_lists()[0], [], how=how)
 
 
 def test_shared_clips_and_clips_without_a_label_are_refused():
     pool, test = leaky_lists()
-    with pytest.raises(SplitError, match="1 clips are in the training list and in another"):
+    with pytest.raises(SefarError, match="1 clips are in the training list and in another"):
         split_test([*pool, test[0]], test)
-    with pytest.raises(SplitError, match="1 training or test clips have no label, first t0"):
+    with pytest.raises(SefarError, match="1 training or test clips have no label, first t0"):
         split_test(pool, [replace(test[0], label=None), *test[1:]])
 
 
@@ -203,14 +203,14 @@ def test_no_cut_of_all_would_lack_fewer_classes(drawn, seed, rate):
 def test_each_way_with_classes_of_one_side_does_what_it_says(drawn, seed):
     pool = [clip(n, label, f"video {source}") for n, (source, label) in enumerate(drawn)]
     if labels(pool) == one_source_classes(pool):
-        with pytest.raises(SplitError, match="none is left"):
+        with pytest.raises(SefarError, match="none is left"):
             split_test(pool, [], rate=0.3, seed=seed, one_sided="leave_out")
     else:
         kept, test = split_test(pool, [], rate=0.3, seed=seed, one_sided="leave_out")
         assert labels(kept) == labels(test) != set()
     try:
         kept, test = split_test(pool, [], rate=0.3, seed=seed)
-    except SplitError as error:
+    except SefarError as error:
         for label in one_source_classes(pool):
             assert f"{label} 'move {label}'" in str(error)
         assert oracles.fewest_lacking([(f"{s}", label) for s, label in drawn]) > 0
@@ -239,7 +239,7 @@ def test_gym99_can_be_cut_by_source_with_every_class_on_both_sides():
 @pytest.mark.lists
 def test_three_classes_of_gym288_come_from_one_video():
     with pytest.raises(
-        SplitError,
+        SefarError,
         match="3 classes have all their clips from one source video: "
         "208 'salto forward tucked with 1 twist', 209 'salto forward tucked', 210",
     ):
@@ -253,11 +253,11 @@ def test_three_classes_of_gym288_come_from_one_video():
 
 @pytest.mark.lists
 def test_classes_of_finegym_are_lost_with_the_videos_of_the_official_test():
-    with pytest.raises(SplitError, match="1 classes lose their last training clip.*: 70 'salto"):
+    with pytest.raises(SefarError, match="1 classes lose their last training clip.*: 70 'salto"):
         split_test(*finegym("gym99"), how="official_disjoint")
     pool, test = split_test(*finegym("gym99"), how="official_disjoint", one_sided="keep")
     assert (len(pool), len(test)) == (20760, 8521)
-    with pytest.raises(SplitError, match="29 classes lose their last training clip"):
+    with pytest.raises(SefarError, match="29 classes lose their last training clip"):
         split_test(*finegym("gym288"), how="official_disjoint")
     pool, test = split_test(*finegym("gym288"), how="official_disjoint", one_sided="keep")
     assert (len(pool), len(test)) == (12654, 9646)

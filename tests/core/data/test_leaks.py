@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qa_data.files import SefarError
 from qa_data.finegym import TimeSpan, read_elements, read_timestamps, to_clips
 from qa_data.manifest import Clip, without_label
 from qa_data.taxonomy import read_categories
 from qa_data.terminal import console
 from sefar_core.data.class_names import conflict_lines
-from sefar_core.data.group_split import SplitError
 from sefar_core.data.leaks import (
     leak_report,
     leak_tables,
@@ -229,7 +229,7 @@ def test_the_sweep_finds_what_looking_at_every_pair_finds(drawn):
 @pytest.mark.parametrize("end_s", [1.0, 0.5, float("nan"), float("inf")])
 def test_a_clip_that_ends_before_it_starts_is_named(end_s):
     clip = Clip(id="bad", path="a.mp4", label=0, source="s", split="labeled")
-    with pytest.raises(SplitError, match=r"clip bad runs from 1.0 to"):
+    with pytest.raises(SefarError, match=r"clip bad runs from 1.0 to"):
         list(near_duplicates([clip], times={"bad": TimeSpan(1.0, end_s)}))
 
 

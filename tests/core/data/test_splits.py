@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from qa_data.files import SefarError
 from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip, by_split
 from qa_data.taxonomy import read_categories
 from sefar_core.data.group_split import choose_val_sources
-from sefar_core.data.splits import SplitConfig, SplitError, draw_labeled, split_pool, split_report
+from sefar_core.data.splits import SplitConfig, draw_labeled, split_pool, split_report
 from tests.finegym import finegym_folder
 from tests.oracles import splits as oracles
 
@@ -122,7 +123,7 @@ def test_validation_clips_that_cost_labels_leave_every_class_its_least(val_from,
 def test_a_least_that_leaves_no_validation_clips_is_named():
     config = SplitConfig(rate=0.01, min_per_class=3, val_rate=0.3)
     with pytest.raises(
-        SplitError, match=r"such that each class keeps 3\. .* or min_per_class, rai"
+        SefarError, match=r"such that each class keeps 3\. .* or min_per_class, rai"
     ):
         split_pool(long_tailed_pool(), config)
 
@@ -253,15 +254,15 @@ def test_a_cut_that_would_empty_classes_names_them():
         make_clip(label, number, f"source{label:05d}") for label in range(3) for number in range(9)
     ]
     with pytest.raises(
-        SplitError, match="3 classes come from one source video only: 0 .text 0., 1 "
+        SefarError, match="3 classes come from one source video only: 0 .text 0., 1 "
     ):
         split_pool(pool, SplitConfig(rate=1.0, val_rate=0.3))
 
 
 def test_pools_without_clips_or_labels_are_refused():
-    with pytest.raises(SplitError, match="has 0 clips"):
+    with pytest.raises(SefarError, match="has 0 clips"):
         split_pool([], SplitConfig())
-    with pytest.raises(SplitError, match="1 have no label"):
+    with pytest.raises(SefarError, match="1 have no label"):
         split_pool([replace(make_clip(0, 1, "s"), label=None)], SplitConfig())
 
 

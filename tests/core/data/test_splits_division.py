@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from qa_data.files import SefarError
 from qa_data.manifest import Clip
-from sefar_core.data.group_split import SplitError
 from sefar_core.data.splits import SplitConfig, split_dataset
 
 CLASSES, SOURCES, A_PAIR = 3, 12, 4
@@ -54,7 +54,7 @@ def test_clips_that_never_had_a_label_share_no_video_with_validation(test_cut):
 def test_a_data_set_whose_clips_are_all_settled_stays_as_it_is():
     settled = clips("labeled", range(2)) + clips("test", range(2, 3))
     assert split_dataset([], settled, SplitConfig()) == (settled, {})
-    with pytest.raises(SplitError, match="fix the split of every clip.*leave these settings out"):
+    with pytest.raises(SefarError, match="fix the split of every clip.*leave these settings out"):
         split_dataset([], settled, SplitConfig(rate=0.3))
 
 

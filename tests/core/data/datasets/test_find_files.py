@@ -103,7 +103,7 @@ def test_all_that_are_missing_are_counted_and_ten_named(tmp_path):
         f"12 of 13 listed clips are not beneath the video root {root}",
         *paths[:10],
     )
-    with pytest.raises(ValueError, match=r"no09\.avi\n  and 2 more$"):
+    with pytest.raises(ListError, match=r"no09\.avi\n  and 2 more$"):
         resolve_paths(clips("there.avi", *paths), root)
 
 
