@@ -148,14 +148,14 @@ def test_a_file_that_kills_or_hangs_its_process_harms_no_other(monkeypatch):
     names = ("exit", "sound", "abort", "hang", "well")
     monkeypatch.setattr(safe_video, "_confined", poisoned_frames)
     let_a_day_pass, found = passing_hours(monkeypatch), {}
-    footages = [VideoClip(path=Path(f"{name}.mp4")) for name in names]
-    for footage, frames in read_frames_apart(footages, MOMENTS, workers=2, patience_s=3600.0):
-        found[footage.path.stem] = str(frames) if isinstance(frames, VideoReadError) else frames
+    video_clips = [VideoClip(path=Path(f"{name}.mp4")) for name in names]
+    for video_clip, frames in read_frames_apart(video_clips, MOMENTS, workers=2, patience_s=3600.0):
+        found[video_clip.path.stem] = str(frames) if isinstance(frames, VideoReadError) else frames
         if len(found) == len(names) - 1:
             let_a_day_pass()
     assert found["sound"].shape == found["well"].shape == (8, 2, 2, 3)
     assert found["exit"].startswith("cannot decode exit.mp4: ") and "exit code 3" in found["exit"]
-    assert "SIGABRT" in found["abort"] and "no further in 3600 s" in found["hang"]
+    assert "SIGABRT" in found["abort"] and "no progress for 3600 s" in found["hang"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is taken")
@@ -180,7 +180,7 @@ def test_every_damaged_file_gives_an_answer_or_one_line(assistant):
     said = {f.path.name: str(t) for f, t in found.items() if isinstance(t, VideoReadError)}
     assert {"zero.mp4", "text.mp4", "audio_only.mp4", "decord_corrupted.mp4"} <= said.keys()
     assert all(name in line and "\n" not in line for name, line in said.items())
-    seen = {footage.path.name: tokens for footage, tokens in found.items()}
+    seen = {video_clip.path.name: tokens for video_clip, tokens in found.items()}
     assert not {"one.mp4", "odd.mp4", "vfr.mp4", "torchcodec_av1_video.mkv"} & said.keys()
     assert assistant.begin(seen["one.mp4"]).answer("What is this?")
 

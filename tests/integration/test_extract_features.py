@@ -1,4 +1,4 @@
-"""The script on real files: shared by processes, killed, stopped, gone on with, run twice at once.
+"""The script on real files: shared by processes, killed, stopped, resumed, run twice at once.
 
     python tests/integration/test_extract_features.py '{"arguments": [...], ...}'
 
@@ -134,8 +134,8 @@ def straight(world) -> dict[str, torch.Tensor]:
 
 def arguments(world: Path, out: Path, *more: str) -> list[str]:
     places = {"manifest": "manifest.csv", "video-root": "videos", "encoder-dir": "encoder"}
-    told = [text for name, place in places.items() for text in (f"--{name}", str(world / place))]
-    return [*told, "--encoder", "sefar", "--splits", "labeled", "--out", str(out), *more]
+    message = [text for name, place in places.items() for text in (f"--{name}", str(world / place))]
+    return [*message, "--encoder", "sefar", "--splits", "labeled", "--out", str(out), *more]
 
 
 def start(
@@ -147,10 +147,10 @@ def start(
         launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no"]
         launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    told = json.dumps({"arguments": arguments(world, out, *more), **order}, default=str)
+    message = json.dumps({"arguments": arguments(world, out, *more), **order}, default=str)
     surroundings = {"ACCELERATE_USE_CPU": "true", "COLUMNS": "120"}
     return started(
-        [*launch, __file__, told],
+        [*launch, __file__, message],
         env=os.environ | surroundings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -183,10 +183,10 @@ def test_every_clip_has_tokens_of_its_own(straight):
 
 def test_a_cache_says_what_ran(world, straight):
     (line,) = (world / "straight/runs.jsonl").read_text().splitlines()
-    told = json.loads(line)
-    assert "--encoder-dir" in " ".join(told["command"])
-    assert {"packages", "commit", "machine"} <= told.keys()
-    assert (told["clips_asked_for"], told["clips_there"]) == (NUM_CLIPS, 0)
+    message = json.loads(line)
+    assert "--encoder-dir" in " ".join(message["command"])
+    assert {"packages", "commit", "machine"} <= message.keys()
+    assert (message["clips_asked_for"], message["clips_there"]) == (NUM_CLIPS, 0)
 
 
 def test_killed_at_any_moment_a_cache_is_smaller_and_never_wrong(world, straight, tmp_path):
@@ -264,9 +264,9 @@ def test_a_video_that_was_replaced_is_refused(world, straight):
     video = world / "videos/7.mp4"
     whole = video.read_bytes()
     video.write_bytes(whole + b"\0")
-    told = f"{world / 'straight'} holds the tokens of clip clip7 from 7.mp4 as it was with"
+    message = f"{world / 'straight'} holds the tokens of clip clip7 from 7.mp4 as it was with"
     try:
-        with pytest.raises(CacheError, match=told):
+        with pytest.raises(CacheError, match=message):
             extract_script(asked(world, world / "straight"))
     finally:
         video.write_bytes(whole)
@@ -283,12 +283,12 @@ def test_clip_is_shown_the_moments_of_a_run_and_says_whose_weights_it_has(world,
     clip = replace(asked(world, tmp_path / "tokens"), encoder="clip", encoder_dir=weights)
     with image_folders.published_in_miniature():
         extract_script(replace(clip, moments_of=run_dir))
-    told = TokenCache(clip.out, ["clip0"])
-    assert f"clip: {told.origin['weights']}" in capsys.readouterr().out
-    assert told.origin["weights"].startswith("weights not verified against a published hash: ")
+    message = TokenCache(clip.out, ["clip0"])
+    assert f"clip: {message.origin['weights']}" in capsys.readouterr().out
+    assert message.origin["weights"].startswith("weights not verified against a published hash: ")
     local = replace(asked(world, tmp_path / "own"), encoder="supervised", encoder_dir=run_dir)
     extract_script(local)
-    assert TokenCache(local.out, ["clip0"]).key["moments"] == told.key["moments"]
+    assert TokenCache(local.out, ["clip0"]).key["moments"] == message.key["moments"]
     with pytest.raises(CheckpointError, match="run was trained on labels alone, but sefar is"):
         extract_script(replace(local, encoder="sefar", out=tmp_path / "none"))
 
@@ -310,8 +310,8 @@ def test_two_runs_at_once_in_one_folder_are_refused(world, straight, tmp_path):
         release.touch()
         assert code == 1, output
         assert f"error: {tmp_path / 'out'} is in use by process {first.pid}" in output
-        told, _ = first.communicate(timeout=LIMIT_S)
-    assert first.returncode == 0, told
+        message, _ = first.communicate(timeout=LIMIT_S)
+    assert first.returncode == 0, message
     assert equal(tokens(tmp_path / "out"), straight)
 
 
@@ -324,10 +324,10 @@ def test_another_frame_order_is_refused_in_one_line(world, straight):
 
 
 def test_the_help_teaches():
-    told = run_script("extract_features.py", "--help")
-    assert told.returncode == 0, told.stderr
+    message = run_script("extract_features.py", "--help")
+    assert message.returncode == 0, message.stderr
     for word in ("--frame-order", "accelerate launch", "runs.jsonl", "resumes a run"):
-        assert word in told.stdout
+        assert word in message.stdout
 
 
 if __name__ == "__main__":

@@ -165,9 +165,9 @@ def test_a_signal_saves_a_checkpoint_where_none_was_asked_for(
         return whole(trainer, *parts, **named)
 
     step, kept = SIGNALS[micro_batch]
-    told = f"stopped after step {step}; saved in .*{kept[0]}"
+    message = f"stopped after step {step}; saved in .*{kept[0]}"
     monkeypatch.setattr(QuestionTrainer, "compute_loss", loss)
-    with pytest.raises(Interrupted, match=told) as stop:
+    with pytest.raises(Interrupted, match=message) as stop:
         here(world, tmp_path, save_every_steps=0)
     assert stop.value.exit_code == 130
     assert not (tmp_path / "model").exists()
@@ -230,6 +230,6 @@ def test_a_checkpoint_is_whole_once_every_process_has_written_its_part(tmp_path)
             waited.append(complete.exists())
 
     state = SimpleNamespace(is_world_process_zero=True, global_step=3)
-    told = SimpleNamespace(output_dir=str(tmp_path))
-    MetricsCallback.on_save(SimpleNamespace(accelerator=Two()), told, state, None)  # type: ignore[arg-type]
+    arguments = SimpleNamespace(output_dir=str(tmp_path))
+    MetricsCallback.on_save(SimpleNamespace(accelerator=Two()), arguments, state, None)  # type: ignore[arg-type]
     assert waited == [False] and complete.exists()

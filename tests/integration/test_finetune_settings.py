@@ -215,5 +215,5 @@ def test_dev_clips_are_in_no_redrawn_epoch(world, tmp_path, monkeypatch):
     finetune(config, asked, tmp_path / "tokens", tmp_path / "run", redraw=draw)
     record = json.loads((tmp_path / "run/run.json").read_text())
     dev = {question.video for question in asked if question.source in record["dev_sources"]}
-    taught = {clip for batch in seen.inputs for clip in batch["clip_ids"]}
-    assert len(dev) == 6 and taught == {question.video for question in asked} - dev
+    trained = {clip for batch in seen.inputs for clip in batch["clip_ids"]}
+    assert len(dev) == 6 and trained == {question.video for question in asked} - dev

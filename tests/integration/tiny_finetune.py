@@ -91,8 +91,8 @@ def shipped_fsdp() -> dict[str, str]:
     """What `accelerate launch` tells its processes of scripts/accelerate/fsdp2.yaml."""
     shipped = yaml.safe_load((ROOT / "scripts/accelerate/fsdp2.yaml").read_text())
     names = {"FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
-    told = {name.upper(): str(value) for name, value in shipped["fsdp_config"].items()}
-    return {names.get(name, name): value for name, value in told.items()} | {
+    message = {name.upper(): str(value) for name, value in shipped["fsdp_config"].items()}
+    return {names.get(name, name): value for name, value in message.items()} | {
         "ACCELERATE_USE_FSDP": "true"
     }
 

@@ -63,13 +63,13 @@ def test_means_divide_by_the_taught_tokens(model, tokenizer, asked, tmp_path):
     for question in asked:
         score = scores[question.question_id]
         user = f"{question.stem} {TEXT_REQUEST}"
-        taught = [
+        trained = [
             sum(label != IGNORE for label in encoded(composite(model), tokenizer, turn).labels)
             for turn in (Turn(user, option) for option in question.options)
         ]
-        assert score.lengths == tuple(taught)
+        assert score.lengths == tuple(trained)
         assert score.means == pytest.approx(
-            [s / n for s, n in zip(score.sums, taught, strict=True)]
+            [s / n for s, n in zip(score.sums, trained, strict=True)]
         )
 
 

@@ -46,8 +46,8 @@ def test_tokens_are_those_of_the_frames_at_the_encoders_moments(assistant, clip)
 
 
 def test_a_video_from_a_stranger_gives_the_same_tokens(assistant, clip, monkeypatch):
-    def apart(footages, moments, *, workers):
-        return [(footage, module.read_frames(footage, moments)) for footage in footages]
+    def apart(clips, moments, *, workers):
+        return [(video_clip, module.read_frames(video_clip, moments)) for video_clip in clips]
 
     monkeypatch.setattr(module, "read_frames_apart", apart)
     alone = assistant.watch(clip, untrusted=True)

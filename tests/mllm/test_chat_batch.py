@@ -44,14 +44,14 @@ def looked(assistant, monkeypatch):
     """Counts how often each video is looked at; those of a number as name can be read."""
     times = Counter()
 
-    def look(footages):
-        for footage in reversed(list(footages)):
-            times[footage.path.name] += 1
-            number = footage.path.stem
+    def look(clips):
+        for video_clip in reversed(list(clips)):
+            times[video_clip.path.name] += 1
+            number = video_clip.path.stem
             if number.isdigit():
-                yield footage, toy_chat.video_tokens(int(number))
+                yield video_clip, toy_chat.video_tokens(int(number))
             else:
-                yield footage, VideoReadError(f"{footage.path} does not exist")
+                yield video_clip, VideoReadError(f"{video_clip.path} does not exist")
 
     monkeypatch.setattr(assistant, "encode_videos", look)
     return times
@@ -109,11 +109,11 @@ def test_a_second_run_asks_again_only_what_failed(assistant, looked, tmp_path, m
     assert looked == {"gone.mp4": 1}
     assert read_lines(tmp_path / "out.jsonl") == before
     there = toy_chat.video_tokens(5)
-    monkeypatch.setattr(assistant, "encode_videos", lambda footages: [(f, there) for f in footages])
+    monkeypatch.setattr(assistant, "encode_videos", lambda clips: [(f, there) for f in clips])
     assert run(assistant, tmp_path / "out.jsonl") == {}
-    mended = read_lines(tmp_path / "out.jsonl")
-    assert mended[2]["answer"] == assistant.begin(there).answer(LINES[2]["question"])
-    assert mended[:2] + mended[3:] == before[:2] + before[3:]
+    fixed = read_lines(tmp_path / "out.jsonl")
+    assert fixed[2]["answer"] == assistant.begin(there).answer(LINES[2]["question"])
+    assert fixed[:2] + fixed[3:] == before[:2] + before[3:]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 0])

@@ -106,7 +106,7 @@ def no_hub(monkeypatch):
     """What transformers is given must be a folder that exists."""
 
     def local(name, **settings):
-        assert os.path.isdir(name), f"the hub was asked for {name}"
+        assert os.path.isdir(name), f"the hub was queried for {name}"
         return from_pretrained(name, **settings)
 
     from_pretrained = AutoConfig.from_pretrained

@@ -279,8 +279,8 @@ def test_encoders_of_unequal_moments_are_not_compared(folder):
     refuse_unequal_moments(keys)
     refuse_unequal_moments({})
     keys["other"] = keys["sefar"] | {"moments": [0.25, 0.75]}
-    told = r"sefar, sefar_elements, sefar_fused, constant: \[0.0625.*; other: \[0.25, 0.75\]"
-    with pytest.raises(ValueError, match=told):
+    message = r"sefar, sefar_elements, sefar_fused, constant: \[0.0625.*; other: \[0.25, 0.75\]"
+    with pytest.raises(ValueError, match=message):
         refuse_unequal_moments(keys)
 
 

@@ -119,20 +119,20 @@ def test_sizes_that_settings_do_not_tell_are_told_by_the_tensors(changed):
 
 
 @pytest.mark.parametrize(
-    "edit, told",
+    "edit, message",
     [
         (lambda s: s.pop("blocks.1.attn.qkv.weight"), "blocks.1.attn.qkv.weight is missing"),
         (lambda s: s.update(extra=torch.ones(2)), "extra is unknown"),
         (lambda s: s.update(pos_embed=torch.ones(1, 5, 16)), r"pos_embed has shape \(1, 5, 16\)"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(folders, tmp_path, edit, told):
+def test_tensors_that_do_not_fit_are_named(folders, tmp_path, edit, message):
     folder = tmp_path / "copy"
     shutil.copytree(folders["clip"], folder)
     state = load_file(folder / "model.safetensors")
     edit(state)
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         ENCODERS["clip"](folder)
 
 

@@ -136,7 +136,7 @@ def test_a_shard_of_an_older_version_with_a_hash_is_read(whole):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (lambda rows: rows[:2].clone(), "names 3 clips and holds 2 rows"),
         (lambda rows: rows.float(), r"holds torch.float32 of shape \(3, 3, 2, 2, 5\), not float16"),
@@ -150,10 +150,10 @@ def test_a_shard_of_an_older_version_with_a_hash_is_read(whole):
         (lambda rows: rows.where(rows != 2.5, torch.nan), "not finite 16-bit numbers"),
     ],
 )
-def test_rows_that_are_not_what_they_must_be_are_refused(whole, change, told):
+def test_rows_that_are_not_what_they_must_be_are_refused(whole, change, message):
     path = shard_with(whole, "clip0")
     forge(path, rows=change(written(path)[1]))
-    with pytest.raises(CacheError, match=rf"{path}.*{told}.*{FIX}"):
+    with pytest.raises(CacheError, match=rf"{path}.*{message}.*{FIX}"):
         TokenCache(whole, ["clip0"])
 
 
@@ -213,13 +213,13 @@ def test_a_cache_of_another_format_is_refused(whole, other):
     index = json.loads((whole / "index.json").read_text())
     index["key"]["format"] = other
     (whole / "index.json").write_text(json.dumps(index))
-    told = (
+    message = (
         f"{whole} is a token cache of format {other}, and format 3 is read; delete {whole} and "
         f"extract the tokens again with scripts/extract_features.py"
     )
-    with pytest.raises(CacheError, match=told):
+    with pytest.raises(CacheError, match=message):
         TokenCache(whole, ["clip0"])
-    with pytest.raises(CacheError, match=told):
+    with pytest.raises(CacheError, match=message):
         write_tokens(whole, KEY, ORIGIN, spans(8), tokens(8))
 
 
@@ -243,10 +243,10 @@ OTHER = {"format": 2, "encoder": "clip", "digest": "x", "moments": [0.5], "dim":
 @pytest.mark.parametrize("name", OTHER)
 @pytest.mark.parametrize("any_frame_order", [False, True])
 def test_keys_that_differ_anywhere_are_refused(name, any_frame_order):
-    told = f"here has tokens with {name} = .*, but who needs {name} = .*; "
+    message = f"here has tokens with {name} = .*, but who needs {name} = .*; "
     fix = {"format": "extract the tokens again, and train again"}
-    told += fix.get(name, "give the cache of that encoder, or extract into another folder")
-    with pytest.raises(CacheError, match=told):
+    message += fix.get(name, "give the cache of that encoder, or extract into another folder")
+    with pytest.raises(CacheError, match=message):
         check_keys(KEY | {name: OTHER[name]}, KEY, where="here", who="who",
                    any_frame_order=any_frame_order)  # fmt: skip
 

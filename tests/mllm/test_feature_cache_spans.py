@@ -95,8 +95,8 @@ def change_picture(root):
 def test_a_video_that_was_replaced_is_refused(videos, tmp_path, change):
     out = tmp_path / "out"
     extract(CLIPS, videos, blind(), out)
-    told = change(videos)
-    with pytest.raises(CacheError, match=rf"{out} holds the tokens of {told}.*; put .* or delete"):
+    words = change(videos)
+    with pytest.raises(CacheError, match=rf"{out} holds the tokens of {words}.*; put .* or delete"):
         extract(CLIPS, videos, blind(), out)
 
 

@@ -136,12 +136,12 @@ def test_tokens_are_never_made_of_elongated_pictures(tmp_path, monkeypatch):
         extract(clips(1), tmp_path / ROOT, encoder(), tmp_path)
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_keeps_what_is_done_and_the_run_goes_on_later(tmp_path, told):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_what_is_done_and_the_run_resumes_later(tmp_path, number):
     asked = [clip for clip in clips(40) if clip.id not in ("clip3", "clip5")]
 
     def interrupted(frames):
-        signal.raise_signal(told)
+        signal.raise_signal(number)
         return encoder().encode(frames)
 
     with pytest.raises(Interrupted, match="keeps what is encoded, and the same command resumes"):

@@ -79,14 +79,14 @@ def fitted(base):
     """A token cache, and the probe that learned from it in the folder `probe`."""
     folder, encoder = base
     cache = extracted(encoder, folder / "tokens")
-    probe, told = fit_probe(cache, CLIPS, **SETTINGS)
-    save_probe(folder / "probe", probe, told)
-    return cache, probe, told
+    probe, message = fit_probe(cache, CLIPS, **SETTINGS)
+    save_probe(folder / "probe", probe, message)
+    return cache, probe, message
 
 
 def test_the_probe_learns_the_classes_and_says_how_well(base, fitted):
     folder, encoder = base
-    _, probe, told = fitted
+    _, probe, message = fitted
     settings = json.loads((folder / "probe" / "config.json").read_text())
     assert settings["base"] == {
         "encoder": "clip",
@@ -98,15 +98,15 @@ def test_the_probe_learns_the_classes_and_says_how_well(base, fitted):
     }
     assert settings["labels"] == [3, 5, 9]
     assert unlike_opened(folder / "probe") == unlike_opened(folder / "tokens") == []
-    assert settings["accuracy"] == told["accuracy"]
-    assert told["accuracy"]["val"] > 0.8
-    assert told["clips"] == {"labeled": 24, "held_out": 6, "val": 9}
-    assert told["settings"]["steps"] in (25, 50)
+    assert settings["accuracy"] == message["accuracy"]
+    assert message["accuracy"]["val"] > 0.8
+    assert message["clips"] == {"labeled": 24, "held_out": 6, "val": 9}
+    assert message["settings"]["steps"] in (25, 50)
     assert not torch.allclose(probe.map, torch.eye(16), atol=0.01)
 
 
 def test_the_accuracy_is_that_of_scores_made_by_hand(fitted):
-    cache, probe, told = fitted
+    cache, probe, message = fitted
     right = 0
     for one in CLIPS[24:33]:
         mean = cache[one.id].double().flatten(0, 2).mean(dim=0)
@@ -116,7 +116,7 @@ def test_the_accuracy_is_that_of_scores_made_by_hand(fitted):
             for weight, bias in zip(probe.weight, probe.bias, strict=True)
         ]
         right += probe.labels[scores.index(max(scores))] == one.label
-    assert told["accuracy"]["val"] == pytest.approx(right / 9, abs=1e-4)
+    assert message["accuracy"]["val"] == pytest.approx(right / 9, abs=1e-4)
     torch.testing.assert_close(
         probe.logits(mean.float()[None])[0], torch.tensor(scores), atol=1e-3, rtol=1e-3
     )
@@ -198,7 +198,7 @@ def test_a_probe_does_not_go_by_the_name_of_another(base, fitted):
 
 def test_tokens_of_other_encoders_get_no_probe(fitted, tmp_path):
     cache, *_ = fitted
-    for change, told in (
+    for change, message in (
         ({"encoder": "random"}, "tokens of random, but probes are for clip, eva"),
         ({"encoder": "sefar"}, "tokens of sefar"),
         ({"frame_order": "middle"}, "frames shown middle"),
@@ -206,7 +206,7 @@ def test_tokens_of_other_encoders_get_no_probe(fitted, tmp_path):
         folder = tmp_path / next(iter(change.values()))
         tokens = [cache[one.id] for one in CLIPS]
         write_tokens(folder, cache.key | change, cache.origin, cache.spans, tokens)
-        with pytest.raises(CacheError, match=told):
+        with pytest.raises(CacheError, match=message):
             fit_probe(TokenCache(folder, [one.id for one in CLIPS]), CLIPS, **SETTINGS)
 
 
@@ -219,11 +219,11 @@ def test_labels_that_teach_nothing_are_refused(fitted):
 
 
 def test_a_folder_of_something_else_is_left_alone(fitted, tmp_path):
-    _, probe, told = fitted
-    (tmp_path / "diary.txt").write_text("dear diary")
+    _, probe, message = fitted
+    (tmp_path / "notes.txt").write_text("dear reader")
     with pytest.raises(CheckpointError, match="holds something that is not a probe"):
-        save_probe(tmp_path, probe, told)
-    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+        save_probe(tmp_path, probe, message)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("change", [{"digest": "other"}, {"encoder": "eva"}])
@@ -233,10 +233,10 @@ def test_tokens_that_the_probe_did_not_learn_on_are_not_mapped(base, fitted, tmp
     tokens = (cache[one.id] for one in CLIPS)
     write_tokens(tmp_path / "other", cache.key | change, cache.origin, cache.spans, tokens)
     other = TokenCache(tmp_path / "other", [one.id for one in CLIPS])
-    told = (
+    message = (
         f"{other.folder} has tokens of .* but the probe in {folder / 'probe'} was trained on clip"
     )
-    with pytest.raises(CacheError, match=f"{told} with digest {probe.base_digest}; give the"):
+    with pytest.raises(CacheError, match=f"{message} with digest {probe.base_digest}; give the"):
         map_cache(other, probe, folder / "probe", tmp_path / "mapped")
     assert not (tmp_path / "mapped").exists()
 

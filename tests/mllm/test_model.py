@@ -220,11 +220,11 @@ def test_in_training_what_is_labeled_alone_gets_logits_and_nothing_else_changes(
     weights = [model.lm_head.weight, model.model.multi_modal_projector.up.weight]
     gradients = torch.autograd.grad(expected, weights)
     model.train()
-    told = model(input_ids=ids, video_tokens=video(2), labels=labels, num_items_in_batch=count)
+    message = model(input_ids=ids, video_tokens=video(2), labels=labels, num_items_in_batch=count)
     model.eval()
-    assert told.logits.shape == (4, model.config.text_config.vocab_size)
-    torch.testing.assert_close(told.loss, expected)
-    for got, wanted in zip(torch.autograd.grad(told.loss, weights), gradients, strict=True):
+    assert message.logits.shape == (4, model.config.text_config.vocab_size)
+    torch.testing.assert_close(message.loss, expected)
+    for got, wanted in zip(torch.autograd.grad(message.loss, weights), gradients, strict=True):
         torch.testing.assert_close(got, wanted)
 
 

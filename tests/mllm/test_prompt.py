@@ -70,8 +70,8 @@ def test_letters_are_the_known_single_tokens_of_vicuna(llama):
 @pytest.mark.vicuna
 def test_a_letter_is_scored_where_vicunas_prompt_ends_and_taught_as_the_same_id(llama):
     open_end = encode_conversation(llama, [Turn("q")], num_video_tokens=3, video_id=32000)
-    taught = encode_conversation(llama, [Turn("q", "C")], num_video_tokens=3, video_id=32000)
-    assert taught.ids == [*open_end.ids, 315, 2]
+    trained = encode_conversation(llama, [Turn("q", "C")], num_video_tokens=3, video_id=32000)
+    assert trained.ids == [*open_end.ids, 315, 2]
 
 
 def test_only_answers_and_their_end_marks_are_labeled(toy):

@@ -9,8 +9,8 @@ from tests.oracles.poison import swallow
 
 
 def poisoned_frames(
-    footage: VideoClip, heartbeat: Callable[[], None], *, moments: Sequence[float]
+    clip: VideoClip, heartbeat: Callable[[], None], *, moments: Sequence[float]
 ) -> np.ndarray:
     """Black frames, except for files of certain names."""
-    swallow(footage.path.stem)
+    swallow(clip.path.stem)
     return np.zeros((len(moments), 2, 2, 3), np.uint8)

@@ -55,18 +55,18 @@ def test_names_and_causes_are_printed_without_escapes(script, tmp_path, monkeypa
     monkeypatch.setattr(batch, "answer_all", answer_all)
     with pytest.raises(SystemExit) as ended:
         script.main(settings(script, tmp_path))
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert ended.value.code == 1
-    assert "question a[2J31m: [2J31m/../../b.mp4 does not exist" in told
-    assert "\x1b" not in told and "\x9b" not in told
+    assert "question a[2J31m: [2J31m/../../b.mp4 does not exist" in message
+    assert "\x1b" not in message and "\x9b" not in message
 
 
 def test_refusals_are_told_without_escapes(script, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         start(script.main, lambda: settings(script, tmp_path, video_root=tmp_path))
-    told = capsys.readouterr().err
-    assert ended.value.code == 1 and "leads out of --video-root" in told
-    assert "\x1b" not in told and "\x9b" not in told
+    message = capsys.readouterr().err
+    assert ended.value.code == 1 and "leads out of --video-root" in message
+    assert "\x1b" not in message and "\x9b" not in message
 
 
 def test_what_the_answers_depend_on_is_written_beside_them(script, tmp_path, monkeypatch):
