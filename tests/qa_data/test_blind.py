@@ -57,7 +57,7 @@ QUESTIONS = [
     make_question(3, (3, 4, 2), 1, source="v"),
 ]
 # By hand: what each rule earns on each of QUESTIONS. The bag of words has an oracle of its own
-# (test_option_words.py).
+# (test_text_classifier.py).
 EARNED = {
     "chance": [1 / 3, 1 / 3, 1 / 3, 1 / 3],
     "always A": [0, 1, 0, 0],
