@@ -124,8 +124,8 @@ def fit(config: TrainConfig, *, manifest: Path, video_root: Path, run_dir: Path)
         ValueError: a split is empty, the run folder belongs to other settings, or the processes
             cannot share the batch.
         VideoReadError: a clip has no file, or cannot be read.
-        SefarError: another process trains in the run folder.
-        SefarError: a data-loader worker died, or gave no batch for too long.
+        SefarError: another process trains in the run folder, or a data-loader worker died or gave
+            no batch for too long.
         WriteError: the disk is full.
         FloatingPointError: a loss or a gradient is not finite.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
