@@ -48,6 +48,17 @@ def test_a_run_folder_means_its_student(encoder):
     assert loaded.classifier.out_features == 5
 
 
+@pytest.mark.parametrize("kind", ["missing", "a folder"])
+def test_weights_that_are_no_file_are_named(encoder, kind):
+    _, folder = encoder
+    (folder / "model.safetensors").unlink()
+    if kind == "a folder":
+        (folder / "model.safetensors").mkdir()
+    problem = "does not exist" if kind == "missing" else "is not a file"
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors {problem}; check the path"):
+        sefar_core.load_encoder(folder)
+
+
 def test_saving_again_replaces_the_encoder_and_leaves_no_rest(encoder):
     _, folder = encoder
     save_encoder(build_model(TINY, num_classes=7), TINY, folder)

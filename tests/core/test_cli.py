@@ -86,7 +86,7 @@ def test_what_a_loader_process_raised_is_reported_without_its_traceback(capsys):
 
 
 def test_names_cannot_rewrite_the_terminal(capsys):
-    assert ended(ValueError("no \x1b[2J\x9b31m\u202efile"), capsys) == (
+    assert ended(ValueError("no \x1b[2J\x9b31m\u202e\udc80file"), capsys) == (
         1,
         "error: no [2J31mfile\n",
     )
@@ -99,6 +99,17 @@ def test_ctrl_c_is_a_line_and_a_second_one_ends_at_once(capsys):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_outside_the_work_is_a_line_too():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sefar_core.cli\nraise KeyboardInterrupt"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_lost_pipe_of_another_kind_is_not_silent(capsys):
