@@ -35,21 +35,21 @@ ENOUGH = 0.5  # of `rate`; fewer validation questions are refused
 def cut_dev(
     questions: Sequence[Question], rate: float, seed: int
 ) -> tuple[list[Question], list[Question]]:
-    """Training questions and dev questions, each in their order, without a source in common.
+    """Training and validation questions, each in their order, without a source in common.
 
-    Sources are gone through in an order drawn from the seed. One goes to dev if the part does not
-    grow beyond `rate` by it, and if every class of its clips keeps a question to learn from: in a
-    long tail a plain draw would take some classes away altogether. Dev therefore has fewer of the
-    rarest classes than training, so its macro accuracy compares runs and does not foretell the
-    test's.
+    Sources are tried in an order drawn from the seed. A source is held out if the held-out share
+    stays within `rate` and every class of its clips keeps a training question: in a long tail a
+    plain draw would remove some classes from training. The validation questions therefore have
+    fewer of the rarest classes than training, so their macro accuracy compares runs and does not
+    predict the test's.
 
     Args:
-        questions: each with a source; those without a class are cut by their sources alone.
-        rate: share of the questions for dev, in [0, 1); 0 leaves all for training.
+        questions: each with a source; those without a class are split by their sources alone.
+        rate: share of the questions to hold out, in [0, 1); 0 keeps all for training.
         seed: of the order of the sources.
 
     Raises:
-        SefarError: a question has no source, or less than half of `rate` can be cut.
+        SefarError: a question has no source, or less than half of `rate` can be held out.
     """
     if rate == 0:
         return list(questions), []
@@ -57,7 +57,8 @@ def cut_dev(
     if lone:
         raise SefarError(
             f"{len(lone)} of {len(questions)} questions have no source, the first is {lone[0]}, so "
-            f"a dev part cannot be kept apart; give the clips' table (--manifest) or set dev_rate 0"
+            f"no validation questions can be held out; give the clips' table (--manifest) or set "
+            f"dev_rate 0"
         )
     counts = group_counts((question.source, question.label) for question in questions)
     totals = Counter(question.label for question in questions)
@@ -69,7 +70,7 @@ def cut_dev(
     if count < ENOUGH * wanted or count == 0:
         raise SefarError(
             f"dev_rate {rate} asks for {wanted} of {len(questions)} questions, but only {count} "
-            f"can be cut as whole ones of {len(counts)} sources with every class still learned; "
+            f"can be held out as whole sources of {len(counts)} with every class still trained; "
             f"take another dev_rate or seed, or set it to 0"
         )
     train = [question for question in questions if question.source not in chosen]

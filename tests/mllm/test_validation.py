@@ -41,7 +41,7 @@ def test_a_cut_takes_whole_sources_and_no_class_away(places, rate, seed):
     try:
         train, dev = cut_dev(questions, rate, seed)
     except SefarError as refusal:
-        assert "can be cut" in str(refusal)
+        assert "can be held out" in str(refusal)
         return
     assert sorted(q.question_id for q in [*train, *dev]) == [q.question_id for q in questions]
     assert not {q.source for q in train} & {q.source for q in dev}
@@ -79,7 +79,7 @@ def test_questions_without_a_source_are_refused():
 
 
 def test_a_cut_that_would_be_too_small_is_refused():
-    with pytest.raises(SefarError, match="asks for 5 of 10 questions, but only 0 can be cut"):
+    with pytest.raises(SefarError, match="asks for 5 of 10 questions, but only 0 can be held out"):
         cut_dev(asked([("a", 0)] * 4 + [("b", 1)] * 6), 0.5, 0)
 
 
