@@ -305,7 +305,7 @@ def merge(
         out.
 
     Raises:
-        CheckpointError: `folder` is no adapter, does not fit its language model, or `out` holds
+        CheckpointError: `folder` is not an adapter, does not fit its language model, or `out` holds
             something else.
         ValueError: a merged weight is not a finite number.
     """
