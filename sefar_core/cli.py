@@ -101,12 +101,16 @@ def paragraphs_of_help() -> Iterator[None]:
     """Have --help wrap texts by the terminal's width; tyro keeps the line breaks of the source."""
     from tyro import _strings  # it has no public way
 
-    of_tyro = _strings.remove_single_line_breaks
-    _strings.remove_single_line_breaks = wrapped
+    name = "remove_single_line_breaks"
+    of_tyro = getattr(_strings, name, None)
+    if of_tyro is None:  # another version of tyro: lines break where the source does
+        yield
+        return
+    setattr(_strings, name, wrapped)
     try:
         yield
     finally:
-        _strings.remove_single_line_breaks = of_tyro
+        setattr(_strings, name, of_tyro)
 
 
 def wrapped(helptext: str) -> str:
@@ -153,7 +157,7 @@ def one_line(code: int) -> Iterator[None]:
 
 def is_known(error: Exception) -> bool:
     """Whether the message of an error is meant for the user: the project's own, or of `KNOWN`."""
-    from qa_data.files import SefarError
+    from qa_data.files import SefarError  # importing this module takes no time
 
     return isinstance(error, (SefarError, *KNOWN))
 

@@ -1,6 +1,7 @@
 """Who may import whom, read off the source: house rules that a glance at one file cannot check."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +147,32 @@ def test_the_method_is_pure(name):
 @pytest.mark.parametrize("path", sources("qa_data"))
 def test_the_question_builder_names_no_torch(path):
     assert [name for name in imports(read(path)) if within(name, {"torch", "torchvision"})] == []
+
+
+def undefined(*folders: str) -> list[str]:
+    """Names that are used and defined nowhere, but for those in texts: axes of annotations."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821"]
+    done = subprocess.run(
+        [*command, "--output-format", "json", *folders], cwd=ROOT, capture_output=True, text=True
+    )
+    found = []
+    for fault in json.loads(done.stdout):
+        row, column = fault["location"]["row"], fault["location"]["column"]
+        line = Path(fault["filename"]).read_text(encoding="utf-8").splitlines()[row - 1]
+        if line[: column - 1].count('"') % 2 == 0:
+            found.append(f"{fault['filename']}:{row} {fault['message']}")
+    return found
+
+
+def test_no_name_is_undefined(tmp_path):
+    """The project's settings of ruff leave this out for the packages, because of the axes."""
+    assert undefined(*PACKAGES, "scripts", "benchmarks", "demo") == []
+    (tmp_path / "faulty.py").write_text('def f(a: Float[Tensor, "clip row"]) -> None:\n    g(a)\n')
+    assert [line.rpartition(" ")[2] for line in undefined(str(tmp_path))] == [
+        "`Float`",
+        "`Tensor`",
+        "`g`",
+    ]
 
 
 def test_the_question_builder_runs_without_torch():

@@ -7,10 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sefar_core.cli import refuse_unwritable, start
+from sefar_core.cli import paragraphs_of_help, refuse_unwritable, start
 
 import pytest
 import tyro
+from tyro import _strings
 
 from qa_data.files import SefarError
 from qa_data.manifest import ManifestError
@@ -286,3 +287,10 @@ def test_help_is_wrapped_by_the_terminal_and_not_by_the_source(capsys, monkeypat
     assert 1 < len(prose.splitlines()) and max(map(len, prose.splitlines())) <= columns
     assert (example, end) == (f"{EXAMPLE.rstrip()}\n    run that", "The end.")
     assert "setting whose source breaks its line." in " ".join(settings.replace("│", " ").split())
+
+
+def test_another_version_of_tyro_still_starts_every_script(monkeypatch):
+    monkeypatch.delattr(_strings, "remove_single_line_breaks")
+    with paragraphs_of_help():
+        assert not hasattr(_strings, "remove_single_line_breaks")
+    assert not hasattr(_strings, "remove_single_line_breaks")
