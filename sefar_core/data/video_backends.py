@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sefar_core.data import decord_worker, video
+from sefar_core.data import video
 from sefar_core.data.decode import FileVersion, fitted_size, version_of
 from sefar_core.data.decord_worker import Request, read_frames
 from sefar_core.data.frame_index import numbers_at
@@ -171,7 +171,7 @@ def ask_decord(request: Request, timeout_s: float) -> np.ndarray:
 @cache
 def _worker_of(pid: int) -> Worker[Request]:
     """The reading process of this process; one that is forked gets another."""
-    return Worker(read_frames, preload=decord_worker.__name__)
+    return Worker(read_frames)
 
 
 def shrunk(

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager, suppress
 from multiprocessing import current_process, get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
@@ -98,14 +99,14 @@ class Worker(Generic[Task]):
         process: runs until the parent ends or calls `stop`.
     """
 
-    def __init__(self, work: Callable[[Task, Heartbeat], Any], preload: str):
+    def __init__(self, work: Callable[[Task, Heartbeat], Any], preload: str | None = None):
         # Not forked from this process, whose threads could leave a lock held in the copy. A fork
-        # server serves the process that started it, which a loader process did not.
-        method = "spawn"
-        if "forkserver" in get_all_start_methods() and not current_process().daemon:
-            method = "forkserver"
-        context: Any = get_context(method)
-        context.set_forkserver_preload([preload])
+        # server serves the process that started it, which a loader process did not. It pays only
+        # where it preloads, and a preload that hangs keeps `start` waiting.
+        forks = preload and "forkserver" in get_all_start_methods() and not current_process().daemon
+        context: Any = get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload([preload])
         self.task: Task | None = None
         self.pipe, far_end = context.Pipe()
         self._heartbeats = context.RawValue("Q", 0)
@@ -133,28 +134,48 @@ class Worker(Generic[Task]):
     def answer(self, patience_s: float) -> Any:
         """What it sent; a WorkerFailure if it died or, where it sent nothing, hangs."""
         if not self.pipe.poll():
-            words = f"the process that checked it made no progress for {patience_s:g} s"
+            words = f"the decoding process made no progress for {patience_s:g} s"
             return WorkerFailure("hung", words)
+        return self._receive()
+
+    def ask(self, task: Task, timeout_s: float) -> Any:
+        """Send it a task and wait for the answer. After a WorkerFailure it has to be stopped.
+
+        Args:
+            task: can be pickled.
+            timeout_s: for its start, the task and the whole answer together, however often its
+                heart beats; a process that takes longer is killed.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with futures.ThreadPoolExecutor(1) as thread:
+            exchange = thread.submit(self._exchange, task)
+            try:
+                while not exchange.done() and time.monotonic() < deadline_s:
+                    futures.wait([exchange], GLANCE_S)
+            finally:
+                if late := not exchange.done():
+                    self.process.kill()  # this end of the pipe then reads its end
+        if late:
+            words = f"the decoding process did not answer within {timeout_s:g} s"
+            return WorkerFailure("hung", words)
+        return exchange.result()
+
+    def _exchange(self, task: Task) -> Any:
+        if self.task is None and isinstance(failure := self._receive(), WorkerFailure):
+            return failure
+        self.give(task)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        """Its next message, however long it takes; a WorkerFailure if it dies before the end."""
         try:
             return self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode or 0
             ended_by = signal.Signals(-code) if code < 0 else None
             cause = ended_by.name if ended_by else f"exit code {code}"
-            return WorkerFailure("crashed", f"the process that checked it died ({cause})", ended_by)
-
-    def ask(self, task: Task, patience_s: float) -> Any:
-        """Send it a task and wait for the answer. After a WorkerFailure it has to be stopped."""
-        if self.task is None and isinstance(failure := self._wait(patience_s), WorkerFailure):
-            return failure
-        self.give(task)
-        return self._wait(patience_s)
-
-    def _wait(self, patience_s: float) -> Any:
-        while not self.pipe.poll(GLANCE_S) and not self.hangs(patience_s):
-            pass
-        return self.answer(patience_s)
+            return WorkerFailure("crashed", f"the decoding process died ({cause})", ended_by)
 
     def stop(self) -> None:
         """Kill the process."""

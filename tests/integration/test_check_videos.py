@@ -102,14 +102,10 @@ def test_what_dies_or_hangs_is_told_and_the_others_go_on(monkeypatch):
         if len(answers) == len(tasks) - 1:
             let_a_day_pass()
     assert {task: answers[task] for task in "1234"} == {"1": 1, "2": 4, "3": 9, "4": 16}
-    assert answers["exit"] == WorkerFailure(
-        "crashed", "the process that checked it died (exit code 3)"
-    )
-    aborted = "the process that checked it died (SIGABRT)"
+    assert answers["exit"] == WorkerFailure("crashed", "the decoding process died (exit code 3)")
+    aborted = "the decoding process died (SIGABRT)"
     assert answers["abort"] == WorkerFailure("crashed", aborted, ended_by=signal.SIGABRT)
-    assert answers["raise"] == WorkerFailure(
-        "crashed", "the process that checked it died (exit code 1)"
-    )
+    assert answers["raise"] == WorkerFailure("crashed", "the decoding process died (exit code 1)")
     assert answers["hang"].kind == "hung"
 
 
@@ -128,7 +124,7 @@ def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, m
     assert found["sound.mp4"] == ()
     assert [fault.kind for fault in found["missing.mp4"]] == ["missing"]
     (crash,) = found["exit.mp4"]
-    assert crash.kind == "crashed" and "exit.mp4: the process that checked it died" in crash.words
+    assert crash.kind == "crashed" and "exit.mp4: the decoding process died" in crash.words
     (hang,) = found["hang.mp4"]
     assert hang.kind == "hung" and "made no progress for 3600 s" in hang.words
 

@@ -176,7 +176,7 @@ def test_a_guarded_process_limits_itself_before_every_video(tmp_path, monkeypatc
 
 
 def test_a_video_that_takes_too_much_work_says_so_and_how_to_fix_it(monkeypatch):
-    lost = WorkerFailure("crashed", "the process that checked it died (SIGXCPU)", signal.SIGXCPU)
+    lost = WorkerFailure("crashed", "the decoding process died (SIGXCPU)", signal.SIGXCPU)
     video_clip = VideoClip(path=Path("long.mp4"))
     monkeypatch.setattr(safe_video, "run_isolated", lambda *_, **__: [(video_clip, lost)])
     ((_, refusal),) = safe_video.read_frames_apart([video_clip], MOMENTS)

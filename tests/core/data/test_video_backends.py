@@ -1,7 +1,9 @@
 """Every reader gives PyAV's frames on files that it can be trusted with, and refuses the others."""
 
 import os
+from concurrent import futures
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
 
@@ -15,7 +17,6 @@ from sefar_core.data import video_backends
 from sefar_core.data.decord_worker import Request
 from sefar_core.data.video import VideoReadError, probe, read_fractions
 from sefar_core.data.video_backends import READERS, choose_file_reader
-from sefar_core.data.worker_pool import Worker
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_numbers
 from tests.script_process import LIMIT_S
@@ -115,6 +116,8 @@ def frames_of(path: Path, *numbers: int, num_frames: int = 30, timeout_s: float 
     [
         ("hang", r"hangs on frames 3 to 7 of hang: no answer within .*data.reader to auto"),
         ("exit", r"died reading frames 3 to 7 of exit\..*data.reader to auto"),
+        ("half then hang", r"hangs on frames 3 to 7 of half then hang: no answer within"),
+        ("half then exit", r"died reading frames 3 to 7 of half then exit\."),
     ],
 )
 def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, words, monkeypatch):
@@ -123,7 +126,7 @@ def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, wor
     let_a_day_pass = passing_hours(monkeypatch)
     frames_of(Path("sound"), 3, 7)
     first = video_backends._worker_of(os.getpid()).process
-    if name == "hang":
+    if name.endswith("hang"):
         Timer(1.0, let_a_day_pass).start()
     with pytest.raises(VideoReadError, match=words):
         frames_of(Path(name), 3, 7, timeout_s=3600.0)
@@ -131,6 +134,23 @@ def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, wor
     assert frames_of(Path("sound"), 3, 7).shape == (2, 2, 2, 3)
     video_backends._worker_of(os.getpid()).stop()
     video_backends._worker_of.cache_clear()
+
+
+def test_a_reader_that_never_gets_ready_is_killed(tmp_path, monkeypatch):
+    """Only in the process of its own is the import of what it needs slow."""
+    (tmp_path / "sleeper.py").write_text(
+        "import multiprocessing, time\n"
+        "if multiprocessing.current_process().name != 'MainProcess':\n"
+        "    time.sleep(3600)\n"
+        "def work(request, heartbeat): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(video_backends, "read_frames", import_module("sleeper").work)
+    video_backends._worker_of.cache_clear()
+    first = video_backends._worker_of(os.getpid()).process
+    with pytest.raises(VideoReadError, match="hangs on frames 3 to 7 .*: no answer within 1 s"):
+        frames_of(Path("sound"), 3, 7, timeout_s=1.0)
+    assert not first.is_alive()
 
 
 def test_one_reading_process_serves_clip_after_clip(clip, decord):
@@ -145,11 +165,11 @@ def test_one_reading_process_serves_clip_after_clip(clip, decord):
 def test_the_answer_to_an_interrupted_request_is_not_taken_for_the_next_one(
     clip, decord, monkeypatch
 ):
-    def interrupt(worker, patience_s):
+    def interrupt(exchanges, timeout_s):
         raise KeyboardInterrupt
 
     decord(clip, [0.5])
-    monkeypatch.setattr(Worker, "_wait", interrupt)
+    monkeypatch.setattr(futures, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         frames_of(clip, 29)
     monkeypatch.undo()
@@ -230,6 +250,8 @@ def test_a_reader_that_takes_another_of_two_video_streams_is_refused(decord):
 def test_decord_really_hangs_on_a_real_file_and_is_stopped(decord):
     path = REAL / "damaged/hang_55.mp4"
     assert probe(path).num_frames == 39
+    first = video_backends._worker_of(os.getpid()).process
     with pytest.raises(VideoReadError, match="hangs on frames 179 to 179"):
         # It counts as the header does, so that the count does not give it away.
         frames_of(path, 179, num_frames=180, timeout_s=2.0)
+    assert not first.is_alive()
