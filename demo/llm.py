@@ -136,7 +136,7 @@ def make_llm(
             width=model.config.hidden_size,
             tokens=len(tokenizer),
             examples=f"{BATCH_SIZE * sum(stage.steps for stage in stages):,}",
-            held_out=len(HELD_OUT),
+            held_out=len(HELD_OUT_TEXTS),
             evaluated=EVAL_EXAMPLES,
             accuracies="\n".join(f"- {name}: {100 * a:.1f} %" for name, a in accuracies.items()),
             lr=lr,
@@ -599,7 +599,7 @@ FAMILIES: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 # The demo's classes share every word with these moves but are held out as whole texts, so that the
 # accuracy on them measures matching and not memory.
-HELD_OUT = frozenset(
+HELD_OUT_TEXTS = frozenset(
     [f"salto {way} {shape}" for way, shape in product(_DIRECTIONS[:2], _SHAPES)]
     + [f"double salto {way} {shape}" for way, shape in product(_DIRECTIONS[:2], _SHAPES)]
     + [
@@ -636,7 +636,7 @@ def draw_options(count: int, hard: float, rng: random.Random) -> list[str]:
         else:
             words = [rng.choice(values) for values in rng.choice(FAMILIES)]
         text = " ".join(word for word in words if word)
-        if text not in options and text not in HELD_OUT:
+        if text not in options and text not in HELD_OUT_TEXTS:
             options.append(text)
     return options
 
@@ -655,8 +655,8 @@ def draw_nonsense(
 
 def held_out_options(count: int, rng: random.Random) -> list[str]:
     """`count` held-out texts that share a word with one of them, as in the demo's hard set."""
-    first = rng.choice(sorted(HELD_OUT))
-    family = [text for text in sorted(HELD_OUT) if set(text.split()) & set(first.split())]
+    first = rng.choice(sorted(HELD_OUT_TEXTS))
+    family = [text for text in sorted(HELD_OUT_TEXTS) if set(text.split()) & set(first.split())]
     return rng.sample(family, count)
 
 

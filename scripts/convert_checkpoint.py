@@ -7,8 +7,8 @@ anything else, which could run a program, is refused. An encoder is config.json 
 model.safetensors, which evaluate_ssl.py, extract_features.py and sefar_core.load_encoder read.
 """
 
+import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -42,5 +42,13 @@ def main(settings: ConvertCheckpoint) -> None:
     print(f"{encoder}: {model.classifier.out_features} classes, elements of {elements} frames")
 
 
+def parse() -> ConvertCheckpoint:
+    """The command line, on which the form may be written with an underscore, too."""
+    words = sys.argv[1:]
+    if words[:1] == ["from_public"]:
+        words[0] = "from-public"
+    return tyro.cli(ConvertCheckpoint, args=words, description=__doc__)
+
+
 if __name__ == "__main__":
-    start(main, partial(tyro.cli, ConvertCheckpoint, description=__doc__))
+    start(main, parse)

@@ -114,6 +114,7 @@ def load_networks(settings: EvaluateSsl, class_names: Sequence[str | None]):
 
     Raises:
         CheckpointError: a network scores other classes.
+        ValueError: the run folder holds none.
     """
     from sefar_core.checkpoint import load_for_classes
 

@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str]) -> TrainSsl:
 
 def catalogue() -> str:
     """The words of presets, group by group, with what they do."""
-    lines = ["words of presets:"]
+    lines = ["Presets (join several with +):"]
     for title, words in GROUPS.items():
         lines.append(f"\n  {title}")
         for meaning, names in groupby(words, key=lambda name: summary(words[name])):

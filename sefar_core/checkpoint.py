@@ -345,7 +345,7 @@ def prune(states: Path, keep_last: int) -> None:
     """Remove all states but the newest, and the best that they name."""
     folders = complete_states(states)
     kept = set(folders[-keep_last:])
-    named = [read_head(folder)["best"] for folder in kept]
+    named = [read_state_head(folder)["best"] for folder in kept]
     kept |= {state_folder(states, best["step"]) for best in named if best is not None}
     for folder in folders:
         if folder not in kept:
@@ -396,7 +396,7 @@ def first_fault(folder: Path) -> str | None:
     return None
 
 
-def read_head(folder: Path) -> dict:
+def read_state_head(folder: Path) -> dict:
     return json.loads((folder / "state.json").read_text())
 
 
@@ -410,7 +410,7 @@ def read_state(folder: Path, origin: Origin) -> TrainState:
     Raises:
         ValueError: the state has another schema, or its random draws had another origin.
     """
-    head = read_head(folder)
+    head = read_state_head(folder)
     for name, wanted in {"schema": SCHEMA, **origin._asdict()}.items():
         if head.get(name) != wanted:
             raise ValueError(

@@ -28,13 +28,13 @@ from qa_data.files import SefarError, as_json, remove_drafts, write_json, write_
 from sefar_core.config import RegulationName
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
-ENCODERS = ("student", "teacher", "best")
+ROLES = ("student", "teacher", "best")
 """Folders of networks in the folder of a run."""
 
 
 def run_of(folder: Path) -> Path:
     """The folder of the run that `folder`, a run or an encoder in it, belongs to."""
-    return folder.parent if folder.name in ENCODERS else folder
+    return folder.parent if folder.name in ROLES else folder
 
 
 def open_run(
@@ -64,7 +64,7 @@ def open_run(
     wanted = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
     if (run_dir / "config.json").exists():
         defaults = json.loads(as_json(dataclasses.asdict(type(settings)())))
-        found = dotted(defaults) | dotted(read_config(run_dir / "config.json"))
+        found = dotted(defaults) | dotted(read_run_config(run_dir / "config.json"))
         if found.get("data.reader") == "torchcodec":
             print(f"note: {run_dir} was trained with data.reader torchcodec; it resumes with auto")
             found["data.reader"] = "auto"
@@ -104,7 +104,7 @@ def refuse_other_settings(
             )
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_run_config(path: Path) -> dict[str, Any]:
     """The settings that a run was started with.
 
     Raises:
@@ -406,7 +406,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     that a dead process's lock never has to be recognized. Loader workers do not inherit it.
 
     Raises:
-        SefarError: one does.
+        SefarError: another process trains in the run folder.
         WriteError: the folder cannot be made or written to.
     """
     path = run_dir / "lock"

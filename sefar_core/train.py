@@ -597,7 +597,7 @@ def open_session(
 
 
 def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:
-    """Where frames come from. A frame store is filled first, which may take long."""
+    """Where frames come from. A frame cache is filled first, which may take long."""
     data, store = loop.config.data, None
     if data.store != "none":
         store = CacheConfig(loop.run_dir.parent / "frames", data.store, data.store_short_side)

@@ -44,7 +44,7 @@ SHARD_CLIPS = 512
 CUT = 3  # of a span: path, start, end
 FIX = "delete this file and run scripts/extract_features.py again: it encodes the clips again"
 
-Span = list[Any]
+Piece = list[Any]
 """Which piece of which video a clip is; see `spans_of`."""
 
 
@@ -58,7 +58,7 @@ class Head(NamedTuple):
     path: Path
     cache: str
     """Hash of the cache's key."""
-    clips: dict[str, Span]
+    clips: dict[str, Piece]
     """The clip of each row, in order."""
 
 
@@ -267,7 +267,7 @@ def _bare_parts(clip_id: str) -> list[str]:
 
 
 def open_cache(
-    folder: Path, key: Mapping[str, Any], origin: Mapping[str, Any], clips: Mapping[str, Span]
+    folder: Path, key: Mapping[str, Any], origin: Mapping[str, Any], clips: Mapping[str, Piece]
 ) -> list[str]:
     """Make a cache to write to, or continue one; the caller has locked the folder.
 
@@ -295,7 +295,7 @@ def write_tokens(
     folder: Path,
     key: Mapping[str, Any],
     origin: Mapping[str, Any],
-    clips: Mapping[str, Span],
+    clips: Mapping[str, Piece],
     tokens: Iterable[Float[Tensor, "frame row column dim"]],
 ) -> None:
     """Write tokens that were not made by `extract`, such as an exact map of a cache's tokens.
@@ -313,7 +313,7 @@ def write_tokens(
     """
     with locked(folder):
         kept = set(open_cache(folder, key, origin, clips))
-        spans: dict[str, Span] = {}
+        spans: dict[str, Piece] = {}
         rows: list[Tensor] = []
         for (clip_id, cut), row in zip(clips.items(), tokens, strict=True):
             if clip_id in kept:
@@ -330,7 +330,7 @@ def write_tokens(
 def write_shard(
     folder: Path,
     key: Mapping[str, Any],
-    clips: Mapping[str, Span],
+    clips: Mapping[str, Piece],
     tokens: Float[Tensor, "clip frame row column dim"],
 ) -> None:
     """Write the tokens of these clips, one row each, all or nothing.
@@ -415,7 +415,7 @@ def key_hash(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def spans_of(clips: Sequence[Clip], video_root: Path) -> dict[str, Span]:
+def spans_of(clips: Sequence[Clip], video_root: Path) -> dict[str, Piece]:
     """Clip id -> path, start and end (seconds, or None), number of files, and bytes of them all.
 
     For a missing video the last two are left out: what is cached of it stays valid, and encoding
@@ -434,7 +434,7 @@ def size_of(path: Path) -> list[int]:
     return [1, path.stat().st_size] if path.is_file() else []
 
 
-def refuse_other_piece(folder: Path, clip_id: str, kept: Span, wanted: Span) -> None:
+def refuse_other_piece(folder: Path, clip_id: str, kept: Piece, wanted: Piece) -> None:
     """Refuse a clip that is cut otherwise, or from another video, than the one in a cache.
 
     Args:

@@ -42,7 +42,7 @@ from sefar_mllm.encoders import Encoder, pool
 from sefar_mllm.feature_cache import (
     FORMAT,
     SHARD_CLIPS,
-    Span,
+    Piece,
     open_cache,
     refuse_overflow,
     spans_of,
@@ -118,7 +118,7 @@ def extract(
 
 
 def begin(
-    folder: Path, key: dict[str, Any], origin: dict[str, Any], spans: dict[str, Span]
+    folder: Path, key: dict[str, Any], origin: dict[str, Any], spans: dict[str, Piece]
 ) -> list[str]:
     """The clips that the cache holds; if it lacks some, runs.jsonl gets a line about this run."""
     kept = open_cache(folder, key, origin, spans)
@@ -201,7 +201,7 @@ def encode(encoder: Encoder, clips: Sequence[UInt8[Tensor, "moment _ _ 3"]], gri
 def fill_shard(
     folder: Path,
     key: dict[str, Any],
-    spans: dict[str, Span],
+    spans: dict[str, Piece],
     tokens: Iterable[tuple[list[Clip], Tokens]],
     stop_signal: StopRequest,
     bar: tqdm,
@@ -211,7 +211,7 @@ def fill_shard(
     Returns:
         The error, if there was one.
     """
-    done: dict[str, Span] = {}
+    done: dict[str, Piece] = {}
     rows: list[Tensor] = []
     try:
         try:

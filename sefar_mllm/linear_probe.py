@@ -31,7 +31,7 @@ from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
 
 CHECK_STEPS = 25
 WEIGHT_DECAYS = (0.01, 1.0, 10.0)
-HELD_OUT = 0.2
+HELD_OUT_SHARE = 0.2
 LBFGS_STEPS = 200
 LBFGS_WEIGHT_DECAY = 1e-3
 
@@ -66,7 +66,7 @@ def held_out(sources: Sequence[str], seed: int) -> Bool[Tensor, "clip"]:
         )
     random.Random(seed).shuffle(names)
     counts = group_counts((source, None) for source in sources)
-    wanted = HELD_OUT * len(sources)
+    wanted = HELD_OUT_SHARE * len(sources)
     chosen = {*take_groups(counts, names[:-1], wanted, overshoot="always")}
     return torch.tensor([source in chosen for source in sources])
 

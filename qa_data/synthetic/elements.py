@@ -24,7 +24,8 @@ STANDING_HEIGHT = 0.56
 HANDSTAND_HEIGHT = 0.74
 """Height of the center of mass over the hands in a handstand."""
 
-Span = tuple[float, float]
+PhaseSpan = tuple[float, float]
+"""First and last phase of a part of a motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Style:
     travel: float = 1.0
 
 
-def ramp(phase: Array, span: Span) -> Array:
+def ramp(phase: Array, span: PhaseSpan) -> Array:
     """0 before the span, 1 after it, straight between."""
     start, end = span
     return np.clip((phase - start) / (end - start), 0, 1)
@@ -73,7 +74,7 @@ def _path(phase: Array, x: Array | float, z: Array | float) -> Array:
     return path
 
 
-def _flight(phase: Array, span: Span) -> Array:
+def _flight(phase: Array, span: PhaseSpan) -> Array:
     """Height of a thrown body between take-off and landing, 1 at the top."""
     share = ramp(phase, span)
     return 4 * share * (1 - share)
@@ -110,7 +111,7 @@ def walkover(phase: Array, style: Style, *, shape: Array) -> Motion:
 
 
 def handspring_over(
-    phase: Array, style: Style, *, shape: Array, twist_span: Span | None = None
+    phase: Array, style: Style, *, shape: Array, twist_span: PhaseSpan | None = None
 ) -> Motion:
     """Flight on, handstand on the table, flight off, in the given shape; one rotation in all."""
     flights = [(0.2, shape), (0.36, shape), (0.46, HANDSTAND), (0.54, HANDSTAND)]
@@ -131,7 +132,7 @@ def handspring_over(
 
 
 def circle(
-    phase: Array, style: Style, *, shape: Array, turns: float = 0, turn_span: Span = (0, 0.4)
+    phase: Array, style: Style, *, shape: Array, turns: float = 0, turn_span: PhaseSpan = (0, 0.4)
 ) -> Motion:
     """From handstand on the bar once around it in the given shape, to handstand.
 

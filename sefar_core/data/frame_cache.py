@@ -206,7 +206,7 @@ def fill(
     """Decode the clips into a folder that appears when it is whole; wait if another process does.
 
     Args:
-        clips: all of the store.
+        clips: all of the cache.
         video_root: folder that their paths start from.
         folder: of the finished cache; its name must identify its contents.
         kind: of the frames.
@@ -267,7 +267,7 @@ def whole_clips(journal: Path, frames: Path) -> list[StoredClip]:
 
 
 def write_index(draft: Path, kind: Kind, folder: Path) -> None:
-    """Add what a reader of the store needs, from the journal, and rename the draft to the store.
+    """Add what a reader of the cache needs, from the journal, and rename the draft to the cache.
 
     Raises:
         WriteError: the disk is full. The frames are kept.

@@ -159,7 +159,7 @@ def read_clip(
     """
 
     def use(shown: Frames, start: float, end: float) -> ClipFrames:
-        _refuse_beyond(path, shown, end - ROUNDING_S)
+        _refuse_unshown(path, shown, end - ROUNDING_S)
         first = shown.numbers_at(np.array([start]))[0]
         # Before the first picture appears it is the first.
         stop = max(first + 1, int((shown.times_s + ROUNDING_S < end).sum()))
@@ -307,11 +307,11 @@ def _in_order(
 
 
 def _read(path: Path, shown: Frames, timestamps: np.ndarray, short_side: int | None) -> Tensor:
-    _refuse_beyond(path, shown, float(timestamps.max()))
+    _refuse_unshown(path, shown, float(timestamps.max()))
     return _pictures(path, shown, shown.numbers_at(timestamps), short_side)
 
 
-def _refuse_beyond(path: Path, shown: Frames, timestamp_s: float) -> None:
+def _refuse_unshown(path: Path, shown: Frames, timestamp_s: float) -> None:
     last_s = float(shown.times_s[-1])
     if isinstance(shown, Timeline) and shown.is_cut_off:
         last_s = shown.end_s  # what follows is lost: no time behind the end is forgiven

@@ -47,7 +47,7 @@ from sefar_mllm.scoring import Prediction
 
 FIRST = "sefar"
 OPPONENTS = ("clip", "eva", "supervised", "clip_probe", "eva_probe", "random", BLIND)
-RULES = ("public", "hard")
+COMPARED_RULES = ("public", "hard")
 LABEL_MATCHED = {
     "clip": ("supervised", "clip_probe"),
     "eva": ("supervised", "eva_probe"),
@@ -348,15 +348,17 @@ def decide(first: str, second: str, gaps: Gaps, *, trained: str) -> Decision:
         trained: how many trainings there are, in words (`times_trained`).
     """
     models = (first,) if second in BLIND_CONTROLS else (first, second)
-    conditions = [_above(gaps, rule, first, second) for rule in RULES]
+    conditions = [_above(gaps, rule, first, second) for rule in COMPARED_RULES]
     for model in models:
         conditions += [
-            _above_blind(gaps, rule, model) for rule in RULES if (model, second) != (first, BLIND)
+            _above_blind(gaps, rule, model)
+            for rule in COMPARED_RULES
+            if (model, second) != (first, BLIND)
         ]
-        conditions += [_falls(gaps, rule, model) for rule in RULES]
+        conditions += [_falls(gaps, rule, model) for rule in COMPARED_RULES]
     conditions.append(_label_matched(gaps, LABEL_MATCHED.get(second, ("supervised",))))
     holds = [condition.holds for condition in conditions]
-    unmeasured = all(one is None for one in holds[: len(RULES)])
+    unmeasured = all(one is None for one in holds[: len(COMPARED_RULES)])
     claimed = None if unmeasured else False if False in holds else None if None in holds else True
     return Decision(
         first=first,
@@ -423,7 +425,7 @@ def _label_matched(gaps: Gaps, rows: Sequence[str]) -> Condition:
     missing = [
         f"{row} on {rule} questions"
         for row in rows
-        for rule in RULES
+        for rule in COMPARED_RULES
         if gaps.get((rule, row, BLIND)) is None
     ]
     return Condition(
@@ -434,7 +436,7 @@ def _label_matched(gaps: Gaps, rows: Sequence[str]) -> Condition:
 
 
 def _sentence(first: str, second: str, conditions: Sequence[Condition], trained: str) -> str:
-    if all(one.holds is None for one in conditions[: len(RULES)]):
+    if all(one.holds is None for one in conditions[: len(COMPARED_RULES)]):
         return f"{first} against {second}: not measured."
     failed = [f"{one.name} ({one.words})" for one in conditions if one.holds is False]
     unknown = [one.name for one in conditions if one.holds is None]

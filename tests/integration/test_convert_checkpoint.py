@@ -29,6 +29,11 @@ def test_an_encoder_made_of_a_public_checkpoint_gives_its_logits(tmp_path, toy):
     assert encoder.mean == (0.4, 0.5, 0.6)
 
 
+def test_the_form_may_be_written_with_an_underscore(tmp_path, toy):
+    done = convert("from_public", toy[1], tmp_path / "student")
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_exists_is_not_overwritten_and_a_wrong_file_is_refused_in_a_line(tmp_path, toy):
     _, path = toy
     (tmp_path / "precious").mkdir()

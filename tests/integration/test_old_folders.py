@@ -106,14 +106,14 @@ def pattern() -> list[torch.Tensor]:
     return [2 * torch.sin((place**2 % 1009) / 50) for place in places]
 
 
-def test_a_stopped_training_goes_on_from_state_and_frame_store(here, monkeypatch):
-    run_dir, stores = here / "runs/stopped", files_of(here / "runs/frames")
+def test_a_stopped_training_goes_on_from_state_and_frame_cache(here, monkeypatch):
+    run_dir, caches = here / "runs/stopped", files_of(here / "runs/frames")
     before = (run_dir / "metrics.jsonl").read_bytes()
     script(monkeypatch, *recorded(run_dir / "run.json"))
     exact = {"step", "lr", "ramp"}
     assert_goes_on(run_dir, before, EXPECTED["ssl"]["metrics"], exact)
     assert_gone_on_with(run_dir)
-    assert files_of(here / "runs/frames") == stores  # read, not made again
+    assert files_of(here / "runs/frames") == caches  # read, not made again
     for role in ("student", "teacher"):
         continued, expected = (
             sefar_core.load_encoder(here / "runs" / name / role)(pattern())
@@ -132,14 +132,14 @@ def test_an_old_training_by_the_reader_torchcodec_goes_on_by_auto(here, monkeypa
 
 
 def test_a_finished_training_learns_nothing_more(here, monkeypatch):
-    run_dir, stores = here / "runs/supervised", files_of(here / "runs/frames")
+    run_dir, caches = here / "runs/supervised", files_of(here / "runs/frames")
     before = (run_dir / "metrics.jsonl").read_bytes()
     weights = load_file(run_dir / "student/model.safetensors")
     script(monkeypatch, *recorded(run_dir / "run.json"))
     assert (run_dir / "metrics.jsonl").read_bytes() == before
     torch.testing.assert_close(load_file(run_dir / "student/model.safetensors"), weights)
     assert_gone_on_with(run_dir)
-    assert files_of(here / "runs/frames") == stores
+    assert files_of(here / "runs/frames") == caches
 
 
 def test_other_settings_than_an_old_run_had_are_refused(here, monkeypatch, capsys):
@@ -175,13 +175,13 @@ def test_a_run_is_scored_as_it_was(here, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "apart"), [("raw", 1), ("jpeg", 5)])
-def test_a_frame_store_holds_the_frames_of_the_videos(here, kind, apart):
+def test_a_frame_cache_holds_the_frames_of_the_videos(here, kind, apart):
     (folder,) = (here / "runs/frames").glob(f"{kind}-*")
-    store = FrameCache(folder)
+    cache = FrameCache(folder)
     clips = by_split(read_manifest(here / "splits/manifest.csv"), "labeled")
     assert len(clips) == 15
     for clip in clips:
-        found = store.read(clip, (0.05, 0.4, 0.95)).float()
+        found = cache.read(clip, (0.05, 0.4, 0.95)).float()
         frames = read_fractions(here / "gym/videos" / clip.path, (0.05, 0.4, 0.95)).float()
         assert found.shape == frames.shape == (3, 24, 32, 3)
         assert (found - frames).abs().mean() < apart

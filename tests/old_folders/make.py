@@ -44,7 +44,7 @@ from tests.oracles.videos import numbered_frames, write_video
 COMMIT = "2d0ecd3"
 CODE = Path(sefar_core.__file__).parents[1]
 HERE = Path(__file__).resolve().parent
-MADE_AT = 1_700_000_000  # frame stores know a video by its time, too; archives keep whole seconds
+MADE_AT = 1_700_000_000  # frame caches know a video by its time, too; archives keep whole seconds
 NUM_CLASSES = 6
 STOP_STEP, STOP_MICRO = 5, 10  # in the middle of an epoch with a teacher, and of the joint stage
 

@@ -51,7 +51,7 @@ def test_the_demos_classes_never_are_options():
     rng = random.Random(0)
     drawn = {text for _ in range(2000) for text in llm.draw_options(4, 0.7, rng)}
     assert not drawn & set(DEMO_TEXTS)
-    assert set(DEMO_TEXTS) == llm.HELD_OUT
+    assert set(DEMO_TEXTS) == llm.HELD_OUT_TEXTS
     assert len(drawn) > 1000
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from qa_data.manifest import Clip, by_split, without_label
 from sefar_core.data.datasets.find_files import id_of
-from sefar_core.data.datasets.records import ListError, Listing, read_lines, refuse_repeat
+from sefar_core.data.datasets.records import ListError, Listing, read_list_lines, refuse_repeat
 
 CLIP_LINE = re.compile(r"([^/\\]*[^/\\\s])\s+([012])")
 SPLIT_OF = {"0": "unlabeled", "1": "labeled", "2": "test"}
@@ -78,7 +78,7 @@ def film_of(stem: str, name: str) -> str:
 
 def _read_class(path: Path, label: int, name: str, seen: dict[str, str]) -> list[Clip]:
     clips = []
-    for where, line in read_lines(path):
+    for where, line in read_list_lines(path):
         match = CLIP_LINE.fullmatch(line)
         if match is None:
             raise ListError(

@@ -46,7 +46,7 @@ ALIKE = " (names that differ only in how their accented letters are composed)"
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def read_lines(path: Path) -> list[tuple[str, str]]:
+def read_list_lines(path: Path) -> list[tuple[str, str]]:
     """The lines that are not blank, in their order, each with its place.
 
     Windows line ends, a byte order mark and a missing last line end are fine, and blanks around a

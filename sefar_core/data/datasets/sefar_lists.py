@@ -21,7 +21,7 @@ from sefar_core.data.datasets.find_files import id_of
 from sefar_core.data.datasets.finegym import part_of
 from sefar_core.data.datasets.hmdb51 import film_of
 from sefar_core.data.datasets.kinetics import youtube_id_of
-from sefar_core.data.datasets.records import ListError, Listing, read_lines, refuse_repeat
+from sefar_core.data.datasets.records import ListError, Listing, read_list_lines, refuse_repeat
 from sefar_core.data.datasets.ucf101 import group_of, in_words
 
 LINE = re.compile(r"(.*[^ ,\t])[ ,\t]+([0-9]{1,6})")
@@ -109,13 +109,14 @@ def _differ(first: Path, second: Path) -> bool:
     """Whether both lists exist and differ in more than where their lines end."""
     if not (first.exists() and second.exists()):
         return False
-    return [line for _, line in read_lines(first)] != [line for _, line in read_lines(second)]
+    lines, others = ([line for _, line in read_list_lines(path)] for path in (first, second))
+    return lines != others
 
 
 def _read_entries(path: Path, split: str) -> list[Entry]:
     hidden = split == "unlabeled"
     entries = []
-    for where, line in read_lines(path):
+    for where, line in read_list_lines(path):
         match = (UNLABELED_LINE if hidden else LINE).fullmatch(line)
         if match is None or not _parts(match[1])[1]:
             raise ListError(
@@ -127,7 +128,7 @@ def _read_entries(path: Path, split: str) -> list[Entry]:
 
 
 def _read_names(path: Path, part: str | None) -> dict[int, ClassName]:
-    lines = read_lines(path)
+    lines = read_list_lines(path)
     if part is None and re.match("[CG]label:", lines[0][1]) is None:
         return dict(enumerate(ClassName(line) for _, line in lines))
     try:

@@ -12,7 +12,7 @@ from typing import Literal
 from qa_data.files import folded
 from qa_data.manifest import Clip
 from sefar_core.data.datasets.find_files import id_of
-from sefar_core.data.datasets.records import ListError, Listing, read_lines, refuse_repeat
+from sefar_core.data.datasets.records import ListError, Listing, read_list_lines, refuse_repeat
 
 CLASS_LINE = re.compile(r"([0-9]{1,6})\s+(\w+)")
 CLIP_LINE = re.compile(r"(([^/\\]+)[/\\][^/\\]+?)(?:\s+([0-9]{1,6}))?")
@@ -55,7 +55,7 @@ def group_of(clip_id: str) -> str:
 
 def _read_classes(path: Path) -> list[str]:
     names: list[str] = []
-    for where, line in read_lines(path):
+    for where, line in read_list_lines(path):
         match = CLASS_LINE.fullmatch(line)
         if match is None or int(match[1]) != len(names) + 1 or match[2] in names:
             raise ListError(
@@ -70,7 +70,7 @@ def _read_clips(path: Path, names: list[str], split: str, seen: dict[str, str]) 
     # Some copies write HandstandPushups where the class list has HandStandPushups.
     label_of = {folded(name): label for label, name in enumerate(names)}
     clips = []
-    for where, line in read_lines(path):
+    for where, line in read_list_lines(path):
         match = CLIP_LINE.fullmatch(line)
         label = label_of.get(folded(match[2])) if match else None
         if match is None or label is None or (match[3] and int(match[3]) != label + 1):

@@ -1,4 +1,4 @@
-"""A store gives the frames that the videos give, is made once, and is never half made."""
+"""A cache gives the frames that the videos give, is made once, and is never half made."""
 
 import errno
 import os
@@ -58,17 +58,17 @@ CLIPS = [
 
 
 def raw(tmp_path: Path, short_side: int | None = None) -> CacheConfig:
-    return CacheConfig(tmp_path / "store", "raw", short_side)
+    return CacheConfig(tmp_path / "cache", "raw", short_side)
 
 
 @pytest.mark.parametrize("short_side", [None, 24])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_store_gives_the_frames_of_the_videos(root, tmp_path, short_side, workers):
-    store = open_frame_cache(CLIPS, root, raw(tmp_path, short_side), workers=workers)
+def test_a_cache_gives_the_frames_of_the_videos(root, tmp_path, short_side, workers):
+    cache = open_frame_cache(CLIPS, root, raw(tmp_path, short_side), workers=workers)
     fractions = [0.0, 1.0, 0.5, *np.random.default_rng(0).random(20).tolist()]
     for clip in CLIPS:
         expected = read_from_folder(clip, fractions, root=root, short_side=short_side)
-        assert torch.equal(store.read(clip, fractions), expected)
+        assert torch.equal(cache.read(clip, fractions), expected)
 
 
 def test_a_moment_just_before_a_frame_of_a_long_clip_shows_the_frame_before_it(root, tmp_path):
@@ -76,22 +76,22 @@ def test_a_moment_just_before_a_frame_of_a_long_clip_shows_the_frame_before_it(r
     path = oracle.write_video(root / "long.mp4", oracle.numbered_frames(11), times_ms=times_ms)
     long = Clip(id="long", path="long.mp4", split="unlabeled")
     part = replace(long, id="part", start_s=12.0, end_s=54.0)
-    store = open_frame_cache([long, part], root, raw(tmp_path))
+    cache = open_frame_cache([long, part], root, raw(tmp_path))
     frames, whole_s = oracle.decode_in_order(path), probe(path).duration_s
     for clip, length_s, border_s, shown in [(long, whole_s, 42, 7), (part, 42, 36, 8)]:
         moments_s = [border_s - 30e-6, border_s - 0.5e-6, border_s]
         fractions = [moment / length_s for moment in moments_s]
-        got = store.read(clip, fractions)
+        got = cache.read(clip, fractions)
         np.testing.assert_array_equal(got.numpy(), frames[[shown - 1, shown, shown]])
         assert torch.equal(got, read_from_folder(clip, fractions, root=root))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_compressed_frames_are_nearly_those_of_the_videos(root, tmp_path, workers):
-    store = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "s", "jpeg", 40), workers=workers)
+    cache = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "s", "jpeg", 40), workers=workers)
     fractions = [0.0, 1.0, 0.5, 0.5, *np.random.default_rng(0).random(20).tolist()]
     for clip in CLIPS:
-        got = store.read(clip, fractions)
+        got = cache.read(clip, fractions)
         expected = read_from_folder(clip, fractions, root=root, short_side=40)
         assert got.shape == expected.shape
         # Colors are stored at half the size; another frame, or red for blue, differs by tens.
@@ -101,25 +101,25 @@ def test_compressed_frames_are_nearly_those_of_the_videos(root, tmp_path, worker
 
 
 def test_frames_are_never_enlarged(root, tmp_path):
-    store = open_frame_cache(CLIPS, root, raw(tmp_path, 256))
-    assert store.read(CLIPS[1], [0.5]).shape == (1, 64, 40, 3)
+    cache = open_frame_cache(CLIPS, root, raw(tmp_path, 256))
+    assert cache.read(CLIPS[1], [0.5]).shape == (1, 64, 40, 3)
 
 
-def stores(tmp_path: Path) -> list[Path]:
-    return sorted(path for path in (tmp_path / "store").iterdir() if path.is_dir())
+def caches(tmp_path: Path) -> list[Path]:
+    return sorted(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
 
 
-def test_a_store_is_not_made_twice_for_the_same_files(root, tmp_path):
+def test_a_cache_is_not_made_twice_for_the_same_files(root, tmp_path):
     open_frame_cache(CLIPS, root, raw(tmp_path))
-    (folder,) = stores(tmp_path)
+    (folder,) = caches(tmp_path)
     made = (folder / "frames.bin").stat().st_mtime_ns
     open_frame_cache([replace(clip, label=None) for clip in CLIPS], root, raw(tmp_path))
-    assert stores(tmp_path) == [folder]
+    assert caches(tmp_path) == [folder]
     assert (folder / "frames.bin").stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("change", ["clips", "size", "file"])
-def test_another_store_is_made_beside_it_when_anything_that_shows_differs(root, tmp_path, change):
+def test_another_cache_is_made_beside_it_when_anything_that_shows_differs(root, tmp_path, change):
     open_frame_cache(CLIPS, root, raw(tmp_path))
     clips = CLIPS[:2] if change == "clips" else CLIPS
     if change == "file":
@@ -128,20 +128,20 @@ def test_another_store_is_made_beside_it_when_anything_that_shows_differs(root, 
     got = open_frame_cache(clips, root, raw(tmp_path, short_side)).read(CLIPS[1], [0.99])
     expected = read_from_folder(CLIPS[1], [0.99], root=root, short_side=short_side)
     assert torch.equal(got, expected)
-    assert len(stores(tmp_path)) == 2
+    assert len(caches(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
 def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, kind, decoded):
-    storage = CacheConfig(tmp_path / "store", kind)
+    storage = CacheConfig(tmp_path / "cache", kind)
     sound = (root / "c.mp4").read_bytes()
     stamp = (root / "c.mp4").stat()
     (root / "c.mp4").write_bytes(bytes(len(sound)))
     os.utime(root / "c.mp4", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     with pytest.raises(VideoReadError, match="c.mp4"):
         open_frame_cache(CLIPS, root, storage)
-    (draft,) = stores(tmp_path)
-    assert draft.name.startswith(".")  # a half one is never taken for a store
+    (draft,) = caches(tmp_path)
+    assert draft.name.startswith(".")  # a half one is never taken for a cache
     with (draft / "frames.bin").open("ab") as file:
         file.write(b"half a clip")
     with (draft / "clips.jsonl").open("a") as file:
@@ -150,13 +150,13 @@ def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, ki
     os.utime(root / "c.mp4", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
     decoded.clear()
-    store = open_frame_cache(CLIPS, root, storage)
+    cache = open_frame_cache(CLIPS, root, storage)
     assert decoded == ["c.mp4", "a.mp4"]  # uneven and part, the last two
     fresh = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "fresh", kind))
     fractions = np.random.default_rng(0).random(9).tolist()
     for clip in CLIPS:
-        assert torch.equal(store.read(clip, fractions), fresh.read(clip, fractions))
-    assert [path.name for path in stores(tmp_path)] == [store.folder.name]
+        assert torch.equal(cache.read(clip, fractions), fresh.read(clip, fractions))
+    assert [path.name for path in caches(tmp_path)] == [cache.folder.name]
 
 
 @contextmanager
@@ -176,12 +176,12 @@ def test_a_full_disk_is_an_error_in_one_line_and_what_is_whole_is_kept(root, tmp
     words = rf"cannot write .*frames\.bin: .*File too large; it needs {3 * 8 * 64 * 40 * 3:,} bytes"
     with files_of_at_most(first + 100), pytest.raises(WriteError, match=words):
         open_frame_cache(CLIPS, root, storage)
-    (draft,) = stores(tmp_path)
+    (draft,) = caches(tmp_path)
     assert (draft / "frames.bin").stat().st_size >= first
     decoded.clear()
-    store = open_frame_cache(CLIPS, root, storage)
+    cache = open_frame_cache(CLIPS, root, storage)
     assert len(decoded) == 3
-    assert torch.equal(store.read(CLIPS[1], [0.4]), read_from_folder(CLIPS[1], [0.4], root=root))
+    assert torch.equal(cache.read(CLIPS[1], [0.4]), read_from_folder(CLIPS[1], [0.4], root=root))
 
 
 def test_an_index_that_cannot_be_written_leaves_all_frames_for_the_next_time(
@@ -192,28 +192,28 @@ def test_an_index_that_cannot_be_written_leaves_all_frames_for_the_next_time(
         with pytest.raises(WriteError, match=r"cannot write .*No space left.* are free"):
             open_frame_cache(CLIPS, root, raw(tmp_path))
     monkeypatch.delattr(frame_cache, "read_clip")
-    store = open_frame_cache(CLIPS, root, raw(tmp_path))
-    assert torch.equal(store.read(CLIPS[0], [0.4]), read_from_folder(CLIPS[0], [0.4], root=root))
+    cache = open_frame_cache(CLIPS, root, raw(tmp_path))
+    assert torch.equal(cache.read(CLIPS[0], [0.4]), read_from_folder(CLIPS[0], [0.4], root=root))
 
 
-def test_a_store_that_may_not_be_made_is_named(root, tmp_path):
-    (tmp_path / "store").write_text("a file in its place")
-    with pytest.raises(WriteError, match=r"cannot write .*store.*"):
+def test_a_cache_that_may_not_be_made_is_named(root, tmp_path):
+    (tmp_path / "cache").write_text("a file in its place")
+    with pytest.raises(WriteError, match=r"cannot write .*cache.*"):
         open_frame_cache(CLIPS, root, raw(tmp_path))
 
 
-def test_all_is_on_the_disk_before_the_store_has_its_name(root, tmp_path, monkeypatch):
+def test_all_is_on_the_disk_before_the_cache_has_its_name(root, tmp_path, monkeypatch):
     synced: list[tuple[str, bool]] = []
 
     def noted(path: Path) -> None:
-        synced.append((path.name, any(not p.name.startswith(".") for p in stores(tmp_path))))
+        synced.append((path.name, any(not p.name.startswith(".") for p in caches(tmp_path))))
 
     monkeypatch.setattr(frame_cache, "sync", noted)
-    store = open_frame_cache(CLIPS, root, raw(tmp_path))
+    cache = open_frame_cache(CLIPS, root, raw(tmp_path))
     before = [name for name, named in synced if not named]
-    files = {path.name for path in store.folder.iterdir()}
-    assert set(before[:-1]) == files and before[-1] == f".{store.folder.name}.part"
-    assert [name for name, named in synced if named] == ["store"]
+    files = {path.name for path in cache.folder.iterdir()}
+    assert set(before[:-1]) == files and before[-1] == f".{cache.folder.name}.part"
+    assert [name for name, named in synced if named] == ["cache"]
 
 
 def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, decoded):
@@ -222,32 +222,32 @@ def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, dec
         opening = [ranks.submit(open_frame_cache, CLIPS, root, raw(tmp_path)) for _ in range(3)]
         opened = [future.result() for future in opening]
     assert len(decoded) == len(CLIPS)
-    (folder,) = stores(tmp_path)
-    assert {store.folder for store in opened} == {folder}
+    (folder,) = caches(tmp_path)
+    assert {cache.folder for cache in opened} == {folder}
 
 
 def test_an_unknown_clip_is_refused_by_name(root, tmp_path):
-    store = open_frame_cache(CLIPS[:2], root, raw(tmp_path))
+    cache = open_frame_cache(CLIPS[:2], root, raw(tmp_path))
     with pytest.raises(SefarError, match="clip part is not in"):
-        store.read(CLIPS[3], [0.5])
+        cache.read(CLIPS[3], [0.5])
     with pytest.raises(ValueError, match="at least one clip"):
         open_frame_cache([], root, raw(tmp_path))
 
 
 def test_a_damaged_picture_is_refused_with_its_mend(root, tmp_path):
-    store = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "store", "jpeg"))
-    file = store.folder / "frames.bin"
+    cache = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "cache", "jpeg"))
+    file = cache.folder / "frames.bin"
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(SefarError, match="frame 0 of .* damaged; delete the folder"):
-        FrameCache(store.folder).read(CLIPS[0], [0.0])
+        FrameCache(cache.folder).read(CLIPS[0], [0.0])
 
 
-def test_a_store_travels_to_another_process_without_its_frames(root, tmp_path):
-    store = open_frame_cache(CLIPS, root, raw(tmp_path))
-    packed = pickle.dumps(store)
-    assert len(packed) < 5000 < (store.folder / "frames.bin").stat().st_size
+def test_a_cache_travels_to_another_process_without_its_frames(root, tmp_path):
+    cache = open_frame_cache(CLIPS, root, raw(tmp_path))
+    packed = pickle.dumps(cache)
+    assert len(packed) < 5000 < (cache.folder / "frames.bin").stat().st_size
     again: FrameCache = pickle.loads(packed)
-    assert torch.equal(again.read(CLIPS[0], [0.3]), store.read(CLIPS[0], [0.3]))
+    assert torch.equal(again.read(CLIPS[0], [0.3]), cache.read(CLIPS[0], [0.3]))
 
 
 @pytest.mark.parametrize("text", ["", '{"kind": "raw"}', "[]"])

@@ -294,17 +294,17 @@ def clips_of(folder: Path) -> tuple[list[Clip], Path]:
 
 
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
-def test_a_frame_store_keeps_folders_as_it_keeps_videos(folder, tmp_path, kind):
+def test_a_frame_cache_keeps_folders_as_it_keeps_videos(folder, tmp_path, kind):
     clips, root = clips_of(folder)
-    store = open_frame_cache(clips, root, CacheConfig(tmp_path, kind, None))
+    cache = open_frame_cache(clips, root, CacheConfig(tmp_path, kind, None))
     fractions = np.random.default_rng(3).random(9).tolist()
     for clip in clips:
-        got = store.read(clip, fractions).float()
+        got = cache.read(clip, fractions).float()
         expected = read_from_folder(clip, fractions, root=root).float()
         assert (got - expected).abs().mean() < (0.01 if kind == "raw" else 3)
 
 
-def test_another_picture_makes_another_frame_store(tmp_path):
+def test_another_picture_makes_another_frame_cache(tmp_path):
     folder = write_pictures(tmp_path / "root/event/1", oracle.numbered_frames(3), first=0)
     clips, root = clips_of(folder)
     whole = clips[:1]

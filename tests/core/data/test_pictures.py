@@ -52,7 +52,7 @@ def test_training_and_evaluation_refuse_them_by_file(wide, clip):
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.id)
-def test_a_frame_store_refuses_them_by_file(wide, clip):
+def test_a_frame_cache_refuses_them_by_file(wide, clip):
     with pytest.raises(VideoReadError, match=rf"{wide}/{clip.path}.* has pictures of 68 x 4"):
         open_frame_cache([clip], wide, CacheConfig(wide / "store"))
 

@@ -43,7 +43,7 @@ TEST = [
     Routine("test-floor_", 2, 0.25, 90.0, [([(k, k + 0.9)], k) for k in (3, 5)]),
 ]
 
-# data.md counts the public lists: part -> (benchmark, clips of the pool, test clips, classes).
+# What the public lists hold: part -> (benchmark, clips of the pool, test clips, classes).
 PUBLISHED = {
     "all": (99, 1316 + 25004, 8521, 99),
     "UB": (99, 959 + 8635, 2814, 25),

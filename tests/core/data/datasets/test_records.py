@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sefar_core.data.datasets.records import (
     ListError,
-    read_lines,
     read_list_json,
+    read_list_lines,
     read_list_text,
     refuse_repeat,
 )
@@ -35,12 +35,12 @@ def written(folder, raw):
 )
 def test_lines_are_read_whoever_wrote_them(tmp_path, raw):
     path = written(tmp_path, raw)
-    assert read_lines(path) == [(f"{path}, line 1", "a b 1"), (f"{path}, line 3", "c 2")]
+    assert read_list_lines(path) == [(f"{path}, line 1", "a b 1"), (f"{path}, line 3", "c 2")]
 
 
 def test_signs_that_only_python_takes_for_line_ends_are_part_of_a_name(tmp_path):
     path = written(tmp_path, "a\u2028b\x0bc\x85d 1\n".encode())
-    assert [line for _, line in read_lines(path)] == ["a\u2028b\x0bc\x85d 1"]
+    assert [line for _, line in read_list_lines(path)] == ["a\u2028b\x0bc\x85d 1"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_signs_that_only_python_takes_for_line_ends_are_part_of_a_name(tmp_path)
 )
 def test_what_is_no_text_is_refused_by_file_and_line(tmp_path, raw, found):
     path = written(tmp_path, raw)
-    oracle.refuses(lambda: read_lines(path), path, found)
+    oracle.refuses(lambda: read_list_lines(path), path, found)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
@@ -94,7 +94,7 @@ def test_any_bytes_are_lines_or_refused(raw):
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder), raw)
         try:
-            lines = read_lines(path)
+            lines = read_list_lines(path)
         except ListError as error:
             assert str(path) in str(error)
         else:
