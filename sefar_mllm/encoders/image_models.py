@@ -16,6 +16,7 @@ so the file's SHA-256 is shown with every result.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,19 +225,31 @@ class WeightFolder:
 def local_folder(folder: Path, wanted: str) -> Path:
     """The folder, or where the hub's files of that name are, which are fetched if need be.
 
+    What is fetched is announced on stderr, since it may be gigabytes.
+
     Raises:
         CheckpointError: there is no such folder, and the hub has no such name or is not reached.
     """
     if folder.is_dir():
         return folder
-    names = [SETTINGS, WEIGHTS, PIXELS, OPEN_CLIP_SETTINGS, OPEN_CLIP_WEIGHTS]
-    try:
-        return Path(snapshot_download(str(folder), allow_patterns=names))
-    except (OSError, ValueError) as cause:
-        raise CheckpointError(
-            f"{folder} is not a folder, nor a model that can be fetched from the hub "
-            f"({type(cause).__name__}); put {wanted} there"
-        ) from cause
+    if len(folder.parts) != 2 or folder.parts[0].startswith((".", "~", "/")):
+        reason = "a name on the hub is OWNER/NAME"
+    elif folder.parent.exists():  # a name of the hub has no folder here: this is a mistyped path
+        reason = f"{folder.parent} is here, so that this is a path and no name on the hub"
+    else:
+        print(f"{folder} is not a folder here: its files come from the hub", file=sys.stderr)
+        names = [SETTINGS, WEIGHTS, PIXELS, OPEN_CLIP_SETTINGS, OPEN_CLIP_WEIGHTS]
+        try:
+            return Path(snapshot_download(folder.as_posix(), allow_patterns=names))
+        except (OSError, ValueError) as cause:
+            raise CheckpointError(
+                f"{folder} is not a folder, nor a model that can be fetched from the hub "
+                f"({type(cause).__name__}); put {wanted} there"
+            ) from cause
+    raise CheckpointError(
+        f"{folder} is not a folder, nor a name on the hub ({reason}); check the path, or put "
+        f"{wanted} there"
+    )
 
 
 def read_folder(folder: Path, wanted: str) -> WeightFolder:
@@ -247,38 +260,54 @@ def read_folder(folder: Path, wanted: str) -> WeightFolder:
         wanted: what to put there, for the messages.
 
     Raises:
-        CheckpointError: settings or weights are missing or damaged, or only a pickle is there.
+        CheckpointError: settings or weights are missing or damaged, colors are not three finite
+            numbers each, those of the deviation above 0, or only a pickle is there.
     """
     folder = Path(folder)
     own, other = folder / SETTINGS, folder / OPEN_CLIP_SETTINGS
     if not own.is_file() and not other.is_file():
         raise CheckpointError(
-            f"{folder} holds no image model: there is no {SETTINGS} and no {OPEN_CLIP_SETTINGS}; "
-            f"put {wanted} there"
+            f"{folder} does not hold an image model: it has neither {SETTINGS} nor "
+            f"{OPEN_CLIP_SETTINGS}; put {wanted} there"
         )
     file = _weights_file(folder, WEIGHTS if own.is_file() else OPEN_CLIP_WEIGHTS, wanted)
-    settings = _json(own if own.is_file() else other)
+    source = own if own.is_file() else other
+    settings = _json(source)
     state = read_weights(file)
     try:
-        if not own.is_file():
+        if source == other:
             colors = settings["preprocess_cfg"]
             mean, std = colors["mean"], colors["std"]
             state = _beneath("visual.trunk.", state)
         elif "model_type" in settings:
-            colors = _json(folder / PIXELS)
+            source = folder / PIXELS
+            colors = _json(source)
             mean, std = colors["image_mean"], colors["image_std"]
             bare = "embeddings.class_embedding" in state  # a vision transformer saved by itself
             state = timm_names(state if bare else _beneath("vision_model.", state))
         else:
             colors = settings["pretrained_cfg"]
             mean, std = colors["mean"], colors["std"]
-        state = {name: value for name, value in state.items() if not name.startswith("head.")}
-        return WeightFolder(file=file, mean=tuple(mean), std=tuple(std), state=state)
     except (KeyError, TypeError, AttributeError) as cause:
         raise CheckpointError(
             f"the settings in {folder} do not describe an image model ({cause!r}); put {wanted} "
             f"there"
         ) from cause
+    if not _is_color(mean) or not _is_color(std) or min(std) <= 0:
+        raise CheckpointError(
+            f"{source} has the mean {mean!r:.80} and the deviation {std!r:.80}, not three finite "
+            f"numbers each, those of the deviation above 0; put {wanted} there"
+        )
+    state = {name: value for name, value in state.items() if not name.startswith("head.")}
+    means, stds = tuple(map(float, mean)), tuple(map(float, std))
+    return WeightFolder(file=file, mean=means, std=stds, state=state)
+
+
+def _is_color(value: Any) -> bool:
+    """Whether a value of JSON is a list of three finite numbers."""
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    return all(type(one) in (int, float) and abs(one) <= sys.float_info.max for one in value)
 
 
 def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 """What is refused under the names of CLIP and EVA-CLIP."""
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.encoders import ENCODERS, image_models
-from sefar_mllm.encoders.image_models import CLIP, EVA, image_encoder
+from sefar_mllm.encoders.image_models import CLIP, EVA, image_encoder, read_folder
 from tests.oracles import image_folders as toy
 
 
@@ -43,7 +45,9 @@ def changed(folders, tmp_path):
 
 @pytest.mark.parametrize("name", ["clip", "eva"])
 def test_without_weights_there_is_no_encoder(folders, tmp_path, name):
-    with pytest.raises(CheckpointError, match=f"{tmp_path.name} holds no image model.* put .*hub"):
+    with pytest.raises(
+        CheckpointError, match=f"{tmp_path.name} does not hold an image model.* put .*hub"
+    ):
         ENCODERS[name](tmp_path)
     with pytest.raises(CheckpointError, match="nowhere is not a folder, nor .*put"):
         ENCODERS[name](tmp_path / "nowhere")
@@ -72,23 +76,85 @@ def test_settings_are_never_guessed(changed, missing):
         ENCODERS["clip"](folder)
 
 
+@pytest.mark.parametrize("key", ["mean", "std"])
+@pytest.mark.parametrize(
+    "value",
+    [[math.nan] * 3, [math.inf] * 3, [None] * 3, [[0.5]] * 3, "abc", ["0.5"] * 3, [True] * 3,
+     [0.5], [0.5] * 4, [], 0.5, {"r": 0.5, "g": 0.5, "b": 0.5}, [10**400] * 3],
+)  # fmt: skip
+def test_colors_that_are_not_three_numbers_are_refused(changed, key, value):
+    folder = changed("clip", lambda s: s["pretrained_cfg"].update({key: value}))
+    with pytest.raises(CheckpointError, match=r"config\.json has the mean .*not three .*; put"):
+        ENCODERS["clip"](folder)
+
+
+@pytest.mark.parametrize("std", [[0, 0, 0], [0.2, -0.1, 0.2]])
+@pytest.mark.parametrize("layout", ["timm", "transformers", "open_clip"])
+def test_deviations_that_are_not_above_0_are_refused_in_every_layout(tmp_path, layout, std):
+    folder = tmp_path / "weights"
+    if layout == "timm":
+        path, place = toy.timm_folder(folder, "clip") / "config.json", "pretrained_cfg"
+    elif layout == "open_clip":
+        path, place = toy.open_clip_folder(folder) / "open_clip_config.json", "preprocess_cfg"
+    else:
+        toy.transformers_folder(folder)
+        path, place = folder / "preprocessor_config.json", None
+    settings = json.loads(path.read_text())
+    colors = settings if place is None else settings[place]
+    colors["std" if place else "image_std"] = std
+    path.write_text(json.dumps(settings))
+    found = re.escape(f"{path} has the mean [0.48") + ".*" + re.escape(f"the deviation {std}")
+    with pytest.raises(CheckpointError, match=f"{found}.*above 0; put"):
+        read_folder(folder, "weights")
+
+
 def test_settings_cannot_make_timm_open_files(changed, folders):
     folder = changed("clip", lambda s: s["model_args"].update(checkpoint_path="evil.pth"))
     assert ENCODERS["clip"](folder).digest == ENCODERS["clip"](folders["clip"]).digest
 
 
-def test_a_name_of_the_hub_is_fetched(folders, monkeypatch):
-    asked = []
+def test_a_name_of_the_hub_is_fetched_and_announced(folders, tmp_path, monkeypatch, capsys):
+    names = []
 
     def snapshot_download(name, allow_patterns):
-        asked.append(name)
+        names.append(name)
         assert not any(pattern.endswith((".bin", ".pt")) for pattern in allow_patterns)
         return str(folders["clip"])
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(image_models, "snapshot_download", snapshot_download)
     encoder = ENCODERS["clip"](Path("openai/clip-vit-large-patch14"))
-    assert asked == ["openai/clip-vit-large-patch14"]
+    assert names == ["openai/clip-vit-large-patch14"]
+    assert "openai/clip-vit-large-patch14 is not a folder here: its" in capsys.readouterr().err
     assert encoder.origin == ENCODERS["clip"](folders["clip"]).origin
+
+
+def test_a_name_that_the_hub_does_not_give_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="nobody/nothing .* be fetched from the hub .*; put"):
+        ENCODERS["clip"](Path("nobody/nothing"))  # the network is off
+
+
+@pytest.mark.parametrize(
+    "given, reason",
+    [
+        ("weights/clip", "weights is here, so that this is a path"),
+        ("weights/file", "weights is here, so that this is a path"),
+        ("clip", "a name on the hub is OWNER/NAME"),
+        ("./clip", "a name on the hub is OWNER/NAME"),
+        ("../clip", "a name on the hub is OWNER/NAME"),
+        ("~/clip", "a name on the hub is OWNER/NAME"),
+        ("/clip", "a name on the hub is OWNER/NAME"),
+        ("models/weights/clip", "a name on the hub is OWNER/NAME"),
+    ],
+)
+def test_a_mistyped_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch, given, reason):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(image_models, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(CheckpointError, match=rf"(clip|file) is not a folder.*\({reason}.*; check"):
+        ENCODERS["clip"](Path(given))
 
 
 @pytest.mark.parametrize("published", [CLIP, EVA])
