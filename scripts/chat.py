@@ -47,7 +47,8 @@ class Talk:
     language_model: str | None = None
     """Folder or hub name of the language model, if it is not where it was in training."""
     encoder_dir: Path | None = None
-    """Folder of the encoder, if it is not where it was in training."""
+    """Folder of the encoder, for clip and eva also a hub name, if it is not where it was in
+    training."""
     four_bit: bool = False
     """Load the language model in 4 bits. Needs bitsandbytes."""
     compiled: bool = False

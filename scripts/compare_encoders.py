@@ -7,8 +7,8 @@
 The first argument is a preset of the fine-tuning, `demo` or `vicuna_7b`. --finetune.NAME replaces
 one of its settings, for all rows. --sefar and --supervised take one run folder, or one for each
 seed: then seed i is fine-tuned on recognizer i, and the spread over seeds covers the training of
-both. --clip and --eva, folders of their weights, add the rows of CLIP and EVA-CLIP. The same
-command resumes an interrupted comparison. The result is OUT/comparison.md.
+both. --clip and --eva, folders of their weights or hub names, add the rows of CLIP and EVA-CLIP.
+The same command resumes an interrupted comparison. The result is OUT/comparison.md.
 """
 
 import sys

@@ -27,9 +27,10 @@ class CompareConfig:
     """Run folder of the same network trained on the same labels without SeFAR, or one for each
     seed."""
     clip: Path | None = None
-    """Folder of CLIP's weights. Without it, the rows of CLIP read "not measured"."""
+    """Folder of CLIP's weights or a hub name. Without it, the rows of CLIP read "not measured"."""
     eva: Path | None = None
-    """Folder of EVA-CLIP's weights. Without it, the rows of EVA-CLIP read "not measured"."""
+    """Folder of EVA-CLIP's weights or a hub name. Without it, the rows of EVA-CLIP read "not
+    measured"."""
     out: Path
     """Output folder: tokens, models, predictions, comparison.json, comparison.md and plots."""
     seeds: tuple[int, ...] = (0, 1, 2)
