@@ -23,17 +23,21 @@ class SefarError(Exception):
 
 
 def read_text(path: Path, *, error: type[Exception], missing: str, fix: str) -> str:
-    """Text of a UTF-8 file, without a byte order mark.
+    """Text of a UTF-8 file or pipe, without a byte order mark.
 
     Args:
         path: the file.
-        error: raised if the file is missing or not UTF-8; names file, line and found byte.
+        error: raised if the file is missing, cannot be read, as a folder, or is not UTF-8; names
+            file, line and found byte.
         missing: the message for a missing file.
-        fix: ends the message for a file that is not UTF-8.
+        fix: ends the message for any other fault.
     """
-    if not path.is_file():
-        raise error(missing)
-    data = path.read_bytes()
+    try:
+        if not path.exists():
+            raise error(missing)
+        data = path.read_bytes()
+    except OSError as cause:
+        raise error(f"cannot read {path}: {cause.strerror}; {fix}") from cause
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise error(f"{path} is UTF-16; {fix}")
     try:

@@ -1,21 +1,49 @@
-"""Files are written whole, and with the permissions that the user's umask asks for."""
+"""Text is read from files and pipes; files are written whole, with the user's permissions."""
 
 import os
 import resource
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from qa_data.files import (
+    SefarError,
     WriteError,
     by_umask,
     draft_of,
     new_folder,
+    read_text,
     remove_drafts,
     sync,
     write_text,
 )
+
+
+def read(path):
+    return read_text(path, error=SefarError, missing=f"there is no {path}", fix="give a text file")
+
+
+def test_text_is_read_from_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(pipe.write_bytes, "\ufeffä\n".encode())
+        assert read(pipe) == "ä\n"
+        written.result()
+    receiver, sender = os.pipe()  # as `<(...)` gives it
+    os.write(sender, b"text")
+    os.close(sender)
+    assert read(Path(f"/dev/fd/{receiver}")) == "text"
+    os.close(receiver)
+
+
+def test_what_holds_no_text_is_refused_with_its_reason(tmp_path):
+    with pytest.raises(SefarError, match=f"there is no {tmp_path / 'nowhere'}$"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(SefarError, match=f"cannot read {tmp_path}: Is a directory; give a text"):
+        read(tmp_path)
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])

@@ -60,7 +60,7 @@ def test_what_is_no_text_is_refused_by_file_and_line(tmp_path, raw, found):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     oracle.refuses(lambda: read_list_text(tmp_path / "no.txt"), "there is no file", "no.txt")
-    oracle.refuses(lambda: read_list_text(tmp_path), "there is no file")
+    oracle.refuses(lambda: read_list_text(tmp_path), f"cannot read {tmp_path}: Is a directory")
 
 
 @pytest.mark.parametrize(
