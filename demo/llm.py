@@ -30,6 +30,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain, product
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sefar_core.cli import refuse_unwritable, start
@@ -119,16 +121,16 @@ def make_llm(
     from sefar_mllm.build import load_tokenizer
     from sefar_mllm.prompt import VIDEO_WORD
 
-    with new_folder(folder) as draft:
-        make_tokenizer(draft, size=vocab_size, seed=seed)
-        tokenizer = load_tokenizer(draft)
+    with TemporaryDirectory() as temporary:
+        words = Path(temporary) / "tokenizer"
+        make_tokenizer(words, size=vocab_size, seed=seed)
+        tokenizer = load_tokenizer(words)
         (video_word,) = tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"]
         stages = curriculum(scale)
         model = pretrain(tokenizer, stages, video_word, lr=lr, seed=seed)
         # The shipped model is evaluated: weights rounded to 16 bits.
         model = model.half().float()
         accuracies = evaluate(model, tokenizer, video_word, count=EVAL_EXAMPLES, seed=EVAL_SEED)
-        model.to(torch.float16).save_pretrained(draft)
         here = surroundings()
         card = CARD.format(
             parameters=f"{model.num_parameters():,}",
@@ -147,7 +149,11 @@ def make_llm(
             transformers=here["packages"]["transformers"],
             machine=here["machine"],
         )
-        (draft / "README.md").write_text(card, encoding="utf-8")
+        model.to(torch.float16)
+        with new_folder(folder) as draft:
+            copytree(words, draft, dirs_exist_ok=True)
+            model.save_pretrained(draft)
+            (draft / "README.md").write_text(card, encoding="utf-8")
     return accuracies
 
 

@@ -13,8 +13,8 @@ language model more than one. How much each pair of precisions allows:
 
 - both float32: half a percent; only the order of sums differs between devices;
 - one in 16 bits, or both in 4: a tenth;
-- one in 4 bits, the other not: half. That tells another model from this one, but not a close
-  relative (v1.3 from v1.5).
+- one in 4 bits, the other not: half. That detects another model, but not a close relative (v1.3
+  for v1.5).
 """
 
 import json
@@ -317,10 +317,11 @@ def merge(
     model, tokenizer = load_trained(folder, language_model=language_model, dtype=torch.float32)
     whole: SefarVlmForConditionalGeneration = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     cast(whole, dtype or stored_dtype(language_model))
+    logits = fingerprint_logits(whole, tokenizer)
     with new_folder(out) as draft:
         whole.save_pretrained(draft, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(draft)
-        write_fingerprint(whole, fingerprint_logits(whole, tokenizer), draft)
+        write_fingerprint(whole, logits, draft)
         write_card(whole.config, draft, merged=True)
     return out
 
