@@ -68,14 +68,13 @@ def finetune(
         The folder of the trained model, run_dir/model.
 
     Raises:
-        SefarError: the started processes do not form one group, or would round the projector,
-            or `redraw` and `config.redraw` do not agree.
+        SefarError: the started processes do not form one group, or would round the projector;
+            `redraw` and `config.redraw` do not agree; another process trains in the run folder;
+            the processes cannot split a step's questions; prompts are too long; redrawn questions
+            differ; or no validation questions can be held out.
         ValueError: the run folder belongs to other settings, questions or tokens, or to another
             number of processes.
-        SefarError: another process trains in the run folder.
         CacheError: the cache lacks clips.
-        SefarError: the processes cannot split a step's questions, prompts are too long, redrawn
-            questions differ, or no validation questions can be held out.
         FloatingPointError: loss or gradient is no longer a finite number.
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
     """

@@ -365,9 +365,8 @@ def from_pretrained(
 
     Raises:
         CheckpointError: the folder is not a fine-tuned model, or computes other logits than in
-            training.
+            training; or the encoder's folder is missing or damaged.
         CacheError: the encoder is not the one of training.
-        CheckpointError: the encoder's folder is missing or damaged.
         OSError: the language model is missing.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
