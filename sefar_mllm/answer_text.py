@@ -41,7 +41,7 @@ from sefar_mllm.prompt import (
     encode_question,
     question_text,
 )
-from sefar_mllm.scoring import batches_by_options, parse_letter, read_lines
+from sefar_mllm.scoring import batches_by_options, parse_letter, read_json_lines
 from sefar_mllm.shared_prefix import hidden_states, join
 
 STEMS = ("spoken", "option-text")
@@ -304,7 +304,7 @@ def pointwise_information(
     }
 
 
-def write_answers(
+def write_other_formats(
     questions: Sequence[Question], answers: OtherFormats, folder: Path, name: str
 ) -> None:
     """Write spoken-NAME.jsonl and option-text-NAME.jsonl, one JSON object a question."""
@@ -327,14 +327,14 @@ def write_answers(
         write_text(folder / f"{stem}-{name}.jsonl", lines)
 
 
-def read_answers(folder: Path, name: str) -> OtherFormats:
-    """The answers that `write_answers` wrote.
+def read_other_formats(folder: Path, name: str) -> OtherFormats:
+    """The answers that `write_other_formats` wrote.
 
     Raises:
         OSError: a file is missing.
         SefarError: a line is damaged.
     """
-    generated, texts = (read_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
+    generated, texts = (read_json_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
     return OtherFormats(
         generated=[GeneratedAnswer(**row) for row in generated],
         texts={

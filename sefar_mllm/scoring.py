@@ -286,14 +286,14 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise SefarError(f"no predictions at {path}; make them with scripts/evaluate_mllm.py")
     names = {field.name for field in fields(Prediction)}
     predictions = []
-    for number, entry in enumerate(read_lines(path), 1):
+    for number, entry in enumerate(read_json_lines(path), 1):
         if set(entry) != names or not isinstance(entry["probs"], list):
             raise SefarError(f"{path}, line {number}: expected the fields {sorted(names)}")
         predictions.append(Prediction(**{**entry, "probs": tuple(entry["probs"])}))
     return predictions
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines.
 
     Raises:

@@ -34,7 +34,7 @@ from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.model_config import lasting_place
 from sefar_mllm.prompt import VIDEO_WORD, letter_ids
 from sefar_mllm.stages import run_stage, stages, steps_done
-from sefar_mllm.validation import best_epoch, cut_dev, dev_scores
+from sefar_mllm.validation import best_epoch, cut_validation, validation_scores
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FREE = ("save_every_steps",)
@@ -86,7 +86,7 @@ def finetune(
             f"redraw is {config.redraw}, but questions are {'not ' * (redraw is None)}drawn for "
             f"each epoch; give both or neither"
         )
-    train, dev = cut_dev(questions, config.dev_rate, config.seed)
+    train, validation = cut_validation(questions, config.dev_rate, config.seed)
     cache = TokenCache(features, [question.video for question in questions])
     tokenizer = load_tokenizer(config.language_model)
     letter_ids(tokenizer, max(len(question.options) for question in questions))
@@ -101,11 +101,13 @@ def finetune(
         answer_style=config.answer_style,
         token_noise=config.token_noise,
         seed=config.seed,
-        redraw=redraw and partial(without, redraw, {question.video for question in dev}),
+        redraw=redraw and partial(without, redraw, {question.video for question in validation}),
     )
     limit = min(config.max_length, vlm.text_config.max_position_embeddings)
     refuse_too_long(dataset, limit, epochs=config.projector_epochs + config.epochs)
-    validate_fn = partial(dev_scores, model, tokenizer, dev, cache) if dev else None
+    validate_fn = (
+        partial(validation_scores, model, tokenizer, validation, cache) if validation else None
+    )
     planned = stages(config, len(train), run_dir)
     with ExitStack() as until_the_end:
         if PartialState().is_main_process:
@@ -117,7 +119,7 @@ def finetune(
                 "num_processes": str(PartialState().num_processes),
             }
             open_run(run_dir, config, seed=config.seed, data=data, free=FREE)
-            add_to_run(run_dir, facts(model, cache, train, dev, files=files))
+            add_to_run(run_dir, facts(model, cache, train, validation, files=files))
             forget_metrics_after(run_dir, steps_done(planned))
         PartialState().wait_for_everyone()
         stop_signal = until_the_end.enter_context(StopRequest())
@@ -128,7 +130,7 @@ def finetune(
             )
         writes = PartialState().is_main_process
         save_trained(model, tokenizer, run_dir / "model", writes=writes)
-        if writes and dev:
+        if writes and validation:
             add_to_run(run_dir, {"best_dev": best_epoch(run_dir)})
         PartialState().wait_for_everyone()
     return run_dir / "model"
@@ -170,7 +172,7 @@ def facts(
     model: PeftModel,
     cache: TokenCache,
     train: Sequence[Question],
-    dev: Sequence[Question],
+    validation: Sequence[Question],
     *,
     files: Sequence[Path],
 ) -> dict:
@@ -180,8 +182,8 @@ def facts(
         "processes": PartialState().num_processes,
         "question_files": [file.name for file in files],
         "train_questions": len(train),
-        "dev_questions": len(dev),
-        "dev_sources": sorted({question.source for question in dev}),
+        "dev_questions": len(validation),
+        "dev_sources": sorted({question.source for question in validation}),
         "features": cache.key,
         "lora_parameters": sum(p.numel() for _, p in lora_parameters(model)),
         "projector_parameters": sum(p.numel() for _, p in projector_parameters(model)),

@@ -32,7 +32,7 @@ from sefar_mllm.scoring import Prediction, predict_answers
 ENOUGH = 0.5  # of `rate`; fewer validation questions are refused
 
 
-def cut_dev(
+def cut_validation(
     questions: Sequence[Question], rate: float, seed: int
 ) -> tuple[list[Question], list[Question]]:
     """Training and validation questions, each in their order, without a source in common.
@@ -69,15 +69,15 @@ def cut_dev(
     count = sum(counts[source].total() for source in chosen)
     if count < ENOUGH * wanted or count == 0:
         raise SefarError(
-            f"dev_rate {rate} asks for {wanted} of {len(questions)} questions, but only {count} "
-            f"can be held out as whole sources of {len(counts)} with every class still trained; "
+            f"dev_rate {rate} needs {wanted} of {len(questions)} questions, but only {count} can "
+            f"be held out as whole sources of {len(counts)} with every class still trained; "
             f"take another dev_rate or seed, or set it to 0"
         )
     train = [question for question in questions if question.source not in chosen]
     return train, [question for question in questions if question.source in chosen]
 
 
-def dev_scores(
+def validation_scores(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
@@ -112,6 +112,6 @@ def accuracies(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def best_epoch(run_dir: Path) -> dict[str, Any]:
-    """The line of metrics.jsonl with the best dev score, the first of equals, for run.json."""
+    """The line of metrics.jsonl with the best score, the first of equals, for run.json."""
     lines = read_metrics(run_dir / "metrics.jsonl")
     return max((line for line in lines if "dev_micro" in line), key=itemgetter("dev_micro"))

@@ -6,8 +6,8 @@ an easy time with the other. Where a clip's source is not known, the clip is a g
 Official lists may share most of their source videos: of Gym288's 9,646 test clips, 9,353 come from
 a training video. What is learned of that video's athletes and arena then counts as skill. So
 `split_test` gives training and test clips as the data set lists them, or without a source video in
-common. `choose_val_sources` cuts validation clips; `take_groups` is the plain greedy cut, of dev
-questions and of a probe's held-out clips too.
+common. `choose_val_sources` cuts validation clips; `take_groups` is the plain greedy cut, of
+validation questions and of a probe's held-out clips too.
 """
 
 import math

@@ -40,9 +40,9 @@ class CompareConfig:
     """Settings of the fine-tuning, the same for all rows."""
     lr_grid: tuple[float, ...] = (1.0,)
     """Factors on both learning rates. With several factors, every row uses the one with the best
-    accuracy on development questions, which are cut from its training questions."""
+    accuracy on validation questions, which are cut from its training questions."""
     dev_rate: float = 0.2
-    """Share of the training questions used as development questions, cut by source video."""
+    """Share of the training questions used as validation questions, cut by source video."""
     grid: int = 2
     """Tokens are pooled to grid x grid tokens per frame."""
     batch_size: int = 32

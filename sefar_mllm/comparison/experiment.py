@@ -38,7 +38,7 @@ from sefar_core.evaluate import FRAME_ORDERS
 from sefar_core.run_dir import dotted, read_metrics
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
-from sefar_mllm.answer_text import score_other_formats, write_answers
+from sefar_mllm.answer_text import score_other_formats, write_other_formats
 from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.rows import (
@@ -172,7 +172,7 @@ def run_diagnostics(run: Run, model: Trained, tokenizer: PreTrainedTokenizerBase
     questions = run.questions.test
     cache = TokenCache(run.tokens(), [question.video for question in questions])
     answers = score_other_formats(model, tokenizer, questions, cache, batch_size=run.batch_size)
-    write_answers(questions, answers, run.folder, "test")
+    write_other_formats(questions, answers, run.folder, "test")
     record_finished(run.folder / DIAGNOSED, inputs)
 
 
@@ -454,7 +454,7 @@ LrFactors = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True, kw_only=True)
 class LrTrial:
-    """A training with one learning-rate factor, scored on the development questions."""
+    """A training with one learning-rate factor, scored on the validation questions."""
 
     run: Run
     factor: float
@@ -475,7 +475,7 @@ def search_lr_factors(
 ) -> LrFactors:
     """C8: the best learning-rate factor of each row on each question folder, from one grid.
 
-    The choice is made with the first seed on development questions: a part of the training
+    The choice is made with the first seed on validation questions: a part of the training
     questions, cut by source video and not trained on. Test questions are not read. The controls
     that are trained on wrong data use the factor of the row that they are a control of.
 
@@ -487,7 +487,7 @@ def search_lr_factors(
 
     Raises:
         StaleError: an earlier trial was made from other inputs.
-        SefarError: the development questions cannot be cut.
+        SefarError: the validation questions cannot be cut.
     """
     tuned = [run for run in runs if run.row.train_variant == "as_written"]
     trials = [
@@ -519,7 +519,7 @@ def search_lr_factors(
 
 
 def run_trial(trial: LrTrial) -> float:
-    """Development accuracy after the last epoch: class mean, or micro without classes.
+    """Validation accuracy after the last epoch: class mean, or micro without classes.
 
     Not of the best epoch: the model of the last epoch answers the test questions.
     """

@@ -321,8 +321,8 @@ def plot_all(numbers: Mapping[str, FolderNumbers], config: CompareConfig) -> Non
     folder.mkdir(exist_ok=True)
     for name, one in numbers.items():
         plot_rows(one, folder / f"{name}-rows.png")
-        plot_classes(one, folder / f"{name}-classes.png")
-        plot_letters(one, folder / f"{name}-letters.png")
+        plot_row_classes(one, folder / f"{name}-classes.png")
+        plot_row_letters(one, folder / f"{name}-letters.png")
         plot_learning(config, name, folder / f"{name}-learning.png")
 
 
@@ -346,7 +346,7 @@ def plot_rows(one: FolderNumbers, path: Path) -> None:
     save(figure, path)
 
 
-def plot_classes(one: FolderNumbers, path: Path) -> None:
+def plot_row_classes(one: FolderNumbers, path: Path) -> None:
     """Accuracy within each class: `sefar` beside the other encoders."""
     rows = {row.name: one.rows[row.name] for row in TRAINED_ROWS if row.name in CURVES}
     shown = {name: row for name, row in rows.items() if row is not None}
@@ -363,7 +363,7 @@ def plot_classes(one: FolderNumbers, path: Path) -> None:
     save(figure, path)
 
 
-def plot_letters(one: FolderNumbers, path: Path) -> None:
+def plot_row_letters(one: FolderNumbers, path: Path) -> None:
     """Share of the questions, in the order of the file, in which each letter is the likeliest."""
     rows = [(row.name, one.rows[row.name]) for row in TRAINED_ROWS]
     shown = [(name, row) for name, row in rows if row is not None]
@@ -381,7 +381,7 @@ def plot_letters(one: FolderNumbers, path: Path) -> None:
 
 
 def plot_learning(config: CompareConfig, questions: str, path: Path) -> None:
-    """Training loss of the encoders, first seed; dashed, development accuracy if measured."""
+    """Training loss of the encoders, first seed; dashed, validation accuracy if measured."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
     for name in CURVES:
         metrics = config.out / "runs" / questions / name / f"seed-{config.seeds[0]}/metrics.jsonl"
@@ -389,11 +389,11 @@ def plot_learning(config: CompareConfig, questions: str, path: Path) -> None:
             lines = read_metrics(metrics)
             losses = [line["loss"] for line in lines if "loss" in line]
             (drawn,) = axes.plot(np.linspace(0, 1, len(losses)), losses, label=name)
-            dev = [line["dev_micro"] for line in lines if "dev_micro" in line]
-            places = np.arange(1, len(dev) + 1) / max(1, len(dev))
-            axes.plot(places, dev, "--", color=drawn.get_color())
+            scores = [line["dev_micro"] for line in lines if "dev_micro" in line]
+            places = np.arange(1, len(scores) + 1) / max(1, len(scores))
+            axes.plot(places, scores, "--", color=drawn.get_color())
     axes.set_xlabel("share of the training")
-    axes.set_ylabel("loss; dashed: development accuracy")
+    axes.set_ylabel("loss; dashed: validation accuracy")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
     save(figure, path)

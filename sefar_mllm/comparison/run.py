@@ -14,7 +14,7 @@ from qa_data.files import SefarError, write_json, write_text
 from qa_data.manifest import Clip, read_manifest
 from sefar_core.data.class_names import refuse_several_names
 from sefar_core.run_dir import read_metrics, surroundings
-from sefar_mllm.answer_text import OtherFormats, read_answers
+from sefar_mllm.answer_text import OtherFormats, read_other_formats
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.comparison.baselines import answer_baseline, baseline_seeds
 from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
@@ -52,13 +52,13 @@ from sefar_mllm.comparison.rows import (
     row_encoder,
 )
 from sefar_mllm.comparison.statistics import (
-    JSON_NAMES,
+    COMPARISON_NAMES,
     compute_diagnostics,
     compute_numbers,
     decisions,
 )
 from sefar_mllm.encoders import refuse_unequal_moments
-from sefar_mllm.evaluation.evaluate import as_json
+from sefar_mllm.evaluation.evaluate import json_fields
 from sefar_mllm.evaluation.significance import Runs
 from sefar_mllm.scoring import read_predictions
 
@@ -267,7 +267,7 @@ def read_diagnostics(
     """Answers of the measured trained rows in other formats, for each seed."""
     return {
         row.name: [
-            read_answers(run_folder(config.out, questions, row.name, seed), "test")
+            read_other_formats(run_folder(config.out, questions, row.name, seed), "test")
             for seed in config.seeds
         ]
         for row in TRAINED_ROWS
@@ -291,7 +291,7 @@ def write_results(
     ran = surroundings()
     content = {
         "verdicts": [asdict(one) for one in decided],
-        "sets": {name: as_json(one, JSON_NAMES) for name, one in numbers.items()},
+        "sets": {name: json_fields(one, COMPARISON_NAMES) for name, one in numbers.items()},
         "blind": {one.name: one.blind for one in sets},
         "published": [asdict(one) for one in TABLE_5],
         "budget": budget,

@@ -30,6 +30,7 @@ from sefar_core.intervals import Interval, in_percent
 from sefar_mllm.answer_text import OtherFormats, failure_rate, pointwise_information
 from sefar_mllm.comparison.rows import BLIND, CONDITION_ROWS, ROWS, ConditionRow, QuestionFolder
 from sefar_mllm.evaluation.diagnostics import best_options, credits
+from sefar_mllm.evaluation.evaluate import JSON_NAMES
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import (
     OverSeeds,
@@ -118,14 +119,13 @@ class FolderNumbers:
     """The trained rows in other answer formats."""
 
 
-JSON_NAMES = {
-    "subsets": "parts",
-    "generated": "spoken",
+COMPARISON_NAMES: Mapping[str, str] = {
+    **JSON_NAMES,
     "drops": "losses",
     "extra_drops": "more_lost",
     "diagnostics": "told",
 }
-"""Fields whose names in comparison.json are older; the file format is kept."""
+"""The same for comparison.json, which has more such fields."""
 
 
 def compute_numbers(

@@ -20,7 +20,7 @@ from qa_data.files import SefarError, write_json
 from qa_data.questions import LETTERS, Question
 from sefar_core.run_dir import surroundings
 from sefar_mllm.adapters import composite
-from sefar_mllm.answer_text import score_other_formats, write_answers
+from sefar_mllm.answer_text import score_other_formats, write_other_formats
 from sefar_mllm.config import EvaluateConfig
 from sefar_mllm.evaluation.diagnostics import Diagnosis, diagnose
 from sefar_mllm.evaluation.metrics import Metrics, compute_metrics
@@ -104,7 +104,7 @@ def diagnose_file(
         shown=shown_clips(config, questions),
         batch_size=config.batch_size,
     )
-    write_answers(questions, answers, config.out, name)
+    write_other_formats(questions, answers, config.out, name)
     rng = np.random.default_rng(config.seed)
     return diagnose(questions, predictions, answers, resamples=config.resamples, rng=rng)
 
@@ -117,8 +117,8 @@ def write_metrics(
     """Write metrics.json: the metrics by name of the set, the control, settings and versions."""
     content = {
         "control": control(config),
-        "sets": {name: as_json(one) for name, one in metrics.items()},
-        "diagnostics": {name: as_json(one) for name, one in (diagnoses or {}).items()},
+        "sets": {name: json_fields(one) for name, one in metrics.items()},
+        "diagnostics": {name: json_fields(one) for name, one in (diagnoses or {}).items()},
         "settings": asdict(config),
         "run": surroundings(),
     }
@@ -201,10 +201,10 @@ JSON_NAMES: Mapping[str, str] = {
     "generated_gap": "spoken_gap",
     "interpretation": "verdict",
 }
-"""Fields whose names in metrics.json are older; the file format is kept."""
+"""Fields whose names in the JSON files are older; the formats are kept."""
 
 
-def as_json(numbers: Any, names: Mapping[str, str] = JSON_NAMES) -> dict[str, Any]:
+def json_fields(numbers: Any, names: Mapping[str, str] = JSON_NAMES) -> dict[str, Any]:
     """The fields of a dataclass as plain lists and dictionaries, under their names in the file."""
 
     def renamed(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def test_each_epoch_of_either_stage_is_drawn_for_itself(world, tmp_path):
     assert drawn[-3:] == [0, 1, 2]
 
 
-def test_dev_clips_are_in_no_redrawn_epoch(world, tmp_path, monkeypatch):
+def test_validation_clips_are_in_no_redrawn_epoch(world, tmp_path, monkeypatch):
     """`--dev-rate 0.3 --redraw hard`: the questions of each epoch are drawn about all clips."""
     root, _, _ = world
     classes = {n: ElementClass(n, 0, n, "FX", f"move {n}") for n in range(6)}
@@ -214,6 +214,6 @@ def test_dev_clips_are_in_no_redrawn_epoch(world, tmp_path, monkeypatch):
     config = tiny(root, epochs=2, redraw="hard", dev_rate=0.3)
     finetune(config, asked, tmp_path / "tokens", tmp_path / "run", redraw=draw)
     record = json.loads((tmp_path / "run/run.json").read_text())
-    dev = {question.video for question in asked if question.source in record["dev_sources"]}
+    validation = {question.video for question in asked if question.source in record["dev_sources"]}
     trained = {clip for batch in seen.inputs for clip in batch["clip_ids"]}
-    assert len(dev) == 6 and trained == {question.video for question in asked} - dev
+    assert len(validation) == 6 and trained == {question.video for question in asked} - validation

@@ -35,7 +35,7 @@ def lines(run_dir: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_pieces_learn_what_whole_models_learn(world, straight):
-    """LoRA, projector and dev scores; and what is saved computes the logits it was saved with."""
+    """LoRA, projector, validation scores; what is saved computes the logits it was saved with."""
     code, output = run(2, world=world, run_dir=world / "whole")
     assert code == 0, output
     pieces, whole = (load_file(run_dir / ADAPTER) for run_dir in (straight, world / "whole"))

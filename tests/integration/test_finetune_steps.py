@@ -137,7 +137,9 @@ def test_recomputing_gives_the_same_weights_to_the_last_bit(world, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_dev_is_scored_after_each_epoch_and_never_learned(world, tmp_path, monkeypatch):
+def test_validation_questions_are_scored_after_each_epoch_and_never_learned(
+    world, tmp_path, monkeypatch
+):
     root, asked, _ = world
     seen = Gradients(monkeypatch)
     config = tiny(root, epochs=2, projector_epochs=1, dev_rate=0.3)

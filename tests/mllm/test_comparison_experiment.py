@@ -53,7 +53,7 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch):
-    monkeypatch.setattr(experiment, "write_answers", lambda *_: None)
+    monkeypatch.setattr(experiment, "write_other_formats", lambda *_: None)
     return Calls(monkeypatch)
 
 
