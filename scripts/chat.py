@@ -95,7 +95,7 @@ def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
     from sefar_mllm.chat.batch import answer_all, made_with, open_answers, read_batch
     from sefar_mllm.checkpoint import read_config
 
-    asked = read_batch(questions, settings.limits)
+    batch = read_batch(questions, settings.limits)
     read_config(settings.model)  # refuses a folder that is not a model
     made = made_with(
         settings.model,
@@ -103,16 +103,16 @@ def answer_batch(settings: Talk, questions: Path, out: Path) -> bool:
         four_bit=settings.four_bit,
         video_root=settings.video_root,
     )
-    open_answers(out, asked, made)  # what cannot be written is refused before the model loads
+    open_answers(out, batch, made)  # what cannot be written is refused before the model loads
     failed = answer_all(
         load(settings),
-        asked,
+        batch,
         out,
         settings=made,
         video_root=settings.video_root,
         batch_size=settings.batch_size,
     )
-    print(f"{len(asked) - len(failed)} of {len(asked)} questions are answered in {out}")
+    print(f"{len(batch) - len(failed)} of {len(batch)} questions are answered in {out}")
     for name, cause in failed.items():
         print(printable(f"question {name}: {cause}"))  # both may be of untrusted origin
     return bool(failed)

@@ -13,8 +13,8 @@ process leaves nothing to repair. Its name follows from its clips. The header ha
     clips   JSON, clip id -> span: which piece of which video, in the order of the rows
 
 Damage is noticed by the number of rows and the size of the file. A span also holds the size of
-the video when it was encoded: it tells a video that was encoded again, or replaced, under its old
-name. Another video of exactly the same size is not noticed. Reading tokens needs no video.
+the video when its tokens were made, so that one that was encoded again, or replaced, under its old
+name is noticed. Another video of exactly the same size is not. Reading tokens needs no video.
 """
 
 import hashlib

@@ -377,14 +377,14 @@ def answer_by_options(
     """The most probable option of each, and the probabilities of all, rotation-averaged."""
     found: dict[str, Answer] = {}
     tokens = {one.id: seen for one, seen in questions}
-    asked: list[Question] = []
+    choices: list[Question] = []
     for one, seen in questions:
         try:
             question = assistant.begin(seen).choice(one.options or (), one.question)
-            asked.append(replace(question, question_id=one.id))
+            choices.append(replace(question, question_id=one.id))
         except ChatError as refusal:
             found[one.id] = {"error": str(refusal)}
-    for batch in scored_together(assistant, asked):
+    for batch in scored_together(assistant, choices):
         shown = [tokens[question.question_id] for question in batch]
         logits = letter_logits(assistant.model, assistant.tokenizer, batch, shown)
         for question, probs in zip(batch, option_probs(logits).tolist(), strict=True):

@@ -162,7 +162,9 @@ def refuse_long(path: Path, duration_s: float, num_frames: int) -> None:
         )
 
 
-def _confined(clip: VideoClip, beat: Heartbeat, *, moments: Sequence[float]) -> np.ndarray | str:
+def _confined(
+    clip: VideoClip, heartbeat: Heartbeat, *, moments: Sequence[float]
+) -> np.ndarray | str:
     """The frames or an error message, within the memory and the CPU time of a decoder."""
     limit_memory()
     limit_work()

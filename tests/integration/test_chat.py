@@ -28,7 +28,7 @@ from sefar_mllm.feature_cache import CacheError, TokenCache
 from sefar_mllm.features import extract, token_key
 from tests.oracles import toy_llm, videos
 from tests.oracles.poison import passing_hours
-from tests.oracles.poisoned_footage import poisoned_frames
+from tests.oracles.poisoned_videos import poisoned_frames
 from tests.script_process import LIMIT_S, run_script
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))

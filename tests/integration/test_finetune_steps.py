@@ -211,7 +211,7 @@ def redraw_by_turning(asked):
     return draw
 
 
-def test_each_epoch_is_taught_with_its_own_options(world, tmp_path):
+def test_each_epoch_is_trained_with_its_own_options(world, tmp_path):
     root, asked, cache = world
     drawn = []
 
@@ -256,7 +256,7 @@ def test_what_draws_must_be_given_with_the_setting_that_asks_for_it(world, tmp_p
         finetune(tiny(root), asked, root / "tokens", tmp_path, redraw=redraw_by_turning(asked))
 
 
-def test_a_model_taught_both_says_a_text_or_a_letter_as_it_is_asked(tmp_path):
+def test_a_model_trained_on_both_says_a_text_or_a_letter_as_it_is_asked(tmp_path):
     asked = [one for one in toy_llm.questions(16) if one.answer in (0, 3)]
     cache = toy_llm.cache(tmp_path / "tokens", asked)
     config = FinetuneConfig(

@@ -57,7 +57,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(model, tokenizer, aske
         assert single[question.question_id] == pytest.approx(alone, abs=1e-4, rel=1e-6)
 
 
-def test_means_divide_by_the_taught_tokens(model, tokenizer, asked, tmp_path):
+def test_means_divide_by_the_trained_tokens(model, tokenizer, asked, tmp_path):
     cache = toy_llm.cache(tmp_path, asked)
     scores = option_text_scores(model, tokenizer, asked, cache)
     for question in asked:

@@ -68,7 +68,7 @@ def test_letters_are_the_known_single_tokens_of_vicuna(llama):
 
 
 @pytest.mark.vicuna
-def test_a_letter_is_scored_where_vicunas_prompt_ends_and_taught_as_the_same_id(llama):
+def test_a_letter_is_scored_where_vicunas_prompt_ends_and_trained_as_the_same_id(llama):
     open_end = encode_conversation(llama, [Turn("q")], num_video_tokens=3, video_id=32000)
     trained = encode_conversation(llama, [Turn("q", "C")], num_video_tokens=3, video_id=32000)
     assert trained.ids == [*open_end.ids, 315, 2]

@@ -32,7 +32,7 @@ def vlm():
 
 
 def drawn(rng, *, shared, own):
-    """Prompts that begin alike, the video in the beginning; each continues in its own way."""
+    """Prompts that begin alike, the video in the beginning; each continues differently."""
     begin = [1, *[VIDEO] * 4, *(rng.randrange(3, VIDEO) for _ in range(shared))]
     return [[*begin, 3 + number % 40, *(rng.randrange(3, 50) for _ in range(length))]
             for number, length in enumerate(own)]  # fmt: skip

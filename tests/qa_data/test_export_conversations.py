@@ -1,4 +1,4 @@
-"""LLaVA's and the messages' files: what a model is shown and taught."""
+"""LLaVA's and the messages' files: what a model is shown and trained on."""
 
 import json
 from dataclasses import replace
