@@ -319,12 +319,20 @@ def test_lines_that_are_no_questions_are_named(tmp_path, line, said):
     assert said in str(refusal.value)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe{}"])
-def test_files_without_questions_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "there is no such file; give"),
+        (b"", "is empty; write"),
+        (b"\n \n", "is empty; write"),
+        (b"\xff\xfe{}", "is UTF-16; give"),
+    ],
+)
+def test_files_without_questions_are_refused(tmp_path, content, reason):
     path = tmp_path / "in.jsonl"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SefarError, match="in.jsonl"):
+    with pytest.raises(SefarError, match=f"in.jsonl.*{reason}"):
         read_batch(path, LIMITS)
 
 

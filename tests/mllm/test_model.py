@@ -117,7 +117,7 @@ def test_a_wrong_number_of_placeholders_names_the_clip_and_both_counts(model, to
 
 
 def test_placeholders_without_a_video_are_refused(model, tokenizer):
-    with pytest.raises(SefarError, match="row 0"):
+    with pytest.raises(SefarError, match="row 0 of the batch: the prompt has 32 placeholders, the video 0 "):
         model(input_ids=torch.tensor([prompt(model, tokenizer).ids]))
 
 
@@ -190,10 +190,11 @@ def test_nothing_is_asked_of_the_device_about_a_decoded_token(model, tokenizer, 
 def test_a_placeholder_is_counted_wherever_it_is_not_surely_decoded(model):
     placeholder = model.config.video_token_id
     cache = DynamicCache(config=model.config.text_config)
-    with pytest.raises(SefarError):
+    refused = "row 0 of the batch: the prompt has 1 placeholders, the video 0 tokens"
+    with pytest.raises(SefarError, match=refused):
         model(input_ids=torch.tensor([[placeholder]]), past_key_values=cache)
     model(input_ids=torch.tensor([[1, 5]]), past_key_values=cache)
-    with pytest.raises(SefarError):
+    with pytest.raises(SefarError, match=refused):
         model(input_ids=torch.tensor([[6, placeholder]]), past_key_values=cache)
 
 
