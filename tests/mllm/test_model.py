@@ -117,7 +117,9 @@ def test_a_wrong_number_of_placeholders_names_the_clip_and_both_counts(model, to
 
 
 def test_placeholders_without_a_video_are_refused(model, tokenizer):
-    with pytest.raises(SefarError, match="row 0 of the batch: the prompt has 32 placeholders, the video 0 "):
+    with pytest.raises(
+        SefarError, match="row 0 of the batch: the prompt has 32 placeholders, the video 0 "
+    ):
         model(input_ids=torch.tensor([prompt(model, tokenizer).ids]))
 
 
