@@ -40,7 +40,7 @@ class QuestionTemplate:
 
 
 MIRRORS = (DIRECTIONS, ("high", "low"))
-# Movements that turn the body by their nature, by as much as their text does not say.
+# Movements that turn the body by their nature, by an angle that their text does not give.
 TURNING = ("arabian", "johnson", "round-off", "cartwheel")
 
 
@@ -51,7 +51,7 @@ class AttributeQuestion:
     name: str
     stem: str
     value: Callable[[Attributes], str | None]
-    """The right option; none if the text does not tell."""
+    """The right option; none if the text does not name one."""
 
 
 ATTRIBUTE_QUESTIONS = (

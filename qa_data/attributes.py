@@ -1,4 +1,4 @@
-"""What a class's text says of its movement: direction, turns, saltos, shape of the body, kind.
+"""What a class's text states about its movement: direction, turns, saltos, shape of the body, kind.
 
 Two sources hold the attributes of a FineGym class: its text, and the tree of yes/no questions by
 which FineGym's annotators found it. The grid of options is made of the texts. They are regular:

@@ -31,6 +31,9 @@ CLIP_ID = re.compile(f"({SOURCE.pattern})_{EVENT_KEY.pattern}_{SEGMENT_KEY.patte
 
 # A time is up to 2 s above the two floors that name it; 1 s more is left to either side.
 NAME_SLACK_S = (-1.0, 3.0)
+TIMESTAMP_COLUMNS = ("full_id", "Subaction_start", "Subaction_end")
+LONGEST_S = 1e9  # longer times, NaN and infinity are refused
+LABEL = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,6 @@ def source_of(clip_id: str) -> str:
 def event_of(clip_id: str) -> str:
     """Source video and routine (one athlete's turn on one apparatus) in a FineGym clip id."""
     return clip_id.rsplit("_A_", 1)[0]
-
-
-TIMESTAMP_COLUMNS = ("full_id", "Subaction_start", "Subaction_end")
-LONGEST_S = 1e9  # longer times, NaN and infinity are refused
 
 
 class AnnotationError(SefarError):
@@ -278,9 +277,6 @@ def _interval(where: str, bounds: Iterable[str | float]) -> TimeSpan:
     if not all(map(_is_seconds, interval)):
         raise AnnotationError(f"{where}: found {tuple(interval)}; expected seconds")
     return interval
-
-
-LABEL = re.compile(r"[0-9]{1,6}")
 
 
 def read_elements(path: Path) -> list[tuple[str, int]]:

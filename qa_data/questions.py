@@ -29,6 +29,20 @@ STEM = "What gymnastics move is this athlete performing?"
 """Of the public Gym-QA."""
 LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
+NEEDED = ("video", "question", "options", "answer")
+OPTIONAL = ("question_id", "frame_length", "answer_type")
+COUNTS = 2**31  # counts are below, as in the 32 bits that other formats have for them
+COUNT = f"a whole number from 0 to {COUNTS - 1}"
+VIDEO_SUFFIX = re.compile(r"\.(mp4|mkv|avi|mov|webm)$", re.IGNORECASE)
+PUBLIC_FIELDS = (
+    "answer",
+    "question",
+    "answer_type",
+    "question_id",
+    "dataset",
+    "video",
+    "frame_length",
+)
 
 
 class QuestionError(SefarError):
@@ -168,13 +182,6 @@ def _class_problem(question: Question) -> str | None:
             f"{labels[question.answer]}"
         )
     return None
-
-
-NEEDED = ("video", "question", "options", "answer")
-OPTIONAL = ("question_id", "frame_length", "answer_type")
-COUNTS = 2**31  # counts are below, as in the 32 bits that other formats have for them
-COUNT = f"a whole number from 0 to {COUNTS - 1}"
-VIDEO_SUFFIX = re.compile(r"\.(mp4|mkv|avi|mov|webm)$", re.IGNORECASE)
 
 
 def question_of_line(where: str, entry: object, number: int) -> Question:
@@ -335,17 +342,6 @@ def parse(where: object, text: str) -> Any:
         raise QuestionError(f"{where} is not JSON: {cause}; fix it there") from cause
 
 
-PUBLIC_FIELDS = (
-    "answer",
-    "question",
-    "answer_type",
-    "question_id",
-    "dataset",
-    "video",
-    "frame_length",
-)
-
-
 def attach_classes(questions: Iterable[Question], clips: Iterable[Clip]) -> list[Question]:
     """Questions with the class, apparatus and source that a manifest gives for their clips.
 
@@ -422,15 +418,6 @@ def write_public_json(questions: Sequence[Question], path: Path) -> None:
         for question in questions
     }
     write_text(path, json.dumps(entries, indent=4))
-
-
-def read_public_json(path: Path) -> list[Question]:
-    """Questions of a file in the public format, in its order; writing them gives the same bytes.
-
-    Raises:
-        QuestionError: the file is missing or not of the format; the message names the question.
-    """
-    return _public_questions(path, read_question_text(path))
 
 
 def write_questions(questions: Sequence[Question], path: Path) -> None:

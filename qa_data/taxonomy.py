@@ -27,7 +27,6 @@ GYM530_LINE = re.compile(
     r"Glabel:\s*(?P<glabel>[0-9]{1,6});\s*set:\s*(?P<set_id>[0-9]{1,6});\s*"
     r"\((?P<event>\w+)\)(?P<text>.*)"
 )
-SET_LINE = re.compile(r"set:\s*([0-9]{1,6});\s*(\S.*)")
 
 
 class TaxonomyError(SefarError):
@@ -75,25 +74,6 @@ def read_categories(path: Path) -> dict[int, ElementClass]:
             f"{gaps[0]}; number the classes 0, 1, 2, ... without gaps"
         )
     return dict(sorted(classes.items()))
-
-
-def read_sets(path: Path) -> dict[int, str]:
-    """Names of the sets by number, from lines such as `set: 21; FX_leap_jump_hop`.
-
-    Raises:
-        TaxonomyError: the file is missing or empty, a line does not follow the format, or a
-            number repeats.
-    """
-    sets: dict[int, str] = {}
-    for number, line in _lines(path):
-        match = SET_LINE.fullmatch(line)
-        if match is None or int(match[1]) in sets:
-            raise TaxonomyError(
-                f"{path}, line {number}: found {line!r:.90}; expected a line such as "
-                f"'set: 21; FX_leap_jump_hop' with a set that no line before it has"
-            )
-        sets[int(match[1])] = match[2]
-    return sets
 
 
 def opposite_pairs(

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 
@@ -140,8 +139,3 @@ def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -
         {"name": "projector", "params": projector, "lr": projector_lr},
     ]
     return [group for group in groups if group["params"]]
-
-
-def adapter_dtype(model: nn.Module) -> set[torch.dtype]:
-    """The dtypes of all trained parameters; anything but float32 is an error."""
-    return {p.dtype for p in model.parameters() if p.requires_grad}

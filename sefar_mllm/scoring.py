@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -179,14 +179,6 @@ def option_probs(
 ) -> Float[Tensor, "question option"]:
     """Probabilities of the options: softmax of their log-probabilities' mean over rotations."""
     return option_log_probs(letter_logits).mean(dim=1).softmax(dim=-1)
-
-
-def strictly_right(
-    letter_logits: Float[Tensor, "question rotation letter"], answers: Int[Tensor, "question"]
-) -> Bool[Tensor, "question"]:
-    """Whether the right option has the highest letter in every rotation. Chance is n ** -n."""
-    chosen = option_log_probs(letter_logits).argmax(dim=-1)
-    return (chosen == rearrange(answers, "question -> question 1")).all(dim=1)
 
 
 def as_prediction(

@@ -26,6 +26,13 @@ from qa_data.synthetic.plan import PlannedClip, Split, SyntheticSettings, plan_c
 from qa_data.synthetic.scene import EVENTS
 from qa_data.terminal import without_interrupts
 
+NUM_MOMENTS = 8
+ENLARGEMENT = 2
+CAPTION_HEIGHT = 16
+RECORD_NAME = "synthetic.json"
+RENDERER = 1
+"""Raised whenever the same settings give other pictures."""
+
 
 def categories_text(elements: Sequence[Element]) -> str:
     """`categories.txt`: label, set, number among all elements of the package, and text."""
@@ -65,11 +72,6 @@ def annotation_info(clips: Sequence[PlannedClip]) -> str:
     return json.dumps(sources, indent=1) + "\n"
 
 
-NUM_MOMENTS = 8
-ENLARGEMENT = 2
-CAPTION_HEIGHT = 16
-
-
 def _row(element: Element, label: int, settings: SyntheticSettings) -> Picture:
     rng = np.random.default_rng([settings.seed, 3, label])
     filming = film(rng, num_frames=4 * NUM_MOMENTS, size=settings.size, faces_left=False)
@@ -96,11 +98,6 @@ def png_bytes(picture: Picture) -> bytes:
             "OpenCV could not encode the contact sheet as PNG; is its PNG codec built in?"
         )
     return data.tobytes()
-
-
-RECORD_NAME = "synthetic.json"
-RENDERER = 1
-"""Raised whenever the same settings give other pictures."""
 
 
 def clip_frames(clip: PlannedClip, settings: SyntheticSettings) -> np.ndarray:

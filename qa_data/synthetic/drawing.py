@@ -40,6 +40,15 @@ _BESIDE = [_J[name] for name in ("waist", "neck", "waist", "neck", "neck", "head
 _FORWARD = np.array([0.028, 0.034, -0.03, -0.03, 0.0, 0.45, -0.95])
 _UPWARD = np.array([-0.03, -0.05, -0.03, -0.05, -0.04, -0.15, 0.45])
 _CHEST, _BACK, _TOP, _FACE, _BUN = (len(figure.JOINT_NAMES) + i for i in (0, 2, 4, 5, 6))
+SUPERSAMPLING = 2
+"""Figure and apparatus are painted this many times larger, then averaged."""
+GRAIN_DEVIATION = 16
+_GRAIN_SIDE = 512
+_GRAIN = np.random.default_rng(20250101).normal(
+    0, GRAIN_DEVIATION, size=(_GRAIN_SIDE, 3 * _GRAIN_SIDE)
+)
+GRAIN_TILE = np.clip(np.rint(_GRAIN), -100, 100).astype(np.int8)
+"""One fixed tile of noise; frames take windows of it at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,18 +181,6 @@ def paint_figure(
             width = max(2, int(2 * part.radius * scale + 0.5))
             start, end = at[part.start], at[part.end]
             cv2.line(canvas, start, end, part.color, width, cv2.LINE_8, SUBPIXEL_BITS)
-
-
-SUPERSAMPLING = 2
-"""Figure and apparatus are painted this many times larger, then averaged."""
-
-GRAIN_DEVIATION = 16
-_GRAIN_SIDE = 512
-_GRAIN = np.random.default_rng(20250101).normal(
-    0, GRAIN_DEVIATION, size=(_GRAIN_SIDE, 3 * _GRAIN_SIDE)
-)
-GRAIN_TILE = np.clip(np.rint(_GRAIN), -100, 100).astype(np.int8)
-"""One fixed tile of noise; frames take windows of it at random."""
 
 
 def enlarge(picture: Picture) -> Picture:

@@ -337,15 +337,6 @@ DEMO_CLASSES: tuple[Element, ...] = (*_FLOOR_SALTOS, *_CIRCLES)
 """Twelve classes in six pairs that differ in direction alone."""
 
 
-def opposite_of(element: Element) -> Element | None:
-    """The element that differs in direction alone, or None."""
-    for other in ALL_CLASSES:
-        same = other.event == element.event and other.perform is element.perform
-        if same and other.backward != element.backward:
-            return other
-    return None
-
-
 def random_style(rng: np.random.Generator) -> Style:
     """Height and travel of one performance."""
     return Style(height=rng.uniform(0.75, 1.25), travel=rng.uniform(0.6, 1.3))

@@ -20,6 +20,18 @@ MIN_SIZE = 48
 
 _ELEMENTS = {element.name: element for element in ALL_CLASSES}
 _SELECTIONS = {"demo": DEMO_CLASSES, "all": ALL_CLASSES}
+MAX_SHARE = 0.2
+"""Largest share of a class in the clips of its event, where at least five classes share them."""
+TAIL = 1.0
+"""Exponent of the tail before the cap: the k-th class is as frequent as k ** -TAIL."""
+Split = Literal["train", "val"]
+SOURCE_ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+FPS = {25: 0.35, 30: 0.5, 50: 0.15}
+"""Frames a second and how often a source has them."""
+NUM_FRAMES = (24, 40)
+NUM_FRAMES_AT_50_FPS = (40, 48)
+MAX_CLIPS_PER_EVENT = 6
+NUM_VAULT_STAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +100,6 @@ class SyntheticSettings:
         return tuple(element.name for element in self.elements)
 
 
-MAX_SHARE = 0.2
-"""Largest share of a class in the clips of its event, where at least five classes share them."""
-
-TAIL = 1.0
-"""Exponent of the tail before the cap: the k-th class is as frequent as k ** -TAIL."""
-
-
 def even_parts(total: int, num_parts: int) -> list[int]:
     """`total` in parts as equal as can be, the larger ones first."""
     return [total // num_parts + (part < total % num_parts) for part in range(num_parts)]
@@ -119,17 +124,6 @@ def class_counts(total: int, ranks: Sequence[int]) -> list[int]:
         lag = np.where(counts < cap, weights / counts, -1)
         counts[int(np.argmax(lag))] += 1
     return [int(counts[rank]) for rank in ranks]
-
-
-Split = Literal["train", "val"]
-
-SOURCE_ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-FPS = {25: 0.35, 30: 0.5, 50: 0.15}
-"""Frames a second and how often a source has them."""
-NUM_FRAMES = (24, 40)
-NUM_FRAMES_AT_50_FPS = (40, 48)
-MAX_CLIPS_PER_EVENT = 6
-NUM_VAULT_STAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)

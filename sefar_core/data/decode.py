@@ -6,9 +6,10 @@ groups of pictures. Here a picture is known by the timestamp that the decoder gi
 its place in a full decode.
 
 Where an H.264 file allows it, packets that no wanted picture needs are left out; the pictures are
-the same. An IDR picture forgets everything before it: decoding may begin at the last one before a
-wanted frame. A picture that no other refers to (half of them, in common files) may be left out.
-Both are exact by the standard, and the first bytes of a packet or the decoder itself show both.
+the same. No picture after an IDR picture refers to one before it: decoding may begin at the last
+IDR picture before a wanted frame. A picture that no other refers to (half of them, in common files)
+may be left out. Both are exact by the standard, and the first bytes of a packet or the decoder
+itself show both.
 Other codecs, and files whose timestamps do not name each frame, are decoded from their beginning.
 """
 

@@ -24,6 +24,9 @@ VAL_TRIES = 200  # seeded orders of the sources, of which the one that shows mos
 TEST_TRIES = 40  # seeded starts of the search for the best test side
 MOST_NAMED = 40
 EFFORT = 1_000_000  # sources (or classes of sources) visited in all tries together, about
+TestCut = Literal["by_source", "official", "official_disjoint"]
+OneSided = Literal["refuse", "keep", "leave_out"]
+Sides = tuple[list[Clip], list[Clip]]
 
 
 def group_key(clip: Clip) -> str:
@@ -219,11 +222,6 @@ def _descend(
                     inside[label] += sign * num
                 moved = True
     return sum(table[inside[label]] for label, table in costs.items())
-
-
-TestCut = Literal["by_source", "official", "official_disjoint"]
-OneSided = Literal["refuse", "keep", "leave_out"]
-Sides = tuple[list[Clip], list[Clip]]
 
 
 def split_test(

@@ -51,7 +51,6 @@ __all__ = [
     "VideoInfo",
     "VideoReadError",
     "clip_length",
-    "frames_at",
     "info_of",
     "probe",
     "read_clip",
@@ -59,31 +58,6 @@ __all__ = [
 ]
 Frames = Timeline | FrameFolder
 Result = TypeVar("Result")
-
-
-def frames_at(
-    path: Path, timestamps_s: Sequence[float], *, short_side: int | None = None
-) -> UInt8[Tensor, "frame height width channel"]:
-    """The frame shown at each time, RGB, upright, in one pass over the file.
-
-    Args:
-        path: the video.
-        timestamps_s: seconds from the file's beginning, in any order, repeats allowed. Before the
-            first frame appears it is the first.
-        short_side: if given, larger frames are scaled so that their shorter side has this many
-            pixels.
-
-    Raises:
-        VideoReadError: the file is unreadable, or ends before one of the times.
-        ValueError: no time, or one before 0.
-    """
-    timestamps = np.asarray(timestamps_s, dtype=np.float64)
-    refuse_outside(timestamps, high=np.inf, name="timestamps_s")
-
-    def use(shown: Frames, start: float, end: float) -> Tensor:
-        return _read(path, shown, timestamps, short_side)
-
-    return on_frames(path, None, None, use)
 
 
 def read_fractions(
@@ -125,7 +99,10 @@ def places_of(fractions: Sequence[float]) -> np.ndarray:
         ValueError: a fraction outside [0, 1], or none.
     """
     places = np.asarray(fractions, dtype=np.float64)
-    refuse_outside(places, high=1.0, name="fractions")
+    if places.ndim != 1 or len(places) == 0:
+        raise ValueError("fractions must be a list of at least one number")
+    if not ((places >= 0) & (places <= 1)).all():
+        raise ValueError(f"fractions must be in [0, 1], got {places.tolist()}")
     return np.minimum(places, np.nextafter(1, 0))
 
 
@@ -344,14 +321,6 @@ def refuse_beyond(path: Path, last_s: float, end_s: float, timestamp_s: float) -
             f"{path} ends after {end_s:.3f} s, but the frame at {timestamp_s:.3f} s is "
             f"requested. The list was made from a longer video: correct it, or cut the clip again."
         )
-
-
-def refuse_outside(places: np.ndarray, *, high: float, name: str) -> None:
-    """Raise ValueError unless there are places and all are in [0, high]."""
-    if places.ndim != 1 or len(places) == 0:
-        raise ValueError(f"{name} must be a list of at least one number")
-    if not ((places >= 0) & (places <= high)).all():
-        raise ValueError(f"{name} must be in [0, {high}], got {places.tolist()}")
 
 
 def probe(path: Path) -> VideoInfo:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from qa_data.manifest import by_split, read_manifest
-from qa_data.questions import attach_classes, read_public_json, read_questions
+from qa_data.questions import attach_classes, read_any, read_questions
 from tests.script_process import run_script
 
 
@@ -76,7 +76,7 @@ def test_questions_are_built_audited_and_the_same_again(gym, manifest, rule):
     assert set(first) == {f"{s}.json{x}" for s in stems for x in ("", "l")} | {"audit.json"}
     questions = read_questions(folders[0] / "test.jsonl")
     assert len(questions) == 40
-    public = attach_classes(read_public_json(folders[0] / "test.json"), read_manifest(manifest))
+    public = attach_classes(read_any(folders[0] / "test.json"), read_manifest(manifest))
     assert [one.label for one in public] == [one.label for one in questions]
     assert [one.options for one in public] == [one.options for one in questions]
     report = json.loads(first["audit.json"])

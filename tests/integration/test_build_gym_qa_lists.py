@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
-from qa_data.questions import read_public_json, read_questions
+from qa_data.questions import read_any, read_questions
 from tests.finegym import finegym_folder
 from tests.script_process import run_script
 
@@ -57,7 +57,7 @@ def test_finegyms_lists_alone_become_the_public_files_in_the_order_of_the_lists(
         "build_gym_qa.py", *list_arguments(lists, tmp_path), "--distractors", "public"
     )
     assert done.returncode == 0, done.stderr
-    built = {name: read_public_json(tmp_path / f"{name}.json") for name in ("train", "unlabel")}
+    built = {name: read_any(tmp_path / f"{name}.json") for name in ("train", "unlabel")}
     lines = (lists / "train.txt").read_text(encoding="utf-8").split()[::2]
     for questions in built.values():
         places = [lines.index(question.video) for question in questions]
@@ -201,5 +201,5 @@ def test_the_public_rule_on_the_real_lists_asks_about_every_clip_in_its_place(tm
         "--distractors", "public", "--out", tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    counts = {name: len(read_public_json(tmp_path / f"{name}.json")) for name in ("train", "val")}
+    counts = {name: len(read_any(tmp_path / f"{name}.json")) for name in ("train", "val")}
     assert counts == {"train": 1316, "val": 8521}

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from sefar_mllm.scoring import option_log_probs, option_probs, parse_letter, rotate, strictly_right
+from qa_data.questions import Question
+from sefar_mllm.scoring import as_prediction, option_log_probs, option_probs, parse_letter, rotate
 
 OPTIONS = ("one", "two", "three", "four")
 
@@ -58,7 +59,8 @@ def test_strict_asks_for_the_right_letter_in_every_rotation():
     once_wrong = always.clone()
     once_wrong[0, 2, rotate(OPTIONS, 2).index("one")] = 4.0
     both = torch.cat([always, once_wrong])
-    assert strictly_right(both, torch.tensor([2, 2])).tolist() == [True, False]
+    question = Question(question_id="0", video="v", stem="Which move?", options=OPTIONS, answer=2)
+    assert [as_prediction(question, "v", table).strict for table in both] == [True, False]
     assert option_probs(both).argmax(dim=1).tolist() == [2, 2]
 
 

@@ -12,14 +12,25 @@ from qa_data.synthetic.elements import (
     ALL_CLASSES,
     DEMO_CLASSES,
     SETS,
+    Element,
     Style,
     motion_of,
-    opposite_of,
 )
 from qa_data.synthetic.figure import ANKLES, HEAD, NECK, PELVIS, WRISTS
 
 cv2.setNumThreads(1)
 SIZE = 64
+
+
+def opposite_of(element: Element) -> Element | None:
+    """The element that differs in direction alone, or None."""
+    for other in ALL_CLASSES:
+        same = other.event == element.event and other.perform is element.perform
+        if same and other.backward != element.backward:
+            return other
+    return None
+
+
 FORWARD = [element for element in ALL_CLASSES if opposite_of(element) and not element.backward]
 
 

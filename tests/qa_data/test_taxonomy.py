@@ -10,7 +10,6 @@ from qa_data.taxonomy import (
     mirrored,
     opposite_pairs,
     read_categories,
-    read_sets,
 )
 from tests.finegym import finegym_folder
 from tests.oracles import finegym_lists as oracle
@@ -99,16 +98,15 @@ def test_classes_come_back_as_they_were_written(folder, rows, order):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    head=st.sampled_from(["", "Clabel: 0; set: 1; Glabel: 7; (VT) ", "Clabel: ", "set: 1"]),
+    head=st.sampled_from(["", "Clabel: 0; set: 1; Glabel: 7; (VT) ", "Clabel: "]),
     noise=st.one_of(st.binary(max_size=40), st.text(max_size=40), st.just("9" * 5000)),
 )
-@pytest.mark.parametrize("read", [read_categories, read_sets])
-def test_any_bytes_are_read_or_refused_by_the_files_name(folder, read, head, noise):
+def test_any_bytes_are_read_or_refused_by_the_files_name(folder, head, noise):
     content = noise if isinstance(noise, bytes) else noise.encode("utf-8", "surrogatepass")
     path = folder / "noise.txt"
     path.write_bytes(head.encode() + content)
     try:
-        found = read(path)
+        found = read_categories(path)
     except TaxonomyError as error:
         assert str(path) in str(error)
         assert len(str(error)) < 600
@@ -119,13 +117,6 @@ def test_any_bytes_are_read_or_refused_by_the_files_name(folder, read, head, noi
 def test_a_number_too_long_to_be_one_is_refused(tmp_path):
     with pytest.raises(TaxonomyError, match="line 1: found 'Clabel: 9999"):
         read_categories(written(tmp_path, f"Clabel: {'9' * 5000}; set: 1; Glabel: 1; (VT) x"))
-
-
-def test_sets_are_read_by_number(tmp_path):
-    path = written(tmp_path, "set: 1; vault", "set: 21; FX_leap_jump_hop")
-    assert read_sets(path) == {1: "vault", 21: "FX_leap_jump_hop"}
-    with pytest.raises(TaxonomyError, match="line 2: found 'set: 1; floor'"):
-        read_sets(written(tmp_path, "set: 1; vault", "set: 1; floor"))
 
 
 def test_mirrored_exchanges_every_direction_and_nothing_else():

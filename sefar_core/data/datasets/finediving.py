@@ -100,7 +100,7 @@ def read_finediving(
         `<event>/<number>` beneath the video root. Classes are those that the clips have, by name.
 
     Raises:
-        ListError: a file is missing or not of this form, asks for more than plain data, lists a
+        ListError: a file is missing or not of this form, requests more than plain data, lists a
             dive twice or one without annotation; or no dive is left.
     """
     wanted = _wanted(event, action)
@@ -438,7 +438,7 @@ PLAIN = (dict, tuple, list, str, bytes, bytearray, int, float, complex, type(Non
 
 
 class Refused(Exception):
-    """A pickle asks for more than plain data. The message continues "the pickle"."""
+    """A pickle requests more than plain data. The message continues "the pickle"."""
 
 
 def read_plain_pickle(path: Path) -> object:
@@ -448,8 +448,8 @@ def read_plain_pickle(path: Path) -> object:
     of numbers, bool, str or bytes.
 
     Raises:
-        ListError: the file is missing, is not a whole pickle, or asks for more than plain data.
-            What it asks for is named; none of it is done.
+        ListError: the file is missing, is not a whole pickle, or requests more than plain data.
+            What it requests is named; none of it is done.
     """
     if not path.is_file():
         raise ListError(f"there is no file {path}; give the pickle (.pkl) of the annotations")
@@ -480,7 +480,7 @@ class PlainUnpickler(pickle.Unpickler):
         """The stand-in for a name of numpy's; see the standard library."""
         wanted = f"{module}.{name}"
         if wanted not in MAKERS:
-            raise Refused(f"asks for {wanted}")
+            raise Refused(f"requests {wanted}")
         return MAKERS[wanted]
 
 
@@ -510,13 +510,13 @@ class Dtype:
 
     def __init__(self, text: str, align: bool = False, copy: bool = True):
         if type(text) is not str or not DTYPE.fullmatch(text):
-            raise Refused(f"asks for values of numpy type {brief(text)}, not numbers or text")
+            raise Refused(f"requests values of numpy type {brief(text)}, not numbers or text")
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: tuple) -> None:
         _, order, *parts = state
         if parts[:3] != [None] * 3 or len(parts) != 6 or order not in ("<", ">", "|", "="):
-            raise Refused(f"asks for a type of numpy with parts: {brief(state)}")
+            raise Refused(f"requests a type of numpy with parts: {brief(state)}")
         self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -532,13 +532,13 @@ class PlainArray(np.ndarray):
         size = math.prod(shape) * dtype.dtype.itemsize
         if size != len(raw) or dtype.dtype.itemsize == 0:
             raise Refused(f"makes an array of {size} bytes from {len(raw)}")
-        # The stub asks for numpy's bool, which numpy itself does not take.
+        # The stub requests numpy's bool, which numpy itself does not take.
         super().__setstate__((1, shape, dtype.dtype, bool(fortran), bytes(raw)))  # type: ignore[arg-type]
 
 
 def _empty_array(subtype: object, shape: object, typecode: object) -> PlainArray:
     if subtype is not MAKERS["numpy.ndarray"] or shape != (0,):
-        raise Refused(f"asks for an array of class {brief(subtype)} and shape {brief(shape)}")
+        raise Refused(f"requests an array of class {brief(subtype)} and shape {brief(shape)}")
     return PlainArray(0, np.int8)
 
 

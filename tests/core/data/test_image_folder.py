@@ -25,13 +25,13 @@ from sefar_core.data.pictures import NOMINAL_FPS
 from sefar_core.data.video import (
     VideoReadError,
     clip_length,
-    frames_at,
     probe,
     read_clip,
     read_fractions,
 )
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
+from tests.oracles.videos import frames_at
 
 NUM_FRAMES = 30
 

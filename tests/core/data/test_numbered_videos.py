@@ -15,7 +15,6 @@ from sefar_core.data.check_videos import check_file
 from sefar_core.data.video import (
     VideoReadError,
     clip_length,
-    frames_at,
     probe,
     read_clip,
     read_fractions,
@@ -30,6 +29,7 @@ from tests.oracles.numbered_stretches import (
     stretches,
 )
 from tests.oracles.numbered_table import CASES, CUT_IN, FILMS, PLAIN, REFUSED, TURNED
+from tests.oracles.videos import frames_at
 
 FAST, FULL = 5, 50
 """Stretches of each file."""

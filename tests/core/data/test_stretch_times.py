@@ -15,7 +15,6 @@ from sefar_core.data.check_videos import check_file
 from sefar_core.data.video import (
     VideoReadError,
     clip_length,
-    frames_at,
     probe,
     read_clip,
     read_fractions,
@@ -24,6 +23,7 @@ from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
 from tests.oracles.numbered_cases import even, joined
 from tests.oracles.numbered_table import MPEG4, OFFSETS, REORDERED
+from tests.oracles.videos import frames_at
 
 NTSC = Fraction(30_000, 1001)
 

@@ -11,8 +11,9 @@ import pytest
 
 from sefar_core.data import frame_index
 from sefar_core.data.decode import opened
-from sefar_core.data.video import VideoReadError, frames_at, probe, read_clip, read_fractions
+from sefar_core.data.video import VideoReadError, probe, read_clip, read_fractions
 from tests.oracles import videos as oracle
+from tests.oracles.videos import frames_at
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")

@@ -290,7 +290,7 @@ def test_a_pickle_that_calls_is_refused_and_calls_nothing(tmp_path):
 
     paths = write_pickles(tmp_path, fine)
     paths[0].write_bytes(pickle.dumps({("01", 1): Call()}))
-    with pytest.raises(ListError, match=r"annotation.pkl: the pickle asks for .*mkdir"):
+    with pytest.raises(ListError, match=r"annotation.pkl: the pickle requests .*mkdir"):
         read_finediving(*paths)
     assert not (tmp_path / "made").exists()
 

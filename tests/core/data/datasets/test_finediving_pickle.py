@@ -156,7 +156,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path, protocol):
 
 def test_what_a_pickle_asks_for_is_named(tmp_path):
     path = write(tmp_path, pickle.dumps(OrderedDict(a=1), protocol=0))
-    with pytest.raises(ListError, match=r"annotations.pkl: .*asks for collections.Ordered"):
+    with pytest.raises(ListError, match=r"annotations.pkl: .*requests collections.Ordered"):
         read_plain_pickle(path)
 
 
