@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from sefar_core.cli import refuse_unwritable, start
 
@@ -34,7 +34,7 @@ class Talk:
     """A short video of one element; it can also be given by /video."""
     model: Path
     """Folder that finetune_mllm.py wrote, RUN/model."""
-    question: tuple[str, ...] = ()
+    question: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
     """Answer these questions and end; by default questions are read from standard input."""
     batch: Path | None = None
     """Batch mode: answer the questions in this file."""

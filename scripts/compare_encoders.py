@@ -4,11 +4,12 @@
         --questions data/qa-public data/qa-hard --sefar runs/sefar --supervised runs/supervised \\
         --out runs/comparison --finetune.epochs 16 --jobs 2
 
-The first argument is a preset of the fine-tuning, `demo` or `vicuna_7b`. --finetune.NAME replaces
-one of its settings, for all rows. --sefar and --supervised take one run folder, or one for each
-seed: then seed i is fine-tuned on recognizer i, and the spread over seeds covers the training of
-both. --clip and --eva, folders of their weights or hub names, add the rows of CLIP and EVA-CLIP.
-The same command resumes an interrupted comparison. The result is OUT/comparison.md.
+The first argument is a preset of the fine-tuning, `demo` or `vicuna_7b`; `--help` alone shows the
+values of `vicuna_7b`. --finetune.NAME replaces one of its settings, for all rows. --sefar and
+--supervised take one run folder, or one for each seed: then seed i is fine-tuned on recognizer i,
+and the spread over seeds covers the training of both. --clip and --eva, folders of their weights or
+hub names, add the rows of CLIP and EVA-CLIP. The same command resumes an interrupted comparison.
+The result is OUT/comparison.md.
 """
 
 import sys
@@ -36,7 +37,7 @@ def main(settings: CompareConfig) -> None:
 
 def parse(arguments: Sequence[str]) -> CompareConfig:
     """The command line: a preset of the fine-tuning, then settings that replace its own."""
-    finetune, prog, changes = choose_preset(arguments, "compare_encoders.py")
+    finetune, prog, changes = choose_preset(arguments, "scripts/compare_encoders.py")
     required: Any = tyro.MISSING
     default = CompareConfig(
         manifest=required,

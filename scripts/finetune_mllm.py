@@ -8,8 +8,8 @@
         --redraw hard --manifest data/gym99-5/manifest.csv --categories gym99_categories.txt
 
 The first argument is a preset: `demo` (the toy language model, two CPU cores, a minute) or
-`vicuna_7b`. Options override single settings of it, for example `--language-model DIR`;
-`finetune_mllm.py demo --help` shows the values of that preset.
+`vicuna_7b`. Options override single settings of it, for example `--language-model DIR`. `--help`
+alone shows the values of `vicuna_7b`, `scripts/finetune_mllm.py demo --help` those of `demo`.
 
 The run folder gets config.json, run.json, metrics.jsonl, and `model`, which evaluate_mllm.py and
 chat.py read. SIGTERM and Ctrl-C save a checkpoint; the same command resumes from the last complete
@@ -110,7 +110,7 @@ def drawer(
 
 def parse(arguments: Sequence[str]) -> FinetuneMllm:
     """The command line: a preset, then options that change it."""
-    config, prog, changes = choose_preset(arguments, "finetune_mllm.py")
+    config, prog, changes = choose_preset(arguments, "scripts/finetune_mllm.py")
     missing = tyro.MISSING
     default = FinetuneMllm(
         encoder_features=missing, questions=missing, run_dir=missing, config=config

@@ -40,7 +40,7 @@ def choose_preset(arguments: Sequence[str], script: str) -> PresetChoice:
 
     Args:
         arguments: the command line without the script.
-        script: name of the script, for its usage line.
+        script: path of the script, for its usage line.
 
     Raises:
         ValueError: the first argument is not a preset.

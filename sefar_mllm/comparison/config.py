@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from sefar_core.config import check_seed
 from sefar_core.run_dir import run_of
@@ -23,7 +26,9 @@ class CompareConfig:
     sefar: tuple[Path, ...]
     """Run folder of the recognizer trained with SeFAR, or one for each seed, in the order of the
     seeds. The controls have its architecture."""
-    supervised: tuple[Path, ...] = ()
+    supervised: Annotated[
+        tuple[Path, ...], tyro.conf.arg(help_behavior_hint="(default: none)")
+    ] = ()
     """Run folder of the same network trained on the same labels without SeFAR, or one for each
     seed."""
     clip: Path | None = None
