@@ -91,10 +91,14 @@ def contact_sheet(elements: Sequence[Element], settings: SyntheticSettings) -> P
 
 
 def png_bytes(picture: Picture) -> bytes:
-    """The picture as a PNG file."""
+    """The picture as a PNG file.
+
+    Raises:
+        SefarError: OpenCV cannot encode it. Not an OSError, which would be a fault in writing.
+    """
     encoded, data = cv2.imencode(".png", picture[..., ::-1])
     if not encoded:
-        raise OSError(
+        raise SefarError(
             "OpenCV could not encode the contact sheet as PNG; is its PNG codec built in?"
         )
     return data.tobytes()
@@ -123,7 +127,9 @@ def make_set(out: Path, settings: SyntheticSettings, *, workers: int = 1) -> boo
         True if the set was rendered, False if `out` holds it already.
 
     Raises:
-        SefarError: `out` holds something else, or a set of other settings.
+        SefarError: `out` holds something else, or a set of other settings; the processes do not
+            start, or a picture cannot be encoded.
+        WriteError: the disk is full, or refuses otherwise.
         ValueError: `workers` is below 1.
     """
     if workers < 1:
@@ -195,8 +201,13 @@ def _render_all(clips: list[PlannedClip], render: partial, workers: int) -> None
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        with without_interrupts():
-            rendered = pool.map(render, clips, chunksize=8)
+        try:
+            with without_interrupts():
+                rendered = pool.map(render, clips, chunksize=8)
+        except OSError as cause:
+            raise SefarError(
+                f"cannot start {workers} processes: {cause}; render with fewer workers"
+            ) from cause
         try:
             for _ in bar(rendered):
                 pass

@@ -5,7 +5,9 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import cv2
@@ -140,3 +142,13 @@ def test_the_script_says_what_it_did_and_refuses_in_one_line(made):
     small = run("--seed", "2", "--size", "40")
     assert small.returncode == 2 and "at least 48 pixels, got 40" in small.stderr
     assert "Traceback" not in other.stderr + small.stderr
+
+
+def test_a_fault_in_rendering_is_not_reported_as_one_in_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(SefarError, match="^OpenCV could not encode the contact sheet"):
+        make_set(tmp_path / "set", SETTINGS)
+    monkeypatch.setattr(ProcessPoolExecutor, "map", Mock(side_effect=BlockingIOError("no room")))
+    with pytest.raises(SefarError, match="^cannot start 2 processes: no room; .* fewer workers"):
+        make_set(tmp_path / "set", SETTINGS, workers=2)
+    assert not list(tmp_path.iterdir())

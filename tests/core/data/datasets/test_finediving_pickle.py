@@ -272,7 +272,7 @@ def annotations() -> bytes:
 def test_every_cut_of_a_pickle_is_refused(tmp_path):
     content = annotations()
     for end in range(0, len(content), 5):
-        with pytest.raises(ListError):
+        with pytest.raises(ListError, match=r"annotations.pkl: this is not a whole pickle"):
             read_plain_pickle(write(tmp_path, content[:end]))
 
 
