@@ -41,6 +41,8 @@ from sefar_mllm.shared_prefix import join
 MAX_JOINED = 8192
 """Most tokens of a question with all rotations of its options, scored in one row. Memory grows with
 the square: about a gigabyte at this length."""
+DECODERS = 2
+"""Number of decoding processes for several videos."""
 
 
 class ChatError(SefarError):
@@ -257,10 +259,6 @@ def printable(text: str) -> str:
     return "".join(
         c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
     )
-
-
-DECODERS = 2
-"""Number of decoding processes for several videos."""
 
 
 class Assistant:

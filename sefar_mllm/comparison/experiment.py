@@ -73,6 +73,17 @@ TRAINED, SCORED, DIAGNOSED, PREDICTIONS = (
     "told.json",
     "predictions.jsonl",
 )
+SMALL = 2**24  # bytes; larger files of a language model count by name and size
+CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
+ONLY_READ = tuple(f"sefar_mllm/comparison/{name}.py" for name in ("report", "statistics"))
+"""Files that only read finished work; a change in them makes no work stale."""
+PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}
+UNMATCHED = {row.encoder for row in TRAINED_ROWS if not row.matched}  # one token an element
+TRIED = "tuned.json"
+LrFactors = Mapping[tuple[str, str], float]
+"""(question folder, row) -> factor on both learning rates."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,12 +266,6 @@ def unfinished_runs(runs: Sequence[Run]) -> list[Run]:
     return todo
 
 
-SMALL = 2**24  # bytes; larger files of a language model count by name and size
-CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
-ONLY_READ = tuple(f"sefar_mllm/comparison/{name}.py" for name in ("report", "statistics"))
-"""Files that only read finished work; a change in them makes no work stale."""
-
-
 class StaleError(SefarError):
     """Finished work has other inputs than those requested; the message names the first."""
 
@@ -333,10 +338,6 @@ def model_hash(name: str) -> str:
             total.update(f"{path.name} {size} ".encode())
             total.update(file_hash(path).encode() if size <= SMALL else b"")
     return total.hexdigest()[:16]
-
-
-PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}
-UNMATCHED = {row.encoder for row in TRAINED_ROWS if not row.matched}  # one token an element
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,11 +448,6 @@ def fill_probe_cache(job: FeatureJob, config: CompareConfig, clips: Sequence[Cli
     map_cache(base, read_probe(folder), folder, config.out / "tokens" / job.folder)
 
 
-TRIED = "tuned.json"
-LrFactors = Mapping[tuple[str, str], float]
-"""(question folder, row) -> factor on both learning rates."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LrTrial:
     """A training with one learning-rate factor, scored on the validation questions."""
@@ -539,10 +535,6 @@ def run_trial(trial: LrTrial) -> float:
 def trial_name(trial: LrTrial) -> str:
     run = trial.run
     return f"{run.questions.name} {run.row.name}, learning rates times {trial.factor:g}"
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def run_parallel(

@@ -44,6 +44,8 @@ BLIND_ROWS = (
     ("C9", "apparatus known"),
     ("C9", "apparatus known, commonest answer"),
 )
+SHOWN_CLASSES = 40
+CURVES = ("sefar", "clip", "eva", "supervised", "random", "constant")
 
 
 def comparison_page(
@@ -309,10 +311,6 @@ def budget_lines(budget: Mapping[str, Any]) -> str:
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-SHOWN_CLASSES = 40
-CURVES = ("sefar", "clip", "eva", "supervised", "random", "constant")
 
 
 def plot_all(numbers: Mapping[str, FolderNumbers], config: CompareConfig) -> None:

@@ -33,6 +33,9 @@ EvalCondition = Literal[
     "own_video", "wrong_videos", "reversed", "shuffled", "middle", "letters_digits", "letters_drawn"
 ]
 BLIND = "constant"
+DIGITS = "123456789"
+RANDOM_ENCODER = "random"
+RECOGNIZERS = ("sefar", "supervised")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +239,6 @@ def trained_row(name: str) -> TrainedRow:
     return next(row for row in TRAINED_ROWS if row.name == name)
 
 
-DIGITS = "123456789"
-
-
 def option_symbols(
     tokenizer: PreTrainedTokenizerBase, num_options: int, seed: int
 ) -> Mapping[EvalCondition, str]:
@@ -392,10 +392,6 @@ def permute_answers(questions: Sequence[Question], rng: random.Random) -> list[Q
         replace(question, answer=positions[len(question.options)].pop(), option_labels=None)
         for question in questions
     ]
-
-
-RANDOM_ENCODER = "random"
-RECOGNIZERS = ("sefar", "supervised")
 
 
 def encoder_paths(encoder: str, config: CompareConfig) -> tuple[Path, ...]:

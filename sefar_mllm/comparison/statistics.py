@@ -57,6 +57,13 @@ LABEL_MATCHED = {
 }
 """Rows that show the effect of the labels alone; `supervised` for every row not listed."""
 BLIND_CONTROLS = ("random", BLIND)
+COMPARISON_NAMES: Mapping[str, str] = {
+    **JSON_NAMES,
+    "drops": "losses",
+    "extra_drops": "more_lost",
+    "diagnostics": "told",
+}
+"""Fields whose names in comparison.json are older; the format is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +124,6 @@ class FolderNumbers:
     """The drop of `sefar` under the same condition, minus that drop."""
     diagnostics: dict[str, RowDiagnostics]
     """The trained rows in other answer formats."""
-
-
-COMPARISON_NAMES: Mapping[str, str] = {
-    **JSON_NAMES,
-    "drops": "losses",
-    "extra_drops": "more_lost",
-    "diagnostics": "told",
-}
-"""The same for comparison.json, which has more such fields."""
 
 
 def compute_numbers(

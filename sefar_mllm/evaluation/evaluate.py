@@ -34,6 +34,15 @@ from sefar_mllm.scoring import (
     write_predictions,
 )
 
+JSON_NAMES: Mapping[str, str] = {
+    "subsets": "parts",
+    "generated": "spoken",
+    "generated_gap": "spoken_gap",
+    "interpretation": "verdict",
+}
+"""Fields whose names in the JSON files are older; the formats are kept."""
+BLIND_RULES: Mapping[str, str] = {"prior": "commonest answer", "longest": "longest option"}
+
 
 def score_file(
     config: EvaluateConfig,
@@ -195,15 +204,6 @@ def text_scored(
     return credited
 
 
-JSON_NAMES: Mapping[str, str] = {
-    "subsets": "parts",
-    "generated": "spoken",
-    "generated_gap": "spoken_gap",
-    "interpretation": "verdict",
-}
-"""Fields whose names in the JSON files are older; the formats are kept."""
-
-
 def json_fields(numbers: Any, names: Mapping[str, str] = JSON_NAMES) -> dict[str, Any]:
     """The fields of a dataclass as plain lists and dictionaries, under their names in the file."""
 
@@ -211,9 +211,6 @@ def json_fields(numbers: Any, names: Mapping[str, str] = JSON_NAMES) -> dict[str
         return {names.get(name, name): value for name, value in fields}
 
     return asdict(numbers, dict_factory=renamed)
-
-
-BLIND_RULES: Mapping[str, str] = {"prior": "commonest answer", "longest": "longest option"}
 
 
 def blind_predictions(

@@ -20,6 +20,8 @@ from sefar_core.plots import save
 from sefar_mllm.evaluation.diagnostics import Diagnosis
 from sefar_mllm.evaluation.metrics import Calibration, Metrics
 
+NAME_WIDTH = 50  # characters of a class name; FineGym's longest have three times as many
+
 
 def score_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table:
     """One row for each question set.
@@ -104,9 +106,6 @@ def percent(value: float) -> str:
 
 def interval_text(interval: Interval | None, without: str) -> str:
     return without if interval is None else str(interval)
-
-
-NAME_WIDTH = 50  # characters of a class name; FineGym's longest have three times as many
 
 
 def plot_set(

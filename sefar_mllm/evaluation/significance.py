@@ -33,6 +33,11 @@ from sefar_core.intervals import Estimate, Interval, class_mean, mean, resample_
 from sefar_mllm.evaluation.metrics import answered_right, class_labels
 from sefar_mllm.scoring import Prediction
 
+Runs: TypeAlias = Sequence[Sequence[Prediction]]
+"""Predictions of each run of one model."""
+Estimates: TypeAlias = Sequence[Estimate]
+"""One estimate of each run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -137,12 +142,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
         ways = ways * (count - few) // (few + 1)  # binomial coefficient (count, few + 1)
         tail += ways
     return min(1.0, 2 * tail / 2**count)
-
-
-Runs: TypeAlias = Sequence[Sequence[Prediction]]
-"""Predictions of each run of one model."""
-Estimates: TypeAlias = Sequence[Estimate]
-"""One estimate of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
