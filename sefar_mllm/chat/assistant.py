@@ -357,7 +357,8 @@ def from_pretrained(
         folder: what scripts/finetune_mllm.py wrote, RUN/model.
         language_model: folder or hub name of the language model, if it is not where it was in
             training.
-        encoder_dir: folder of the encoder, if it is not where it was in training.
+        encoder_dir: folder of the encoder, for clip and eva also a hub name, if it is not where it
+            was in training.
         device: where both run; by default CUDA if there is one.
         four_bit: load the language model in 4 bits.
 
@@ -387,7 +388,8 @@ def load_encoder_of(
     Args:
         model: fine-tuned; its config names the encoder.
         folder: of the model, which may contain the encoder.
-        encoder_dir: folder of the encoder, if it is not where it was in training.
+        encoder_dir: folder of the encoder, for clip and eva also a hub name, if it is not where it
+            was in training.
         device: where the encoder runs.
 
     Raises:

@@ -234,8 +234,8 @@ def local_folder(folder: Path, wanted: str) -> Path:
         return folder
     if len(folder.parts) != 2 or folder.parts[0].startswith((".", "~", "/")):
         reason = "a name on the hub is OWNER/NAME"
-    elif folder.parent.exists():  # a name of the hub has no folder here: this is a mistyped path
-        reason = f"{folder.parent} is here, so that this is a path and no name on the hub"
+    elif folder.parent.exists():  # not a name on the hub but a mistyped path
+        reason = f"{folder.parent} is here, so this is a path"
     else:
         print(f"{folder} is not a folder here: its files come from the hub", file=sys.stderr)
         names = [SETTINGS, WEIGHTS, PIXELS, OPEN_CLIP_SETTINGS, OPEN_CLIP_WEIGHTS]

@@ -138,8 +138,8 @@ def test_a_name_that_the_hub_does_not_give_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "given, reason",
     [
-        ("weights/clip", "weights is here, so that this is a path"),
-        ("weights/file", "weights is here, so that this is a path"),
+        ("weights/clip", "weights is here, so this is a path"),
+        ("weights/file", "weights is here, so this is a path"),
         ("clip", "a name on the hub is OWNER/NAME"),
         ("./clip", "a name on the hub is OWNER/NAME"),
         ("../clip", "a name on the hub is OWNER/NAME"),
