@@ -181,6 +181,17 @@ def option_probs(
     return option_log_probs(letter_logits).mean(dim=1).softmax(dim=-1)
 
 
+def question_fields(question: Question) -> dict[str, Any]:
+    """The fields of a prediction that its question gives."""
+    return {
+        "question_id": question.question_id,
+        "video": question.video,
+        "source": question.source or question.video,
+        "event": question.event,
+        "label": question.label,
+    }
+
+
 def as_prediction(
     question: Question, shown: str, logits: Float[Tensor, "rotation letter"]
 ) -> Prediction:
@@ -198,12 +209,8 @@ def as_prediction(
     chosen = option_log_probs(logits[None])[0].argmax(dim=-1).tolist()
     text = question.options[question.answer]
     return Prediction(
-        question_id=question.question_id,
-        video=question.video,
+        **question_fields(question),
         shown=shown,
-        source=question.source or question.video,
-        event=question.event,
-        label=question.label,
         answer=question.answer,
         probs=tuple(option_probs(logits[None])[0].tolist()),
         first_letter=int(logits[0].argmax()),

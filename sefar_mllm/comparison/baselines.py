@@ -61,6 +61,7 @@ from sefar_mllm.scoring import (
     as_prediction,
     batches_by_options,
     positions,
+    question_fields,
     rotate,
     write_predictions,
 )
@@ -248,12 +249,8 @@ def _answer(question: Question, probs: Float[Tensor, "class"]) -> Prediction:
     shares = options.clamp(min=1e-12) / options.clamp(min=1e-12).sum()
     best = int(shares.argmax())
     return Prediction(
-        question_id=question.question_id,
-        video=question.video,
+        **question_fields(question),
         shown=question.video,
-        source=question.source or question.video,
-        event=question.event,
-        label=question.label,
         answer=question.answer,
         probs=tuple(shares.tolist()),
         first_letter=best,

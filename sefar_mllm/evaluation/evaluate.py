@@ -30,6 +30,7 @@ from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.scoring import (
     Prediction,
     predict_answers,
+    question_fields,
     read_predictions,
     write_predictions,
 )
@@ -256,12 +257,8 @@ def _as_prediction(
     right = question.options[choice] == question.options[question.answer]
     answer = choice if right else question.answer
     return Prediction(
-        question_id=question.question_id,
-        video=question.video,
+        **question_fields(question),
         shown=question.video,
-        source=question.source or question.video,
-        event=question.event,
-        label=question.label,
         answer=answer,
         probs=tuple(float(index == choice) for index in range(len(question.options))),
         first_letter=choice,

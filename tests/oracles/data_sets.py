@@ -119,7 +119,7 @@ def public_lists(home: Path) -> list[Laid]:
 
 
 def finediving(home: Path) -> list[Laid]:
-    """Folders of pictures whose steps are the clips; the dives of another event are not asked for.
+    """Folders of pictures whose steps are the clips; the dives of another event are not requested.
 
     Four kinds of steps, numbered in alphabetical order.
     """

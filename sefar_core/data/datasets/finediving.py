@@ -583,7 +583,7 @@ def _refuse_large_memo(content: bytes) -> None:
 
 
 def _refuse_other_values(found: object) -> None:
-    """Refuse sets, names that were asked for and not used, and numbers too long to print."""
+    """Refuse sets, names that were requested and not used, and numbers too long to print."""
     todo, seen = [found], {id(found)}
     while todo:
         value = todo.pop()
