@@ -38,6 +38,8 @@ MOMENTS = tuple((segment + 0.5) / NUM_FRAMES for segment in range(NUM_FRAMES))
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 PIXELS = "preprocessor_config.json"
 OPEN_CLIP_SETTINGS, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+FLOATS = torch.finfo(torch.float32)  # colors are used as these
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 # Names of the tensors of CLIP's vision transformer in transformers, and in timm.
@@ -232,7 +234,7 @@ def local_folder(folder: Path, wanted: str) -> Path:
     """
     if folder.is_dir():
         return folder
-    if len(folder.parts) != 2 or folder.parts[0].startswith((".", "~", "/")):
+    if not re.fullmatch(HUB_NAME, folder.as_posix()):
         reason = "a name on the hub is OWNER/NAME"
     elif folder.parent.exists():  # not a name on the hub but a mistyped path
         reason = f"{folder.parent} is here, so this is a path"
@@ -293,7 +295,7 @@ def read_folder(folder: Path, wanted: str) -> WeightFolder:
             f"the settings in {folder} do not describe an image model ({cause!r}); put {wanted} "
             f"there"
         ) from cause
-    if not _is_color(mean) or not _is_color(std) or min(std) <= 0:
+    if not _is_color(mean) or not _is_color(std) or min(std) < FLOATS.tiny:
         raise CheckpointError(
             f"{source} has the mean {mean!r:.80} and the deviation {std!r:.80}, not three finite "
             f"numbers each, those of the deviation above 0; put {wanted} there"
@@ -304,10 +306,10 @@ def read_folder(folder: Path, wanted: str) -> WeightFolder:
 
 
 def _is_color(value: Any) -> bool:
-    """Whether a value of JSON is a list of three finite numbers."""
+    """Whether a value of JSON is a list of three numbers that 32-bit floats can hold."""
     if not isinstance(value, list) or len(value) != 3:
         return False
-    return all(type(one) in (int, float) and abs(one) <= sys.float_info.max for one in value)
+    return all(type(one) in (int, float) and abs(one) <= FLOATS.max for one in value)
 
 
 def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ def test_settings_are_never_guessed(changed, missing):
 @pytest.mark.parametrize(
     "value",
     [[math.nan] * 3, [math.inf] * 3, [None] * 3, [[0.5]] * 3, "abc", ["0.5"] * 3, [True] * 3,
-     [0.5], [0.5] * 4, [], 0.5, {"r": 0.5, "g": 0.5, "b": 0.5}, [10**400] * 3],
+     [0.5], [0.5] * 4, [], 0.5, {"r": 0.5, "g": 0.5, "b": 0.5}, [10**400] * 3, [1e300] * 3],
 )  # fmt: skip
 def test_colors_that_are_not_three_numbers_are_refused(changed, key, value):
     folder = changed("clip", lambda s: s["pretrained_cfg"].update({key: value}))
@@ -88,7 +88,7 @@ def test_colors_that_are_not_three_numbers_are_refused(changed, key, value):
         ENCODERS["clip"](folder)
 
 
-@pytest.mark.parametrize("std", [[0, 0, 0], [0.2, -0.1, 0.2]])
+@pytest.mark.parametrize("std", [[0, 0, 0], [0.2, -0.1, 0.2], [0.2, 0.2, 1e-50]])
 @pytest.mark.parametrize("layout", ["timm", "transformers", "open_clip"])
 def test_deviations_that_are_not_above_0_are_refused_in_every_layout(tmp_path, layout, std):
     folder = tmp_path / "weights"

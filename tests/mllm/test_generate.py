@@ -80,6 +80,7 @@ def test_who_stops_reading_stops_the_generation(assistant, asked, monkeypatch):
     pieces = stream(assistant.model, assistant.tokenizer, ids, tokens, max_new_tokens=400)
     next(pieces)
     pieces.close()
+    generate.WORKER.submit(lambda: None).result()  # behind the generation: it has ended
     assert len(steps) <= 100
 
 

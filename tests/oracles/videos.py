@@ -1,18 +1,10 @@
-"""Video files of known content, and the slow sure way to read one: decode it all, in order.
+"""Video files of known content, and the slow sure way to read one: decode it all, in order."""
 
-`frames_at` is no oracle: it asks the package's reader for times of a file, where its callers ask
-for fractions of a clip.
-"""
-
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from torch import Tensor
-
-from sefar_core.data import video
 
 
 def numbered_frames(num_frames: int, *, height: int = 48, width: int = 64) -> np.ndarray:
@@ -89,12 +81,4 @@ def column_of(frame: np.ndarray) -> float:
     brightness = frame[frame.shape[0] // 2 :, :, 2].astype(float).mean(axis=0)
     return float((brightness * np.arange(len(brightness))).sum() / brightness.sum()) / len(
         brightness
-    )
-
-
-def frames_at(path: Path, timestamps_s: Sequence[float]) -> Tensor:
-    """The frame that the package shows at each time, in seconds from the file's beginning."""
-    times_s = np.array(timestamps_s)
-    return video.on_frames(
-        path, None, None, lambda shown, start, end: video._read(path, shown, times_s, None)
     )

@@ -22,8 +22,8 @@ from sefar_core.data.transforms import Augmentation
 from sefar_core.data.video import read_fractions
 from sefar_core.mixing import one_for_all
 from sefar_core.sampling import SAMPLINGS
+from tests.frames_at import frames_at
 from tests.oracles import videos as oracle
-from tests.oracles.videos import frames_at
 
 RATES = (25, 30, 50, 60)
 LENGTH_S = 2.4

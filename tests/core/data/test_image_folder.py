@@ -29,9 +29,9 @@ from sefar_core.data.video import (
     read_clip,
     read_fractions,
 )
+from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
-from tests.oracles.videos import frames_at
 
 NUM_FRAMES = 30
 

@@ -19,6 +19,7 @@ from sefar_core.data.video import (
     read_clip,
     read_fractions,
 )
+from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles.numbered_cases import Case
 from tests.oracles.numbered_stretches import (
@@ -29,7 +30,6 @@ from tests.oracles.numbered_stretches import (
     stretches,
 )
 from tests.oracles.numbered_table import CASES, CUT_IN, FILMS, PLAIN, REFUSED, TURNED
-from tests.oracles.videos import frames_at
 
 FAST, FULL = 5, 50
 """Stretches of each file."""

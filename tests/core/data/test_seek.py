@@ -10,10 +10,10 @@ from sefar_core.data import frame_index
 from sefar_core.data.decode import opened
 from sefar_core.data.seek import jump, leads_right
 from sefar_core.data.video import clip_length, read_clip, read_fractions, record_of
+from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
 from tests.oracles.numbered_table import CASES
-from tests.oracles.videos import frames_at
 
 FPS = 25
 

@@ -19,11 +19,11 @@ from sefar_core.data.video import (
     read_clip,
     read_fractions,
 )
+from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
 from tests.oracles.numbered_cases import even, joined
 from tests.oracles.numbered_table import MPEG4, OFFSETS, REORDERED
-from tests.oracles.videos import frames_at
 
 NTSC = Fraction(30_000, 1001)
 

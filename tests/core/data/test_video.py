@@ -12,8 +12,8 @@ import pytest
 from sefar_core.data import frame_index
 from sefar_core.data.decode import opened
 from sefar_core.data.video import VideoReadError, probe, read_clip, read_fractions
+from tests.frames_at import frames_at
 from tests.oracles import videos as oracle
-from tests.oracles.videos import frames_at
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")
