@@ -1,5 +1,6 @@
 # make demo        the whole road on a synthetic set: videos, training, questions, language model, report
-# make test        style, types and tests, as CI runs them
+# make test        the fast tests: every formula, parser and refusal, and the main road
+# make test-all    style, types and all tests, as CI runs them
 # make lint        style and types alone
 # make bench       the step, the loader, the readers and the language model against their rivals, on a CPU
 # make bench-gpu   on a GPU: time of a step, clips a second, MFU, memory, the share of the loader; Vicuna-7B's
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := benchmarks/results
 
-.PHONY: demo test lint bench bench-gpu evidence
+.PHONY: demo test test-all lint bench bench-gpu evidence
 
 .venv/installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
@@ -26,8 +27,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q -m "not slow"
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q --hypothesis-profile=thorough
 
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ssl_step --cases s112 s224 b224 --out $(RESULTS)

@@ -1,14 +1,17 @@
-"""A script run as a user runs it: in a process of its own, its words kept."""
+"""A script run as a user runs it, its words kept: in this process, or in one of its own."""
 
+import io
 import os
 import re
+import runpy
 import selectors
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 
@@ -24,6 +27,49 @@ RESET_SIGINT = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
+
+
+def call_script(
+    name: str | Path, *arguments: object, cwd: Path = ROOT, stdin: str = ""
+) -> subprocess.CompletedProcess:
+    """What `python scripts/NAME ARGUMENTS` says and its exit code, run in this process.
+
+    An error that would show a traceback is raised. What child processes print is not kept.
+
+    Args:
+        name: of the script, relative to the folder of scripts.
+        arguments: of the script.
+        cwd: where the script runs.
+        stdin: what is typed.
+    """
+    path = str(ROOT / "scripts" / name)
+    argv = [path, *map(str, arguments)]
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in "oe")
+    typed = io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8")
+    with (
+        patch.object(sys, "argv", argv),
+        patch.object(sys, "stdin", typed),
+        patch.dict(os.environ, environment()),
+        chdir(cwd),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+    ):
+        code = exit_code(path)
+    # They stay open, for loggers may hold on to them.
+    printed = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess(argv, code, *printed)
+
+
+def exit_code(path: str) -> int:
+    """Run a file as a program; its exit code, with a text in its place printed."""
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    return 0
 
 
 def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:

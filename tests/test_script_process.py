@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.script_process import LIMIT_S, interrupted_script, read_until, started
+from tests.script_process import LIMIT_S, call_script, interrupted_script, read_until, started
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
@@ -17,6 +17,20 @@ TWO = """
 import subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[1]], start_new_session=bool(sys.argv[2:]))
 """
+
+
+def test_a_script_that_is_called_says_and_ends_what_a_process_would(tmp_path):
+    """Its arguments, folder, input and two outputs are its own; what ends it is its exit code."""
+    program = tmp_path / "program.py"
+    code = "print(input(), os.getcwd(), *sys.argv[1:]); print('why', file=sys.stderr)"
+    for end, expected, why in [("", 0, ""), ("sys.exit(3)", 3, ""), ("sys.exit('no')", 1, "no\n")]:
+        program.write_text(f"import os, sys\n{code}\n{end}\n")
+        done = call_script(program, "--a", 1, cwd=tmp_path, stdin="typed\n")
+        assert (done.returncode, done.stderr) == (expected, "why\n" + why)
+        assert done.stdout == f"typed {tmp_path} --a 1\n"
+    program.write_text("1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        call_script(program)
 
 
 @pytest.fixture
