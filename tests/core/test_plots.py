@@ -21,15 +21,6 @@ NAMES = [
 ]
 
 
-def drawn(name: str, path) -> np.ndarray:
-    """Pixels of a text alone, written as titles of our figures are."""
-    figure, axes = plt.subplots(figsize=(3, 1))
-    axes.axis("off")
-    axes.text(0, 0.5, name)
-    plots.save(figure, path)
-    return cv2.imread(str(path))
-
-
 def test_every_name_is_drawn_and_no_warning_is_shown(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -41,22 +32,23 @@ def test_every_name_is_drawn_and_no_warning_is_shown(tmp_path):
 
 def test_signs_of_formulas_are_letters(tmp_path):
     """As pictures: `$x^2$` is wider than `x^2`, whose letters stand on one line."""
-    ink = {name: (drawn(name, tmp_path / "t.png") < 128).any(axis=(0, 2)).sum() for name in
-           ("$x^2$", "x^2", "$$")}  # fmt: skip
+    ink = {}
+    for name in ("$x^2$", "x^2", "$$"):
+        figure, axes = plt.subplots(figsize=(3, 1))
+        axes.axis("off")
+        axes.text(0, 0.5, name)
+        plots.save(figure, tmp_path / "text.png")
+        ink[name] = (cv2.imread(str(tmp_path / "text.png")) < 128).any(axis=(0, 2)).sum()
     assert ink["$x^2$"] == pytest.approx(ink["x^2"] + ink["$$"], abs=4)
 
 
-def test_only_fonts_that_are_installed_are_named():
-    installed = {font.name for font in matplotlib.font_manager.fontManager.ttflist}
-    assert set(matplotlib.rcParams["font.family"]) <= installed
-    assert matplotlib.rcParams["font.family"][0] == "DejaVu Sans"
-
-
-def test_an_installed_font_of_another_script_is_taken(monkeypatch):
+def test_fonts_of_other_scripts_are_named_if_they_are_installed(monkeypatch):
     class Installed:
         name = "Noto Sans CJK JP"
 
     before = matplotlib.rcParams["font.family"]
+    assert before[0] == "DejaVu Sans"
+    assert set(before) <= {font.name for font in matplotlib.font_manager.fontManager.ttflist}
     monkeypatch.setattr(matplotlib.font_manager.fontManager, "ttflist", [Installed])
     try:
         plots.print_names_as_they_are()

@@ -15,35 +15,31 @@ from sefar_core.regulation import (
 from sefar_core.train import choose_method
 from tests.oracles import method as oracle
 
-
-@pytest.mark.parametrize("confidence", [0.0, 0.1, 0.5, 0.95, 1.0])
-@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.05, 0.3])
-def test_weight_follows_the_equation(confidence, spread):
-    got = adaptive_weight(torch.tensor([confidence]), torch.tensor([spread]))
-    assert got.item() == pytest.approx(oracle.adaptive_weight(confidence, spread), abs=1e-6)
+RULES = (adaptive_weight, confidence_only, partial(fixed_threshold, threshold=0.3))
 
 
-@pytest.mark.parametrize(
-    ("confidence", "spread", "published"),
-    [
-        (0.9, 1e-6, 0.871),
-        (0.7, 1e-6, 0.662),
-        (0.1, 1e-6, 0.332),
-        (1.0, 0.03, 0.682),
-        (1, 0.1, 0.245),
-    ],
-)
-def test_weight_has_the_values_worked_out_for_the_public_code(confidence, spread, published):
-    got = adaptive_weight(torch.tensor([float(confidence)]), torch.tensor([spread]))
-    assert got.item() == pytest.approx(published, abs=6e-4)
+def test_weight_follows_the_equation():
+    confidence, spread = torch.cartesian_prod(
+        torch.tensor([0.0, 0.1, 0.5, 0.95, 1.0]), torch.tensor([0.0, 1e-3, 0.05, 0.3])
+    ).unbind(dim=1)
+    pairs = zip(confidence.tolist(), spread.tolist(), strict=True)
+    expected = [oracle.adaptive_weight(one, other) for one, other in pairs]
+    assert adaptive_weight(confidence, spread).tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_weight_falls_with_doubt_of_either_kind():
-    steps = torch.linspace(0.01, 0.99, 50)
+def test_weight_has_the_values_worked_out_for_the_public_code():
+    confidence = torch.tensor([0.9, 0.7, 0.1, 1.0, 1.0])
+    got = adaptive_weight(confidence, torch.tensor([1e-6, 1e-6, 1e-6, 0.03, 0.1]))
+    assert got.tolist() == pytest.approx([0.871, 0.662, 0.332, 0.682, 0.245], abs=6e-4)
+
+
+def test_weight_falls_with_doubt_of_either_kind_and_carries_no_gradient():
+    steps = torch.linspace(0.01, 0.99, 50, requires_grad=True)
     by_confidence = adaptive_weight(steps, torch.full_like(steps, 0.1))
     by_spread = adaptive_weight(torch.full_like(steps, 0.9), steps)
     assert (by_confidence.diff() > 0).all()
     assert (by_spread.diff() < 0).all()
+    assert not by_confidence.requires_grad
 
 
 def test_threshold_asks_confidence_alone():
@@ -59,36 +55,17 @@ def test_a_single_prediction_has_its_confidence_alone():
     torch.testing.assert_close(got, steady)
 
 
-@pytest.mark.parametrize(
-    "rule", [adaptive_weight, confidence_only, partial(fixed_threshold, threshold=0.3)]
-)
-def test_logits_are_refused(rule):
-    with pytest.raises(ValueError, match="were logits passed"):
-        rule(torch.tensor([3.7]), torch.tensor([0.1]))
+@pytest.mark.parametrize("rule", RULES)
+def test_logits_are_refused_and_a_diverged_teacher_has_no_weight_that_is_a_number(rule):
+    with pytest.raises(ValueError, match=r"\[3\.7, 3\.7\]; were logits passed"):
+        rule(torch.tensor([3.7, torch.nan]), torch.tensor([0.1, torch.nan]))
+    got = rule(torch.tensor([0.5, torch.nan]), torch.tensor([0.1, torch.nan]))
+    assert got.isnan().tolist() == [False, True]
 
 
 def test_the_spread_of_a_single_pass_is_refused():
     with pytest.raises(ValueError, match="at least two dropout passes"):
         adaptive_weight(torch.tensor([0.5]), torch.tensor([float("nan")]))
-
-
-@pytest.mark.parametrize(
-    "rule", [adaptive_weight, confidence_only, partial(fixed_threshold, threshold=0.3)]
-)
-def test_what_a_diverged_teacher_says_has_no_weight_that_is_a_number(rule):
-    got = rule(torch.tensor([0.5, torch.nan]), torch.tensor([0.1, torch.nan]))
-    assert got.isnan().tolist() == [False, True]
-
-
-@pytest.mark.parametrize("rule", [adaptive_weight, confidence_only])
-def test_logits_beside_what_is_not_a_number_are_refused(rule):
-    with pytest.raises(ValueError, match=r"\[3\.7, 3\.7\]; were logits passed"):
-        rule(torch.tensor([3.7, torch.nan]), torch.tensor([0.1, torch.nan]))
-
-
-def test_no_gradient_reaches_the_teacher():
-    confidence = torch.tensor([0.5], requires_grad=True)
-    assert not adaptive_weight(confidence, torch.tensor([0.1])).requires_grad
 
 
 CONFIDENCE, SPREAD = [0.2, 0.6, 0.9], [0.3, 0.1, 0.02]

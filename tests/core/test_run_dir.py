@@ -1,6 +1,10 @@
+"""The folder of a run: settings, sessions, reports of its steps, timing, the lock."""
+
 import errno
 import json
 import resource
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,13 +12,18 @@ import pytest
 
 from qa_data.files import SefarError, WriteError, writing
 from sefar_core import run_dir
-from sefar_core.config import TrainConfig
+from sefar_core.config import LossConfig, TeacherConfig, TrainConfig
 from sefar_core.run_dir import (
+    Progress,
+    StepTiming,
+    TimedBatches,
     add_to_run,
     append_metrics,
+    curves,
     forget_metrics_after,
     locked,
     open_run,
+    read_history,
     run_of,
     sessions,
 )
@@ -33,16 +42,19 @@ class Settings:
     epochs: int = 3
 
 
+FASTER = Settings(optim=Inner(lr=0.2))
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
 def test_a_run_folder_says_what_runs_and_how_it_ended(tmp_path):
     open_run(tmp_path / "run", Settings(), seed=7, data={"manifest_sha256": "abc"})
     add_to_run(tmp_path / "run", {"steps": 12})
-    config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config == {
-        "optim": {"workers": 4, "lr": 0.1},
-        "epochs": 3,
-        "manifest_sha256": "abc",
-    }
-    content = json.loads((tmp_path / "run/run.json").read_text())
+    settings = {"optim": {"workers": 4, "lr": 0.1}, "epochs": 3, "manifest_sha256": "abc"}
+    assert read(tmp_path / "run/config.json") == settings
+    content = read(tmp_path / "run/run.json")
     assert content["seed"] == 7 and content["steps"] == 12 and content["packages"]["torch"]
 
 
@@ -57,19 +69,26 @@ def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
     assert [(one["commit"], one["steps"]) for one in sessions(tmp_path)] == [
         ("aaa", 0), ("bbb", 1), ("bbb", 2), ("ccc", 3)
     ]  # fmt: skip
-    content = json.loads((tmp_path / "run.json").read_text())
+    content = read(tmp_path / "run.json")
     assert content["steps"] == 3 and len(content["earlier_sessions"]) == 3
 
 
+RECORD_FIX = r"run\.json is damaged .*delete it: the run resumes"
+SETTINGS_FIX = r"config\.json is damaged .*or delete it and resume"
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "7", '{"seed": 0}', '{"commit": 1, "earlier_sessions": 5}']
+    ("name", "text", "message"),
+    [("run.json", text, RECORD_FIX) for text in ("", "[]", "7", '{"seed": 0}')]
+    + [("run.json", '{"commit": 1, "earlier_sessions": 5}', RECORD_FIX)]
+    + [("config.json", text, SETTINGS_FIX) for text in ("", '{"a":', "[1]", "7", "null")],
 )
-def test_a_damaged_record_of_sessions_is_named_with_its_fix(tmp_path, text):
+def test_a_damaged_file_of_a_run_is_named_with_its_fix(tmp_path, name, text, message):
     open_run(tmp_path, Settings(), seed=7)
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ValueError, match=r"run\.json is damaged .*delete it: the run resumes"):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
         open_run(tmp_path, Settings(), seed=7)
-    (tmp_path / "run.json").unlink()
+    (tmp_path / name).unlink()
     open_run(tmp_path, Settings(), seed=7)
 
 
@@ -79,29 +98,21 @@ def test_encoders_of_a_run_lead_to_it_and_a_run_to_itself():
     assert run_of(run) == run and run_of(run / "states") == run / "states"
 
 
-def test_other_settings_are_refused_by_the_name_that_the_command_line_has(tmp_path):
+def test_other_settings_are_refused_unless_they_change_no_result(tmp_path):
     open_run(tmp_path, Settings(), seed=0)
     with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is requested"):
-        open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
-
-
-@pytest.mark.parametrize("text", ["", '{"a":', "[1]", "7", "null"])
-def test_damaged_settings_of_a_run_are_named_with_the_fix(tmp_path, text):
-    open_run(tmp_path, Settings(), seed=7)
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json is damaged .*or delete it and resume"):
-        open_run(tmp_path, Settings(), seed=7)
-    (tmp_path / "config.json").unlink()
-    open_run(tmp_path, Settings(), seed=7)
+        open_run(tmp_path, FASTER, seed=0)
+    open_run(tmp_path, Settings(optim=Inner(workers=0)), seed=0, free=("optim.workers",))
+    assert read(tmp_path / "config.json")["optim"]["workers"] == 0
 
 
 def test_a_run_from_before_a_setting_resumes_with_its_default_alone(tmp_path):
     open_run(tmp_path, Settings(), seed=0)
-    content = json.loads((tmp_path / "config.json").read_text())
+    content = read(tmp_path / "config.json")
     del content["optim"]["lr"]
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"optim\.lr = 0\.1, but 0\.2 is requested"):
-        open_run(tmp_path, Settings(optim=Inner(lr=0.2)), seed=0)
+        open_run(tmp_path, FASTER, seed=0)
     open_run(tmp_path, Settings(), seed=0)
 
 
@@ -114,12 +125,6 @@ def test_a_run_of_the_reader_torchcodec_resumes_with_auto_and_says_so_once(tmp_p
         assert capsys.readouterr().out.count("reader torchcodec; it resumes with auto") == notes
 
 
-def test_settings_that_change_no_result_may_differ(tmp_path):
-    open_run(tmp_path, Settings(), seed=0)
-    open_run(tmp_path, Settings(optim=Inner(workers=0)), seed=0, free=("optim.workers",))
-    assert json.loads((tmp_path / "config.json").read_text())["optim"]["workers"] == 0
-
-
 def test_drafts_of_killed_processes_are_removed_and_nothing_else(tmp_path):
     (tmp_path / ".config.json.4711").write_text("{")
     (tmp_path / ".student.4711").mkdir()
@@ -128,46 +133,130 @@ def test_drafts_of_killed_processes_are_removed_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {".notes", "config.json", "run.json"}
 
 
-def test_lines_beyond_a_step_and_half_a_line_are_forgotten(tmp_path):
+@pytest.mark.parametrize("rest", ['{"step": 4, "lo', '{"step": 4}'])
+def test_lines_beyond_a_step_and_half_a_line_are_forgotten(tmp_path, rest):
+    """Half a line may read like a whole one: what shows is the end of the line that is missing."""
     for step in (1, 2, 3):
         append_metrics(tmp_path, {"step": step, "loss": step / 10})
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
+        file.write(rest)
     forget_metrics_after(tmp_path, 2)
     append_metrics(tmp_path, {"step": 3, "loss": 0.3})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
 
 
+CONFIG = TrainConfig(
+    loss=LossConfig(regulation="fixed", threshold=0.7), teacher=TeacherConfig(dropout_passes=3)
+)
+WARMUP = {"step": 1, "supervised": 2.5, "accuracy": 0.25}
+SSL = [
+    {"step": step, "supervised": 3.0 / step, "trust": step / 10, "mix": 5.0 + step}
+    for step in (2, 3)
+]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    open_run(tmp_path, CONFIG, seed=0)
+    for report in (WARMUP, *SSL):
+        append_metrics(tmp_path, report)
+    return tmp_path
+
+
+def test_a_run_is_read_back_as_it_was_written(trained):
+    assert read_history(trained) == ("fixed", 0.7, 3, [WARMUP, *SSL])
+    (trained / "student").mkdir()
+    assert read_history(trained / "student") is None  # encoders alone have no history
+
+
 @pytest.mark.parametrize(
     "line", ['{"step": 2, "lo', "", "[]", '{"loss": 1}', '{"step": "3"}', '{"step": 1e999}', "\xff"]
 )
-def test_a_damaged_line_is_named_and_nothing_is_dropped(tmp_path, line):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'.encode("latin-1"))
+def test_a_damaged_line_is_named_and_nothing_is_dropped(trained, line):
+    path = trained / "metrics.jsonl"
+    first, _, third = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, line.encode("latin-1"), third, b""]))
     before = path.read_bytes()
-    with pytest.raises(
-        ValueError, match=r"metrics\.jsonl, line 2 is not a step report .*delete the line"
-    ):
-        forget_metrics_after(tmp_path, 2)
+    for use in (lambda: forget_metrics_after(trained, 2), lambda: read_history(trained)):
+        with pytest.raises(
+            ValueError, match=r"metrics\.jsonl, line 2 is not a step report .*delete the line"
+        ):
+            use()
     assert path.read_bytes() == before
 
 
-def test_half_a_line_that_reads_like_a_whole_one_is_forgotten(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}')
-    forget_metrics_after(tmp_path, 2)
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", None, r"config\.json is missing: .*give the whole folder"),
+        ("metrics.jsonl", None, r"metrics\.jsonl is missing: .*give the whole folder"),
+        ("metrics.jsonl", "", r"metrics\.jsonl is empty: the run has taken no step"),
+        ("config.json", "", r"config\.json holds no settings of a run"),
+        ("config.json", "[]", r"config\.json holds no settings of a run"),
+        ("config.json", '{"loss": {"regulation": "fixed", "threshold": 0.3}}', "no settings of a"),
+        (
+            "config.json",
+            '{"loss": {"regulation": "strict", "threshold": 1}, "teacher": {"dropout_passes": 2}}',
+            r"config\.json .*must be one of .*strict",
+        ),
+    ],
+)
+def test_half_a_history_and_settings_of_other_code_are_refused(trained, name, text, message):
+    (trained / name).unlink()
+    if text is not None:
+        (trained / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_history(trained)
+
+
+def test_a_curve_has_the_steps_that_reported_its_number_and_no_others():
+    found = curves([WARMUP, *SSL], ("trust", "supervised", "unsupervised"))
+    assert found == {"trust": ([2, 3], [0.2, 0.3]), "supervised": ([1, 2, 3], [2.5, 1.5, 1.0])}
+
+
+def test_waiting_for_batches_is_separated_from_working():
+    def slow():
+        for number in range(2):
+            time.sleep(0.05)
+            yield number
+
+    batches = TimedBatches(slow())
+    assert [next(batches), next(batches)] == [0, 1]
+    time.sleep(0.05)
+    timing = batches.end_step(num_clips=8)
+    assert 0.1 <= timing.waited_s <= timing.seconds - 0.05
+    assert batches.end_step(num_clips=8).waited_s == 0
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_metrics_hold_no_clock_and_timing_does(tmp_path, capsys):
+    progress = Progress(tmp_path, total=2, initial=0, log="none")
+    metrics = {"loss": 0.5, "trust": 0.25}
+    progress.log_step(1, metrics, StepTiming(seconds=2.0, waited_s=0.5, num_clips=16))
+    progress.close()
+    assert read(tmp_path / "metrics.jsonl") == {"step": 1} | metrics
+    timing = {"step": 1, "seconds": 2.0, "clips_per_s": 8.0, "stall": 0.25}
+    assert read(tmp_path / "timing.jsonl") == timing
+    shown = capsys.readouterr().err
+    assert "loss=0.500" in shown and "trust=0.250" in shown and "stall=25%" in shown
+
+
+def test_tensorboard_that_is_missing_is_reported_with_its_fix(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"pip install 'sefar\[log\]'"):
+        Progress(tmp_path, total=2, initial=0, log="tensorboard")
 
 
 def test_what_cannot_be_written_is_named_with_the_space_it_needs(tmp_path):
     draft = tmp_path / ".draft"
     draft.write_text("half")
-    full = OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(WriteError, match=r"result.*No space.*needs 12,345 bytes"),
         writing(tmp_path / "result", 12345, draft),
     ):
-        raise full
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert not draft.exists()
 
 

@@ -5,25 +5,22 @@ import pytest
 from sefar_core.schedule import Schedule, learning_rate, rising_share
 
 
-def schedule(num_labeled=640, batch_size=64, epochs=30, warmup_epochs=5, **other):
-    return Schedule(
-        num_labeled=num_labeled,
-        batch_size=batch_size,
-        epochs=epochs,
-        warmup_epochs=warmup_epochs,
-        **other,
-    )
+def schedule(num_labeled=640, *, warmup_epochs=5, **other):
+    settings = {"batch_size": 64, "epochs": 30, "warmup_epochs": warmup_epochs} | other
+    return Schedule(num_labeled=num_labeled, **settings)
 
 
 def test_a_run_takes_every_labeled_clip_epochs_times():
     gym99_5 = schedule(1316)
     assert gym99_5.num_steps == round(30 * 1316 / 64) == 617
     assert gym99_5.warmup_steps == 103
+    assert schedule(10).num_steps == 5  # fewer labels than a batch still train
+    only_labels = schedule(warmup_epochs=30)
+    assert only_labels.warmup_steps == only_labels.num_steps
 
 
 @pytest.mark.parametrize(
-    ("num_labeled", "steps_an_epoch"),
-    [(1316, 20), (1466, 22), (959, 14), (64, 1), (127, 1)],
+    ("num_labeled", "steps_an_epoch"), [(1316, 20), (1466, 22), (959, 14), (64, 1), (127, 1)]
 )
 def test_the_published_run_drops_what_is_left_of_each_pass(num_labeled, steps_an_epoch):
     # Steps an epoch of Gym99 5 %, Gym288 5 % and UB 10 % in the public code.
@@ -39,22 +36,15 @@ def test_a_run_without_one_whole_batch_is_refused_if_leftovers_are_dropped():
     assert schedule(40).num_steps == 19
 
 
-def test_fewer_labels_than_a_batch_still_train():
-    assert schedule(10).num_steps == 5
-
-
 @pytest.mark.parametrize("steps", [1, 7, 30, 617, 6170])
 def test_a_run_given_in_steps_keeps_the_shares_of_warm_up_and_ramp(steps):
     plan = schedule(steps=steps)
     assert plan.num_steps == steps
     assert plan.warmup_steps == math.ceil(steps / 6)
-    after = range(plan.warmup_steps, steps)
-    assert all(plan.ramp(step) == pytest.approx(published_ramp(plan, step)) for step in after)
-
-
-def published_ramp(plan, step: int) -> float:
-    epoch = math.floor(30 * step / plan.num_steps)
-    return math.sin(math.pi / 2 * (epoch + 1 - 5) / (30 - 5))
+    for step in range(plan.warmup_steps, steps):
+        epoch = 30 * step // steps
+        published = math.sin(math.pi / 2 * (epoch + 1 - 5) / (30 - 5))
+        assert plan.ramp(step) == pytest.approx(published)
 
 
 def test_the_ramp_is_constant_within_an_epoch_and_ends_at_one():
@@ -73,31 +63,23 @@ def test_the_unlabeled_clips_weigh_something_from_the_first_step_with_a_teacher(
     assert plan.warmup_steps == 0 or plan.ramp(plan.warmup_steps - 1) == 0
 
 
-def test_supervised_only_is_a_warm_up_to_the_end():
-    plan = schedule(warmup_epochs=30)
-    assert plan.warmup_steps == plan.num_steps
-
-
 def test_the_published_teacher_keeps_two_thirds_of_the_warm_up_at_batches_of_8():
     gym99_5 = schedule(1316, leftovers="dropped")
     assert gym99_5.warmup_left(0.9999, updates_per_step=8) == pytest.approx(0.67, abs=0.005)
     assert gym99_5.warmup_left(0.9999, updates_per_step=64) == pytest.approx(0.04, abs=0.005)
 
 
-@pytest.mark.parametrize(
-    ("progress", "factor"), [(0.0, 1), (0.83, 1), (0.84, 0.1), (0.93, 0.1), (0.94, 0.01)]
-)
-def test_the_published_rate_falls_at_25_and_28_of_30(progress, factor):
-    assert learning_rate(0.005, "step", progress) == pytest.approx(0.005 * factor)
-
-
-def test_the_cosine_falls_from_the_rate_to_nearly_nothing():
+def test_the_published_rate_falls_at_25_and_28_of_30_and_the_cosine_to_nearly_nothing():
+    falls = {0.0: 1, 0.83: 1, 0.84: 0.1, 0.93: 0.1, 0.94: 0.01}
+    for progress, factor in falls.items():
+        assert learning_rate(0.005, "step", progress) == pytest.approx(0.005 * factor)
     assert learning_rate(1.0, "cosine", 0.0) == 1
     assert learning_rate(1.0, "cosine", 0.5) == pytest.approx(0.5)
     assert learning_rate(1.0, "cosine", 0.999) < 1e-4
 
 
-def test_the_rate_rises_in_equal_parts_from_the_first_step_to_the_whole():
-    assert [rising_share(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert [rising_share(step, 1) for step in range(3)] == [1.0, 1.0, 1.0]
-    assert [rising_share(step, 0) for step in range(3)] == [1.0, 1.0, 1.0]
+@pytest.mark.parametrize(
+    ("warmup", "shares"), [(4, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]), (1, [1.0] * 3), (0, [1.0] * 3)]
+)
+def test_the_rate_rises_in_equal_parts_from_the_first_step_to_the_whole(warmup, shares):
+    assert [rising_share(step, warmup) for step in range(len(shares))] == shares

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from transformers import TimesformerModel
+from transformers import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 
 from sefar_core.timesformer import TimeSformer
 
@@ -25,6 +25,30 @@ RENAMED = {
 }
 
 
+def random_timesformer(frames: int, *, dim: int = 16, depth: int = 2, heads: int = 2, head=False):
+    """transformers' TimeSformer with random weights, none behind a zero start.
+
+    Its clips have 32 pixels and patches of 16; `head` adds class scores.
+    """
+    torch.manual_seed(0)
+    config = TimesformerConfig(
+        image_size=32,
+        patch_size=16,
+        num_frames=frames,
+        hidden_size=dim,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * dim,
+        layer_norm_eps=1e-6,
+        drop_path_rate=0,
+    )
+    model = (TimesformerForVideoClassification if head else TimesformerModel)(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    return model
+
+
 def renamed(model: TimesformerModel, *, time_embed: str) -> dict[str, Tensor]:
     """Its tensors under public names; `time_embed` is what the embedding of time is called."""
     state = {}
@@ -36,7 +60,6 @@ def renamed(model: TimesformerModel, *, time_embed: str) -> dict[str, Tensor]:
 
 
 def assert_same_tokens(ours: TimeSformer, reference: TimesformerModel, frames: int) -> None:
-    """On a clip of 32 pixels and patches of 16."""
     clip = torch.randn(2, 3, frames, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         theirs = reference(clip.transpose(1, 2)).last_hidden_state
