@@ -1,11 +1,11 @@
 """The tables of the blind audit, from invented audits and from lists laid out as FineGym's."""
 
 import json
-
-import pytest
+from itertools import product
 
 from benchmarks.blind_audit import BlindAudit, furthest, main, table
 from qa_data.blind import Accuracy, Audit
+from tests.oracles.finegym_lists import category_list
 
 
 def make_audit(bound, **micro):
@@ -26,8 +26,7 @@ def make_audit(bound, **micro):
 def test_a_cell_is_the_mean_over_the_seeds_and_its_standard_error():
     found = [make_audit(0.25, longest=value) for value in (0.2, 0.3, 0.4, 0.5)]
     other = [make_audit(None, shortest=0.25)] * 4
-    lines = table({"hard": found, "public": other}, "micro")
-    assert lines == [
+    assert table({"hard": found, "public": other}, "micro") == [
         "| answers by | hard | public |",
         "|---|---|---|",
         "| questions | 100 | 100 |",
@@ -39,12 +38,8 @@ def test_a_cell_is_the_mean_over_the_seeds_and_its_standard_error():
         "| shortest |  | 25.0 ± 0.0 |",
     ]
     assert table({"hard": found}, "macro")[2:] == ["| longest | 17.5 ± 3.2 |"]
-
-
-def test_a_single_seed_has_the_error_of_its_questions():
-    assert table({"hard": [make_audit(0.25, longest=0.2)]}, "macro")[2] == (
-        "| longest | 10.0 ± 5.0 |"
-    )
+    # A single seed has the error of its questions.
+    assert table({"hard": found[:1]}, "macro")[2:] == ["| longest | 10.0 ± 5.0 |"]
 
 
 def test_the_rule_furthest_from_its_bound_is_named():
@@ -56,43 +51,28 @@ def test_the_rule_furthest_from_its_bound_is_named():
     )
 
 
-@pytest.fixture
-def finegym(tmp_path):
-    """Lists of an invented Gym99: 3 sets of 8 classes, a grid in each, a few clips a class."""
-    texts = [
-        f"salto {direction} {shape} with {turns} twist"
-        for direction in ("forward", "backward")
-        for shape in ("tucked", "stretched")
-        for turns in (1, 2)
-    ]
-    classes = [(event, text) for event in ("FX", "BB", "UB") for text in texts]
-    tens = {"FX": 25, "BB": 33, "UB": 44}
-    lines = [
-        f"Clabel: {i}; set: {tens[event]}; Glabel: {i}; ({event}) {text}"
-        for i, (event, text) in enumerate(classes)
-    ]
-    (tmp_path / "gym99_categories.txt").write_text("\n".join(lines))
+def test_the_tables_of_lists_are_printed_and_written(tmp_path, capsys):
+    """Of an invented Gym99: 3 sets of 8 classes, a grid in each, a few clips a class."""
+    parts = product(("forward", "backward"), ("tucked", "stretched"), (1, 2))
+    texts = [f"salto {way} {shape} with {turns} twist" for way, shape, turns in parts]
+    sets = product((("FX", 25), ("BB", 33), ("UB", 44)), texts)
+    rows = [(label, number, event, text) for label, ((event, number), text) in enumerate(sets)]
+    (tmp_path / "gym99_categories.txt").write_text(category_list(rows))
     tree = {
-        str(i): {"BTcode": f"{i % 8:03b}", "questions": ["a?", "b?", "c?"], "code": "1"}
-        for i in range(24)
+        str(3 * label): {"BTcode": f"{label % 8:03b}", "questions": ["a?", "b?", "c?"], "code": "1"}
+        for label in range(24)
     }
     (tmp_path / "finegym_glabel_to_Qtree.json").write_text(json.dumps(tree))
-    for name, video, clips in (
-        ("gym99_train_element_v1.1", "AAAAAAAAAAA", 40),
-        ("gym99_val_element", "BBBBBBBBBBB", 4),
-    ):
-        rows = [
-            f"{video}_E_{label:06d}_{label + 1:06d}_A_{i:04d}_{i + 1:04d} {label}"
+    for name, video, clips in (("train_element_v1.1", "A" * 11, 40), ("val_element", "B" * 11, 4)):
+        lines = [
+            f"{video}_E_{label:06d}_{label + 1:06d}_A_{i:04d}_{i + 1:04d} {label}\n"
             for label in range(24)
             for i in range(clips + label % 3)
         ]
-        (tmp_path / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    return tmp_path
+        (tmp_path / f"gym99_{name}.txt").write_text("".join(lines))
 
-
-def test_the_tables_of_lists_are_printed_and_written(finegym, tmp_path, capsys):
     out = tmp_path / "tables.md"
-    main(BlindAudit(finegym=finegym, benchmarks=(99,), seeds=(0,), out=out))
+    main(BlindAudit(finegym=tmp_path, benchmarks=(99,), seeds=(0,), out=out))
     written = out.read_text(encoding="utf-8")
     assert capsys.readouterr().out == written
     assert written.count("\n### ") == 5

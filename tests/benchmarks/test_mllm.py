@@ -1,14 +1,33 @@
-"""Benchmarks of the language-model half: implementations with equal answers, correct counts."""
+"""Benchmarks of the language-model half: equal answers, counts and figures by hand, at toy size."""
 
+import json
 import statistics
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import finetune_step, mllm, option_forwards, random_vlm, timing
+from benchmarks import (
+    finetune_step,
+    gpu_chat,
+    gpu_lora,
+    gpu_mllm,
+    mllm,
+    mllm_arithmetic,
+    option_forwards,
+    random_vlm,
+    timing,
+)
+from benchmarks.mllm_arithmetic import Lengths, Weights, weights_of
 from benchmarks.timing import Timing
+from sefar_mllm.adapters import composite
 from sefar_mllm.scoring import letter_logits
+
+SETTINGS = gpu_mllm.GpuMllm(
+    size="toy", device="cpu", rows=2, row_tokens=48, batch_size=3, new_tokens=5, turns=1
+)
+# The toy: 2 layers, width 64, inner width 172; 7 linears a layer; 768 words.
+LINEARS, HEAD = 2 * (4 * 64 * 64 + 3 * 64 * 172), 64 * 768
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +39,20 @@ def tokenizer():
 def model(tokenizer):
     language = random_vlm.language_model("toy", words=len(tokenizer), device="cpu")
     return random_vlm.adapted(language, device="cpu", rank=2).eval()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Every call is made once and takes 0.5 s, or the seconds that are put into the list."""
+    takes: list[float] = []
+
+    def seconds(call, turns, device):
+        call()
+        return takes.pop(0) if takes else 0.5
+
+    for place in (timing, gpu_chat, gpu_lora):
+        monkeypatch.setattr(place, "seconds", seconds)
+    return takes
 
 
 def test_rivals_of_scoring_give_our_answers_and_a_wrong_one_is_found_out(
@@ -62,30 +95,28 @@ def test_questions_are_as_long_as_gym_qas_in_llamas_vocabulary(tokenizer):
     assert 1.05 * plain < lengths.prompt < 1.25 * plain
 
 
+@pytest.mark.slow
 def test_the_plain_trainer_is_given_our_batches(model, tokenizer, tmp_path, monkeypatch):
-    def kept(batches):
-        def collate(self, features):
-            batch = collator(self, features)
-            batches.append(batch["attention_mask"].sum(dim=1).tolist())
-            return batch
-
-        return collate
-
+    batches: list[list[int]] = []
     collator = finetune_step.Collator.__call__
-    seen = {}
+
+    def collate(self, features):
+        batch = collator(self, features)
+        batches.append(batch["attention_mask"].sum(dim=1).tolist())
+        return batch
+
+    monkeypatch.setattr(finetune_step.Collator, "__call__", collate)
     ways, _ = mllm.training_ways(model, tokenizer, 24, tmp_path)
-    for name, way in ways.items():
-        batches = seen[name] = []
-        monkeypatch.setattr(finetune_step.Collator, "__call__", kept(batches))
-        way()
-    assert seen[finetune_step.OURS] == seen[finetune_step.SAME] != seen[finetune_step.OWN]
-    assert sorted(sum(seen[finetune_step.OURS], [])) == sorted(sum(seen[finetune_step.OWN], []))
-    once = list(seen[finetune_step.OURS])
-    for _ in range(2):  # each turn of the benchmark learns all of it again
-        seen[finetune_step.OURS].clear()
-        monkeypatch.setattr(finetune_step.Collator, "__call__", kept(seen[finetune_step.OURS]))
-        ways[finetune_step.OURS]()
-        assert seen[finetune_step.OURS] == once
+
+    def seen(name):
+        batches.clear()
+        ways[name]()
+        return list(batches)
+
+    ours, own = seen(finetune_step.OURS), seen(finetune_step.OWN)
+    assert ours == seen(finetune_step.SAME) != own
+    assert sorted(sum(ours, [])) == sorted(sum(own, []))
+    assert seen(finetune_step.OURS) == ours  # each turn of the benchmark learns all of it again
 
 
 def test_ratios_are_reported_beside_their_goals():
@@ -104,8 +135,152 @@ def test_ratios_are_reported_beside_their_goals():
 
 def test_seconds_are_the_median_of_the_timed_calls(monkeypatch):
     # Two calls are not timed; the others take 5, 1 and 2 s.
-    clock = iter([0, 100, 200, 205, 300, 301, 400, 402])
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    ticks = iter([0, 100, 200, 205, 300, 301, 400, 402])
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     calls = []
     assert timing.seconds(lambda: calls.append(1), 3, "cpu") == 2
     assert len(calls) == 5
+
+
+def test_weights_that_a_token_goes_through_are_counted_at_vicunas_size():
+    language = random_vlm.language_model("vicuna_7b", words=0, device="meta")
+    found = weights_of(language.config)
+    sizes = {name: p.numel() for name, p in language.named_parameters()}
+    assert found.linears == sum(n for name, n in sizes.items() if "_proj." in name) == 6476005376
+    assert found.head == sizes["lm_head.weight"] == 32000 * 4096
+    assert found.norms == sum(n for name, n in sizes.items() if "norm" in name)
+    table = sizes["model.embed_tokens.weight"]
+    assert found.linears + found.head + found.norms + table == sum(sizes.values())
+    assert round(found.whole / 1e9, 1) == 6.6
+
+
+def test_operations_bytes_and_bounds_are_those_of_hand_arithmetic():
+    small = Weights(linears=1000, head=100, norms=10)
+    assert small.whole == 1100
+    assert small.step_flops(7, 2) == 4 * 1000 * 7 + 4 * 100 * 2
+    assert small.step_flops(7, 2, recompute=True) == 6 * 1000 * 7 + 4 * 100 * 2
+    assert small.scoring_flops(7, 4) == 2 * 1000 * 7 + 2 * 100 * 4
+    assert (small.decoding_bytes(), small.decoding_bytes(4)) == (2 * 1110, 4 * 1110)
+    vicuna = Weights(linears=6_476_005_376, head=131_072_000, norms=266_240)
+    lengths = Lengths(prompt=136, joined=318, options=4)
+    found = mllm_arithmetic.bounds(vicuna, lengths, rows=4, row_tokens=1024)
+    expected = {
+        "weights_a_token": 6.607e9,
+        "lora_flops_a_token_4n": 26.43e9,
+        "recompute_flops_a_token_6n": 39.64e9,
+        "step_tokens": 4096,
+        "step_s_at_790": 0.1343,
+        "step_recompute_s_at_790": 0.2015,
+        "step_s_at_45_percent": 0.2985,
+        "step_tokens_a_s_at_45_percent": 13722,
+        "bound_prompts_a_s": 448.4,
+        "bound_items_a_s": 191.8,
+        "items_a_s_at_35_percent": 67.1,
+        "limit_decoded_tokens_a_s": 325.4,
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+
+
+def recomputes(model) -> bool:
+    layers = composite(model).model.language_model.layers
+    return any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_step_is_counted_by_its_tokens_and_labels(model, clock, recompute):
+    found = gpu_lora.train(model, SETTINGS, recompute=recompute)
+    flops = 4 * LINEARS * 2 * 48 + 4 * HEAD * 4  # two labels in each of two rows
+    assert found["tokens_a_s"] == 2 * 48 / 0.5
+    assert found["mfu_790"] == pytest.approx(flops / 0.5 / 790e12)
+    assert found["mfu_989"] == pytest.approx(flops / 0.5 / 989e12)
+    assert found["memory_gb"] is None
+    # Activations are made again for as long as a step learns.
+    assert not composite(model).training and not recomputes(model)
+    with gpu_lora.training_mode(model, recompute=recompute):
+        assert model.training and recomputes(model) == recompute
+
+
+def test_recomputing_has_another_name_in_transformers_5_3():
+    calls: list[object] = []
+    old = SimpleNamespace(
+        gradient_checkpointing_enable=calls.append,
+        gradient_checkpointing_disable=lambda: calls.append("off"),
+    )
+    with gpu_lora.recomputing(old):
+        assert calls == [{"use_reentrant": False}]
+    assert calls[1:] == ["off"]
+
+
+def test_scoring_is_counted_by_the_tokens_that_it_computes(model, tokenizer, clock):
+    clock += [0.5, 2.0]
+    found = gpu_mllm.score(model, tokenizer, SETTINGS)
+    lengths = random_vlm.lengths_of(tokenizer, random_vlm.like_llamas(tokenizer, 3))
+    assert found["prompts_a_s"] == 3 / 0.5 and found["items_a_s"] == 3 / 2.0
+    one = 2 * LINEARS * lengths.prompt + 2 * HEAD
+    item = 2 * LINEARS * lengths.joined + 2 * HEAD * 4
+    assert found["bound_prompts_a_s"] == pytest.approx(790e12 / one)
+    assert found["bound_items_a_s"] == pytest.approx(790e12 / item)
+    assert found["share_of_bound"] == pytest.approx(1.5 * item / 790e12)
+
+
+def test_decoding_is_counted_without_its_first_token(model, tokenizer, clock, monkeypatch):
+    asked = []
+    generate = gpu_chat.generate_ids
+
+    def watched(*given, max_new_tokens, static_cache):
+        asked.append((max_new_tokens, static_cache))
+        return generate(*given, max_new_tokens=max_new_tokens, static_cache=static_cache)
+
+    monkeypatch.setattr(gpu_chat, "generate_ids", watched)
+    clock += [1.0, 0.2, 0.6, 0.1]
+    found = gpu_chat.decoding(model, tokenizer, SETTINGS)
+    assert asked == [(5, False), (1, False), (5, True), (1, True)]
+    assert found["dynamic: tokens_a_s"] == pytest.approx(4 / 0.8)
+    assert found["dynamic: first_token_s"] == 0.2
+    assert found["static, compiled: tokens_a_s"] == pytest.approx(4 / 0.5)
+    assert found["static, compiled: first_token_s"] == 0.1
+    read = 4 * (LINEARS + HEAD + 5 * 64)  # 32-bit on a CPU
+    assert found["limit_tokens_a_s"] == pytest.approx(4.3e12 / read)
+
+
+def test_the_first_token_from_a_file_goes_the_chats_way(model, tokenizer, clock, monkeypatch):
+    def watch(self, path, *, untrusted):
+        ways.append(untrusted)
+        return trusted(self, path)  # a process of its own takes seconds to begin
+
+    ways: list[bool] = []
+    trusted = gpu_chat.Assistant.watch
+    monkeypatch.setattr(gpu_chat.Assistant, "watch", watch)
+    clock += [0.25, 0.125]
+    found = gpu_chat.cold_first_token(model, tokenizer, SETTINGS)
+    assert ways == [True, False]
+    assert found == {"cold_first_token_s": 0.25, "in this process: cold_first_token_s": 0.125}
+
+
+def test_goals_stand_beside_figures_that_exist(tokenizer, monkeypatch):
+    for place, name in ((gpu_lora, "train"), (gpu_mllm, "score")):
+        monkeypatch.setattr(place, name, lambda *_, **__: {"memory_gb": 1.0})
+    for part in (gpu_chat.decoding, gpu_chat.cold_first_token):
+        monkeypatch.setattr(gpu_chat, part.__name__, lambda *_, **__: {})
+    monkeypatch.setattr(gpu_lora, "find_spec", lambda name: None)  # without bitsandbytes
+    found = gpu_mllm.measure(tokenizer, SETTINGS)
+    assert {part for part, _ in mllm_arithmetic.GOALS} == set(found)
+    assert set(found["LoRA step, 4-bit"].values()) == {None}
+    lines = gpu_mllm.table(found)
+    assert "| LoRA step | memory_gb | 1 | at most 75 |" in lines
+    assert "| LoRA step, 4-bit | seconds | not measured |  |" in lines
+    assert "| chat | cold_first_token_s | not measured | at most 0.250 |" in lines
+
+
+def test_without_cuda_the_arithmetic_is_written_and_the_rest_is_not_measured(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu_mllm, "measure", lambda *_: pytest.fail("something was measured"))
+    gpu_mllm.main(gpu_mllm.GpuMllm(out=tmp_path, batch_size=4))
+    (written,) = tmp_path.glob("*-gpu-mllm.json")
+    figures = json.loads(written.read_text())["figures"]
+    assert list(figures) == ["arithmetic"]
+    assert figures["arithmetic"]["limit_decoded_tokens_a_s"] == pytest.approx(325.4, abs=0.1)
+    calls = capsys.readouterr().out
+    assert "without CUDA" in calls and "| chat | cold_first_token_s | not measured |" in calls
