@@ -15,7 +15,7 @@ class GpuMllm:
     """Size of the language model."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Device; cpu is for a dry run."""
-    tokenizer: str = "demo/llm"
+    tokenizer: str = "demo:llm"
     """Folder of the tokenizer."""
     rows: int = 4
     """Number of rows of a LoRA step."""

@@ -34,7 +34,7 @@ class MllmBenchmark:
 
     size: Size = "medium"
     """Size of the language model."""
-    tokenizer: str = "demo/llm"
+    tokenizer: str = "demo:llm"
     """Folder of the tokenizer."""
     questions: int = 8
     """Number of questions scored in a turn."""

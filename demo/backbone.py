@@ -1,11 +1,11 @@
 """Pretrain the demo's small ViT on rendered still images of random poses.
 
-    python demo/backbone.py --out demo/backbone
+    python demo/backbone.py --out sefar_core/demo_weights
 
 The paper starts from an ImageNet ViT; on two cores no network learns from scratch in minutes. The
 demo starts from this 2-D ViT (timm's, with timm's names). From single images it learns the joints
 of a gymnast, the direction of the body and the apparatus. Poses are random: no class, no motion and
-no clip of the demo is used. The result is shipped in demo/backbone.
+no clip of the demo is used. The result is shipped in sefar_core/demo_weights.
 """
 
 import math
@@ -26,7 +26,7 @@ SPOT = 0.047  # width of a joint's spot, as a share of the image
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    out: Path = Path("demo/backbone")
+    out: Path = Path("sefar_core/demo_weights")
     """Folder of vit.safetensors and its card."""
     num_images: int = 160_000
     """Number of images."""

@@ -1,11 +1,12 @@
 """Make the demo's toy language model: tokenizer, text-only pretraining, evaluation, model card.
 
-    python demo/llm.py --out demo/llm
+    python demo/llm.py --out sefar_mllm/demo_weights
 
 The paper starts from Vicuna; the demo starts from this model. It learns from text alone to match a
 description with options, in Vicuna's prompt. Moves are random combinations of gymnastic words: no
 clip, no question and no class frequency of the demo is used, and the demo's class texts are held
-out. It takes about 20 minutes on one CPU core. The result is shipped in demo/llm.
+out. It takes about 20 minutes on one CPU core. The result is shipped in
+sefar_mllm/demo_weights.
 
 A description takes the place of the video: `slots`, each a mixture of the embeddings of a few
 words. In the clean form each slot is one word of the right move, shuffled and repeated. In the
@@ -62,7 +63,7 @@ EVAL_SEED = 1_000_003  # far from the seeds of training
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    out: Path = Path("demo/llm")
+    out: Path = Path("sefar_mllm/demo_weights")
     """Folder to write; its content is replaced."""
     vocab_size: int = 768
     """Vocabulary size of the SentencePiece model; 259 tokens are bytes and marks."""

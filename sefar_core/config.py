@@ -63,10 +63,10 @@ class ModelConfig:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     """Standard deviation that each color is divided by."""
     pretrained: Path | None = None
-    """Weights to start from; None starts from random weights. Either a file of a ViT in timm's
-    naming or of a TimeSformer (public code or transformers), or `timm:NAME`, which timm
-    downloads, for example `timm:vit_small_patch16_224.augreg_in21k_ft_in1k`. Set `num_heads` to
-    that of the weights. `mean` and `std` stay as published;
+    """Weights to start from; None starts from random weights. A file of a ViT in timm's naming or
+    of a TimeSformer (public code or transformers); `timm:NAME`, which timm downloads, for example
+    `timm:vit_small_patch16_224.augreg_in21k_ft_in1k`; or `demo:vit`, the demo's ViT. Set
+    `num_heads` to that of the weights. `mean` and `std` stay as published;
     `timm.data.resolve_model_data_config` gives those that a ViT was trained with (0.5 for
     augreg)."""
 

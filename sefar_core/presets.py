@@ -75,7 +75,7 @@ def demo(config: TrainConfig) -> TrainConfig:
             num_heads=4,
             fusion_dim=128,
             dropout=0.2,
-            pretrained=Path("demo/backbone/vit.safetensors"),
+            pretrained=Path("demo:vit"),
         ),
         data=DataConfig(short_side=(64, 72), workers=0, store="raw"),
         teacher=TeacherConfig(ema_decay=0.98),

@@ -38,6 +38,7 @@ from sefar_core.checkpoint import (
 from sefar_core.config import ModelConfig
 from sefar_core.model import SefarModel
 from sefar_core.sampling import SAMPLINGS, Moments, Sampling
+from sefar_core.shipped import shipped
 from sefar_core.timesformer import TimeSformer
 
 TIMM = "timm:"
@@ -114,7 +115,7 @@ def load_vit(
         backbone: gets the weights.
         source: a file of a ViT in timm's naming, or of a TimeSformer with divided attention in the
             naming of its public code or of transformers (.safetensors, or what torch.save wrote);
-            or `timm:NAME`, which timm fetches.
+            `timm:NAME`, which timm fetches; or `demo:vit`, which the package ships.
         sampling: the moments of a clip that its elements sample; a TimeSformer's time embedding is
             distributed over them.
 
@@ -123,7 +124,7 @@ def load_vit(
             missing, unknown, of another shape, or not finite.
     """
     name = str(source).removeprefix(TIMM)
-    state = read_vit(Path(source)) if name == str(source) else fetch_vit(name, backbone)
+    state = read_vit(Path(shipped(source))) if name == str(source) else fetch_vit(name, backbone)
     state = fit_plane({name: tensor.float() for name, tensor in state.items()}, backbone)
     own = backbone.state_dict()
     if "time_embed" in state:

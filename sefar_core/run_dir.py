@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from qa_data.files import SefarError, as_json, remove_drafts, write_json, write_text, writing
 from sefar_core.config import RegulationName
+from sefar_core.shipped import present_name
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
 ROLES = ("student", "teacher", "best")
@@ -68,6 +69,8 @@ def open_run(
         if found.get("data.reader") == "torchcodec":
             print(f"note: {run_dir} was trained with data.reader torchcodec; it resumes with auto")
             found["data.reader"] = "auto"
+        for weights in found.keys() & {"model.pretrained", "language_model"}:
+            found[weights] = found[weights] and present_name(found[weights])
         refuse_other_settings(run_dir, found, wanted, free=free)
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_drafts(run_dir)

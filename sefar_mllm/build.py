@@ -34,6 +34,7 @@ from transformers import (
 
 from qa_data.files import SefarError
 from sefar_core.checkpoint import CheckpointError
+from sefar_core.shipped import present_name, shipped
 from sefar_mllm.adapters import lora_parameters, projector_parameters
 from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
 from sefar_mllm.model_config import SefarVlmConfig, lasting_place
@@ -75,14 +76,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         CheckpointError: it is missing, does not begin texts with bos, lacks an end mark, or cannot
             encode the prompts.
     """
-    here = Path(folder)
+    here = Path(shipped(folder))
     if here.is_dir() and not any((here / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
             f"{folder} has no tokenizer: neither of {', '.join(TOKENIZER_FILES)} is there; copy "
             f"tokenizer.json and tokenizer_config.json from the language model's folder"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(here), trust_remote_code=False)
     except UNREADABLE as cause:
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be read: {cause}; copy tokenizer.json and "
@@ -119,7 +120,7 @@ def load_language_model(
     only tensors are read.
 
     Args:
-        name: folder or hub name.
+        name: folder, hub name, or `demo:llm`.
         dtype: of its weights; with `four_bit`, of those that are not quantized.
         device: where to put it.
         four_bit: quantize its linears.
@@ -134,7 +135,11 @@ def load_language_model(
         quantized = {"quantization_config": four_bit_settings(), "device_map": {"": str(device)}}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(name), dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
+            shipped(name),
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **quantized,
         )
     except torch.OutOfMemoryError:  # its message is clear, and the folder is not at fault
         raise
@@ -211,7 +216,7 @@ def build_vlm(  # noqa: PLR0913 - everything that a model is made of
         anchor_ids=anchor_ids,
         seed=seed,
     )
-    model.config.language_model = lasting_place(language_model)
+    model.config.language_model = lasting_place(present_name(language_model))
     model.config.language_model_from_hub = not Path(language_model).is_dir()
     model.is_loaded_in_4bit = four_bit  # where peft and accelerate read it
     return model

@@ -33,6 +33,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from qa_data.files import new_folder, write_json, write_text
 from sefar_core.checkpoint import CheckpointError
+from sefar_core.shipped import PLACES, present_name, shipped
 from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.build import (
     UNREADABLE,
@@ -256,6 +257,10 @@ def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
     found = recorded_folder(recorded, folder)
     if found is not None:
         return str(found)
+    # Of /CHECKOUT/demo/llm the end says which it was; the fingerprint would refuse another model.
+    named = present_name(Path(*Path(recorded).parts[-2:]))
+    if named in PLACES:
+        return named
     if config.language_model_from_hub or _was_fetched(recorded):
         return recorded
     raise CheckpointError(
@@ -350,7 +355,7 @@ def cast(model: SefarVlmForConditionalGeneration, dtype: torch.dtype) -> None:
 
 def stored_dtype(language_model: str | Path) -> torch.dtype:
     """The dtype that a language model's config names; float32 if it names none."""
-    return AutoConfig.from_pretrained(str(language_model)).dtype or torch.float32
+    return AutoConfig.from_pretrained(shipped(language_model)).dtype or torch.float32
 
 
 def write_fingerprint(model: Trained, logits: Float[Tensor, "logit"], folder: Path) -> None:

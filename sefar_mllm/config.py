@@ -116,7 +116,8 @@ class FinetuneConfig:
     """Settings of scripts/finetune_mllm.py."""
 
     language_model: str = "lmsys/vicuna-7b-v1.5"
-    """Folder or hub name of a Llama-family language model with its tokenizer."""
+    """Folder or hub name of a Llama-family language model with its tokenizer; `demo:llm` is the
+    demo's, which the package ships."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     projector_lr: float = 5e-4
     """Peak learning rate of the projector, in both stages."""

@@ -20,9 +20,9 @@ class SefarVlmConfig(PreTrainedConfig):
         video_token_id: the placeholder's id, outside the vocabulary; by default its size.
         token_dim: width of the encoder's tokens.
         token_shape: frames, rows and columns of a clip's tokens.
-        language_model: absolute path or hub name that the language model was loaded from.
-        language_model_from_hub: `language_model` is a hub name. Older folders lack this: theirs may
-            also be a relative path.
+        language_model: absolute path or name that the language model was loaded from.
+        language_model_from_hub: `language_model` is a name, of the hub or of a shipped model. Older
+            folders lack this: theirs may also be a relative path.
         encoder: key and origin of the encoder's token cache.
     """
 

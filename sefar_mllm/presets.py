@@ -9,7 +9,7 @@ from sefar_mllm.config import FinetuneConfig, LoraSettings
 def demo() -> FinetuneConfig:
     """The toy language model of the demo, on two CPU cores in a minute."""
     return FinetuneConfig(
-        language_model="demo/llm",
+        language_model="demo:llm",
         lora=LoraSettings(rank=8, alpha=16.0, dropout=0.0, lr=1e-3),
         projector_lr=2e-3,
         epochs=10,

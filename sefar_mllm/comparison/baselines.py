@@ -32,6 +32,7 @@ from sefar_core.data.class_names import class_names
 from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
 from sefar_core.data.dataset import read_from_folder, view_moments
 from sefar_core.evaluate import predict as class_probs
+from sefar_core.shipped import shipped
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.experiment import (
@@ -277,7 +278,7 @@ def predict_text_only(
     tokenizer = load_tokenizer(language_model)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     model = AutoModelForCausalLM.from_pretrained(
-        language_model, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        shipped(language_model), dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
     model.eval().to(torch.device(device))
     predictions: dict[str, Prediction] = {}

@@ -36,6 +36,7 @@ from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
 from sefar_core.evaluate import FRAME_ORDERS
 from sefar_core.run_dir import dotted, read_metrics
+from sefar_core.shipped import shipped
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
 from sefar_mllm.answer_text import score_other_formats, write_other_formats
@@ -328,7 +329,7 @@ def model_hash(name: str) -> str:
     Files above 16 MiB count by name and size alone. Every fine-tuned model also compares the logits
     of its language model when it is loaded.
     """
-    folder = Path(name)
+    folder = Path(shipped(name))
     if not folder.is_dir():
         return name
     total = hashlib.sha256()

@@ -32,7 +32,7 @@ LINEARS, HEAD = 2 * (4 * 64 * 64 + 3 * 64 * 172), 64 * 768
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return random_vlm.tokenizer_of("demo/llm")
+    return random_vlm.tokenizer_of("demo:llm")
 
 
 @pytest.fixture(scope="module")

@@ -260,7 +260,7 @@ def test_a_model_trained_on_both_says_a_text_or_a_letter_as_it_is_asked(tmp_path
     asked = [one for one in toy_llm.questions(16) if one.answer in (0, 3)]
     cache = toy_llm.cache(tmp_path / "tokens", asked)
     config = FinetuneConfig(
-        language_model=str(ROOT / "demo/llm"),  # can read letters, knows nothing of these clips
+        language_model="demo:llm",  # can read letters, knows nothing of these clips
         lora=LoraSettings(rank=16, alpha=32.0, dropout=0.0, lr=4e-3),
         projector_lr=4e-3,
         epochs=30,

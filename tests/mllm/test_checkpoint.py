@@ -128,7 +128,7 @@ def test_a_base_is_found_from_any_working_directory(base, tmp_path, monkeypatch,
     load_trained(folder)
 
 
-@pytest.mark.parametrize("place", ["demo/llm", "llm", "../llm", "/nosuch/llm"])
+@pytest.mark.parametrize("place", ["toys/llm", "llm", "../llm", "/nosuch/llm"])
 def test_a_base_that_was_a_folder_is_never_asked_of_the_hub(
     folder, place, no_hub, tmp_path, monkeypatch
 ):
