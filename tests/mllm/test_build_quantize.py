@@ -12,7 +12,7 @@ from sefar_mllm.build import build_vlm
 from sefar_mllm.checkpoint import load_trained, merge, precision
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.model_config import SefarVlmConfig
-from tests.oracles import toy_llm, toy_trained
+from tests.oracles import toy_trained
 
 LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 needs_bitsandbytes = pytest.mark.skipif(
@@ -43,17 +43,16 @@ def test_transformers_quantizes_the_seven_linears_of_each_layer_and_nothing_else
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    root = tmp_path_factory.mktemp("llm")
-    narrow = toy_llm.language_model(root / "narrow")
-    return toy_trained.relative(narrow, root / "wide", hidden_size=64, intermediate_size=128)
+def wide(llm, tmp_path_factory):
+    """A language model of widths that 4 bits need."""
+    folder = tmp_path_factory.mktemp("wide") / "llm"
+    return toy_trained.relative(llm, folder, hidden_size=64, intermediate_size=128)
 
 
 @needs_bitsandbytes
-def test_a_model_saved_in_full_precision_is_loaded_in_four_bits(base, tmp_path):
-    folder = toy_trained.save(base, tmp_path / "model")
-    whole = merge(folder, tmp_path / "whole")
-    for place in (folder, whole):
+def test_a_model_saved_in_full_precision_is_loaded_in_four_bits(wide, tmp_path):
+    folder = toy_trained.save(wide, tmp_path / "model")
+    for place in (folder, merge(folder, tmp_path / "merged")):
         model, _ = load_trained(place, four_bit=True)
         assert precision(model) == "four_bit"
         quantized = [
@@ -63,21 +62,16 @@ def test_a_model_saved_in_full_precision_is_loaded_in_four_bits(base, tmp_path):
         ]
         assert len(quantized) == 14
         assert {name.rsplit(".", 1)[1] for name in quantized} == LINEARS
-
-
-@needs_bitsandbytes
-def test_a_model_trained_in_four_bits_is_merged_into_the_base_as_it_was(base, tmp_path):
-    model = toy_trained.adapted(base, four_bit=True)
-    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
-    folder = toy_trained.save(base, tmp_path / "model", four_bit=True)
-    load_trained(folder, four_bit=True)
-    load_trained(folder)
-    load_trained(merge(folder, tmp_path / "whole"))
-
-
-@needs_bitsandbytes
-def test_another_language_model_is_noticed_in_four_bits(base, tmp_path):
-    folder = toy_trained.save(base, tmp_path / "model")
-    other = toy_trained.relative(base, tmp_path / "other", seed=7)
+    other = toy_trained.relative(wide, tmp_path / "other", seed=7)
     with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder, four_bit=True, language_model=other)
+
+
+@needs_bitsandbytes
+def test_a_model_trained_in_four_bits_is_merged_into_the_base_as_it_was(wide, tmp_path):
+    model = toy_trained.adapted(wide, four_bit=True)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    folder = toy_trained.save(wide, tmp_path / "model", four_bit=True)
+    load_trained(folder, four_bit=True)
+    load_trained(folder)
+    load_trained(merge(folder, tmp_path / "merged"))

@@ -13,7 +13,7 @@ from tests.oracles.toy_answers import made
 COUNT = 120
 
 
-def asked_and_answered(right):
+def questions_and_predictions(right):
     """Questions, and predictions that are right where `right` says so."""
     predictions = made(COUNT, right, sources=20)
     questions = [
@@ -38,7 +38,7 @@ def diagnosed(questions, predictions, other):
 
 
 def test_a_model_that_generates_its_letters_agrees_with_itself():
-    questions, predictions = asked_and_answered(lambda i, label: i % 3 != 0)
+    questions, predictions = questions_and_predictions(lambda i, label: i % 3 != 0)
     found = diagnosed(questions, predictions, answers(questions, [p.choice for p in predictions]))
     assert (found.agreement, found.unreadable) == (1.0, 0.0)
     assert found.generated.value == pytest.approx(2 / 3)
@@ -47,7 +47,7 @@ def test_a_model_that_generates_its_letters_agrees_with_itself():
 
 
 def test_answers_that_name_no_option_are_wrong_and_reported():
-    questions, predictions = asked_and_answered(lambda i, label: i % 3 != 0)
+    questions, predictions = questions_and_predictions(lambda i, label: i % 3 != 0)
     choices = [None if i % 2 else p.choice for i, p in enumerate(predictions)]
     found = diagnosed(questions, predictions, answers(questions, choices))
     assert found.unreadable == 0.5
@@ -58,7 +58,7 @@ def test_answers_that_name_no_option_are_wrong_and_reported():
 
 
 def test_a_gap_without_rotation_is_a_letter_preference():
-    questions, predictions = asked_and_answered(lambda i, label: True)
+    questions, predictions = questions_and_predictions(lambda i, label: True)
     predictions = [replace(p, first_letter=0) for p in predictions]
     found = diagnosed(questions, predictions, answers(questions, [0] * COUNT))
     assert found.rotation_gap == found.generated_gap
@@ -67,7 +67,7 @@ def test_a_gap_without_rotation_is_a_letter_preference():
 
 
 def test_texts_are_chosen_by_their_sum_and_by_their_mean():
-    questions, predictions = asked_and_answered(lambda i, label: True)
+    questions, predictions = questions_and_predictions(lambda i, label: True)
     # By the sum the short first text wins, by the mean over tokens the long right one.
     texts = {}
     for q in questions:
@@ -77,13 +77,9 @@ def test_texts_are_chosen_by_their_sum_and_by_their_mean():
     other = answers(questions, [p.choice for p in predictions], texts)
     found = diagnosed(questions, predictions, other)
     assert (found.text_sum.value, found.text_mean.value) == (0.0, 1.0)
-
-
-def test_either_of_two_equal_texts_is_right():
-    questions, predictions = asked_and_answered(lambda i, label: True)
+    # Either of two equal texts is right.
     twice = [replace(q, options=("a", "b", "a", "c"), answer=0) for q in questions]
-    found = diagnosed(twice, predictions, answers(twice, [2] * COUNT))
-    assert found.generated.value == 1
+    assert diagnosed(twice, predictions, answers(twice, [2] * COUNT)).generated.value == 1
 
 
 def test_the_interpretation_depends_on_whether_the_interval_includes_zero():
@@ -92,15 +88,11 @@ def test_the_interpretation_depends_on_whether_the_interval_includes_zero():
     assert "within noise" in interpret_gap(wide, clear, 0.0)
     assert "prefers some letters" in interpret_gap(clear, wide, 0.0)
     assert "not trained on letters" in interpret_gap(clear, clear, 0.0)
+    none = Interval(value=-0.1, low=None, high=None)
+    assert interpret_gap(none, none, 0.5).endswith("one source video gives no interval")
 
 
 def test_answers_to_other_questions_are_refused():
-    questions, predictions = asked_and_answered(lambda i, label: True)
-    other = answers(questions[::-1], [0] * COUNT)
+    questions, predictions = questions_and_predictions(lambda i, label: True)
     with pytest.raises(SefarError, match="in their order"):
-        diagnosed(questions, predictions, other)
-
-
-def test_without_an_interval_the_interpretation_says_so():
-    none = Interval(value=-0.1, low=None, high=None)
-    assert interpret_gap(none, none, 0.5).endswith("one source video gives no interval")
+        diagnosed(questions, predictions, answers(questions[::-1], [0] * COUNT))

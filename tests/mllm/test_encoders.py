@@ -24,6 +24,8 @@ SETTINGS = ModelConfig(
     mean=(0.5, 0.4, 0.3),
     std=(0.2, 0.3, 0.4),
 )
+PATCHES = ("sefar", "supervised", "random", "constant")
+SHAPES = {"sefar_elements": (2, 3, 1, 1, 16), "sefar_fused": (2, 1, 1, 1, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("encoders") / "encoder"
     torch.manual_seed(0)
     model = build_model(SETTINGS, num_classes=3)
-    for parameter in model.parameters():  # the temporal layers begin at zero: give them a say
+    for parameter in model.parameters():  # temporal layers start at zero, where they do nothing
         torch.nn.init.normal_(parameter, std=0.2)
     save_encoder(model, SETTINGS, path)
     return path
@@ -43,20 +45,21 @@ def telltale_frames(batch=2, height=32, width=32):
     return torch.randint(0, 256, (batch, 8, height, width, 3), generator=generator).byte()
 
 
-PATCHES = ("sefar", "supervised", "random", "constant")
-SHAPES = {"sefar_elements": (2, 3, 1, 1, 16), "sefar_fused": (2, 1, 1, 1, 8)}
-
-
 def normalized(frames):
     scale = torch.tensor(SETTINGS.std).view(1, 3, 1, 1, 1)
     shift = torch.tensor(SETTINGS.mean).view(1, 3, 1, 1, 1)
     return ((frames.float() / 255).permute(0, 4, 1, 2, 3) - shift) / scale
 
 
-def elements_by_hand(frames):
-    """Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones."""
-    clip = normalized(frames)
-    return [clip[:, :, [3, 7]], clip[:, :, [1, 5]], clip[:, :, 0::2]]
+def assert_near(one, other):
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def moved_places(encode, frames, frame):
+    """Which of the tokens along time change with one frame."""
+    changed = frames.clone()
+    changed[:, frame] = 0
+    return ((encode(frames) - encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6).tolist()
 
 
 @pytest.mark.parametrize("name", [*PATCHES, *SHAPES])
@@ -68,35 +71,28 @@ def test_every_encoder_keeps_the_same_contract(folder, name):
     assert encoder.name == name
     assert encoder.dim == tokens.shape[-1]
     assert encoder.moments == pytest.approx([(i + 0.5) / 8 for i in range(8)])
+    assert torch.equal(pool(tokens, 1), tokens) == (name in SHAPES)
 
 
 def test_tokens_are_the_recognizers_own_on_elements_cut_by_hand(folder):
-    model, elements = load_encoder(folder), elements_by_hand(telltale_frames())
-    got = ENCODERS["sefar"](folder).encode(telltale_frames())
-    torch.testing.assert_close(got, model.frame_tokens(elements), atol=1e-4, rtol=1e-4)
-
-
-def test_the_class_tokens_of_elements_are_those_that_the_classifier_sees(folder):
-    model, elements = load_encoder(folder), elements_by_hand(telltale_frames())
+    frames = telltale_frames()
+    clip, model = normalized(frames), load_encoder(folder)
+    # Elements 2-2-4 of eight segments: frames 3 and 7, 1 and 5, and the even ones.
+    elements = [clip[:, :, [3, 7]], clip[:, :, [1, 5]], clip[:, :, 0::2]]
+    assert_near(ENCODERS["sefar"](folder).encode(frames), model.frame_tokens(elements))
     seen = [model.backbone(clip, place)[0] for place, clip in enumerate(elements)]
-    got = ENCODERS["sefar_elements"](folder).encode(telltale_frames())
-    torch.testing.assert_close(got[:, :, 0, 0], torch.stack(seen, 1), atol=1e-4, rtol=1e-4)
+    tokens = ENCODERS["sefar_elements"](folder).encode(frames)
+    assert_near(tokens[:, :, 0, 0], torch.stack(seen, 1))
+    fused = ENCODERS["sefar_fused"](folder).encode(frames)[:, 0, 0, 0]
+    assert_near(model.classifier(fused), model(elements))
 
 
-def test_the_fused_feature_gives_the_class_scores(folder):
-    model, elements = load_encoder(folder), elements_by_hand(telltale_frames())
-    fused = ENCODERS["sefar_fused"](folder).encode(telltale_frames())[:, 0, 0, 0]
-    torch.testing.assert_close(model.classifier(fused), model(elements), atol=1e-4, rtol=1e-4)
-
-
-def test_what_one_element_shows_is_in_one_token_and_in_the_fused_feature(folder):
+def test_a_frame_changes_the_tokens_of_its_element_alone(folder):
     frames = telltale_frames(batch=1)
-    changed = frames.clone()
-    changed[:, 1] = 0  # of the second element
-    for name, expected in (("sefar_elements", [False, True, False]), ("sefar_fused", [True])):
-        encode = ENCODERS[name](folder).encode
-        moved = (encode(frames) - encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
-        assert moved.tolist() == expected
+    patches, elements, fused = (ENCODERS[name](folder).encode for name in ("sefar", *SHAPES))
+    assert moved_places(patches, frames, 3) == [place in (3, 7) for place in range(8)]
+    assert moved_places(elements, frames, 1) == [False, True, False]
+    assert moved_places(fused, frames, 1) == [True]
 
 
 def copy_with(folder, made, **changes):
@@ -117,47 +113,47 @@ def test_networks_that_differ_in_heads_alone_have_other_digests_and_tokens(folde
     assert not torch.allclose(two.encode(frames), four.encode(frames), atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"mean": [0.5, 0.5, 0.5]}, {"sampling": "local_window"}])
-def test_what_the_network_is_shown_is_in_the_digest(folder, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"mean": [0.5, 0.5, 0.5]}, True),
+        ({"sampling": "local_window"}, True),
+        ({"dropout": 0.1, "drop_path_rate": 0.3, "pretrained": "vit.safetensors"}, False),
+    ],
+)
+def test_the_digest_has_the_settings_that_tokens_depend_on(folder, tmp_path, change, counts):
     other = ENCODERS["sefar"](copy_with(folder, tmp_path / "other", **change))
-    assert other.digest != ENCODERS["sefar"](folder).digest
+    assert (other.digest != ENCODERS["sefar"](folder).digest) is counts
 
 
-def test_what_only_training_knows_is_not_in_the_digest(folder, tmp_path):
-    change = {"dropout": 0.1, "drop_path_rate": 0.3, "pretrained": "vit.safetensors"}
-    other = ENCODERS["sefar"](copy_with(folder, tmp_path / "other", **change))
-    assert other.digest == ENCODERS["sefar"](folder).digest
-
-
-SEEN_LOCALLY = (0.125, 0.21875, 0.28125, 0.375, 0.625, 0.71875, 0.78125, 0.875)
-IN_LOCAL_WINDOWS = ([1, 2], [5, 6], [0, 3, 4, 7])  # frames of the elements, in the order of time
-
-
-def test_tokens_of_local_windows_stand_in_the_order_of_time(folder, tmp_path):
+def test_tokens_of_local_windows_are_in_the_order_of_time(folder, tmp_path):
     local = copy_with(folder, tmp_path / "local", sampling="local_window")
     assert preset("recommended").model.sampling == "local_window"
     frames = telltale_frames()
     model, expected = load_encoder(local), torch.zeros(2, 8, 4, 4, 16)
-    for number, places in enumerate(IN_LOCAL_WINDOWS):
+    for number, places in enumerate(([1, 2], [5, 6], [0, 3, 4, 7])):
         _, patches = model.backbone(normalized(frames)[:, :, places], number)
         expected[:, places] = patches.view(2, len(places), 4, 4, 16)
     encoder = ENCODERS["sefar"](local)
-    assert encoder.moments == pytest.approx(SEEN_LOCALLY)
-    torch.testing.assert_close(encoder.encode(frames), expected, atol=1e-4, rtol=1e-4)
+    seen = (0.125, 0.21875, 0.28125, 0.375, 0.625, 0.71875, 0.78125, 0.875)
+    assert encoder.moments == pytest.approx(seen)
+    assert_near(encoder.encode(frames), expected)
 
 
-def test_every_encoder_of_a_network_of_local_windows_is_shown_its_moments(folder, tmp_path):
+def test_encoders_of_unequal_moments_are_not_compared(folder, tmp_path):
     local = copy_with(folder, tmp_path / "local", sampling="local_window")
     keys = {name: ENCODERS[name](local).key(1) for name in (*PATCHES, *SHAPES)}
     refuse_unequal_moments(keys)
+    refuse_unequal_moments({})
     assert keys["sefar"]["moments"] == list(recognizer_moments(local))
     keys["other"] = ENCODERS["sefar"](folder).key(1)
-    with pytest.raises(ValueError, match="different moments of a clip cannot be compared"):
+    words = r"different moments .*: sefar, supervised, .*: \[0.125.*; other: \[0.0625"
+    with pytest.raises(ValueError, match=words):
         refuse_unequal_moments(keys)
 
 
 def test_moments_that_coincide_are_shown_twice(tmp_path):
-    """A fine window may meet the context's moment: both elements get the frame of it."""
+    """A fine window may meet the context's moment: both elements get its frame."""
     settings = replace(SETTINGS, sizes=(1, 1), sampling="local_window")
     save_encoder(build_model(settings, num_classes=3), settings, tmp_path / "pair")
     encoder = ENCODERS["sefar"](tmp_path / "pair")
@@ -184,35 +180,28 @@ def run(folder, tmp_path):
 @pytest.mark.parametrize("part", ["", "student", "teacher", "best"])
 def test_a_run_goes_by_the_way_that_it_was_trained(run, folder, part):
     semi, alone = run(2) / part, run(4) / part
-    for name in ("sefar", "sefar_elements", "sefar_fused"):
+    for name in ("sefar", *SHAPES):
         assert ENCODERS[name](semi).digest == ENCODERS[name](folder).digest
         with pytest.raises(CheckpointError, match=f"{alone} was trained on labels alone, .*give a"):
             ENCODERS[name](alone)
     assert ENCODERS["supervised"](alone).digest == ENCODERS["sefar"](folder).digest
     with pytest.raises(CheckpointError, match=f"{semi} was trained on unlabeled clips.*supervised"):
         ENCODERS["supervised"](semi)
+    for made in (semi, alone):
+        for name in ("constant", "random"):
+            assert ENCODERS[name](made).moments == recognizer_moments(made)
 
 
-def test_controls_and_moments_come_from_any_run(run):
-    for made in (run(0), run(4)):
-        assert ENCODERS["constant"](made).moments == recognizer_moments(made)
-        assert ENCODERS["random"](made).moments == recognizer_moments(made)
-
-
-def test_a_damaged_run_is_named(run):
+def test_a_damaged_or_empty_folder_is_named(run, tmp_path):
     made = run(2)
     (made / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=f"{made}/config.json is damaged"):
         ENCODERS["supervised"](made)
-
-
-def test_a_frame_tells_nothing_about_the_frames_of_other_elements(folder):
-    encoder = ENCODERS["sefar"](folder)
-    frames = telltale_frames(batch=1)
-    changed = frames.clone()
-    changed[:, 3] = 0
-    moved = (encoder.encode(frames) - encoder.encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
-    assert moved.tolist() == [place in (3, 7) for place in range(8)]
+    (tmp_path / "empty").mkdir()
+    for build in ENCODERS.values():
+        with pytest.raises(CheckpointError, match="empty"):
+            build(tmp_path / "empty")
+    assert set(get_args(EncoderName)) == set(ENCODERS)
 
 
 def test_larger_frames_are_scaled_and_cropped_by_the_encoder(folder):
@@ -256,39 +245,14 @@ def test_pooling_takes_the_mean_of_each_place(grid):
             torch.testing.assert_close(got[:, :, row, column], expected)
 
 
-def test_no_grid_is_refused():
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        pool(torch.zeros(1, 1, 2, 2, 1), 0)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_a_single_place_pools_to_a_single_place_only(folder, name):
-    tokens = ENCODERS[name](folder).encode(telltale_frames())
-    assert torch.equal(pool(tokens, 1), tokens)
-    with pytest.raises(ValueError, match="1 x 1 tokens a frame.* to 2 x 2; give grid 1"):
-        pool(tokens, 2)
-
-
-def test_a_grid_of_more_places_than_tokens_is_refused():
-    with pytest.raises(ValueError, match="4 x 3 tokens.* to 4 x 4; give grid 3"):
-        pool(torch.zeros(1, 2, 4, 3, 5), 4)
-
-
-def test_encoders_of_unequal_moments_are_not_compared(folder):
-    keys = {name: ENCODERS[name](folder).key(1) for name in ("sefar", *SHAPES, "constant")}
-    refuse_unequal_moments(keys)
-    refuse_unequal_moments({})
-    keys["other"] = keys["sefar"] | {"moments": [0.25, 0.75]}
-    message = r"sefar, sefar_elements, sefar_fused, constant: \[0.0625.*; other: \[0.25, 0.75\]"
-    with pytest.raises(ValueError, match=message):
-        refuse_unequal_moments(keys)
-
-
-def test_the_names_of_the_command_line_are_those_of_the_encoders():
-    assert set(get_args(EncoderName)) == set(ENCODERS)
-
-
-def test_a_folder_without_an_encoder_is_named(tmp_path):
-    for build in ENCODERS.values():
-        with pytest.raises(CheckpointError, match=tmp_path.name):
-            build(tmp_path)
+@pytest.mark.parametrize(
+    ("rows", "columns", "grid", "words"),
+    [
+        (2, 2, 0, "at least 1, got 0"),
+        (1, 1, 2, "1 x 1 tokens a frame.* to 2 x 2; give grid 1"),
+        (4, 3, 4, "4 x 3 tokens.* to 4 x 4; give grid 3"),
+    ],
+)
+def test_a_grid_that_tokens_do_not_fill_is_refused(rows, columns, grid, words):
+    with pytest.raises(ValueError, match=words):
+        pool(torch.zeros(1, 2, rows, columns, 5), grid)

@@ -15,11 +15,6 @@ QUESTIONS = (
 
 
 @pytest.fixture(scope="module")
-def assistant(tmp_path_factory):
-    return toy_chat.assistant(tmp_path_factory.mktemp("llm"))
-
-
-@pytest.fixture(scope="module")
 def asked(assistant):
     """Prompts of unequal length about videos of their own."""
     videos = [toy_chat.video_tokens(seed) for seed in range(len(QUESTIONS))]
@@ -40,14 +35,14 @@ def test_left_padded_batches_answer_like_single_questions(assistant, asked, stat
     assert found == expected
 
 
-@pytest.mark.parametrize(("length", "room"), [(511, 512), (512, 1024)])
-def test_a_static_cache_has_few_sizes(assistant, length, room):
-    ids = torch.ones(1, length, dtype=torch.long)
-    cache = static_cache_of(composite(assistant.model), ids, max_new_tokens=1)
-    assert cache.layers[0].max_cache_len == room
+def test_a_static_cache_has_few_sizes(assistant):
+    for length, room in ((511, 512), (512, 1024)):
+        ids = torch.ones(1, length, dtype=torch.long)
+        cache = static_cache_of(composite(assistant.model), ids, max_new_tokens=1)
+        assert cache.layers[0].max_cache_len == room
 
 
-def test_an_answer_ends_before_its_end_mark_and_the_others_go_on(assistant, asked):
+def test_an_answer_ends_before_its_end_mark_and_the_others_continue(assistant, asked):
     whole = generate_ids(assistant.model, *asked, max_new_tokens=6)
     end = whole[1][2]
     found = generate_ids(assistant.model, *asked, max_new_tokens=6, end_id=end)
@@ -65,7 +60,7 @@ def test_the_stream_is_the_whole_answer_in_pieces(assistant, asked, static_cache
         assert "".join(pieces) == tokenizer.decode(expected, skip_special_tokens=True)
 
 
-def test_who_stops_reading_stops_the_generation(assistant, asked, monkeypatch):
+def test_a_closed_stream_ends_the_generation(assistant, asked, monkeypatch):
     steps = []
 
     class WaitsForTheReader(generate._Unwanted):
@@ -84,7 +79,7 @@ def test_who_stops_reading_stops_the_generation(assistant, asked, monkeypatch):
     assert len(steps) <= 100
 
 
-def test_a_failing_generation_is_heard_of(assistant, asked, monkeypatch):
+def test_an_error_of_the_generation_reaches_the_reader(assistant, asked, monkeypatch):
     def fail(**_):
         raise RuntimeError("out of memory")
 
@@ -94,26 +89,17 @@ def test_a_failing_generation_is_heard_of(assistant, asked, monkeypatch):
         list(stream(assistant.model, assistant.tokenizer, ids, tokens, max_new_tokens=4))
 
 
-def test_without_lora_the_base_model_answers_behind_the_trained_projector(
-    assistant, asked, tmp_path
-):
-    from tests.oracles import toy_llm
-
-    base = toy_chat.base_model(toy_llm.language_model(tmp_path / "llm")).eval()
+def test_without_lora_the_base_model_answers_behind_the_trained_projector(assistant, asked, llm):
+    base = toy_chat.base_model(llm).eval()
     learned = composite(assistant.model).model.multi_modal_projector.modules_to_save["default"]
     base.model.multi_modal_projector.load_state_dict(learned.state_dict())
     expected = [toy_chat.greedy(base, *one, 6) for one in zip(*asked, strict=True)]
     tuned = generate_ids(assistant.model, *asked, max_new_tokens=6)
     with lora_switched_off(assistant.model):
         assert generate_ids(assistant.model, *asked, max_new_tokens=6) == expected
-    assert generate_ids(assistant.model, *asked, max_new_tokens=6) == tuned != expected
-
-
-def test_lora_comes_back_after_a_failure(assistant, asked):
-    tuned = generate_ids(assistant.model, *asked, max_new_tokens=2)
     with pytest.raises(KeyError), lora_switched_off(assistant.model):
-        raise KeyError("broken off")
-    assert generate_ids(assistant.model, *asked, max_new_tokens=2) == tuned
+        raise KeyError("LoRA is back after a failure, too")
+    assert generate_ids(assistant.model, *asked, max_new_tokens=6) == tuned != expected
 
 
 def test_prompts_need_a_video_each(assistant, asked):

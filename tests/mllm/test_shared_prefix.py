@@ -2,6 +2,8 @@ import random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from qa_data.files import SefarError
@@ -10,8 +12,9 @@ from sefar_mllm.model_config import SefarVlmConfig
 from sefar_mllm.shared_prefix import branch_mask, common_length, hidden_states, join
 from tests.oracles.letters import sharpen
 
-VIDEO = 50  # the placeholder: one behind the vocabulary
+VIDEO = 50  # the placeholder: the first id after the vocabulary
 SHAPE = (2, 1, 2)
+PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=26)
 
 
 @pytest.fixture(scope="module")
@@ -32,44 +35,36 @@ def vlm():
 
 
 def drawn(rng, *, shared, own):
-    """Prompts that begin alike, the video in the beginning; each continues differently."""
-    begin = [1, *[VIDEO] * 4, *(rng.randrange(3, VIDEO) for _ in range(shared))]
-    return [[*begin, 3 + number % 40, *(rng.randrange(3, 50) for _ in range(length))]
+    """Prompts with a common prefix that holds the video; each continues differently."""
+    prefix = [1, *[VIDEO] * 4, *(rng.randrange(3, VIDEO) for _ in range(shared))]
+    return [[*prefix, 3 + number % 40, *(rng.randrange(3, 50) for _ in range(length))]
             for number, length in enumerate(own)]  # fmt: skip
 
 
-def test_the_row_is_the_beginning_and_the_rest_of_each():
+def test_the_row_is_the_common_prefix_and_the_rest_of_each():
     row = join([[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 4, 3]])
     assert row.ids == [5, 6, 7, 8, 9, 7, 4, 3]
     assert row.position == [0, 1, 2, 3, 2, 2, 3, 4]
     assert row.branch == [0, 0, 1, 1, 2, 3, 3, 3]
     assert row.paths == [[0, 1, 2, 3], [0, 1, 4], [0, 1, 5, 6, 7]]
-
-
-def test_every_prompt_can_be_read_off_its_path():
-    rng = random.Random(0)
-    for _ in range(50):
-        length = rng.randrange(5)
-        begin = [rng.randrange(3) for _ in range(length)]
-        prompts = [
-            [*begin, *(rng.randrange(3) for _ in range(rng.randrange(1, 6)))]
-            for _ in range(rng.randrange(1, 27))
-        ]
-        row = join(prompts)
-        assert [[row.ids[place] for place in path] for path in row.paths] == prompts
-        for path in row.paths:
-            assert [row.position[place] for place in path] == list(range(len(path)))
-
-
-def test_all_that_is_common_is_shared_but_for_the_last_id_of_the_shortest():
     assert common_length([[1, 2, 3], [1, 2, 4]]) == 2
-    assert common_length([[1, 2], [1, 2, 4]]) == 1
-    assert common_length([[1, 2, 3], [1, 2, 3]]) == 2
+    assert common_length([[1, 2], [1, 2, 4]]) == 1  # each keeps its last id
     assert common_length([[2, 1], [1, 1]]) == 0
-    assert common_length([[7, 8, 1, 1], [7, 8, 1, 2], [7, 9, 1, 1]]) == 1
+    for prompts in ([], [[1], []]):
+        with pytest.raises(ValueError, match="at least one token"):
+            join(prompts)
 
 
-def test_a_token_sees_the_beginning_and_its_own_branch_up_to_itself():
+@given(prefix=st.lists(st.integers(0, 2), max_size=4), rest=PROMPTS)
+def test_every_prompt_can_be_read_off_its_path(prefix, rest):
+    prompts = [[*prefix, *one] for one in rest]
+    row = join(prompts)
+    assert [[row.ids[place] for place in path] for path in row.paths] == prompts
+    for path in row.paths:
+        assert [row.position[place] for place in path] == list(range(len(path)))
+
+
+def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself():
     mask = branch_mask(torch.tensor([[0, 0, 1, 2, 2, -1]]), torch.float32)
     assert mask[0, 0].eq(0).int().tolist() == [
         [1, 0, 0, 0, 0, 0],
@@ -82,8 +77,7 @@ def test_a_token_sees_the_beginning_and_its_own_branch_up_to_itself():
     assert mask.min() == torch.finfo(torch.float32).min
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("count", [2, 5, 26])
+@pytest.mark.parametrize(("count", "attention"), [(2, "sdpa"), (5, "eager"), (26, "sdpa")])
 def test_hidden_states_are_those_of_each_prompt_alone(vlm, count, attention):
     rng = random.Random(count)
     several = [
@@ -115,22 +109,12 @@ def test_padding_is_never_seen(vlm):
     torch.testing.assert_close(one[0, :length], other[0, :length], atol=0.0, rtol=0.0)
 
 
-def test_a_clip_that_is_not_wholly_in_the_beginning_is_refused(vlm):
+def test_unusable_rows_and_attention_are_refused(vlm, monkeypatch):
     tokens = [torch.zeros(*SHAPE, 6)]
-    rows = [join([[1, VIDEO, VIDEO, 4], [1, VIDEO, VIDEO, 5]])]
+    split = [join([[1, VIDEO, VIDEO, 4], [1, VIDEO, VIDEO, 5]])]
     with pytest.raises(SefarError, match="has 2 placeholders, the video 4 tokens"):
-        hidden_states(vlm, rows, tokens, pad_id=2)
-
-
-def test_attention_that_cannot_mask_branches_is_refused(vlm, monkeypatch):
-    monkeypatch.setattr(
-        vlm.config.text_config, "_attn_implementation_internal", "flash_attention_2"
-    )
+        hidden_states(vlm, split, tokens, pad_id=2)
+    name = "_attn_implementation_internal"
+    monkeypatch.setattr(vlm.config.text_config, name, "flash_attention_2")
     with pytest.raises(ValueError, match="runs on flash_attention_2"):
-        hidden_states(vlm, [join([[1, 2], [1, 3]])], [torch.zeros(*SHAPE, 6)], pad_id=2)
-
-
-@pytest.mark.parametrize("prompts", [[], [[1], []]])
-def test_empty_prompts_are_refused(prompts):
-    with pytest.raises(ValueError, match="at least one token"):
-        join(prompts)
+        hidden_states(vlm, [join([[1, 2], [1, 3]])], tokens, pad_id=2)

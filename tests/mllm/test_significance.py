@@ -8,9 +8,13 @@ import pytest
 from qa_data.files import SefarError
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import (
+    ablation_drop,
+    align_runs,
     compare,
+    compare_drops,
     compare_seeds,
     draw_runs,
+    mcnemar,
     over_seeds,
     share_over_seeds,
 )
@@ -25,75 +29,122 @@ def runs(*shares):
     return [made(60, lambda i, label, s=s: (3 * i + label) % 10 < s, sources=7) for s in shares]
 
 
-def test_the_difference_is_that_of_a_slow_bootstrap_with_the_same_draws():
-    firsts, seconds = runs(6, 7, 9), runs(3, 5)
-    found = compare_seeds(firsts, seconds, resamples=100, rng=RNG(4))
-    rng = RNG(4)  # the draws in their order: sources, runs of the first, runs of the second
-    times = rng.multinomial(7, [1 / 7] * 7, size=100).tolist()
-    first_runs = rng.multinomial(2, [1 / 3] * 3, size=100).tolist()
-    second_runs = rng.multinomial(1, [1 / 2] * 2, size=100).tolist()
+def right(run):
+    return np.array([float(p.choice == p.answer) for p in run])
 
-    def drawn(side, picks, kind):
-        rows = [[(float(p.choice == p.answer), p.source, p.label) for p in run] for run in side]
-        whole = [statistics.bootstrap_means(run, [[1] * 7])[0][kind] for run in rows]
-        each = [[pair[kind] for pair in statistics.bootstrap_means(run, times)] for run in rows]
+
+def numbers(interval):
+    return pytest.approx((interval.low, interval.value, interval.high))
+
+
+def triple(interval):
+    return (interval.low, interval.value, interval.high)
+
+
+class SlowBootstrap:
+    """The draws of a comparison in their order: the sources, then the runs of each model."""
+
+    def __init__(self, seed, *counts):
+        rng = RNG(seed)
+        self.times = rng.multinomial(7, [1 / 7] * 7, size=100).tolist()
+        self.picks = [
+            rng.multinomial(count - 1, [1 / count] * count, size=100).tolist() for count in counts
+        ]
+
+    def accuracies(self, run, times):
+        """Micro accuracy and class mean of a run, on each resample of the sources."""
+        rows = [(float(p.choice == p.answer), p.source, p.label) for p in run]
+        return statistics.bootstrap_means(rows, times)
+
+    def lost(self, pair, times, kind):
+        """Accuracy of a run less that of the same run under a control, if there is one."""
+        own, *control = (self.accuracies(run, times) for run in pair)
+        if not control:
+            return [row[kind] for row in own]
+        return [a[kind] - b[kind] for a, b in zip(own, control[0], strict=True)]
+
+    def mean(self, pairs, picks, kind):
+        """The mean of the runs on each resample, moved by the runs that were drawn."""
+        whole = [self.lost(pair, [[1] * 7], kind)[0] for pair in pairs]
+        each = [self.lost(pair, self.times, kind) for pair in pairs]
         return [
-            statistics.average([run[r] for run in each])
+            statistics.average([one[r] for one in each])
             + statistics.average([whole[k] for k, n in enumerate(pick) for _ in range(n)])
             - statistics.average(whole)
             for r, pick in enumerate(picks)
         ]
 
-    for kind, interval in enumerate((found.micro, found.macro)):
-        gaps = [
-            a - b
-            for a, b in zip(
-                drawn(firsts, first_runs, kind), drawn(seconds, second_runs, kind), strict=True
-            )
-        ]
-        assert interval.low == pytest.approx(statistics.percentile(gaps, 2.5))
-        assert interval.high == pytest.approx(statistics.percentile(gaps, 97.5))
-    assert found.micro.value == pytest.approx(
-        np.mean([np.mean([p.choice == p.answer for p in run]) for run in firsts])
-        - np.mean([np.mean([p.choice == p.answer for p in run]) for run in seconds])
-    )
+    def check(self, found, *sides):
+        """The intervals are those of the first side minus the second, if there is one."""
+        for kind, interval in enumerate((found.micro, found.macro)):
+            means = [
+                self.mean(pairs, picks, kind)
+                for pairs, picks in zip(sides, self.picks, strict=True)
+            ]
+            draws = [row[0] - sum(row[1:]) for row in zip(*means, strict=True)]
+            assert interval.low == pytest.approx(statistics.percentile(draws, 2.5))
+            assert interval.high == pytest.approx(statistics.percentile(draws, 97.5))
 
 
-def test_models_that_answer_alike_in_every_seed_do_not_differ():
-    same = runs(6, 6, 6)
-    found = compare_seeds(same, same[:2], resamples=200, rng=RNG(0))
-    assert (found.micro.low, found.micro.value, found.micro.high) == pytest.approx((0, 0, 0))
+def test_the_difference_is_that_of_a_slow_bootstrap_with_the_same_draws():
+    firsts, seconds = runs(6, 7, 9), runs(3, 5)
+    found = compare_seeds(firsts, seconds, resamples=100, rng=RNG(4))
+    slow = SlowBootstrap(4, 3, 2)
+    slow.check(found, [(run,) for run in firsts], [(run,) for run in seconds])
+    means = [np.mean([right(run).mean() for run in side]) for side in (firsts, seconds)]
+    assert found.micro.value == pytest.approx(means[0] - means[1])
     assert (found.num_first, found.num_second) == (3, 2)
+
+
+def test_a_drop_is_that_of_a_slow_bootstrap_with_one_draw_of_runs_for_both_sides():
+    own, control = runs(9, 6, 8), runs(5, 4, 2)
+    found = ablation_drop(own, control, resamples=100, rng=RNG(4))
+    SlowBootstrap(4, 3).check(found, list(zip(own, control, strict=True)))
+    assert found.micro.value == pytest.approx(0.4, abs=0.02)
+
+
+def test_the_difference_of_two_drops_is_that_of_a_slow_bootstrap():
+    first, second = (runs(9, 6, 8), runs(5, 4, 2)), (runs(7, 8), runs(6, 5))
+    found = compare_drops(first, second, resamples=100, rng=RNG(2))
+    sides = [list(zip(*pair, strict=True)) for pair in (first, second)]
+    SlowBootstrap(2, 3, 2).check(found, *sides)
+    assert (found.num_first, found.num_second) == (3, 2)
+    same = compare_drops(first, first, resamples=100, rng=RNG(0)).macro
+    assert same.value == 0
+
+
+def test_equal_drops_of_all_runs_add_no_variation_of_training():
+    # Accuracies differ much from run to run, drops do not: paired by run this is seen.
+    own, control = runs(9, 5, 7), runs(7, 3, 5)
+    together = ablation_drop(own, control, resamples=400, rng=RNG(0)).micro
+    apart = compare_seeds(own, control, resamples=400, rng=RNG(0)).micro
+    assert together.value == pytest.approx(apart.value)
+    assert together.low > 0.1
+    assert apart.low < 0
 
 
 def test_one_seed_on_each_side_is_the_plain_comparison():
     (first,), (second,) = runs(7), runs(4)
     found = compare_seeds([first], [second], resamples=300, rng=RNG(1))
     plain = compare(first, second, resamples=300, rng=RNG(1))
-    for one, other in ((found.micro, plain.micro), (found.macro, plain.macro)):
-        assert (one.low, one.value, one.high) == pytest.approx((other.low, other.value, other.high))
-
-
-def test_the_order_of_questions_and_of_runs_changes_nothing_that_matters():
-    firsts, seconds = runs(6, 7, 9), runs(3, 5)
-    moved = [random.Random(k).sample(run, len(run)) for k, run in enumerate(firsts)]
-    one = compare_seeds(firsts, seconds, resamples=200, rng=RNG(2))
-    other = compare_seeds(moved, seconds, resamples=200, rng=RNG(2))
-    assert one.micro.low == pytest.approx(other.micro.low)
-    assert one.macro.high == pytest.approx(other.macro.high)
-    turned = compare_seeds(firsts[::-1], seconds, resamples=200, rng=RNG(2))
-    assert turned.micro.value == pytest.approx(one.micro.value)
+    assert triple(found.micro) == numbers(plain.micro)
+    assert triple(found.macro) == numbers(plain.macro)
+    same = compare_seeds(runs(6, 6, 6), runs(6, 6), resamples=200, rng=RNG(0))
+    assert triple(same.micro) == pytest.approx((0, 0, 0))
 
 
 def test_mean_and_spread_are_those_of_the_runs():
-    found = over_seeds(runs(6, 7, 9), resamples=200, rng=RNG(0))
-    values = [compute_metrics(run, resamples=100, rng=RNG(0)).micro.value for run in runs(6, 7, 9)]
+    several = runs(6, 7, 9)
+    found = over_seeds(several, resamples=200, rng=RNG(3))
+    values = [right(run).mean() for run in several]
     average = math.fsum(values) / 3
     assert found.num_seeds == 3
     assert found.micro.mean.value == pytest.approx(average)
-    assert found.micro.spread == pytest.approx(
-        math.sqrt(sum((value - average) ** 2 for value in values) / 2)
-    )
+    squares = sum((value - average) ** 2 for value in values)
+    assert found.micro.spread == pytest.approx(math.sqrt(squares / 2))
+    sources = [p.source for p in several[0]]
+    share = share_over_seeds(list(map(right, several)), sources, resamples=200, rng=RNG(3))
+    assert share == found.micro
 
 
 def test_one_seed_has_no_spread_and_the_interval_of_its_sources():
@@ -101,16 +152,8 @@ def test_one_seed_has_no_spread_and_the_interval_of_its_sources():
     found = over_seeds([run], resamples=200, rng=RNG(5))
     alone = compute_metrics(run, resamples=200, rng=RNG(5))
     assert found.micro.spread is None
-    for one, other in ((found.micro.mean, alone.micro), (found.macro.mean, alone.macro)):
-        assert (one.low, one.value, one.high) == pytest.approx((other.low, other.value, other.high))
-
-
-def test_a_share_of_the_questions_has_the_interval_of_an_accuracy():
-    several = runs(6, 7, 9)
-    right = [np.array([float(p.choice == p.answer) for p in run]) for run in several]
-    sources = [p.source for p in several[0]]
-    found = share_over_seeds(right, sources, resamples=200, rng=RNG(3))
-    assert found == over_seeds(several, resamples=200, rng=RNG(3)).micro
+    assert triple(found.micro.mean) == numbers(alone.micro)
+    assert triple(found.macro.mean) == numbers(alone.macro)
 
 
 def test_drawn_runs_vary_as_much_as_the_mean_of_so_many_runs_does():
@@ -120,14 +163,75 @@ def test_drawn_runs_vary_as_much_as_the_mean_of_so_many_runs_does():
         assert means.var() == pytest.approx(np.var(values[:count], ddof=1) / count, rel=0.02)
 
 
-def test_runs_of_other_questions_are_refused():
+def test_paired_intervals_see_through_shared_difficulty():
+    # Sources differ much, the two models little: only the paired difference is clear.
+    first = made(200, lambda i, label: i % 5 < 2 or i % 4 == 0)
+    second = made(200, lambda i, label: i % 5 < 2)
+    both = compare(first, second, resamples=400, rng=RNG(0))
+    one, other = (compute_metrics(run, resamples=400, rng=RNG(0)).micro for run in (first, second))
+    assert both.micro.value == pytest.approx(one.value - 0.4)
+    assert both.micro.low > 0
+    assert one.low < other.high
+    assert (both.only_first_right, both.only_second_right) == (30, 0)
+    assert both.mcnemar_p == 2 * 0.5**30
+    itself = compare(first, first, resamples=100, rng=RNG(0))
+    assert (*triple(itself.micro), itself.macro.high, itself.mcnemar_p) == (0, 0, 0, 0, 1)
+    turned = compare(second, first, resamples=400, rng=RNG(0))
+    assert both.macro.low == pytest.approx(-turned.macro.high)
+    assert (turned.only_second_right, turned.mcnemar_p) == (30, both.mcnemar_p)
+
+
+def test_the_order_of_questions_and_of_runs_changes_nothing():
+    firsts, seconds = runs(6, 7, 9), runs(3, 5)
+    moved = [random.Random(k).sample(run, len(run)) for k, run in enumerate(firsts)]
+    one, other, turned = (
+        compare_seeds(side, seconds, resamples=200, rng=RNG(2))
+        for side in (firsts, moved, firsts[::-1])
+    )
+    assert triple(other.micro) == numbers(one.micro)
+    assert triple(other.macro) == numbers(one.macro)
+    assert turned.micro.value == pytest.approx(one.micro.value)
+    nameless = [replace(p, label=None) for p in firsts[0]]
+    assert compare(nameless, nameless, resamples=100, rng=RNG(0)).macro is None
+
+
+def test_runs_that_cannot_be_compared_are_refused():
+    how = {"resamples": 100, "rng": RNG(0)}
     other = [replace(p, video="elsewhere") for p in runs(6)[0]]
-    with pytest.raises(SefarError, match="differ in their questions"):
-        over_seeds([*runs(6), other], resamples=100, rng=RNG(0))
-    with pytest.raises(SefarError, match="no predictions"):
-        over_seeds([], resamples=100, rng=RNG(0))
+    shorter = runs(6)[0][:-1]
+    for stray in (other, shorter):
+        with pytest.raises(SefarError, match="differ in their questions"):
+            over_seeds([*runs(6), stray], **how)
+    for nothing in ([], [[], []]):
+        with pytest.raises(SefarError, match="no predictions"):
+            align_runs(nothing)
     with pytest.raises(SefarError, match="runs of both models, got 1 and 0"):
-        compare_seeds(runs(6), [], resamples=100, rng=RNG(0))
+        compare_seeds(runs(6), [], **how)
+    for counts in ((3, 2), (0, 0)):
+        own, control = (runs(*[5] * count) for count in counts)
+        words = f"{counts[0]} runs of the own test and {counts[1]} of the control"
+        with pytest.raises(SefarError, match=words):
+            ablation_drop(own, control, **how)
+        with pytest.raises(SefarError, match=words):
+            compare_drops((own, control), (runs(5), runs(5)), **how)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (2, 9), (7, 3), (0, 12)])
+def test_mcnemar_counts_all_divisions_of_the_discordant_questions(first, second):
+    assert mcnemar(first, second) == pytest.approx(statistics.sign_test(first, second), rel=1e-12)
+    assert mcnemar(first, second) == mcnemar(second, first)
+
+
+def test_mcnemar_stays_exact_with_thousands_of_questions():
+    # The normal approximation is good here; far out, what is left is too small for a float.
+    count, gap = 6000, 160
+    z = (gap - 1) / math.sqrt(count)
+    assert mcnemar((count + gap) // 2, (count - gap) // 2) == pytest.approx(
+        math.erfc(z / math.sqrt(2)), rel=1e-3
+    )
+    assert mcnemar(0, 8521) == 0.0
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar(-1, 3)
 
 
 @pytest.mark.slow

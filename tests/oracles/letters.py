@@ -84,25 +84,6 @@ def letter_logits_padded(vlm, tokenizer, questions: Sequence, tokens: Sequence[T
 
 
 @torch.inference_mode()
-def letter_log_probs_by_option(vlm, tokenizer, question, tokens: Tensor) -> Tensor:
-    """Log-probability of each letter as the answer, by one forward for each option and rotation.
-
-    The way of harnesses that know options as continuations: the prompt with the answer behind it
-    goes through the model once for each answer.
-    """
-    table = []
-    for turn in rotations(question):
-        row = []
-        for letter in LETTERS[: len(question.options)]:
-            prompt = encoded(vlm, tokenizer, Turn(turn.user, letter))
-            ids = torch.tensor([prompt.ids[:-1]])  # without the end mark
-            logits = vlm(input_ids=ids, video_tokens=tokens[None]).logits[0].float()
-            row.append(logits[-2].log_softmax(dim=-1)[prompt.ids[-2]])
-        table.append(torch.stack(row))
-    return torch.stack(table)
-
-
-@torch.inference_mode()
 def text_log_probs_alone(vlm, tokenizer, question, tokens: Tensor) -> list[float]:
     """Log-probability of each option's text and end mark, by cross entropy on one prompt each."""
     sums = []

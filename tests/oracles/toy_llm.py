@@ -1,7 +1,9 @@
 """A language model folder and a token cache, miniature and random, for the tests."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -26,22 +28,32 @@ KEY = {
 
 def language_model(folder: Path, *, seed: int = 0) -> Path:
     """A folder with a random Llama of two layers and a trained tokenizer."""
-    make_tokenizer(folder, size=640, seed=0)
-    tokenizer = load_tokenizer(folder)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _built(seed).items():
+        (folder / name).write_bytes(content)
     return folder
+
+
+@functools.cache
+def _built(seed: int) -> dict[str, bytes]:
+    """The files of `language_model`, made once a process."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "llm"
+        make_tokenizer(folder, size=640, seed=0)
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=len(load_tokenizer(folder)),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=512,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def questions(count: int, *, num_options: int = 4) -> list[Question]:

@@ -40,11 +40,6 @@ def video(count: int = 1, *, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, *toy_llm.SHAPE, toy_llm.DIM, generator=generator)
 
 
-def tied_llama(base: Path, folder: Path) -> Path:
-    """A language model like `base` whose output layer is its table of embeddings."""
-    return relative(base, folder, tie_word_embeddings=True)
-
-
 def relative(base: Path, folder: Path, *, seed: int = 1, **family) -> Path:
     """A random language model like `base` with other traits, and its tokenizer."""
     shutil.copytree(base, folder)
