@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qa_data.blind import (
     audit,
@@ -90,13 +92,13 @@ def test_every_rule_earns_what_it_earns_by_hand():
     assert {name: rows[name].micro for name in EARNED} == pytest.approx(
         {name: sum(earned) / 4 for name, earned in EARNED.items()}
     )
-
-
-def test_every_rule_earns_it_question_by_question():
     learned, asked = option_tables(TRAIN, QUESTIONS)
     scores = blind_scores(learned, asked)
     for name in scores.keys() & EARNED.keys():
         assert credits_of(asked, scores[name]).tolist() == pytest.approx(EARNED[name]), name
+    # What differs by rounding is a tie.
+    third = np.array([[0.1 + 0.2, 0.3, 0.3]] * 4)
+    assert credits_of(asked, third).tolist() == [1 / 3] * 4
 
 
 def test_the_mean_of_classes_weighs_each_class_alike():
@@ -105,12 +107,6 @@ def test_the_mean_of_classes_weighs_each_class_alike():
     variance = 3 / 4 * 1 / 4
     assert found.micro_se == pytest.approx((variance / 4) ** 0.5)
     assert found.macro_se == pytest.approx((variance * (3 / 36 + 1 / 4)) ** 0.5)
-
-
-def test_what_differs_by_rounding_is_a_tie():
-    _, asked = option_tables(TRAIN, QUESTIONS)
-    third = np.array([[0.1 + 0.2, 0.3, 0.3]] * 4)
-    assert credits_of(asked, third).tolist() == [1 / 3] * 4
 
 
 def test_a_letter_that_a_question_lacks_is_guessed():
@@ -144,9 +140,7 @@ def test_letters_repeats_and_shared_sources_are_counted():
     assert found.repeats == {"some_option_twice": 1, "right_option_twice": 1}
     assert (found.shared_sources, found.num_questions, found.bound) == (2, 5, 0.5)
     assert found.questions_of_shared_sources == 2
-
-
-def test_clips_without_source_share_none():
+    # Clips without source share none.
     bare = [replace(one, source="") for one in QUESTIONS]
     found = audit(bare, [replace(one, source="") for one in TRAIN], CLASSES)
     assert (found.shared_sources, found.questions_of_shared_sources) == (0, 0)
@@ -156,18 +150,15 @@ def test_clips_without_source_share_none():
     assert f", and {len(bare)} of unknown source" in str(audit_table(mixed, "x").caption)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_questions_that_do_not_ask_for_a_class_are_audited_without_oracles():
+    for change in (
         {"label": None, "option_labels": None},
         {"label": 9, "option_labels": None},
         {"options": ("no", "yes", "perhaps")},
-    ],
-)
-def test_questions_that_do_not_ask_for_a_class_are_audited_without_oracles(change):
-    found = audit([*QUESTIONS, replace(QUESTIONS[0], **change)], TRAIN, CLASSES)
-    assert "commonest answer" in found.rows
-    assert not [name for name in found.rows if "known" in name]
+    ):
+        rows = audit([*QUESTIONS, replace(QUESTIONS[0], **change)], TRAIN, CLASSES).rows
+        assert "commonest answer" in rows
+        assert not [name for name in rows if "known" in name]
 
 
 def test_without_a_code_for_every_option_there_are_no_rows_by_code():
@@ -211,3 +202,61 @@ def test_exchangeable_sets_are_at_chance_for_every_blind_rule_and_public_ones_ar
         assert abs(row.micro - 0.25) <= 2.5 * row.micro_se + 1e-12, name
     public = build_questions(clips, classes, rule="public", seed=0).questions
     assert audit(public, public, classes).rows["commonest answer"].micro > 0.4
+
+
+INVERSIONS = {
+    "longest option": "shortest option",
+    "commonest answer": "rarest answer",
+    "naive Bayes": "naive Bayes inverted",
+    "bag of words": "bag of words inverted",
+    "words nearest the others": "words farthest from the others",
+    "commonest answer to the stem": "rarest answer to the stem",
+}
+
+
+def texts(alphabet=("leap", "split leap", "turn", "giant circle", "split jump", "hop on")):
+    return st.lists(st.sampled_from(alphabet), min_size=2, max_size=4)
+
+
+@st.composite
+def question_sets(draw, *, num_options=None):
+    shown = draw(st.lists(texts(), min_size=1, max_size=6))
+    shown = [one[:num_options] for one in shown]
+    return [
+        Question(
+            question_id="0000000",
+            video="clip",
+            options=tuple(one),
+            answer=draw(st.integers(0, len(one) - 1)),
+            stem=draw(st.sampled_from(["Which?", "What?"])),
+        )
+        for one in shown
+    ]
+
+
+@given(question_sets(), question_sets(), st.randoms(use_true_random=False))
+def test_no_blind_rule_knows_the_answers_that_it_is_asked_for(train, questions, rng):
+    others = [replace(one, answer=rng.randrange(len(one.options))) for one in questions]
+    first = blind_scores(*option_tables(train, questions))
+    second = blind_scores(*option_tables(train, others))
+    assert {name: one.tolist() for name, one in first.items()} == {
+        name: one.tolist() for name, one in second.items()
+    }
+
+
+@given(question_sets(), question_sets(num_options=2))
+def test_of_two_options_a_rule_or_its_inversion_is_right(train, questions):
+    rows = audit(questions, train, {}).rows
+    for name in INVERSIONS.keys() & rows.keys():
+        assert rows[name].micro + rows[INVERSIONS[name]].micro == pytest.approx(1), name
+
+
+@given(question_sets(), question_sets())
+def test_the_order_of_the_letters_says_nothing_but_to_the_rules_of_letters(train, questions):
+    turned = [
+        replace(one, options=one.options[::-1], answer=len(one.options) - 1 - one.answer)
+        for one in questions
+    ]
+    rows, again = (audit(one, train, {}).rows for one in (questions, turned))
+    for name in [name for name in rows if not name.startswith("always")]:
+        assert rows[name].micro == pytest.approx(again[name].micro), name

@@ -46,18 +46,9 @@ def test_a_wording_is_drawn_for_each_clip_and_says_nothing_else():
     # 1,200 questions over 7 wordings: standard deviation 12
     assert all(abs(count - 1200 / 7) < 50 for count in counts.values())
     assert all(wording.endswith("?") for wording in PARAPHRASES)
-
-
-@pytest.mark.parametrize("wordings", [0, 8])
-def test_as_many_wordings_as_there_are(wordings):
-    with pytest.raises(QuestionError, match=f"{wordings} wordings, but there are 7"):
-        paraphrase([], wordings, 0)
-
-
-def test_a_stem_and_a_data_set_of_ones_own():
-    plan = QuestionPlan(stem="What is going on?", dataset="mine", rule="prior")
-    for one in build_sets(CLIPS, CLASSES, plan)["test"].questions:
-        assert (one.stem, one.dataset) == ("What is going on?", "mine")
+    for number in (0, 8):
+        with pytest.raises(QuestionError, match=f"{number} wordings, but there are 7"):
+            paraphrase([], number, 0)
 
 
 @pytest.mark.parametrize(
@@ -77,26 +68,23 @@ def test_a_plan_that_makes_no_sense_is_refused(settings, message):
         QuestionPlan(**settings)
 
 
-def test_classes_are_read_off_the_clips():
+def test_classes_are_read_off_the_clips_which_name_each_by_one_name():
     found = classes_of([*CLIPS, Clip(id="u", path="x", split="unlabeled")])
     assert {label: one.text for label, one in found.items()} == {n: f"t{n}" for n in range(6)}
-
-
-def test_classes_without_a_name_or_with_two_are_refused():
-    nameless = Clip(id="n", path="x", label=2, split="val")
-    other = Clip(id="o", path="x", label=2, text="other", split="val")
-    with pytest.raises(QuestionError, match="clip n of class 2 has no text"):
-        classes_of([*CLIPS, nameless])
-    with pytest.raises(QuestionError, match="class 2 is 't2' for clip labeled2 and 'other' for"):
-        classes_of([*CLIPS, other])
-
-
-def test_a_split_that_is_missing_is_named():
+    for text, message in (
+        (None, "clip n of class 2 has no text"),
+        ("other", "class 2 is 't2' for clip labeled2 and 'other' for"),
+    ):
+        with pytest.raises(QuestionError, match=message):
+            classes_of([*CLIPS, Clip(id="n", path="x", label=2, text=text, split="val")])
     with pytest.raises(QuestionError, match="0 labeled, 60 validation and 60 test clips"):
         build_sets(CLIPS[60:], CLASSES, QuestionPlan())
 
 
-def test_every_kind_of_question_bears_the_data_set():
+def test_every_kind_of_question_bears_the_data_set_and_a_stem_of_ones_own():
+    plan = QuestionPlan(stem="What is going on?", dataset="mine", rule="prior")
+    for one in build_sets(CLIPS, CLASSES, plan)["test"].questions:
+        assert (one.stem, one.dataset) == ("What is going on?", "mine")
     classes = {
         label: ElementClass(label, 24 + label, label, "FX", f"salto {word} tucked")
         for label, word in enumerate(("forward", "backward"))
@@ -155,9 +143,8 @@ def test_classes_of_one_set_have_no_rows_of_the_set_that_is_known():
     assert not [name for name in rows if "known" in name]
     two = {label: replace(one, set_id=21 + label % 2) for label, one in CLASSES.items()}
     rows = audit_sets(sets, two)["val"].rows
-    assert [name for name in rows if "known" in name] == [
-        "set known", "set known, commonest answer",
-    ]  # fmt: skip
+    known = [name for name in rows if "known" in name]
+    assert known == ["set known", "set known, commonest answer"]
 
 
 SETS = build_sets(CLIPS, CLASSES, QuestionPlan(rule="public"))
@@ -192,6 +179,10 @@ def test_question_files_that_no_build_left_are_named_and_stay(tmp_path, report):
             refused()
     assert names_in(tmp_path) == before
     assert (tmp_path / "unlabel.json").read_text(encoding="utf-8") == "mine"
+    for out in (tmp_path / "unlabel.json", tmp_path / "unlabel.json" / "deeper"):
+        with pytest.raises(QuestionError, match="unlabel.json is a file; give a folder"):
+            check_out(out)
+    check_out(tmp_path / "not" / "there")
 
 
 def test_a_set_that_cannot_be_written_leaves_an_earlier_build_as_it_was(tmp_path):
@@ -207,11 +198,3 @@ def test_a_set_that_cannot_be_written_leaves_an_earlier_build_as_it_was(tmp_path
     with pytest.raises(QuestionError):
         write_sets(bad, {}, out, settings={})
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
-
-
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(QuestionError, match="file is a file; give a folder"):
-            check_out(out)
-    check_out(tmp_path / "not" / "there")

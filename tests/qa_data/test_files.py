@@ -4,6 +4,7 @@ import os
 import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from qa_data.files import (
     new_folder,
     read_text,
     remove_drafts,
-    sync,
     write_text,
 )
 
@@ -57,22 +57,16 @@ def mode(path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_every_file_of_a_folder_gets_the_permissions_of_an_opened_file(tmp_path, umask):
+def test_files_get_the_permissions_of_an_opened_file_and_no_others(tmp_path, umask):
     (tmp_path / "inner").mkdir()
     private = [tmp_path / "weights", tmp_path / "inner" / "part"]
     for file in private:
         file.touch(mode=0o600)
     (tmp_path / "opened").touch()
+    by_umask(private[1])
+    assert (mode(private[0]), mode(private[1])) == (0o600, 0o666 & ~umask)
     by_umask(tmp_path)
     assert {mode(file) for file in private} == {0o666 & ~umask} == {mode(tmp_path / "opened")}
-
-
-def test_permissions_of_a_file_leave_its_neighbors_and_the_umask_alone(tmp_path, umask):
-    for name in ("one", "other"):
-        (tmp_path / name).touch(mode=0o600)
-    by_umask(tmp_path / "one")
-    assert mode(tmp_path / "one") == 0o666 & ~umask
-    assert mode(tmp_path / "other") == 0o600
     assert os.umask(umask) == umask
 
 
@@ -91,25 +85,29 @@ def test_a_write_that_fails_leaves_the_old_text_and_no_draft(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files stands for the disk; pytest's own output may be a file, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 FULL = r"cannot write .*answers: .*File too large; it needs 21 bytes, [\d,]+ are free\. Make room"
 
 
-def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path, full_disk):
-    with pytest.raises(WriteError, match=FULL):
+def test_a_full_disk_is_reported_with_the_name_of_the_file_or_folder(tmp_path):
+    with full_disk(), pytest.raises(WriteError, match=FULL):
         write_text(tmp_path / "answers", "more than eight bytes")
+    with full_disk(), pytest.raises(WriteError, match=FULL), new_folder(tmp_path / "answers", 21):
+        (draft_of(tmp_path / "answers") / "one").write_text("more than eight bytes")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_folder_has_its_name_once_it_is_complete(tmp_path, umask):
+def test_a_new_folder_has_its_name_and_place_once_it_is_complete(tmp_path, umask):
     folder = tmp_path / "over" / "answers"
     with new_folder(folder) as draft:
         (draft / "one").touch(mode=0o600)
@@ -118,15 +116,10 @@ def test_a_new_folder_has_its_name_once_it_is_complete(tmp_path, umask):
         assert not folder.exists() and draft == draft_of(folder)
     assert mode(folder / "one") == 0o666 & ~umask
     assert (folder / "inner" / "two").read_text() == "2"
+    with new_folder(folder) as draft:
+        (draft / "three").touch()
+    assert [path.name for path in folder.iterdir()] == ["three"]
     assert list(folder.parent.iterdir()) == [folder]
-
-
-def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
-    for name in ("one", "two"):
-        with new_folder(tmp_path / "answers") as draft:
-            (draft / name).touch()
-    assert [path.name for path in (tmp_path / "answers").iterdir()] == ["two"]
-    assert list(tmp_path.iterdir()) == [tmp_path / "answers"]
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
@@ -156,24 +149,11 @@ def test_an_old_folder_is_back_where_the_new_one_cannot_take_its_place(tmp_path,
     assert [path.name for path in tmp_path.rglob("*")] == ["answers", "old"]
 
 
-def test_a_folder_on_a_full_disk_is_reported_with_the_space_that_it_needs(tmp_path, full_disk):
-    with pytest.raises(WriteError, match=FULL), new_folder(tmp_path / "answers", 21) as draft:
-        (draft / "one").write_text("more than eight bytes")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_drafts_of_killed_processes_are_removed_and_nothing_else(tmp_path):
     for name in (".answers.77", ".other.77", ".answers.part", "answers.77"):
         (tmp_path / name).mkdir()
     remove_drafts(tmp_path, "answers")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".answers.part", ".other.77", "answers.77"
-    ]  # fmt: skip
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".answers.part", ".other.77", "answers.77"]
     remove_drafts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".answers.part", "answers.77"]
-
-
-def test_files_and_folders_can_be_synced(tmp_path):
-    (tmp_path / "file").write_text("x")
-    sync(tmp_path / "file")
-    sync(tmp_path)

@@ -1,4 +1,4 @@
-"""Questions of clips."""
+"""Questions of clips; other wrong options in every epoch, at chance in each."""
 
 import random
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qa_data.distractors import DISTRACTORS
-from qa_data.generate import build_questions
+from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.questions import QuestionError, check_question
 from qa_data.taxonomy import ElementClass
@@ -55,18 +55,12 @@ def test_every_clip_becomes_a_sound_question_in_its_place(rule):
         assert question.options == tuple(CLASSES[label].text for label in labels)
 
 
-@pytest.mark.parametrize("num_options", [2, 3, 6])
-def test_any_number_of_options(num_options):
-    built = build_questions(FLOOR, CLASSES, rule="event_prior", seed=0, num_options=num_options)
-    assert {len(question.options) for question in built.questions} == {num_options}
-    assert built.bound == pytest.approx(1 / num_options)
-
-
 @pytest.mark.parametrize("rule", [rule for rule in DISTRACTORS if rule != "public"])
-@pytest.mark.parametrize("num_options", [2, 3, 4])
+@pytest.mark.parametrize("num_options", [2, 3, 6])
 def test_every_letter_is_right_equally_often(rule, num_options):
-    clips = FLOOR[:79]
-    built = build_questions(clips, CLASSES, rule=rule, seed=5, num_options=num_options)
+    built = build_questions(FLOOR[:79], CLASSES, rule=rule, seed=5, num_options=num_options)
+    assert {len(question.options) for question in built.questions} == {num_options}
+    assert built.bound is None or built.bound == pytest.approx(1 / num_options)
     counts = Counter(question.letter for question in built.questions)
     assert len(counts) == num_options
     assert max(counts.values()) - min(counts.values()) <= 1
@@ -83,23 +77,6 @@ def test_the_wrong_options_are_at_every_letter_alike():
     assert all(abs(count - 3200 / 12) < 65 for count in places.values())
 
 
-def test_the_public_rule_shuffles_and_balances_nothing():
-    letters = Counter(
-        question.letter
-        for seed in range(50)
-        for question in build_questions(FLOOR, CLASSES, rule="public", seed=seed).questions
-    )
-    # 4,000 questions: standard deviation 27
-    assert all(abs(letters[letter] - 1000) < 110 for letter in "ABCD")
-
-
-def test_the_seed_decides():
-    one, again, other = (
-        build_questions(FLOOR, CLASSES, rule="prior", seed=seed).questions for seed in (1, 1, 2)
-    )
-    assert one == again != other
-
-
 @pytest.mark.parametrize("rule", ["public", "distinct"])
 def test_more_clips_do_not_change_the_options_of_others(rule):
     few = build_questions(FLOOR[20:40], CLASSES, rule=rule, seed=3).questions
@@ -114,13 +91,14 @@ def in_turn(question):
     return question.options[question.answer :] + question.options[: question.answer]
 
 
-def test_the_order_of_the_clips_changes_the_numbers_only():
+def test_the_seed_decides_and_the_order_of_the_clips_changes_the_numbers_only():
     forward = build_questions(FLOOR, CLASSES, rule="prior", seed=3).questions
     backward = build_questions(FLOOR[::-1], CLASSES, rule="prior", seed=3).questions
     assert [one.options for one in forward] == [one.options for one in backward[::-1]]
+    assert build_questions(FLOOR, CLASSES, rule="prior", seed=2).questions != forward
 
 
-def test_pools_that_cannot_be_at_chance_are_left_out_and_reported():
+def test_pools_that_cannot_be_at_chance_are_left_out_and_reported_or_kept_at_their_bound():
     built = build_questions(FLOOR_AND_VAULT, CLASSES, rule="event_prior", seed=0, num_options=3)
     assert [question.event for question in built.questions] == ["FX"] * 80
     floor, vault = built.pools
@@ -128,20 +106,17 @@ def test_pools_that_cannot_be_at_chance_are_left_out_and_reported():
     assert (vault.pool, vault.clips, vault.asked) == ("event VT", 10, False)
     assert vault.bound == pytest.approx(0.5)
     assert built.bound == pytest.approx(1 / 3)
-
-
-def test_they_are_kept_at_their_bound_if_asked():
-    built = build_questions(
-        FLOOR_AND_VAULT, CLASSES, rule="event_prior", seed=0, num_options=3, common="keep"
+    kept, few = (
+        build_questions(
+            FLOOR_AND_VAULT, CLASSES, rule="event_prior", seed=0, num_options=size, common="keep"
+        )
+        for size in (3, 4)
     )
-    assert len(built.questions) == 90
-    assert built.bound == pytest.approx((80 / 3 + 10 / 2) / 90)
-
-
-def test_what_shows_too_few_texts_is_left_out_even_if_common_ones_are_kept():
-    built = build_questions(FLOOR_AND_VAULT, CLASSES, rule="event_prior", seed=0, common="keep")
-    assert len(built.questions) == 80
-    assert [pool.bound for pool in built.pools if not pool.asked] == [None]
+    assert len(kept.questions) == 90
+    assert kept.bound == pytest.approx((80 / 3 + 10 / 2) / 90)
+    # What shows too few texts is left out even then.
+    assert len(few.questions) == 80
+    assert [pool.bound for pool in few.pools if not pool.asked] == [None]
 
 
 def test_they_are_joined_with_others_until_all_are_at_chance():
@@ -149,43 +124,38 @@ def test_they_are_joined_with_others_until_all_are_at_chance():
     assert len(built.questions) == 90
     (pool,) = built.pools
     assert (pool.pool, pool.bound) == ("event FX + event VT", pytest.approx(0.25))
-    assert any(
-        {CLASSES[label].event for label in question.option_labels} == {"FX", "VT"}
-        for question in built.questions
+    events = [{CLASSES[label].event for label in one.option_labels} for one in built.questions]
+    assert {"FX", "VT"} in events
+    # Pools that are at chance are left alone.
+    left, widened = (
+        build_questions(FLOOR, CLASSES, rule="event_prior", seed=0, common=common)
+        for common in ("leave_out", "widen")
     )
-
-
-def test_widening_leaves_pools_alone_that_are_at_chance():
-    kept = build_questions(FLOOR, CLASSES, rule="event_prior", seed=0)
-    widened = build_questions(FLOOR, CLASSES, rule="event_prior", seed=0, common="widen")
-    assert widened == kept
+    assert widened == left
 
 
 # The floor's classes 0 to 3 are a grid, 4 is commoner than all; 5 and 6 are of the bars.
-SPOKEN = {
-    0: ("FX", 24, "salto forward tucked"),
-    1: ("FX", 25, "salto backward tucked"),
-    2: ("FX", 24, "salto forward piked"),
-    3: ("FX", 25, "salto backward piked"),
-    4: ("FX", 25, "whip salto backward"),
-    5: ("UB", 41, "giant circle forward"),
-    6: ("UB", 41, "giant circle backward"),
-}
+SPOKEN = [
+    ("FX", 24, "salto forward tucked"),
+    ("FX", 25, "salto backward tucked"),
+    ("FX", 24, "salto forward piked"),
+    ("FX", 25, "salto backward piked"),
+    ("FX", 25, "whip salto backward"),
+    ("UB", 41, "giant circle forward"),
+    ("UB", 41, "giant circle backward"),
+]
 MOVES = {
     label: ElementClass(label, set_id, label, event, text)
-    for label, (event, set_id, text) in SPOKEN.items()
+    for label, (event, set_id, text) in enumerate(SPOKEN)
 }
 
 
-def moves_of(counts):
-    labels = [label for label, count in counts.items() for _ in range(count)]
-    return [
-        Clip(id=f"move{number}", path="x.mp4", label=label, split="test")
-        for number, label in enumerate(labels)
-    ]
+def moves_of(*counts):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return [Clip(id=f"move{i}", path="x", label=one, split="test") for i, one in enumerate(labels)]
 
 
-MOVE_CLIPS = moves_of({0: 40, 1: 25, 2: 20, 3: 35, 4: 30, 5: 12, 6: 9})
+MOVE_CLIPS = moves_of(40, 25, 20, 35, 30, 12, 9)
 
 
 def test_the_rule_attribute_asks_by_grids_and_leaves_out_the_rest():
@@ -216,26 +186,12 @@ def test_what_is_beyond_the_grids_is_asked_about_by_apparatus_if_kept():
 
 
 def test_what_is_beyond_the_grids_is_widened_until_it_is_at_chance():
-    clips = moves_of({0: 40, 1: 25, 2: 20, 3: 35, 4: 22, 5: 20, 6: 18})
+    clips = moves_of(40, 25, 20, 35, 22, 20, 18)
     built = build_questions(clips, MOVES, rule="attribute", seed=0, common="widen")
     assert len(built.questions) == len(clips)
     (pool,) = [pool for pool in built.pools if "beyond" in pool.pool]
     assert pool.pool == "event FX + event UB beyond the grids"
     assert pool.bound == built.bound == pytest.approx(0.25)
-
-
-def test_grids_leave_chance_to_whoever_sees_the_options_alone():
-    right = Counter()
-    for seed in range(60):
-        for one in build_questions(MOVE_CLIPS, MOVES, rule="attribute", seed=seed).questions:
-            right[one.label] += 1
-    for label in range(4):
-        assert right[label] / right.total() == pytest.approx(0.25, abs=0.02)
-
-
-def test_a_rule_without_a_single_grid_is_refused():
-    with pytest.raises(QuestionError, match="rule attribute with 4 options leaves none of 21"):
-        build_questions(MOVE_CLIPS[150:], MOVES, rule="attribute", seed=0)
 
 
 def test_the_public_options_are_three_other_classes_drawn_and_shuffled_by_the_clips_own_generator():
@@ -249,16 +205,109 @@ def test_the_public_options_are_three_other_classes_drawn_and_shuffled_by_the_cl
         assert question.option_labels == tuple(shown)
 
 
-def test_what_cannot_be_asked_is_refused():
-    clip = FLOOR[0]
-    build = {"classes": CLASSES, "rule": "public", "seed": 0}
-    with pytest.raises(QuestionError, match="there are no clips"):
-        build_questions([], **build)
-    with pytest.raises(QuestionError, match="clip0 has class None"):
-        build_questions([replace(clip, label=None)], **build)
-    with pytest.raises(QuestionError, match="clip0 has class 11, which is not among the 11"):
-        build_questions([replace(clip, label=11)], **build)
-    with pytest.raises(QuestionError, match="clip0 is called 'x', but class 0 of the list is 't0'"):
-        build_questions([replace(clip, text="x")], **build)
-    with pytest.raises(QuestionError, match="leaves none of 10 clips: in event FX one text"):
-        build_questions(FLOOR[:10], CLASSES, rule="event_prior", seed=0)
+@pytest.mark.parametrize(
+    ("clips", "rule", "found"),
+    [
+        ([], "public", "there are no clips"),
+        ([replace(FLOOR[0], label=None)], "public", "clip0 has class None"),
+        ([replace(FLOOR[0], label=11)], "public", "class 11, which is not among the 11"),
+        ([replace(FLOOR[0], text="x")], "public", "called 'x', but class 0 of the list is 't0'"),
+        (FLOOR[:10], "event_prior", "leaves none of 10 clips: in event FX one text"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(clips, rule, found):
+    with pytest.raises(QuestionError, match=found):
+        build_questions(clips, CLASSES, rule=rule, seed=0)
+    with pytest.raises(QuestionError, match="rule attribute with 4 options leaves none of 21"):
+        build_questions(MOVE_CLIPS[150:], MOVES, rule="attribute", seed=0)
+
+
+# A long tail on two apparatuses: class -> clips. No text is commoner than a quarter of its pool's.
+TAIL = {0: 24, 1: 22, 2: 20, 3: 14, 4: 10, 5: 6, 10: 25, 11: 25, 12: 25, 13: 12, 14: 9, 15: 4}
+TAILED = {
+    label: ElementClass(label, 0, label, "FX" if label < 10 else "UB", f"move {label}")
+    for label in TAIL
+}
+
+
+TAIL_CLIPS = [
+    Clip(
+        id=f"clip{label}-{i}",
+        path="x",
+        label=label,
+        text=f"move {label}",
+        source=f"s{i}",
+        split="labeled",
+    )
+    for label, count in TAIL.items()
+    for i in range(count)
+]
+
+
+@pytest.fixture
+def asked():
+    found = build_questions(TAIL_CLIPS, TAILED, rule="public", seed=4).questions
+    return [replace(question, stem="Which one is it?") for question in found][::-1]
+
+
+def commonest_answer_is_right(questions, times):
+    """Share of questions whose option most often right elsewhere is the right one."""
+    right = 0.0
+    for question in questions:
+        most = max(times[text] for text in question.options)
+        best = [text for text in question.options if times[text] == most]
+        right += (question.options[question.answer] in best) / len(best)
+    return right / len(questions)
+
+
+@pytest.mark.parametrize("rule", ["public", "hard"])
+def test_an_epoch_keeps_all_but_the_wrong_options(asked, rule):
+    draw = resample_distractors(asked, TAIL_CLIPS, TAILED, rule=rule, seed=0)
+    for epoch in range(3):
+        for before, after in zip(asked, draw(epoch), strict=True):
+            assert before.options[before.answer] == after.options[after.answer]
+            names = ("question_id", "video", "stem", "label", "source", "event", "dataset")
+            assert all(getattr(before, name) == getattr(after, name) for name in names)
+            assert after.option_labels[after.answer] == after.label
+            assert len(after.options) == 4
+            events = {TAILED[label].event for label in after.option_labels}
+            assert rule == "public" or events == {after.event}
+
+
+def test_epochs_differ_and_an_epoch_follows_from_seed_and_its_number(asked):
+    draw = resample_distractors(asked, TAIL_CLIPS, TAILED, rule="hard", seed=0)
+    epochs = {epoch: draw(epoch) for epoch in (2, 0, 1)}
+    assert (
+        resample_distractors(asked, TAIL_CLIPS[::-1], TAILED, rule="hard", seed=0)(2) == epochs[2]
+    )
+    assert resample_distractors(asked, TAIL_CLIPS, TAILED, rule="hard", seed=1)(2) != epochs[2]
+    sets = [[frozenset(question.options) for question in epochs[epoch]] for epoch in (0, 1, 2)]
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        moved = sum(a != b for a, b in zip(sets[first], sets[second], strict=True))
+        assert moved > len(asked) / 2
+
+
+def test_hard_stays_at_chance_in_every_epoch_and_public_does_not(asked):
+    times = Counter(question.options[question.answer] for question in asked)
+    hard = resample_distractors(asked, TAIL_CLIPS, TAILED, rule="hard", seed=0)
+    public = resample_distractors(asked, TAIL_CLIPS, TAILED, rule="public", seed=0)
+    found = [commonest_answer_is_right(hard(epoch), times) for epoch in range(12)]
+    assert max(found) < 0.38  # 25 % and three standard errors of 196 questions
+    assert sum(found) / 12 == pytest.approx(0.25, abs=0.035)
+    easy = [commonest_answer_is_right(public(epoch), times) for epoch in range(4)]
+    assert sum(easy) / 4 > 0.33
+
+
+def test_what_cannot_be_redrawn_is_refused(asked):
+    two = replace(asked[0], options=("a", "b"), answer=0, option_labels=None)
+    yes = replace(asked[0], options=("yes", "no", "a", "b"), answer=0, option_labels=None)
+    few = [question for question in asked if question.label in (0, 1, 10, 11, 12, 13)]
+    for questions, known, found in (
+        ([*asked, asked[0]], TAIL_CLIPS, "2 questions are about clip15-3"),
+        ([two, *asked[1:]], TAIL_CLIPS, "the questions have 2, 4 options"),
+        (asked, TAIL_CLIPS[24:], "24 of 196 clips are not in the manifest"),
+        ([yes, *asked[1:]], TAIL_CLIPS, "right option is 'yes', but the clip's class is"),
+        (few, TAIL_CLIPS, "shows too few different texts on its apparatus"),
+    ):
+        with pytest.raises(QuestionError, match=found):
+            resample_distractors(questions, known, TAILED, rule="hard", seed=0)(0)

@@ -5,7 +5,7 @@ import errno
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_data.manifest import (
@@ -39,22 +39,17 @@ HEADER = ",".join(COLUMNS)
 GOOD = "a,a.mp4,,,1,text,FX,source,labeled"
 
 
-def written(folder, *lines, header=HEADER):
+def written(folder, *lines):
     path = folder / "manifest.csv"
-    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    path.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
     return path
 
 
-def test_every_field_of_a_clip_is_a_column():
-    assert {field.name for field in fields(Clip)} == {*COLUMNS, *PROBE_COLUMNS}
-
-
 def test_what_is_written_is_read_to_the_last_bit(tmp_path):
+    assert {field.name for field in fields(Clip)} == {*COLUMNS, *PROBE_COLUMNS}
     write_manifest([FULL, BARE], tmp_path / "deep" / "manifest.csv")
     assert read_manifest(tmp_path / "deep" / "manifest.csv") == [FULL, BARE]
-
-
-def test_probe_columns_stay_away_until_a_clip_was_probed(tmp_path):
+    # Probe columns stay away until a clip was probed.
     write_manifest([BARE], tmp_path / "manifest.csv")
     assert (tmp_path / "manifest.csv").read_text(encoding="utf-8").splitlines()[0] == HEADER
 
@@ -69,10 +64,12 @@ def test_the_writer_drops_the_class_of_an_unlabeled_clip(tmp_path):
     ]
 
 
-def test_a_file_from_a_windows_spreadsheet_is_read(tmp_path):
+def test_windows_files_blank_lines_and_absolute_paths_are_read(tmp_path):
     path = tmp_path / "manifest.csv"
     path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{GOOD}".encode())
     assert [clip.label for clip in read_manifest(path)] == [1]
+    path = written(tmp_path, "", GOOD, "", "b,/videos/a..b.mp4,,,1,text,FX,s,test")
+    assert read_manifest(path)[1].path == "/videos/a..b.mp4"
 
 
 def test_by_split_keeps_the_order_and_refuses_other_names():
@@ -82,8 +79,11 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         by_split(clips, "train")
 
 
+PROBED = ",".join(COLUMNS + PROBE_COLUMNS)
+
+
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("lines", "found"),
     [
         ("b,b.mp4,,,1.5,text,FX,s,labeled", "line 3: label is '1.5', not a whole number"),
         ("b,b.mp4,,,,text,FX,s,labeled", "line 3: label is None; a clip of split labeled"),
@@ -93,10 +93,7 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ("b,b.mp4,,,1000000,text,FX,s,val", "line 3: label is 1000000; .* to 999999"),
         (f"b,b.mp4,,,{'9' * 5000},text,FX,s,val", "line 3: label is '999.*, not a whole number"),
         ('b,"b.mp4,,,1,text,FX,s,val', "line 3: unexpected end of data; a cell in double quotes"),
-        (
-            'b,"b"c.mp4,,,1,text,FX,s,val',
-            "line 3: ',' expected after '\"'; a cell in double quotes",
-        ),
+        ('b,"b"c.mp4,,,1,text,FX,s,val', "line 3: ',' expected after '\"'; a cell in double"),
         ('b,"b\nc.mp4",,,1,text,FX,s,val', r"line 3: found 'b\\nc.mp4', with a line break"),
         ("b,b\0.mp4,,,1,text,FX,s,val", r"line 3: found 'b\\x00.mp4', with .* a zero byte"),
         (f"b,{'b' * 140_000},,,1,text,FX,s,val", "line 3: field larger than field limit"),
@@ -104,6 +101,7 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ("b,b.mp4,,,,text,,s,unlabeled", "line 3: an unlabeled clip shows its class.*'text'"),
         ("b,b.mp4,,,,,VT,s,unlabeled", "line 3: an unlabeled clip shows its class.*'VT'"),
         ("b,b.mp4,,,1,text,FX,s,train", "line 3: split is 'train'; it must be one of labeled"),
+        ("\nb,b.mp4,,,1,text,FX,s,what", "line 4: split is 'what'"),
         ("b,b.mp4,2.0,2.0,1,text,FX,s,test", "line 3: the clip runs from 2.0 to 2.0 s"),
         ("b,b.mp4,-1,2.0,1,text,FX,s,test", "line 3: the clip runs from -1.0"),
         ("b,b.mp4,nan,2.0,1,text,FX,s,test", "line 3: the clip runs from nan"),
@@ -118,37 +116,35 @@ def test_by_split_keeps_the_order_and_refuses_other_names():
         ("b,b.mp4", "line 3: found 2 cells, but the header has 9 columns"),
     ],
 )
-def test_a_bad_line_is_named_with_what_was_found(tmp_path, line, found):
+def test_a_bad_line_is_named_with_what_was_found(tmp_path, lines, found):
     with pytest.raises(ManifestError, match=found):
-        read_manifest(written(tmp_path, GOOD, line))
-
-
-def test_absolute_paths_and_dots_in_names_are_allowed(tmp_path):
-    path = written(tmp_path, "a,/videos/a..b.mp4,,,1,text,FX,s,test")
-    assert read_manifest(path)[0].path == "/videos/a..b.mp4"
+        read_manifest(written(tmp_path, GOOD, lines))
 
 
 @pytest.mark.parametrize(
-    ("header", "found"),
+    ("text", "found"),
     [
-        (HEADER.replace(",label", ""), r"missing columns \['label'\]"),
-        (HEADER + ",fsp", r"unknown columns \['fsp'\]"),
-        (HEADER + ",label", "line 1: column 'label' is there twice; delete one"),
+        (f"{HEADER.replace(',label', '')}\n{GOOD}", r"missing columns \['label'\]"),
+        (f"{HEADER},fsp\n{GOOD}", r"unknown columns \['fsp'\]"),
+        (f"{HEADER},label\n{GOOD}", "line 1: column 'label' is there twice; delete one"),
+        (f"{PROBED}\n{GOOD},-1,25,0,", "line 2: num_frames is -1; a number of frames is at least"),
+        (f"{PROBED}\n{GOOD},9,nan,0,", "line 2: fps is nan"),
+        (f"{PROBED}\n{GOOD},9,inf,0,", "line 2: fps is inf"),
+        (f"{PROBED}\n{GOOD},9,-25,0,", "line 2: fps is -25.0"),
+        (f"{PROBED}\n{GOOD},9,25,upright,", "line 2: rotation is 'upright', not a whole number"),
+        ("", "is empty"),
+        (HEADER, "a header but no clip"),
+        (f"{HEADER}\n{GOOD}\n\xe9".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8; save"),
+        (HEADER.encode("utf-16"), "is UTF-16; save"),
     ],
 )
-def test_columns_are_checked_by_name(tmp_path, header, found):
+def test_a_bad_table_is_named_with_what_was_found(tmp_path, text, found):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ManifestError, match=found):
-        read_manifest(written(tmp_path, GOOD, header=header))
-
-
-def test_a_missing_or_empty_file_is_refused(tmp_path):
-    with pytest.raises(ManifestError, match="no manifest at .*manifest.csv"):
-        read_manifest(tmp_path / "manifest.csv")
-    (tmp_path / "manifest.csv").touch()
-    with pytest.raises(ManifestError, match="is empty"):
-        read_manifest(tmp_path / "manifest.csv")
-    with pytest.raises(ManifestError, match="a header but no clip"):
-        read_manifest(written(tmp_path))
+        read_manifest(path)
+    with pytest.raises(ManifestError, match="no manifest at .*no.csv"):
+        read_manifest(tmp_path / "no.csv")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -163,38 +159,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_manifest([BARE], path)
     assert read_manifest(path) == [FULL]
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.csv"]
-
-
-@pytest.mark.parametrize(
-    ("cells", "found"),
-    [
-        ("-1,25,0,", "line 2: num_frames is -1; a number of frames is at least 0"),
-        ("9,nan,0,", "line 2: fps is nan"),
-        ("9,inf,0,", "line 2: fps is inf"),
-        ("9,-25,0,", "line 2: fps is -25.0"),
-        ("9,25,upright,", "line 2: rotation is 'upright', not a whole number"),
-    ],
-)
-def test_what_was_probed_must_make_sense(tmp_path, cells, found):
-    header = ",".join(COLUMNS + PROBE_COLUMNS)
-    with pytest.raises(ManifestError, match=found):
-        read_manifest(written(tmp_path, f"{GOOD},{cells}", header=header))
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_file_in_another_encoding_is_refused_with_the_line(tmp_path, encoding):
-    path = tmp_path / "manifest.csv"
-    path.write_bytes(f"{HEADER}\n{GOOD}\nb,\u00e9t\u00e9.mp4,,,1,t,FX,s,val\n".encode(encoding))
-    found = "line 3: byte 0xe9 is not UTF-8" if encoding == "latin-1" else "is UTF-16"
-    with pytest.raises(ManifestError, match=f"{found}; save"):
-        read_manifest(path)
-
-
-def test_blank_lines_and_a_missing_last_line_end_are_fine(tmp_path):
-    path = tmp_path / "manifest.csv"
-    path.write_text(f"{HEADER}\n\n{GOOD}\n\nb,b.mp4,,,1,t,FX,s,what", encoding="utf-8")
-    with pytest.raises(ManifestError, match="line 5: split is 'what'"):
-        read_manifest(path)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +208,6 @@ def clips(draw):
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(drawn=st.lists(clips(), min_size=1, max_size=6, unique_by=lambda clip: clip.id))
 def test_any_clips_come_back_as_they_were_written(tmp_path_factory, drawn):
     path = tmp_path_factory.getbasetemp() / "round-trip.csv"
@@ -252,52 +215,3 @@ def test_any_clips_come_back_as_they_were_written(tmp_path_factory, drawn):
     assert read_manifest(path) == drawn
     with path.open(encoding="utf-8", newline="") as stream:  # as another program sees it
         assert [row["path"] for row in csv.DictReader(stream)] == [clip.path for clip in drawn]
-
-
-def read_or_refused(path, content):
-    path.write_bytes(content)
-    try:
-        return read_manifest(path)
-    except ManifestError as error:
-        assert str(path) in str(error)
-        return None
-
-
-@settings(max_examples=150, deadline=None)
-@given(content=st.binary(max_size=60), start=st.sampled_from([b"", f"{HEADER}\n{GOOD}\n".encode()]))
-def test_any_bytes_are_read_or_refused(tmp_path_factory, content, start):
-    read = read_or_refused(tmp_path_factory.getbasetemp() / "bytes.csv", start + content)
-    assert read is None or read[0].id == "a"
-
-
-odd_cells = st.sampled_from(
-    ["", "a", "1", "-1", "0.5", "nan", "inf", "1e999", "1_0", "\u0663", "..", "val", "unlabeled"]
-    + ['"', '"x"', "a\nb", "9" * 5000, " 1", "0x1", "\0", "\ufeff", "test\r"]
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(odd=st.dictionaries(st.integers(0, 8), odd_cells, max_size=3))
-def test_any_cells_are_read_rightly_or_refused(tmp_path_factory, odd):
-    cells = [odd.get(place, cell) for place, cell in enumerate(GOOD.split(","))]
-    path = tmp_path_factory.getbasetemp() / "cells.csv"
-    read = read_or_refused(path, "\n".join([HEADER, ",".join(cells)]).encode())
-    if read is None:
-        assert odd
-        return
-    (clip,) = read
-    assert [clip.id, clip.path, clip.source, clip.split] == [
-        cell.strip('"').rstrip("\r") for cell in (cells[0], cells[1], cells[7], cells[8])
-    ]
-    if clip.start_s is not None:
-        assert 0 <= clip.start_s < clip.end_s < float("inf")
-    assert (clip.label is None) == (clip.split == "unlabeled")
-
-
-@settings(max_examples=150, deadline=None)
-@given(place=st.integers(0, len(GOOD) + len(HEADER)), byte=st.integers(0, 255))
-def test_a_changed_byte_is_read_or_refused(tmp_path_factory, place, byte):
-    content = bytearray(f"{HEADER}\n{GOOD}\nb,b.mp4,,,2,other,FX,s,val\n".encode())
-    content[place] = byte
-    read = read_or_refused(tmp_path_factory.getbasetemp() / "changed.csv", bytes(content))
-    assert read is None or read[-1].id == "b"

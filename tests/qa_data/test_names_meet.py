@@ -1,6 +1,5 @@
 """Names from a Mac are decomposed (NFD), lists composed (NFC): they are one name everywhere."""
 
-import importlib.util
 import json
 import tempfile
 from dataclasses import replace
@@ -15,6 +14,7 @@ from qa_data.files import composed, folded, on_disk
 from qa_data.finegym import TimeSpan
 from qa_data.manifest import Clip, ManifestError, read_manifest, write_manifest
 from qa_data.questions import Question, QuestionError, attach_classes, check_videos
+from scripts import make_splits
 from sefar_core.data.check_videos import check_file
 from sefar_core.data.dataloaders import refuse_missing
 from sefar_core.data.dataset import read_from_folder
@@ -30,7 +30,6 @@ from tests.oracles import videos
 from tests.oracles.toy_answers import predictions
 
 NFC, NFD = "K\u00fcr", "Ku\u0308r"
-SCRIPT = Path(__file__).parents[2] / "scripts/make_splits.py"
 
 
 def clip(name, **change):
@@ -55,22 +54,9 @@ def test_a_manifest_refuses_two_ids_that_look_alike(tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(NFC, NFD), (NFD, NFC)])
-def test_questions_find_their_clips_and_take_the_manifest_s_spelling(asked, kept):
-    question = Question(
-        question_id="0", video=asked, stem="What?", options=("salto", "turn"), answer=0
-    )
-    (found,) = attach_classes([question], [clip(kept, source="film")])
-    assert (found.video, found.label, found.source) == (kept, 3, "film")
-    with pytest.raises(QuestionError, match="is not in the manifest"):
-        attach_classes([replace(question, video="Kur")], [clip(kept)])
-
-
-@pytest.mark.parametrize(("asked", "kept"), [(NFC, NFD), (NFD, NFC)])
 def test_tokens_are_found_under_either_spelling(tmp_path, asked, kept):
-    key = {
-        "format": 3, "encoder": "sefar", "digest": "abc", "moments": [0.5], "dim": 4, "grid": 1,
-        "frame_order": "in_order",
-    }  # fmt: skip
+    key = {"format": 3, "encoder": "sefar", "digest": "abc", "moments": [0.5], "dim": 4, "grid": 1}
+    key |= {"frame_order": "in_order"}
     tokens = torch.arange(4.0).reshape(1, 1, 1, 4)
     span = [f"{kept}.mp4", None, None, 1, 100]
     write_tokens(tmp_path, key, {"folder": "x", "seed": 0}, {kept: span}, [tokens])
@@ -134,7 +120,11 @@ def test_a_file_is_the_same_to_every_reader_under_either_spelling(tmp_path, look
 
 @pytest.mark.parametrize(("asked", "kept"), [(NFC, NFD), (NFD, NFC)])
 def test_questions_answers_and_exports_meet_under_either_spelling(asked, kept):
-    question = Question(question_id="0", video=asked, stem="?", options=("a", "b"), answer=0)
+    question = Question(question_id="0", video=asked, stem="?", options=("salto", "turn"), answer=0)
+    (found,) = attach_classes([question], [clip(kept, source="film")])
+    assert (found.video, found.label, found.source) == (kept, 3, "film")
+    with pytest.raises(QuestionError, match="is not in the manifest"):
+        attach_classes([replace(question, video="Kur")], [clip(kept)])
     check_videos([question], [kept])
     files = video_files([question], Path("videos"), [clip(kept, path="FX/film.mkv")])
     assert files == {asked: "videos/FX/film.mkv"}
@@ -143,51 +133,33 @@ def test_questions_answers_and_exports_meet_under_either_spelling(asked, kept):
     assert align_runs([[right], [wrong]]).tolist() == [[1.0], [0.0]]
 
 
-@pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("make_splits_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_make_splits_prints_names_as_they_are_and_what_it_left_out(script, tmp_path, capsys):
-    for name in ("jump [/]", "spin [b]"):
-        for number in range(4):
-            path = tmp_path / f"mine/{name}/p{number % 2}_{number}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(f"{name} {number}".encode())
+def test_make_splits_prints_names_as_they_are_and_what_it_left_out(tmp_path, capsys):
+    places = [f"{name}/p{n % 2}_{n}.mp4" for name in ("jump [/]", "spin [b]") for n in range(4)]
+    for place in (*(f"mine/{place}" for place in places), "exam/jump [/]/p9_0.mp4"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(place.encode())
     (tmp_path / "mine/spin [b]/notes.webp").touch()
-    (tmp_path / "exam/jump [/]").mkdir(parents=True)
-    (tmp_path / "exam/jump [/]/p9_0.mp4").write_bytes(b"another")
-    settings = script.MakeSplits(
-        listing=read_folders(tmp_path / "mine", test_root=tmp_path / "exam"),
-        video_root=tmp_path,
-        out=tmp_path / "out",
-        source_pattern="^(p[0-9])_",
-        split=SplitConfig(rate=0.5, one_sided="keep"),
-    )
-    script.main(settings)
-    printed = capsys.readouterr().out
+
+    def cut(**options):
+        settings = make_splits.MakeSplits(
+            listing=read_folders(tmp_path / "mine", test_root=tmp_path / "exam"),
+            video_root=tmp_path,
+            out=tmp_path / "out",
+            split=SplitConfig(rate=0.5, one_sided="keep"),
+            **options,
+        )
+        make_splits.main(settings)
+        return capsys.readouterr().out
+
+    printed = cut(source_pattern="^(p[0-9])_")
     assert "spin [b]" in printed and "1 files of other endings are not clips: 1 .webp" in printed
     clips = read_manifest(tmp_path / "out/manifest.csv")
     assert {one.source for one in clips} == {"p0", "p1", "p9"}
     report = json.loads((tmp_path / "out/splits.json").read_text())
     assert (report["other_files"], report["source_pattern"]) == ({".webp": 1}, "^(p[0-9])_")
-
-
-def test_make_splits_prints_a_name_of_several_labels(script, tmp_path, capsys):
-    for name in ("high bar", "high_bar"):
-        (tmp_path / "mine" / name).mkdir(parents=True)
-        (tmp_path / "mine" / name / "1.mp4").write_bytes(name.encode())
-    settings = script.MakeSplits(
-        listing=read_folders(tmp_path / "mine"),
-        video_root=tmp_path,
-        out=tmp_path / "out",
-        split=SplitConfig(rate=1.0, test_rate=0.0),
-    )
-    script.main(settings)
-    assert "high bar is the name of several labels: 0, 1" in capsys.readouterr().out
+    (tmp_path / "mine/spin_[b]").mkdir()
+    (tmp_path / "mine/spin_[b]/1.mp4").write_bytes(b"third")
+    assert "spin [b] is the name of several labels: 1, 2" in cut()
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])

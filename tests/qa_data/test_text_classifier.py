@@ -74,21 +74,15 @@ def test_the_classifier_learns_what_plain_gradient_ascent_learns():
         )
 
 
-def test_the_classifier_is_the_same_in_chunks(monkeypatch):
+def test_the_classifier_is_the_same_in_chunks_and_takes_even_rows_of_a_large_set(monkeypatch):
     train, asked = option_tables(questions(TRAIN), questions(ASKED))
     whole = classifier_scores(train, asked, word_similarity(asked))
     monkeypatch.setattr(text_classifier, "CHUNK", 2 * asked.printed.shape[1])
     assert classifier_scores(train, asked, word_similarity(asked)) == pytest.approx(whole)
-
-
-def test_the_classifier_learns_from_even_rows_of_a_large_set(monkeypatch):
     many = [one for row in TRAIN for one in (row, ASKED[0])][:-1]
-    asked = questions(ASKED)
-    few, table = option_tables(questions(TRAIN), asked)
-    expected = classifier_scores(few, table, word_similarity(table))
-    large, table = option_tables(questions(many), asked)
+    large, asked = option_tables(questions(many), questions(ASKED))
     monkeypatch.setattr(text_classifier, "MAX_OPTIONS", len(TRAIN) * large.printed.shape[1])
-    assert classifier_scores(large, table, word_similarity(table)) == pytest.approx(expected)
+    assert classifier_scores(large, asked, word_similarity(asked)) == pytest.approx(whole)
 
 
 def test_a_word_that_marks_the_answer_is_found_and_its_position_is_not_needed():

@@ -1,19 +1,21 @@
-"""Lines of text lists: whoever wrote them, they are read alike, or refused by file and line."""
+"""Lines of text lists, read alike whoever wrote them; sources that the names of files tell."""
 
 import re
-import tempfile
-from pathlib import Path
+from unicodedata import normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from qa_data.manifest import Clip
 from sefar_core.data.datasets.records import (
     ListError,
+    Listing,
     read_list_json,
     read_list_lines,
     read_list_text,
     refuse_repeat,
+    with_sources,
 )
 from tests.oracles import lists as oracle
 
@@ -38,43 +40,25 @@ def test_lines_are_read_whoever_wrote_them(tmp_path, raw):
     assert read_list_lines(path) == [(f"{path}, line 1", "a b 1"), (f"{path}, line 3", "c 2")]
 
 
-def test_signs_that_only_python_takes_for_line_ends_are_part_of_a_name(tmp_path):
-    path = written(tmp_path, "a\u2028b\x0bc\x85d 1\n".encode())
-    assert [line for _, line in read_list_lines(path)] == ["a\u2028b\x0bc\x85d 1"]
-
-
 @pytest.mark.parametrize(
-    ("raw", "found"),
+    ("read", "raw", "found"),
     [
-        (b"a 1\nb\xff 2\n", "line 2: byte 0xff is not UTF-8; save"),
-        ("a 1\n".encode("utf-16"), "is UTF-16"),
-        (b"a 1\nb 2\nc\0 3\n", "line 3: found a NUL"),
-        (b"", "is empty; fetch it again"),
-        (b" \r\n\t\n", "is empty; fetch it again"),
+        (read_list_lines, b"a 1\nb\xff 2\n", "line 2: byte 0xff is not UTF-8; save"),
+        (read_list_lines, "a 1\n".encode("utf-16"), "is UTF-16"),
+        (read_list_lines, b"a 1\nb 2\nc\0 3\n", "line 3: found a NUL"),
+        (read_list_lines, b"", "is empty; fetch it again"),
+        (read_list_lines, b" \r\n\t\n", "is empty; fetch it again"),
+        (read_list_json, b'{"a": 1,\n "b" 2}', "Expecting ':' delimiter: line 2"),
+        (read_list_json, b"[" * 100_000, "is not JSON"),
+        (read_list_json, b"9" * 5000, "is not JSON"),
+        (read_list_json, b"\xff", "is not UTF-8"),
     ],
 )
-def test_what_is_no_text_is_refused_by_file_and_line(tmp_path, raw, found):
+def test_what_is_no_list_is_refused_by_file_and_line(tmp_path, read, raw, found):
     path = written(tmp_path, raw)
-    oracle.refuses(lambda: read_list_lines(path), path, found)
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    oracle.refuses(lambda: read(path), path, found)
     oracle.refuses(lambda: read_list_text(tmp_path / "no.txt"), "there is no file", "no.txt")
     oracle.refuses(lambda: read_list_text(tmp_path), f"cannot read {tmp_path}: Is a directory")
-
-
-@pytest.mark.parametrize(
-    ("raw", "found"),
-    [
-        (b'{"a": 1,\n "b" 2}', "Expecting ':' delimiter: line 2"),
-        (b"[" * 100_000, "is not JSON"),
-        (b"9" * 5000, "is not JSON"),
-        (b"\xff", "is not UTF-8"),
-    ],
-)
-def test_what_is_no_json_is_refused(tmp_path, raw, found):
-    path = written(tmp_path, raw)
-    oracle.refuses(lambda: read_list_json(path), path, found)
 
 
 def test_a_clip_that_is_listed_twice_is_named_with_both_places():
@@ -86,20 +70,57 @@ def test_a_clip_that_is_listed_twice_is_named_with_both_places():
     )
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.just(b"a\x0bb\xc2\x85c"))
+def test_any_bytes_are_lines_or_refused(tmp_path_factory, raw):
+    path = written(tmp_path_factory.getbasetemp(), raw)
+    try:
+        lines = read_list_lines(path)
+    except ListError as error:
+        assert str(path) in str(error)
+    else:
+        parts = re.split("\r\n|\r|\n", raw.decode("utf-8-sig"))
+        assert [line for _, line in lines] == [part.strip() for part in parts if part.strip()]
+        for where, line in lines:
+            assert parts[int(where.split()[-1]) - 1].strip() == line
+
+
+def clip(path, split="labeled", source=""):
+    return Clip(id=path, path=path, label=0, source=source, split=split)
+
+
+LISTING = Listing(
+    classes={0: "wave"},
+    pool=[clip("x_s9_class/a1_s3_t2_color.avi"), clip("/data/wave/a1_s12_t1_color.avi")],
+    settled=[clip("wave\\a2_s3_t1_color.avi", "test", source="wrong"), clip("x/a_s5_frames")],
 )
-def test_any_bytes_are_lines_or_refused(raw):
-    with tempfile.TemporaryDirectory() as folder:
-        path = written(Path(folder), raw)
-        try:
-            lines = read_list_lines(path)
-        except ListError as error:
-            assert str(path) in str(error)
-        else:
-            parts = re.split("\r\n|\r|\n", raw.decode("utf-8-sig"))
-            assert [line for _, line in lines] == [part.strip() for part in parts if part.strip()]
-            assert [parts[int(where.split()[-1]) - 1].strip() for where, _ in lines] == [
-                line for _, line in lines
-            ]
+
+
+def test_the_group_is_the_source_and_folders_tell_nothing():
+    found = with_sources(LISTING, r"_s([0-9]+)_")
+    assert [one.source for one in found.pool] == ["3", "12"]
+    assert [one.source for one in found.settled] == ["3", "5"]
+    assert found.classes == LISTING.classes
+    assert [one.path for one in found.pool] == [one.path for one in LISTING.pool]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("_s([0-9]+", "'_s([0-9]+' is not a valid regular expression"),
+        ("_s[0-9]+_", "has 0 groups"),
+        ("_s([0-9])([0-9])", "has 2 groups"),
+        ("_color_([0-9]+)", "finds no source in the name of x_s9_class/a1_s3_t2_color.avi"),
+        ("_t([0-9])|color", "no source in the name of x/a_s5_frames"),
+        ("_t(?:[0-9])|(x?)", "a1_s3_t2_color.avi"),
+    ],
+)
+def test_a_pattern_that_fits_no_file_or_has_not_one_group_is_refused(pattern, found):
+    oracle.refuses(lambda: with_sources(LISTING, pattern), found)
+
+
+def test_a_source_is_the_same_however_its_letters_are_composed():
+    paths = [normalize(form, f"Müller_{form}.mp4") for form in ("NFD", "NFC")]
+    clips = [Clip(id=path, path=path, split="unlabeled") for path in paths]
+    for form in ("NFC", "NFD"):
+        found = with_sources(Listing(classes={}, pool=clips), normalize(form, "^(Müller|Kim)_"))
+        assert {clip.source for clip in found.pool} == {normalize("NFC", "Müller")}

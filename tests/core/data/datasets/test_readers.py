@@ -1,0 +1,459 @@
+"""What all readers of data sets owe: the clips as they were laid out, or an error by name."""
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sefar_core.data.datasets.diving48 import read_diving48
+from sefar_core.data.datasets.find_files import find_clips, read_folders, resolve_paths
+from sefar_core.data.datasets.finediving import read_finediving, read_finediving_json
+from sefar_core.data.datasets.finegym import read_finegym
+from sefar_core.data.datasets.hmdb51 import film_of, read_hmdb51
+from sefar_core.data.datasets.kinetics import read_kinetics
+from sefar_core.data.datasets.sefar_lists import read_sefar_lists
+from sefar_core.data.datasets.ssv2 import read_ssv2
+from sefar_core.data.datasets.ucf101 import group_of, in_words, read_ucf101
+from tests.oracles import data_sets, finegym_lists
+from tests.oracles import lists as oracle
+from tests.oracles.any_file import contents, encoded
+
+
+def read_home(name, home):
+    """The listing of a data set laid out by its publisher's names, and its video root."""
+    return {
+        "finegym": lambda: (
+            read_finegym(
+                home / "gym99_categories.txt",
+                home / "gym99_train_element_v1.1.txt",
+                home / "gym99_val_element.txt",
+            ),
+            "videos",
+        ),
+        "finegym gym_new": lambda: (
+            read_finegym(
+                home / "gym288_categories.txt",
+                home / "gym288_train_element_v1.1.txt",
+                home / "gym288_val_element.txt",
+                part="gym_new",
+                videos="full",
+                annotations=(home / "finegym_annotation_info_v1.1.json",),
+            ),
+            "full_videos",
+        ),
+        "public": lambda: (
+            read_sefar_lists(
+                home / "SeFAR/lists/all99_5", class_names=home / "gym99_categories.txt"
+            ),
+            "videos",
+        ),
+        "finediving": lambda: (
+            read_finediving(
+                home / "FineDiving_fine-grained_annotation.pkl",
+                home / "train_split.pkl",
+                home / "test_split.pkl",
+                event="10m",
+            ),
+            "FINADiving_MTL_256s",
+        ),
+        "diving48": lambda: (
+            read_diving48(*(home / f"Diving48_{n}.json" for n in ("vocab", "V2_train", "V2_test"))),
+            "rgb",
+        ),
+        "ucf101": lambda: (read_ucf101(home / "ucfTrainTestlist"), "UCF-101"),
+        "hmdb51": lambda: (read_hmdb51(home / "testTrainMulti_7030_splits"), "hmdb51"),
+        "ssv2": lambda: (
+            read_ssv2(home / "labels.json", home / "train.json", home / "validation.json"),
+            "20bn-something-something-v2",
+        ),
+        "kinetics": lambda: (read_kinetics(home / "train.csv", home / "val.csv"), "k400"),
+        "folders": lambda: (
+            read_folders(home / "mine/classes", unlabeled=home / "mine/more"),
+            "mine",
+        ),
+    }[name]()
+
+
+# What the laid-out clips do not tell: the number of classes, and the id of the first clip.
+NUM_CLASSES_AND_FIRST = {
+    "finegym": (5, "ab_E_0-_000_E_000100_000140_A_0004_0006"),
+    "finegym gym_new": (6, "ab_E_0-_000_E_000100_000140_A_0004_0006"),
+    "public": (5, "ab_E_0-_000_E_000100_000140_A_0004_0006"),
+    "finediving": (4, "FINAWorldCup2021_Men10m_final__1_0"),
+    "diving48": (4, "-m_q0_00000"),  # its third class has no clip
+    "ucf101": (3, "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01"),
+    "hmdb51": (2, "draw_sword/Film_5_draw_sword_f_nm_np1_le_bad_0"),
+    "ssv2": (3, "0"),
+    "kinetics": (3, "-000_abcdef_000000_000010"),
+    "folders": (3, "back_walkover/0"),
+}
+
+
+@pytest.mark.parametrize("name", data_sets.BY_COMMAND)
+def test_a_data_set_is_read_as_it_was_laid_out(tmp_path, name):
+    laid = data_sets.BY_COMMAND[name](tmp_path)
+    listing, root = read_home(name, tmp_path)
+    clips = listing.pool + listing.settled
+    num_classes, first_id = NUM_CLASSES_AND_FIRST[name]
+    assert list(listing.classes) == list(range(num_classes))
+    assert clips[0].id == first_id
+    assert {clip.split for clip in listing.pool} <= {"labeled"}
+    present, missing = find_clips(clips, tmp_path / root)
+    there = [clip for clip in laid if clip.there]
+    assert len(missing) == len(laid) - len(there)
+    assert {
+        (c.path, c.label, c.text, c.event or "", c.source, c.split, c.start_s, c.end_s)
+        for c in present
+    } == {(c.path, *class_of(c), c.source, split_of(c), *(c.span or (None, None))) for c in there}
+    for clip in clips:
+        assert clip.label is None or listing.classes[clip.label].endswith(clip.text)
+    assert name == "public" or len(set(listing.classes.values())) == num_classes
+
+
+def class_of(laid):
+    """Label, text and apparatus, which nobody is told of an unlabeled clip."""
+    hidden = laid.listed == "unlabeled"
+    return (None, None, "") if hidden else (laid.label, laid.text, laid.event)
+
+
+def split_of(laid):
+    return "labeled" if laid.listed == "pool" else laid.listed
+
+
+HOLDING = "Holding [something]"
+ROUTINES = [
+    finegym_lists.Routine(f"{name:_<11}", 4, 10.25, 90.0, [([(2.5, 4.5)], 1), ([(5.5, 7.25)], 0)])
+    for name in ("train", "test")
+]
+GYM = "abc-_fghijk_E_000010_000020_A_0001_0002"
+SEFAR = {
+    "train.csv": f"/root/video/{GYM}.mp4 1\n",
+    "unlabel.csv": f"/root/video/{GYM.replace('abc', 'abd')}.mp4 0\n",
+    "val.csv": f"/root/video/{GYM.replace('abc', 'abe')}.mp4 0",
+    "test.csv": f"/root/video/{GYM.replace('abc', 'abe')}.mp4 0",
+}
+DIVE = {"action_type": "205b", "frames_labels": [1, 1, 2], "sub-action_types": {1: "A", 2: "B"}}
+JSON_DIVE = {
+    "_source_info": {"action_type": "205b"},
+    "events": [{"comment": "A -> B", "frame": 1}],
+    "num_frames": 3,
+}
+# Small good files of every reader.
+GOOD = {
+    "diving48": {
+        "vocab.json": [["Back", "15som"], ["Inward", "15som"], ["Front", "Dive"]],
+        "train.json": [{"vid_name": "v_1", "label": 0}, {"vid_name": "a_b_02", "label": 2}],
+        "test.json": [{"vid_name": "w_1", "label": 0}],
+    },
+    "finediving": {
+        "annotation.pkl": {("01", 1): DIVE, ("01", 2): DIVE, ("02", 1): DIVE},
+        "train_split.pkl": [("01", 1), ("01", 2)],
+        "test_split.pkl": [("02", 1)],
+    },
+    "finediving json": {
+        "train.json": [{"video": "01__1", **JSON_DIVE}, {"video": "01__2", **JSON_DIVE}],
+        "val.json": [{"video": "01__3", **JSON_DIVE}],
+        "test.json": [{"video": "02__1", **JSON_DIVE}],
+    },
+    "finegym": {
+        "categories.txt": finegym_lists.category_list([(0, 1, "UB", "kip"), (1, 2, "UB", "x")]),
+        "train.txt": finegym_lists.element_list(ROUTINES[:1]),
+        "val.txt": finegym_lists.element_list(ROUTINES[1:]),
+        "times.csv": finegym_lists.timestamp_csv(ROUTINES),
+        "times.json": json.loads(finegym_lists.annotation_json(ROUTINES)),
+    },
+    "hmdb51": {
+        "bow_test_split1.txt": "a_bow_h_nm_np2_ba_bad_0.avi 2\nb.avi 1\nc d.avi 0 ",
+        "turn_wheel_test_split1.txt": "A_#1,_(2009)_turn_wheel_u_cm_np1_fr_med_3.avi 1 \r\n",
+    },
+    "kinetics": {
+        "train.csv": "label,youtube_id,time_start,time_end,split\n"
+        'catching (in game),-abcdefgh_1,7,17,train\n"bowing, deeply",bbbbbbbbbbb,123,133,train\n',
+        "val.csv": "label,youtube_id,time_start,time_end,split\r\n"
+        "catching (in game),ccccccccccc,0,10,val\r\n",
+    },
+    "sefar": SEFAR,
+    "sefar names": SEFAR | {"names.txt": "nod\r\nbow deeply"},
+    "ssv2": {
+        "labels.json": {"Waving something": "1", "Holding something": "0"},
+        "train.json": [{"id": "7", "template": HOLDING}, {"id": 6, "template": HOLDING}],
+        "validation.json": [{"id": "5", "template": "Waving [something]"}],
+    },
+    "ucf101": {
+        "classInd.txt": "1 CatchPlate\r\n2 HandStandTurn\r\n",
+        "trainlist01.txt": "CatchPlate/v_CatchPlate_g08_c01.avi 1\r\n"
+        "HandstandTurn/v_HandStandTurn_g10_c02.avi 2\r\n",
+        "testlist01.txt": "CatchPlate/v_CatchPlate_g01_c01.avi",
+    },
+}
+
+
+def read(name, at, **options):
+    """The listing of small files."""
+    reader = {
+        "diving48": read_diving48,
+        "finediving": read_finediving,
+        "finediving json": read_finediving_json,
+        "kinetics": read_kinetics,
+        "ssv2": read_ssv2,
+    }.get(name)
+    if reader:
+        return reader(*(at / file for file in GOOD[name]), **options)
+    if name == "finegym":
+        *lists, table, tree = (at / file for file in GOOD[name])
+        return read_finegym(*lists, videos="full", annotations=(table, tree))
+    if name == "hmdb51":
+        return read_hmdb51(at, unused="unlabeled", **options)
+    if name == "ucf101":
+        return read_ucf101(at, **options)
+    return read_sefar_lists(at, class_names=at / "names.txt" if "names" in name else None)
+
+
+def written(folder, files):
+    for name, content in files.items():
+        (folder / name).write_bytes(encoded(name, content))
+    return folder
+
+
+def num_entries(name: str, raw: bytes) -> int:
+    """Clips that a list names, counted by hand."""
+    text = raw.decode("utf-8-sig")
+    if name.endswith(".json"):
+        return len(json.loads(text))
+    if "youtube_id" in text:
+        return sum(map(bool, csv.reader(io.StringIO(text)))) - 1
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return sum(bool(line.strip()) for line in lines)
+
+
+# Lists whose entries are all clips.
+COUNTED = {
+    "diving48": ("train.json", "test.json"),
+    "hmdb51": tuple(GOOD["hmdb51"]),
+    "kinetics": ("train.csv", "val.csv"),
+    "ssv2": ("train.json", "validation.json"),
+    "ucf101": ("trainlist01.txt", "testlist01.txt"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("any")
+
+
+@pytest.mark.parametrize("name", GOOD)
+@given(data=st.data())
+def test_any_file_is_read_or_refused_by_name(folder, name, data):
+    file = data.draw(st.sampled_from(list(GOOD[name])))
+    files = GOOD[name] | {file: data.draw(contents(file, GOOD[name][file]))}
+    listing = oracle.read_or_refused(lambda: read(name, written(folder, files)), folder)
+    if listing and (counted := COUNTED.get(name)):
+        assert len(listing.pool + listing.settled) == sum(
+            num_entries(file, encoded(file, files[file])) for file in counted
+        )
+
+
+def of(name, text):
+    """A clip of Diving48, or of Something-Something, with another name or template."""
+    return {"vid_name": name, "label": text} if "_" in name else {"id": name, "template": text}
+
+
+def dive(**change):
+    """A list of one dive of FineDiving's, changed."""
+    return [{"video": "01__1", **JSON_DIVE, **change}]
+
+
+def cuts(*events):
+    return dive(events=[{"comment": comment, "frame": frame} for comment, frame in events])
+
+
+V1 = of("v_1", 0)
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+WHOSE = "not the folder and number"
+REFUSED = [
+    ("diving48", "train.json", [V1, V1], "train.json, entry 1: found v_1, which"),
+    ("diving48", "train.json", [of("w_1", 0)], "test.json, entry 0: found w_1, which"),
+    ("diving48", "train.json", [of("v_1", 3)], "entry 0: found the label 3, not one of 0 to 2"),
+    ("diving48", "train.json", [of("v_1", True)], "found the label True"),
+    ("diving48", "train.json", [{"label": 0}], "entry 0: found {'label': 0}, without a vid_name"),
+    ("diving48", "train.json", [{"vid_name": "v1", "label": 0}], "without a vid_name"),
+    ("diving48", "train.json", [of("../v_1", 0)], "is a path"),
+    ("diving48", "train.json", ["v_1"], "entry 0: found 'v_1'"),
+    ("diving48", "train.json", [], "train.json does not hold a list"),
+    ("diving48", "train.json", {"v_1": 0}, "train.json does not hold a list"),
+    ("diving48", "vocab.json", [["Back"], ["Back"]], "vocab.json, class 1: found the name 'Back'"),
+    ("diving48", "vocab.json", [["Back"], "words"], "vocab.json, class 1: found 'words'"),
+    ("diving48", "vocab.json", [[1, 2]], "class 0: found [1, 2]"),
+    ("diving48", "vocab.json", [[]], "class 0: found the name ''"),
+    ("finediving", "annotation.pkl", [], "annotation.pkl does not hold a dict of dives"),
+    ("finediving", "train_split.pkl", [("01", 1)] * 2, "entry 1: found 01__1, which"),
+    ("finediving", "train_split.pkl", [("02", 1)], "test_split.pkl, entry 0: found 02__1, which"),
+    ("finediving", "train_split.pkl", [("03", 1)], "entry 0: found the dive ('03', 1), which"),
+    ("finediving", "train_split.pkl", [("..", 1)], f"entry 0: found ('..', 1), {WHOSE}"),
+    ("finediving", "train_split.pkl", [("a/b", 1)], WHOSE),
+    ("finediving", "train_split.pkl", [("01", "1")], WHOSE),
+    ("finediving", "train_split.pkl", ["01"], WHOSE),
+    ("finediving", "train_split.pkl", [], "train_split.pkl does not hold a list"),
+    ("finediving", "train_split.pkl", {("01", 1): 2}, "train_split.pkl does not hold a list"),
+    ("finediving json", "train.json", {}, "train.json does not hold a list of dives"),
+    ("finediving json", "train.json", dive(video="01_1"), "train.json, entry 0: found ('', '01_1"),
+    ("finediving json", "train.json", dive(video="../a__1"), WHOSE),
+    ("finediving json", "train.json", dive(video="01__3"), "val.json, entry 0: found 01__3, which"),
+    ("finediving json", "train.json", dive(num_frames=0), "entry 0: found num_frames 0"),
+    ("finediving json", "train.json", dive(num_frames=10**400), "found num_frames 10000"),
+    ("finediving json", "train.json", dive(num_frames=True), "found num_frames True"),
+    ("finediving json", "train.json", dive(_source_info={}), "entry 0: found no action_type"),
+    ("finediving json", "train.json", dive(events=[]), "found no steps in events"),
+    ("finediving json", "train.json", cuts(("Entry", 1)), "the comment 'Entry' of a step"),
+    ("finediving json", "train.json", cuts(("A -> B", 3)), "frame 3, not between 0 and 2"),
+    ("finediving json", "train.json", cuts(("A -> B", -1)), "frame -1, not between 0 and 2"),
+    ("finediving json", "train.json", cuts(("A -> B", 0), ("A -> B", 1)), "does not lead on"),
+    ("hmdb51", "bow_test_split1.txt", "a.avi 3", "line 1: found 'a.avi 3'; expected a file name"),
+    ("hmdb51", "bow_test_split1.txt", "a.avi", "bow_test_split1.txt, line 1: found 'a.avi'"),
+    ("hmdb51", "bow_test_split1.txt", "../a.avi 1", "line 1: found '../a.avi 1'"),
+    ("hmdb51", "bow_test_split1.txt", "a.avi 1\na.avi 2", "line 2: found bow/a, which"),
+    ("hmdb51", "bow_test_split1.txt", "a.avi 2", "bow_test_split1.txt has no training clip"),
+    ("kinetics", "train.csv", "label,youtube_id,start", "line 1: no column 'time_start'"),
+    ("kinetics", "train.csv", HEADER, "train.csv has a header but no clip"),
+    ("kinetics", "train.csv", f"{HEADER}a,#NAME?,1,2,x", "line 2: found 'a,#NAME?,1,2,x'"),
+    ("kinetics", "train.csv", f"{HEADER}a,aaaaaaaaaaa,1.5,2,x", "expected a class, a YouTube id"),
+    ("kinetics", "train.csv", f"{HEADER}a,aaaaaaaaaaa,5,5,x", "line 2: found 'a,aaaaaaaaaaa,5,5"),
+    ("kinetics", "train.csv", f"{HEADER}a,aaaaaaaaaaa", "line 2: found 'a,aaaaaaaaaaa'"),
+    ("kinetics", "train.csv", f'{HEADER}"a,b,1,2,x', "line 2: unexpected end of data"),
+    ("kinetics", "val.csv", f"{HEADER}nod,ccccccccccc,0,1,x", "line 2: class 'nod' has no clip in"),
+    ("kinetics", "val.csv", GOOD["kinetics"]["train.csv"], "line 2: found -abcdefgh_1_000007_0"),
+    ("ssv2", "labels.json", ["a"], "labels.json: found ['a']"),
+    ("ssv2", "labels.json", {"a": "x"}, "labels.json: found 'a': 'x'"),
+    ("ssv2", "labels.json", {"a": "0", "b": 0}, "labels.json: found 'b': 0"),
+    ("ssv2", "labels.json", {"a\ud800": "0"}, "labels.json: found 'a\\ud800': '0'"),
+    ("ssv2", "labels.json", {"a": "0", "b": "2"}, "lists 2 classes, but none of number 1"),
+    ("ssv2", "labels.json", "[" * 100_000, "labels.json is not JSON"),
+    ("ssv2", "train.json", {}, "train.json: found {}; expected a list of clips"),
+    ("ssv2", "train.json", [], "train.json: found []"),
+    ("ssv2", "train.json", [{"id": "3"}], "train.json, entry 1: found {'id': '3'}"),
+    ("ssv2", "train.json", [of("../3", HOLDING)], "entry 1: found"),
+    ("ssv2", "train.json", [of("3", "Eating [it]")], "entry 1: the template 'Eating it'"),
+    ("ssv2", "train.json", [of("5", HOLDING)], "validation.json, entry 1: found 5, which"),
+    ("ucf101", "classInd.txt", "1 A\n3 B", "line 2: found '3 B'; expected the number 2"),
+    ("ucf101", "classInd.txt", "1 A\n2 A", "classInd.txt, line 2: found '2 A'"),
+    ("ucf101", "classInd.txt", "A\n", "classInd.txt, line 1: found 'A'"),
+    ("ucf101", "trainlist01.txt", "CatchPlate/a.avi 2", "line 1: found 'CatchPlate/a.avi 2'"),
+    ("ucf101", "trainlist01.txt", "Unheard/a.avi 2", "expected <class>/<file>"),
+    ("ucf101", "trainlist01.txt", "a.avi 1", "trainlist01.txt, line 1: found 'a.avi 1'"),
+    ("ucf101", "testlist01.txt", "CatchPlate/v_CatchPlate_g08_c01.avi", "line 1: found CatchPlate"),
+    ("sefar", "train.csv", "a/x.avi 0\na/y.avi", "line 2: found 'a/y.avi'; expected the path"),
+    ("sefar", "train.csv", "path,label\n", "train.csv, line 1: found 'path,label'"),
+    ("sefar", "train.csv", "a/x.avi -1", "line 1: found 'a/x.avi -1'"),
+    ("sefar", "train.csv", "a/x.avi 3", "have 2 labels up to 3, but none of"),
+    ("sefar", "train.csv", "0", "line 1: found '0'"),
+    ("sefar", "train.csv", "", "train.csv is empty"),
+    ("sefar", "unlabel.csv", "a/ 0", "unlabel.csv, line 1: found 'a/ 0'"),
+    ("sefar", "unlabel.csv", "a/x.avi 0\na/x.avi 0", "unlabel.csv, line 2: found a/x, which"),
+    ("sefar", "unlabel.csv", SEFAR["train.csv"], f"unlabel.csv, line 1: found {GYM}, which"),
+    ("sefar", "unlabe.csv", "a/x.avi 0", "has unlabel.csv and unlabe.csv, which differ"),
+    ("sefar names", "names.txt", "nod\nbow\nkip", "names.txt names 3 classes, 0 to 2"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "found"), REFUSED)
+def test_what_does_not_fit_is_refused_with_its_place(tmp_path, name, file, content, found):
+    files = GOOD[name] | {file: content}
+    oracle.refuses(lambda: read(name, written(tmp_path, files)), tmp_path, found)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_list_that_is_not_there_is_named(tmp_path, name):
+    for file in GOOD[name]:
+        written(tmp_path, GOOD[name])
+        (tmp_path / file).unlink()
+        if name != "hmdb51" and file not in ("val.csv", "test.csv"):
+            oracle.refuses(lambda: read(name, tmp_path), tmp_path, file)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    oracle.refuses(lambda: read(name, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["hmdb51", "ucf101"])
+def test_a_fold_has_lists_of_its_own(tmp_path, name):
+    first = read(name, written(tmp_path, GOOD[name]))
+    oracle.refuses(lambda: read(name, tmp_path, fold=3), tmp_path, "3.txt")
+    for file in GOOD[name]:
+        (tmp_path / file).rename(tmp_path / file.replace("1.txt", "3.txt"))
+    assert read(name, tmp_path, fold=3) == first
+
+
+def test_names_of_files_tell_films_groups_and_words():
+    assert film_of("Fast_Film_draw_sword_f_nm_np1_le_bad_2", "draw_sword") == "Fast_Film"
+    assert film_of("Fast_Film_drawsword_f_nm_np1_le_bad_2", "draw_sword") == "Fast_Film_drawsword"
+    assert film_of("v_A_g01_c01", "A") == ""
+    assert group_of("A/v_A_g08_c01") == group_of("v_A_g08_c12") == "v_A_g08"
+    assert group_of("v_A_g08") == group_of("x_A_g08_c01") == ""
+    names = ("ApplyEyeMakeup", "apply_eye_makeup", "YoYo", "TVShow", "Surfing", "_")
+    told = ["Apply Eye Makeup", "apply eye makeup", "Yo Yo", "TV Show", "Surfing", "_"]
+    assert list(map(in_words, names)) == told
+
+
+def test_clips_that_a_fold_of_hmdb51_does_not_use_are_left_out_or_unlabeled(tmp_path):
+    listing = read_hmdb51(written(tmp_path, GOOD["hmdb51"]))
+    assert listing.classes == {0: "bow", 1: "turn wheel"}
+    assert [(c.id, c.source, c.split) for c in listing.pool + listing.settled] == [
+        ("bow/b", "bow/b", "labeled"),  # whose name holds no film
+        ("turn_wheel/A_#1,_(2009)_turn_wheel_u_cm_np1_fr_med_3", "A_#1,_(2009)", "labeled"),
+        ("bow/a_bow_h_nm_np2_ba_bad_0", "a", "test"),
+    ]
+    spare = read("hmdb51", tmp_path).settled[0]
+    assert (spare.id, spare.split, spare.label, spare.text) == ("bow/c d", "unlabeled", None, None)
+    written(tmp_path, {f"bow_{end}_test_split1.txt": "a.avi 1" for end in ("low", "high")})
+    assert list(read_hmdb51(tmp_path).classes.values()) == [
+        *("bow", "bow high", "bow low", "turn wheel")
+    ]
+
+
+def test_columns_of_kinetics_go_by_their_names_and_files_by_their_kind(tmp_path):
+    header = "is_cc,split,time_end,time_start,youtube_id,label"
+    lists = {"train.csv": "0,train,17,7,aaaaaaaaaaa,bow", "val.csv": "1,val,10,0,ccccccccccc,bow"}
+    written(tmp_path, {name: f"{header}\n{row}" for name, row in lists.items()})
+    (clip,) = read("kinetics", tmp_path, suffix=".mkv").pool
+    assert (clip.id, clip.path) == (
+        "aaaaaaaaaaa_000007_000017",
+        "train/bow/aaaaaaaaaaa_000007_000017.mkv",
+    )
+    written(tmp_path, GOOD["ssv2"])
+    assert read("ssv2", tmp_path, suffix=".mp4").pool[0].path == "7.mp4"
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train/catching (in game)", "train/bowing, deeply", "val/catching (in game)"),
+        ("train/catching_in_game", "train/bowing_deeply", "val/Catching_(in_game)"),
+        ("catching_(in_game)", "bowing,_deeply", "catching_(in_game)"),
+        ("train", "train", "val"),
+        (".", ".", "."),
+        ("videos_train/catching_(in_game)", "videos_train", "videos_val/catching_(in_game)"),
+    ],
+)
+def test_videos_of_kinetics_are_found_in_any_of_the_usual_folders(tmp_path, folders):
+    names = ["-abcdefgh_1_000007_000017", "bbbbbbbbbbb_000123_000133", "ccccccccccc_000000_000010"]
+    root = tmp_path / "videos"
+    files = [f"{folder}/{name}.mp4" for folder, name in zip(folders, names, strict=True)]
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    options = {}
+    if (root / "videos_train").exists():
+        options = {"train_folder": "videos_train", "val_folder": "videos_val"}
+    listing = read("kinetics", written(tmp_path, GOOD["kinetics"]), **options)
+    paths = [clip.path for clip in resolve_paths(listing.pool + listing.settled, root)]
+    assert paths == [file.removeprefix("./") for file in files]
+
+
+def test_lists_of_the_size_of_kinetics_are_read_in_seconds(tmp_path):
+    rows = [f"class {n % 400},{n:011d},{n % 300},{n % 300 + 10},x\n" for n in range(20_000)]
+    lists = {"train.csv": rows[:-1000], "val.csv": rows[-1000:]}
+    written(tmp_path, {name: HEADER + "".join(part) for name, part in lists.items()})
+    listing = read("kinetics", tmp_path)
+    assert len(listing.pool) + len(listing.settled) == 20_000
