@@ -128,7 +128,7 @@ def draw_one(size: int, seed: int, index: int):
     import cv2
     import numpy as np
 
-    from qa_data.synthetic.pose_image import random_pose_image
+    from demo.pose_image import random_pose_image
 
     cv2.setNumThreads(1)
     image = random_pose_image(np.random.default_rng((seed, index)), size=size)

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 from qa_data.attributes import TURNS, Attributes, attributes_of, family_of
 from qa_data.balanced_design import block_design
@@ -44,8 +45,7 @@ MIRRORS = (DIRECTIONS, ("high", "low"))
 TURNING = ("arabian", "johnson", "round-off", "cartwheel")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttributeQuestion:
+class AttributeQuestion(NamedTuple):
     """How one attribute is asked about."""
 
     name: str
@@ -56,36 +56,34 @@ class AttributeQuestion:
 
 ATTRIBUTE_QUESTIONS = (
     AttributeQuestion(
-        name="direction",
-        stem="Does the movement go forward or backward?",
-        value=lambda one: one.direction if one.direction in DIRECTIONS else None,
+        "direction",
+        "Does the movement go forward or backward?",
+        lambda one: one.direction if one.direction in DIRECTIONS else None,
     ),
     AttributeQuestion(
-        name="turns",
-        stem="How many turns about the long axis does the athlete make?",
-        value=lambda one: None if one.turns is None else f"{one.turns:g}",
+        "turns",
+        "How many turns about the long axis does the athlete make?",
+        lambda one: None if one.turns is None else f"{one.turns:g}",
     ),
     AttributeQuestion(
-        name="turning",
-        stem="Does the athlete turn about the long axis?",
-        value=lambda one: None if one.turns is None else _yes_or_no(one.turns > 0),
+        "turning",
+        "Does the athlete turn about the long axis?",
+        lambda one: None if one.turns is None else _yes_or_no(one.turns > 0),
     ),
     AttributeQuestion(
-        name="saltos",
-        stem="How many saltos does the athlete make in the air?",
-        value=lambda one: str(one.saltos),
+        "saltos",
+        "How many saltos does the athlete make in the air?",
+        lambda one: str(one.saltos),
     ),
     AttributeQuestion(
-        name="shape",
-        stem="What shape is the body in during the salto?",
-        value=lambda one: one.shape if one.saltos else None,
+        "shape",
+        "What shape is the body in during the salto?",
+        lambda one: one.shape if one.saltos else None,
     ),
     AttributeQuestion(
-        name="stretched",
-        stem="Is the body stretched during the salto?",
-        value=lambda one: (
-            _yes_or_no(one.shape == "stretched") if one.saltos and one.shape else None
-        ),
+        "stretched",
+        "Is the body stretched during the salto?",
+        lambda one: _yes_or_no(one.shape == "stretched") if one.saltos and one.shape else None,
     ),
 )
 

@@ -10,6 +10,7 @@ what each row is and its value on the real lists.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from os.path import commonprefix
 from typing import Any
 
@@ -194,7 +195,7 @@ def oracle_scores(
     """
     right, _ = text_counts(train)
     scores = {}
-    for name, key in (("apparatus", _event), ("set", _set)):
+    for name, key in (("apparatus", attrgetter("event")), ("set", attrgetter("set_id"))):
         if len({key(element) for element in classes.values()}) == 1:
             continue
         fits = _fits(questions, labels, classes, key)
@@ -203,14 +204,6 @@ def oracle_scores(
             fits * (right.max() + 1) + right[questions.printed]
         )
     return scores
-
-
-def _event(element: ElementClass) -> object:
-    return element.event
-
-
-def _set(element: ElementClass) -> object:
-    return element.set_id
 
 
 def _fits(

@@ -27,6 +27,7 @@ SOURCE_LENGTH = 11
 SOURCE = re.compile(rf"[A-Za-z0-9_-]{{{SOURCE_LENGTH}}}")
 EVENT_KEY = re.compile(r"E_([0-9]{6,9})_([0-9]{6,9})")
 SEGMENT_KEY = re.compile(r"A_([0-9]{4,9})_([0-9]{4,9})")
+EXAMPLE = "A0xAXXysHUo_E_002184_002237_A_0035_0036"
 CLIP_ID = re.compile(f"({SOURCE.pattern})_{EVENT_KEY.pattern}_{SEGMENT_KEY.pattern}")
 
 # A time is up to 2 s above the two floors that name it; 1 s more is left to either side.
@@ -56,8 +57,7 @@ class ClipId:
         match = CLIP_ID.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"{text!r:.90} is not a FineGym clip id; expected one such as "
-                f"'A0xAXXysHUo_E_002184_002237_A_0035_0036'"
+                f"{text!r:.90} is not a FineGym clip id; expected one such as {EXAMPLE!r}"
             )
         return cls(match[1], *map(int, match.groups()[1:]))
 
@@ -262,8 +262,7 @@ def _timestamp_row(where: str, row: dict) -> tuple[str, TimeSpan]:
     interval = _interval(where, bounds)
     if CLIP_ID.fullmatch(clip_id) is None:
         raise AnnotationError(
-            f"{where}: found {clip_id!r:.90}; expected a clip id such as "
-            f"'A0xAXXysHUo_E_002184_002237_A_0035_0036'"
+            f"{where}: found {clip_id!r:.90}; expected a clip id such as {EXAMPLE!r}"
         )
     return clip_id, interval
 
@@ -294,7 +293,7 @@ def read_elements(path: Path) -> list[tuple[str, int]]:
         if CLIP_ID.fullmatch(clip_id) is None or LABEL.fullmatch(label) is None:
             raise AnnotationError(
                 f"{path}, line {number}: found {line!r:.90}; expected a clip id, one blank and a "
-                f"label, such as 'A0xAXXysHUo_E_002184_002237_A_0035_0036 93'"
+                f"label, such as '{EXAMPLE} 93'"
             )
         if clip_id in elements:
             raise AnnotationError(f"{path}, line {number}: {clip_id} is listed twice; keep one")

@@ -211,20 +211,20 @@ def _by_grids(
         num_options,
         common,
     )
-    if common == "leave_out":
-        return wrong, [*reports, *(_rest_of(one, asked=False) for one in rest_reports)]
-    for place, others in zip(over, rest, strict=True):
-        wrong[place] = others
-    return wrong, [*reports, *(_rest_of(one, asked=one.asked) for one in rest_reports)]
+    keep = common != "leave_out"
+    if keep:
+        for place, others in zip(over, rest, strict=True):
+            wrong[place] = others
+    beyond = [
+        replace(one, pool=f"{one.pool} beyond the grids", asked=keep and one.asked)
+        for one in rest_reports
+    ]
+    return wrong, [*reports, *beyond]
 
 
 def _grids_name(family: int) -> str:
     other = MIRROR_SETS.get(family)
     return f"grids of set {family}" + (f" + {other}" if other else "")
-
-
-def _rest_of(report: PoolReport, *, asked: bool) -> PoolReport:
-    return replace(report, pool=f"{report.pool} beyond the grids", asked=asked)
 
 
 def _question(
@@ -394,10 +394,8 @@ def _with_options(question: Question, other: Question | None) -> Question:
             f"question {question.question_id}: the right option is {right!r}, but the clip's class "
             f"is {found!r}; only options of questions about which move it is can be resampled"
         )
-    return replace(
-        question, options=other.options, answer=other.answer, option_labels=other.option_labels,
-        label=other.label,
-    )  # fmt: skip
+    drawn = {name: getattr(other, name) for name in ("options", "answer", "option_labels", "label")}
+    return replace(question, **drawn)
 
 
 PARAPHRASES = (
@@ -425,9 +423,8 @@ def paraphrase(questions: Sequence[Question], wordings: int, seed: int) -> list[
         )
     if wordings == 1:
         return list(questions)
+    known = PARAPHRASES[:wordings]
     return [
-        replace(
-            one, stem=random.Random(f"{seed}/{one.video}/wording").choice(PARAPHRASES[:wordings])
-        )
+        replace(one, stem=random.Random(f"{seed}/{one.video}/wording").choice(known))
         for one in questions
     ]

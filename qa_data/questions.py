@@ -35,13 +35,7 @@ COUNTS = 2**31  # counts are below, as in the 32 bits that other formats have fo
 COUNT = f"a whole number from 0 to {COUNTS - 1}"
 VIDEO_SUFFIX = re.compile(r"\.(mp4|mkv|avi|mov|webm)$", re.IGNORECASE)
 PUBLIC_FIELDS = (
-    "answer",
-    "question",
-    "answer_type",
-    "question_id",
-    "dataset",
-    "video",
-    "frame_length",
+    *("answer", "question", "answer_type", "question_id", "dataset", "video", "frame_length"),
 )
 
 
@@ -499,14 +493,10 @@ def _check_public_fields(where: str, question_id: str, entry: dict[str, Any]) ->
         raise QuestionError(
             f"{where}: its question_id is {entry['question_id']!r:.40}; make the two agree"
         )
-    letter, frames = entry["answer"], entry["frame_length"]
+    letter = entry["answer"]
     if not isinstance(letter, str) or not re.fullmatch(r"[A-Z]", letter):
         raise QuestionError(f"{where}: its answer is {letter!r:.40}; expected a letter such as 'A'")
-    for name in ("question", "video", "answer_type", "dataset"):
-        if not isinstance(entry[name], str):
-            raise QuestionError(f"{where}: {name} is {entry[name]!r:.60}; expected a text")
-    if frames is not None and not is_count(frames):
-        raise QuestionError(f"{where}: frame_length is {frames!r:.40}; expected {COUNT}, or null")
+    _check_forms(where, entry, TEXT)
 
 
 def _line_questions(path: Path, text: str) -> list[Question]:

@@ -13,7 +13,7 @@ every time. Source: McFadden, Conditional logit analysis of qualitative choice b
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -207,12 +207,8 @@ def _some_rows(table: OptionTable) -> OptionTable:
     if len(table.answer) <= most:
         return table
     rows = np.linspace(0, len(table.answer) - 1, most).round().astype(int)
-    return OptionTable(
-        texts=table.texts,
-        printed=table.printed[rows],
-        answer=table.answer[rows],
-        stems=table.stems[rows],
-    )
+    printed, answer, stems = (one[rows] for one in (table.printed, table.answer, table.stems))
+    return replace(table, printed=printed, answer=answer, stems=stems)
 
 
 def _counts_of_other_folds(table: OptionTable) -> np.ndarray:

@@ -37,6 +37,10 @@ KIND_TEXTS = {
     "attributes": "Each question asks for one attribute of the move, such as its direction.",
     "pairs": "Each question asks whether the clip shows a move or its mirror image.",
 }
+TOGETHER = (
+    "drawn together, by how often their classes are asked about, so that each of them is equally "
+    "likely to be the answer."
+)
 RULE_TEXTS = {
     "public": (
         "The wrong options are other classes, all equally likely. Answers are not: the commonest "
@@ -46,18 +50,9 @@ RULE_TEXTS = {
         "The wrong options are other classes, all equally likely, whose texts differ. Answers are "
         "not equally likely: the commonest option is right far more often than chance."
     ),
-    "prior": (
-        "The options of a question are drawn together, by how often their classes are asked "
-        "about, so that each of them is equally likely to be the answer."
-    ),
-    "event_prior": (
-        "The options of a question are moves on one apparatus, drawn together, by how often their "
-        "classes are asked about, so that each of them is equally likely to be the answer."
-    ),
-    "set_prior": (
-        "The options of a question are moves of one element set, drawn together, by how often "
-        "their classes are asked about, so that each of them is equally likely to be the answer."
-    ),
+    "prior": f"The options of a question are {TOGETHER}",
+    "event_prior": f"The options of a question are moves on one apparatus, {TOGETHER}",
+    "set_prior": f"The options of a question are moves of one element set, {TOGETHER}",
     "attribute": (
         "The options of a question are a grid of two attributes of the move, so that each of them "
         "could be the answer."
@@ -153,13 +148,8 @@ def _making(report: Mapping[str, Any] | None) -> str:
 
 
 COUNT_COLUMNS = (
-    "set",
-    "questions",
-    "options",
-    "clips",
-    "right letters",
-    "an option twice",
-    "the right one twice",
+    *("set", "questions", "options", "clips"),
+    *("right letters", "an option twice", "the right one twice"),
 )
 
 

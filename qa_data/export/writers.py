@@ -22,7 +22,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -308,23 +308,11 @@ def parquet_bytes(questions: Sequence[Question]) -> bytes:
     from datasets import Dataset, Features, List, Value, disable_progress_bars
 
     text, number = Value("string"), Value("int32")
-    features = Features(
-        {
-            "question_id": text,
-            "video": text,
-            "stem": text,
-            "options": List(text),
-            "answer": number,
-            "letter": text,
-            "label": number,
-            "option_labels": List(number),
-            "event": text,
-            "source": text,
-            "frame_length": number,
-            "answer_type": text,
-            "dataset": text,
-        }
-    )
+    types = dict.fromkeys(("answer", "label", "frame_length"), number)
+    types |= {"options": List(text), "option_labels": List(number)}
+    names = [field.name for field in fields(Question)]
+    names.insert(names.index("answer") + 1, "letter")
+    features = Features({name: types.get(name, text) for name in names})
     columns = {name: [getattr(question, name) for question in questions] for name in features}
     stream = io.BytesIO()
     disable_progress_bars()

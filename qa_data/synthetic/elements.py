@@ -192,7 +192,7 @@ SETS = {
 that an element and its opposite are always in one set."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Element:
     """One class."""
 
@@ -218,13 +218,7 @@ def motion_of(element: Element, phase: Array, style: Style) -> Motion:
 def _pair(event: Event, set_id: int, text: str, perform: Callable) -> list[Element]:
     """The forward and the backward element of one motion; `text` has {} for the direction."""
     return [
-        Element(
-            event=event,
-            set_id=set_id,
-            text=text.format(direction),
-            perform=perform,
-            backward=direction == "backward",
-        )
+        Element(event, set_id, text.format(direction), perform, direction == "backward")
         for direction in ("forward", "backward")
     ]
 
@@ -232,26 +226,18 @@ def _pair(event: Event, set_id: int, text: str, perform: Callable) -> list[Eleme
 _TUCKED, _PIKED, _STRETCHED = (
     partial(salto, shape=shape) for shape in (figure.TUCKED, figure.PIKED, figure.STRETCHED)
 )
+_OVER_STRETCHED = partial(handspring_over, shape=figure.STRETCHED)
+_TWIST_OFF, _TWIST_ON = (
+    partial(_OVER_STRETCHED, twist_span=span) for span in ((0.56, 0.93), (0.07, 0.44))
+)
+_ONE_TURN = "1 turn on one leg, free leg optional below horizontal"
 
 _VAULT = [
     *_pair("VT", 1, "handspring {} on, tucked off", partial(handspring_over, shape=figure.TUCKED)),
     *_pair("VT", 1, "handspring {} on, piked off", partial(handspring_over, shape=figure.PIKED)),
-    *_pair(
-        "VT", 1, "handspring {} on, stretched off", partial(handspring_over, shape=figure.STRETCHED)
-    ),
-    Element(
-        event="VT",
-        set_id=1,
-        text="handspring forward on, stretched with 1 turn off",
-        perform=partial(handspring_over, shape=figure.STRETCHED, twist_span=(0.56, 0.93)),
-    ),
-    Element(
-        event="VT",
-        set_id=1,
-        text="round-off, flic-flac on, stretched with 1 turn off",
-        perform=partial(handspring_over, shape=figure.STRETCHED, twist_span=(0.07, 0.44)),
-        backward=True,
-    ),
+    *_pair("VT", 1, "handspring {} on, stretched off", _OVER_STRETCHED),
+    Element("VT", 1, "handspring forward on, stretched with 1 turn off", _TWIST_OFF),
+    Element("VT", 1, "round-off, flic-flac on, stretched with 1 turn off", _TWIST_ON, True),
 ]
 
 _FLOOR_SALTOS = [
@@ -262,54 +248,19 @@ _FLOOR_SALTOS = [
 
 _FLOOR = [
     *_FLOOR_SALTOS,
-    *_pair(
-        "FX",
-        24,
-        "salto {} stretched with 1 twist",
-        partial(salto, shape=figure.STRETCHED, twists=1),
-    ),
-    Element(
-        event="FX",
-        set_id=21,
-        text="split jump",
-        perform=partial(jump, shape=figure.SPLIT),
-    ),
-    Element(
-        event="FX",
-        set_id=21,
-        text="straddle pike jump",
-        perform=partial(jump, shape=figure.STRADDLE),
-    ),
-    Element(
-        event="FX",
-        set_id=22,
-        text="1 turn on one leg, free leg optional below horizontal",
-        perform=partial(turn_on_leg, turns=1),
-    ),
+    *_pair("FX", 24, "salto {} stretched with 1 twist", partial(_STRETCHED, twists=1)),
+    Element("FX", 21, "split jump", partial(jump, shape=figure.SPLIT)),
+    Element("FX", 21, "straddle pike jump", partial(jump, shape=figure.STRADDLE)),
+    Element("FX", 22, _ONE_TURN, partial(turn_on_leg, turns=1)),
 ]
 
 _BEAM = [
     *_pair("BB", 33, "salto {} tucked", _TUCKED),
     *_pair("BB", 33, "salto {} piked", _PIKED),
     *_pair("BB", 34, "walkover {} with step-out", partial(walkover, shape=figure.STRIDE)),
-    Element(
-        event="BB",
-        set_id=31,
-        text="split jump",
-        perform=partial(jump, shape=figure.SPLIT),
-    ),
-    Element(
-        event="BB",
-        set_id=31,
-        text="wolf jump",
-        perform=partial(jump, shape=figure.WOLF),
-    ),
-    Element(
-        event="BB",
-        set_id=32,
-        text="1 turn on one leg, free leg optional below horizontal",
-        perform=partial(turn_on_leg, turns=1),
-    ),
+    Element("BB", 31, "split jump", partial(jump, shape=figure.SPLIT)),
+    Element("BB", 31, "wolf jump", partial(jump, shape=figure.WOLF)),
+    Element("BB", 32, _ONE_TURN, partial(turn_on_leg, turns=1)),
 ]
 
 _CIRCLES = [
@@ -318,16 +269,11 @@ _CIRCLES = [
     *_pair("UB", 41, "stalder {} to handstand", partial(circle, shape=figure.STALDER)),
 ]
 
+_TURNED_GIANT = partial(circle, shape=figure.HANDSTAND, turns=1)
 _BARS = [
     *_CIRCLES,
     *_pair("UB", 41, "pike sole circle {} to handstand", partial(circle, shape=figure.SOLE)),
-    Element(
-        event="UB",
-        set_id=41,
-        text="giant circle backward with 1 turn to handstand",
-        perform=partial(circle, shape=figure.HANDSTAND, turns=1),
-        backward=True,
-    ),
+    Element("UB", 41, "giant circle backward with 1 turn to handstand", _TURNED_GIANT, True),
 ]
 
 ALL_CLASSES: tuple[Element, ...] = (*_VAULT, *_FLOOR, *_BEAM, *_BARS)

@@ -16,24 +16,10 @@ Array = NDArray[np.float64]
 Sides = float | tuple[float, float]
 
 JOINT_NAMES = (
-    "pelvis",
-    "waist",
-    "neck",
-    "head",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-    "left_toe",
-    "right_toe",
+    *("pelvis", "waist", "neck", "head"),
+    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+    *("left_toe", "right_toe"),
 )
 PELVIS, WAIST, NECK, HEAD = range(4)
 SHOULDERS, ELBOWS, WRISTS, HIPS, KNEES, ANKLES, TOES = (slice(i, i + 2) for i in range(4, 18, 2))

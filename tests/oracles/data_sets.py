@@ -16,20 +16,20 @@ import numpy as np
 PICTURES_A_SECOND = 25  # what a folder of pictures, which tells no rate, counts as
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Laid:
     """A clip as it was laid out."""
 
-    path: str
-    """Beneath the video root, as it is spelled on the disk."""
-    label: int | None
-    """From 0; None where nobody knows it."""
-    text: str = ""
-    event: str = ""
-    """Apparatus, where it is one of FineGym's."""
-    source: str = ""
     listed: str
     """What its list is: pool, labeled, unlabeled or test."""
+    path: str
+    """Beneath the video root, as it is spelled on the disk."""
+    label: int | None = None
+    """From 0; None where nobody knows it."""
+    text: str = ""
+    source: str = ""
+    event: str = ""
+    """Apparatus, where it is one of FineGym's."""
     span: tuple[float, float] | None = None
     """First and last second in the file, where the file is not the clip."""
     there: bool = True
@@ -142,16 +142,8 @@ def finediving(home: Path) -> list[Laid]:
             for name, count in steps if "10m" in folder else []:
                 span = (start / PICTURES_A_SECOND, (start + count) / PICTURES_A_SECOND)
                 start += count
-                laid.append(
-                    Laid(
-                        path=f"{folder}/{number}",
-                        label=labels[name],
-                        text=name,
-                        source=folder,
-                        listed=listed,
-                        span=span,
-                    )
-                )
+                path = f"{folder}/{number}"
+                laid.append(Laid(listed, path, labels[name], name, folder, span=span))
     (home / "FineDiving_fine-grained_annotation.pkl").write_bytes(pickle.dumps(annotation))
     for name, dives in splits.items():
         (home / f"{name}_split.pkl").write_bytes(pickle.dumps(dives))
@@ -169,10 +161,7 @@ def diving48(home: Path) -> list[Laid]:
         for source, label in product((f"-m_q{number}" for number in sources), live):
             name = f"{source}_{label + 10 * (listed == 'test'):05d}"
             entries.append({"vid_name": name, "label": label, "start_frame": 0, "end_frame": 48})
-            text = ", ".join(words[label])
-            laid.append(
-                Laid(path=f"{name}.mp4", label=label, text=text, source=source, listed=listed)
-            )
+            laid.append(Laid(listed, f"{name}.mp4", label, ", ".join(words[label]), source))
         _write(home / f"Diving48_V2_{part}.json", json.dumps(entries))
     return _made(home / "rgb", laid)
 
@@ -190,7 +179,7 @@ def ucf101(home: Path) -> list[Laid]:
             lines.append(f"{name}/{file}" + (f" {label + 1}" if listed == "pool" else ""))
             path = f"{name.replace('HandStand', 'Handstand')}/{file}"
             text = ("Apply Eye Makeup", "Hand Stand Pushups", "Yo Yo")[label]
-            laid.append(Laid(path=path, label=label, text=text, source=source, listed=listed))
+            laid.append(Laid(listed, path, label, text, source))
         _write(lists / f"{part}list01.txt", "\r\n".join(lines))
     return _made(home / "UCF-101", laid)
 
@@ -205,15 +194,8 @@ def hmdb51(home: Path) -> list[Laid]:
             file = f"Film_{film}_{name}_f_nm_np1_le_bad_{take}.avi"
             lines.append(f"{file} {purpose} ")
             if purpose:
-                laid.append(
-                    Laid(
-                        path=f"{name}/{file}",
-                        label=label,
-                        text=name.replace("_", " "),
-                        source=f"Film_{film}",
-                        listed="test" if purpose == 2 else "pool",
-                    )
-                )
+                listed, text = "test" if purpose == 2 else "pool", name.replace("_", " ")
+                laid.append(Laid(listed, f"{name}/{file}", label, text, f"Film_{film}"))
         lists = home / "testTrainMulti_7030_splits"
         _write(lists / f"{name}_test_split1.txt", "\r\n".join(lines))
         _write(lists / f"{name}_test_split2.txt", "another_fold.avi 1\n")
@@ -231,10 +213,7 @@ def ssv2(home: Path) -> list[Laid]:
             {"id": str(one), "label": "a cup", "template": templates[one % 3]} for one in ids
         ]
         _write(home / f"{part}.json", json.dumps(entries))
-        laid += [
-            Laid(path=f"{one}.webm", label=one % 3, text=texts[one % 3], listed=listed)
-            for one in ids
-        ]
+        laid += [Laid(listed, f"{one}.webm", one % 3, texts[one % 3]) for one in ids]
     return _made(home / "20bn-something-something-v2", laid)
 
 
@@ -246,17 +225,10 @@ def kinetics(home: Path) -> list[Laid]:
         for number in numbers:
             label, source = number % 3, f"-{number:03d}_abcdef"
             rows.append(f"{names[label]},{source},{number},{number + 10},{part}")
-            file = f"{source}_{number:06d}_{number + 10:06d}.mp4"
-            laid.append(
-                Laid(
-                    path=f"{part}/{names[label].replace(' ', '_')}/{file}",
-                    label=label,
-                    text=names[label],
-                    source=source,
-                    listed=listed,
-                    there=number % 7 > 0,
-                )
-            )
+            folder = f"{part}/{names[label].replace(' ', '_')}"
+            path = f"{folder}/{source}_{number:06d}_{number + 10:06d}.mp4"
+            there = number % 7 > 0
+            laid.append(Laid(listed, path, label, names[label], source, there=there))
         _write(home / f"{part}.csv", "\n".join(rows))
     return _made(home / "k400", laid)
 
@@ -264,17 +236,12 @@ def kinetics(home: Path) -> list[Laid]:
 def folders(home: Path) -> list[Laid]:
     """Class folders with equal file names, folders in them, and what is no video beside."""
     places = [f"{number}.mp4" for number in range(4)] + ["deep/5.MKV", "session 2/1.mp4"]
+    names = ("back_walkover", "kip", "split jump")
     laid = [
-        Laid(path=f"classes/{name}/{place}", label=label, text=text, listed="pool")
-        for (label, (name, text)), place in product(
-            enumerate([("back_walkover", "back walkover"), ("kip", "kip"), ("split jump",) * 2]),
-            places,
-        )
+        Laid("pool", f"classes/{name}/{place}", label, name.replace("_", " "))
+        for (label, name), place in product(enumerate(names), places)
     ]
-    laid += [
-        Laid(path=f"more/{place}", label=None, listed="unlabeled")
-        for place in (*places, "a/b/c.avi")
-    ]
+    laid += [Laid("unlabeled", f"more/{place}") for place in (*places, "a/b/c.avi")]
     for path in ("classes/kip/notes.txt", "classes/kip/.hidden.mp4", "more/thumbnail.jpg"):
         _write(home / "mine" / path, "")
     return _made(home / "mine", laid)
@@ -284,15 +251,8 @@ def _trimmed(
     clip: str, element: Element, listed: str, span: tuple[float, float] | None = None
 ) -> Laid:
     """A clip of FineGym: a file of its own, or a span of its source video."""
-    return Laid(
-        path=f"{clip[:11] if span else clip}.mp4",
-        label=element.label,
-        text=element.text,
-        event=element.event,
-        source=clip[:11],
-        listed=listed,
-        span=span,
-    )
+    path = f"{clip[:11] if span else clip}.mp4"
+    return Laid(listed, path, element.label, element.text, clip[:11], element.event, span)
 
 
 def _source(number: int) -> str:

@@ -1,8 +1,9 @@
 """Slow, plain counterparts of qa_data's arithmetic: every subset is visited."""
 
-from fractions import Fraction
 from itertools import combinations
 from math import prod
+
+import numpy as np
 
 
 def set_probabilities(weights, size):
@@ -81,40 +82,13 @@ def largest_packing(num_clips, blocks):
     A corner is where as many limits as there are blocks hold with equality, a limit being a
     member's clips or a weight of zero.
     """
-    rows = [
-        ([Fraction(unit in block) for block in blocks], Fraction(clips))
-        for unit, clips in enumerate(num_clips)
-    ]
-    zeros = [
-        ([Fraction(place == other) for other in range(len(blocks))], Fraction(0))
-        for place in range(len(blocks))
-    ]
-    best = Fraction(0)
-    for tight in combinations(rows + zeros, len(blocks)):
-        corner = _solved(tight)
-        if corner is None or min(corner) < 0:
-            continue
-        if all(
-            sum(a * x for a, x in zip(row, corner, strict=True)) <= limit for row, limit in rows
-        ):
-            best = max(best, sum(corner))
-    return float(best)
-
-
-def _solved(equations):
-    """Solution of as many equations as unknowns, in fractions, or None if there is not one."""
-    table = [[*row, right] for row, right in equations]
-    size = len(table)
-    for column in range(size):
-        pivot = next((row for row in range(column, size) if table[row][column]), None)
-        if pivot is None:
-            return None
-        table[column], table[pivot] = table[pivot], table[column]
-        table[column] = [cell / table[column][column] for cell in table[column]]
-        for row in range(size):
-            if row != column:
-                by = table[row][column]
-                table[row] = [
-                    mine - by * its for mine, its in zip(table[row], table[column], strict=True)
-                ]
-    return [row[-1] for row in table]
+    holds = [[float(unit in block) for block in blocks] for unit in range(len(num_clips))]
+    limits = np.vstack([holds, -np.eye(len(blocks))])
+    most = np.array([*num_clips, *[0] * len(blocks)], dtype=float)
+    best = 0.0
+    for tight in map(list, combinations(range(len(most)), len(blocks))):
+        if abs(np.linalg.det(limits[tight])) > 1e-9:
+            corner = np.linalg.solve(limits[tight], most[tight])
+            if (limits @ corner <= most + 1e-6).all():
+                best = max(best, float(corner.sum()))
+    return best

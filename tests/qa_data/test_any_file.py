@@ -104,7 +104,8 @@ def test_any_file_is_read_or_refused_by_name(tmp_path_factory, name, data):
         found = read(path)
     except SefarError as error:
         assert str(path) in str(error)
-        assert len(str(error)) < 1000
+        short = read in (read_categories, read_elements, read_annotations, read_timestamps)
+        assert not short or len(str(error)) < 1000
         return
     assert found
     check(found, content)

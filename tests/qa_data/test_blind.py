@@ -116,16 +116,13 @@ def test_a_letter_that_a_question_lacks_is_guessed():
 
 
 def test_several_stems_are_counted_apart():
-    train = [
-        make_question(0, (0, 2), 0, stem="What jump?"),
-        make_question(1, (0, 2), 0, stem="What jump?"),
-        make_question(2, (0, 2), 1, stem="What spin?"),
-    ]
-    questions = [
-        make_question(0, (0, 2), 0, stem="What jump?"),
-        make_question(1, (0, 2), 1, stem="What spin?"),
-        make_question(2, (0, 2), 1, stem="What else?"),
-    ]
+    train, questions = (
+        [make_question(n, (0, 2), answer, stem=f"What {word}?") for n, (word, answer) in asked]
+        for asked in (
+            enumerate([("jump", 0), ("jump", 0), ("spin", 1)]),
+            enumerate([("jump", 0), ("spin", 1), ("else", 1)]),
+        )
+    )
     rows = audit(questions, train, CLASSES).rows
     assert rows["commonest answer"].micro == pytest.approx(1 / 3)
     assert rows["commonest answer to the stem"].micro == pytest.approx((1 + 1 + 1 / 2) / 3)
@@ -150,30 +147,20 @@ def test_letters_repeats_and_shared_sources_are_counted():
     assert f", and {len(bare)} of unknown source" in str(audit_table(mixed, "x").caption)
 
 
-def test_questions_that_do_not_ask_for_a_class_are_audited_without_oracles():
-    for change in (
-        {"label": None, "option_labels": None},
-        {"label": 9, "option_labels": None},
-        {"options": ("no", "yes", "perhaps")},
-    ):
-        rows = audit([*QUESTIONS, replace(QUESTIONS[0], **change)], TRAIN, CLASSES).rows
-        assert "commonest answer" in rows
-        assert not [name for name in rows if "known" in name]
-
-
-def test_without_a_code_for_every_option_there_are_no_rows_by_code():
-    unknown = [replace(QUESTIONS[0], option_labels=None)]
+def test_rows_that_need_a_class_or_a_code_of_every_option_are_left_out_without():
     some = {label: code for label, code in CODES.items() if label != 3}
-    for questions, codes in ((QUESTIONS, None), (QUESTIONS, some), (unknown, CODES)):
+    for change, codes, word in (
+        ({"label": None, "option_labels": None}, CODES, "known"),
+        ({"label": 9, "option_labels": None}, CODES, "known"),
+        ({"options": ("no", "yes", "perhaps")}, CODES, "known"),
+        ({"option_labels": None}, CODES, "code"),
+        ({}, None, "code"),
+        ({}, some, "code"),
+    ):
+        questions = [*QUESTIONS, replace(QUESTIONS[0], **change)]
         rows = audit(questions, TRAIN, CLASSES, codes=codes).rows
-        assert not [name for name in rows if name.startswith("code")]
-
-
-def test_no_questions_are_refused():
-    with pytest.raises(QuestionError, match="got 0 and 4; is a split empty"):
-        audit([], TRAIN, CLASSES)
-    with pytest.raises(QuestionError, match="got 4 and 0"):
-        audit(QUESTIONS, [], CLASSES)
+        assert "commonest answer" in rows
+        assert not [name for name in rows if word in name]
 
 
 def test_the_table_has_a_row_for_every_rule_and_the_record_is_json():
@@ -183,6 +170,9 @@ def test_the_table_has_a_row_for_every_rule_and_the_record_is_json():
     assert "best possible blind rule: 25.00%" in str(table.caption)
     assert "shared with training: 1, with 1 questions" in str(table.caption)
     assert json.loads(json.dumps(asdict(found))) == asdict(found)
+    for questions, train, counts in (([], TRAIN, "0 and 4"), (QUESTIONS, [], "4 and 0")):
+        with pytest.raises(QuestionError, match=f"got {counts}; is a split empty"):
+            audit(questions, train, CLASSES)
 
 
 def test_exchangeable_sets_are_at_chance_for_every_blind_rule_and_public_ones_are_not():
@@ -214,13 +204,13 @@ INVERSIONS = {
 }
 
 
-def texts(alphabet=("leap", "split leap", "turn", "giant circle", "split jump", "hop on")):
-    return st.lists(st.sampled_from(alphabet), min_size=2, max_size=4)
+MOVES = st.sampled_from(["leap", "split leap", "turn", "giant circle", "split jump", "hop on"])
+TEXTS = st.lists(MOVES, min_size=2, max_size=4)
 
 
 @st.composite
 def question_sets(draw, *, num_options=None):
-    shown = draw(st.lists(texts(), min_size=1, max_size=6))
+    shown = draw(st.lists(TEXTS, min_size=1, max_size=6))
     shown = [one[:num_options] for one in shown]
     return [
         Question(

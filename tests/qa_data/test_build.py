@@ -119,6 +119,7 @@ def test_training_keeps_what_validation_leaves_out(common, asked):
         assert by_pool == pytest.approx({"event FX": 9 / 14, "event UB": 1 / 4})
 
 
+@pytest.mark.slow
 @pytest.mark.lists
 def test_vault_is_asked_about_in_training_and_not_in_validation_of_gym99():
     folder = finegym_folder()

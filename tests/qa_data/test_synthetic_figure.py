@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from demo.pose_image import random_pose_image
 from qa_data.synthetic import figure
-from qa_data.synthetic.pose_image import JOINT_NAMES, random_pose_image
+from qa_data.synthetic.figure import JOINT_NAMES
 from qa_data.synthetic.scene import FIGURE_HEIGHT, follow, project
 
 BODY = figure.Body(trunk=0.31, head=0.07, arm=0.36, shoulders=0.1, hips=0.06, girth=1.0)

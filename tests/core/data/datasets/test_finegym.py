@@ -157,6 +157,10 @@ def test_names_tell_apart_what_reads_alike(files):
 def test_what_cannot_be_read_is_refused(files, options, found):
     with pytest.raises(ListError, match=found):
         read(files, **options)
+    with files["gym_val_element.txt"].open("a") as stream:
+        stream.write("bars________E_000000_000090_A_0070_0071 14\n")
+    with pytest.raises(ListError, match="gym_val_element.txt has label 14, .* ends at 13"):
+        read(files)
 
 
 def test_annotations_of_two_versions_are_refused(files, tmp_path):
@@ -176,13 +180,6 @@ def test_clips_without_times_and_times_from_the_routine_are_refused(files):
     files["train.csv"].write_text(relative)
     with pytest.raises(ListError, match="from 0.04 to 6.57 s, but its name says 2681 to 2687 s"):
         read(files, videos="full", annotations=(files["train.csv"], files["val.csv"]))
-
-
-def test_a_list_of_another_benchmark_is_named(files):
-    with files["gym_val_element.txt"].open("a") as stream:
-        stream.write("bars________E_000000_000090_A_0070_0071 14\n")
-    with pytest.raises(ListError, match="gym_val_element.txt has label 14, .* ends at 13"):
-        read(files)
 
 
 @given(kinds=st.lists(st.sampled_from([("VT", 1), ("FX", 21), ("FX", 24), ("UB", 41)]), min_size=1))
@@ -206,6 +203,7 @@ def real(benchmark, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.lists
 def test_the_real_lists_hold_as_many_clips_as_the_public_ones():
     whole = {clip.id: clip.label for clip in real(99).pool}
@@ -226,6 +224,7 @@ def test_the_rule_gives_the_published_gym_new_in_its_order():
     assert sum(clip.label == 37 for clip in listing.settled) == 471
 
 
+@pytest.mark.slow
 @pytest.mark.lists
 def test_the_35000_clips_of_gym99_are_read_in_seconds_with_their_times():
     folder = finegym_folder() / "timestamps"

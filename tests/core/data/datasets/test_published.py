@@ -10,7 +10,7 @@ from sefar_core.data.datasets.ucf101 import read_ucf101
 from sefar_core.data.leaks import overlap
 from tests.annotations import annotations_folder
 
-pytestmark = pytest.mark.annotations
+pytestmark = [pytest.mark.annotations, pytest.mark.slow]
 
 
 def test_diving48_has_47_live_classes_and_shares_no_video():

@@ -21,60 +21,58 @@ from tests.oracles import data_sets, finegym_lists
 from tests.oracles import lists as oracle
 from tests.oracles.any_file import contents, encoded
 
-
-def read_home(name, home):
-    """The listing of a data set laid out by its publisher's names, and its video root."""
-    return {
-        "finegym": lambda: (
-            read_finegym(
-                home / "gym99_categories.txt",
-                home / "gym99_train_element_v1.1.txt",
-                home / "gym99_val_element.txt",
-            ),
-            "videos",
-        ),
-        "finegym gym_new": lambda: (
-            read_finegym(
-                home / "gym288_categories.txt",
-                home / "gym288_train_element_v1.1.txt",
-                home / "gym288_val_element.txt",
-                part="gym_new",
-                videos="full",
-                annotations=(home / "finegym_annotation_info_v1.1.json",),
-            ),
-            "full_videos",
-        ),
-        "public": lambda: (
-            read_sefar_lists(
-                home / "SeFAR/lists/all99_5", class_names=home / "gym99_categories.txt"
-            ),
-            "videos",
-        ),
-        "finediving": lambda: (
-            read_finediving(
-                home / "FineDiving_fine-grained_annotation.pkl",
-                home / "train_split.pkl",
-                home / "test_split.pkl",
-                event="10m",
-            ),
-            "FINADiving_MTL_256s",
-        ),
-        "diving48": lambda: (
-            read_diving48(*(home / f"Diving48_{n}.json" for n in ("vocab", "V2_train", "V2_test"))),
-            "rgb",
-        ),
-        "ucf101": lambda: (read_ucf101(home / "ucfTrainTestlist"), "UCF-101"),
-        "hmdb51": lambda: (read_hmdb51(home / "testTrainMulti_7030_splits"), "hmdb51"),
-        "ssv2": lambda: (
-            read_ssv2(home / "labels.json", home / "train.json", home / "validation.json"),
-            "20bn-something-something-v2",
-        ),
-        "kinetics": lambda: (read_kinetics(home / "train.csv", home / "val.csv"), "k400"),
-        "folders": lambda: (
-            read_folders(home / "mine/classes", unlabeled=home / "mine/more"),
-            "mine",
-        ),
-    }[name]()
+# Reader, its files, its options and the video root of each data set as its publisher lays it out.
+HOMES = {
+    "finegym": (
+        read_finegym,
+        [f"gym99_{n}.txt" for n in ("categories", "train_element_v1.1", "val_element")],
+        lambda home: {},
+        "videos",
+    ),
+    "finegym gym_new": (
+        read_finegym,
+        [f"gym288_{n}.txt" for n in ("categories", "train_element_v1.1", "val_element")],
+        lambda home: {
+            "part": "gym_new",
+            "videos": "full",
+            "annotations": (home / "finegym_annotation_info_v1.1.json",),
+        },
+        "full_videos",
+    ),
+    "public": (
+        read_sefar_lists,
+        ["SeFAR/lists/all99_5"],
+        lambda home: {"class_names": home / "gym99_categories.txt"},
+        "videos",
+    ),
+    "finediving": (
+        read_finediving,
+        ["FineDiving_fine-grained_annotation.pkl", "train_split.pkl", "test_split.pkl"],
+        lambda home: {"event": "10m"},
+        "FINADiving_MTL_256s",
+    ),
+    "diving48": (
+        read_diving48,
+        [f"Diving48_{n}.json" for n in ("vocab", "V2_train", "V2_test")],
+        lambda home: {},
+        "rgb",
+    ),
+    "ucf101": (read_ucf101, ["ucfTrainTestlist"], lambda home: {}, "UCF-101"),
+    "hmdb51": (read_hmdb51, ["testTrainMulti_7030_splits"], lambda home: {}, "hmdb51"),
+    "ssv2": (
+        read_ssv2,
+        ["labels.json", "train.json", "validation.json"],
+        lambda home: {},
+        "20bn-something-something-v2",
+    ),
+    "kinetics": (read_kinetics, ["train.csv", "val.csv"], lambda home: {}, "k400"),
+    "folders": (
+        read_folders,
+        ["mine/classes"],
+        lambda home: {"unlabeled": home / "mine/more"},
+        "mine",
+    ),
+}
 
 
 # What the laid-out clips do not tell: the number of classes, and the id of the first clip.
@@ -95,7 +93,8 @@ NUM_CLASSES_AND_FIRST = {
 @pytest.mark.parametrize("name", data_sets.BY_COMMAND)
 def test_a_data_set_is_read_as_it_was_laid_out(tmp_path, name):
     laid = data_sets.BY_COMMAND[name](tmp_path)
-    listing, root = read_home(name, tmp_path)
+    reader, files, options, root = HOMES[name]
+    listing = reader(*(tmp_path / file for file in files), **options(tmp_path))
     clips = listing.pool + listing.settled
     num_classes, first_id = NUM_CLASSES_AND_FIRST[name]
     assert list(listing.classes) == list(range(num_classes))

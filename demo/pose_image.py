@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qa_data.synthetic import drawing, figure, scene
-from qa_data.synthetic.clip import Filming, film, render_clip
 from qa_data.synthetic.drawing import Picture, figure_strokes, paint_figure, random_appearance
 from qa_data.synthetic.figure import (
-    JOINT_NAMES,
     Array,
     local_joints,
     place,
@@ -128,6 +126,3 @@ def _frame_figure(rng: np.random.Generator, flat: Array, size: int) -> tuple[Arr
     scale = size * rng.uniform(*FIGURE_HEIGHT, size=1)
     wander = rng.normal(0, 0.06, size=(1, 2))
     return follow(flat, scale, size=size, slackness=1.0, wander=wander), scale
-
-
-__all__ = ["JOINT_NAMES", "Filming", "PoseImage", "film", "random_pose_image", "render_clip"]
