@@ -15,7 +15,6 @@ The result is OUT/comparison.md.
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from sefar_core.cli import refuse_unwritable, start
 
@@ -38,16 +37,8 @@ def main(settings: CompareConfig) -> None:
 def parse(arguments: Sequence[str]) -> CompareConfig:
     """The command line: a preset of the fine-tuning, then settings that replace its own."""
     finetune, prog, changes = choose_preset(arguments, "scripts/compare_encoders.py")
-    required: Any = tyro.MISSING
-    default = CompareConfig(
-        manifest=required,
-        video_root=required,
-        questions=required,
-        sefar=required,
-        out=required,
-        finetune=finetune,
-    )
-    return tyro.cli(CompareConfig, args=changes, default=default, prog=prog, description=__doc__)
+    config = partial(CompareConfig, finetune=finetune)
+    return tyro.cli(config, args=changes, prog=prog, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 import ast
 import re
-import runpy
 import shlex
-from functools import cache
 from pathlib import Path
 
 import sefar_core.cli
@@ -15,11 +13,11 @@ from PIL import Image
 
 from qa_data.manifest import read_manifest
 from qa_data.synthetic.clip import write_video
-from sefar_core.checkpoint import build_model, save_encoder
-from sefar_core.config import ModelConfig
+from sefar_core.checkpoint import save_encoder
 from sefar_core.data.datasets.records import ListError
+from tests.oracles import tiny
+from tests.script_process import ROOT, call_script
 
-ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,17 +92,16 @@ def test_a_command_is_taken_by_the_parser_of_its_script(words, tmp_path, monkeyp
     def parse_only(work, parse, **_):
         settings = parse()
         if callable(settings):  # make_splits.py, whose parser goes on to read the lists
-            with pytest.raises(ListError, match="there is no|cannot read|is no folder"):
+            with pytest.raises(ListError):
                 settings()
         parsed.append(settings)
 
     monkeypatch.setattr(sefar_core.cli, "start", parse_only)
-    monkeypatch.setattr("sys.argv", words)
-    monkeypatch.chdir(tmp_path)
     for name in ("videos", "mine"):  # check_videos.py looks for the folder of videos
         (tmp_path / name).mkdir()
-    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
-    assert len(parsed) == 1
+    script, *arguments = words
+    done = call_script(Path(script).name, *arguments, cwd=tmp_path)
+    assert (done.returncode, len(parsed)) == (0, 1), done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -116,10 +113,8 @@ def test_python_compiles_and_imports_what_exists(page):
 
 
 def test_the_python_of_readme_recognizes_a_clip(tmp_path, monkeypatch, capsys):
-    config = ModelConfig(image_size=32, dim=24, depth=1, num_heads=2, fusion_dim=16)
-    torch.manual_seed(0)
-    names = ["salto", "stalder", "split leap"]
-    save_encoder(build_model(config, 3), config, tmp_path / "runs/mine/student", class_names=names)
+    names = ["salto", "stalder", "split leap", "split jump", "vault"]
+    save_encoder(tiny.network(), tiny.CONFIG, tmp_path / "runs/mine/student", class_names=names)
     frames = torch.randint(256, (12, 40, 48, 3), dtype=torch.uint8).numpy()
     write_video(tmp_path / "clip.mp4", frames, 25)
     monkeypatch.chdir(tmp_path)
@@ -173,14 +168,11 @@ def test_the_ledger_names_functions_and_tests_that_exist():
             assert re.search(rf"(def|class) {name}\b", file.read_text()), f"{module}.{name}"
 
 
-@cache
-def strings_of_the_code() -> str:
-    """All text in the packages and scripts, a string or a piece of one a line."""
+def texts_of_the_code() -> str:
+    """Packages and scripts, with strings joined that go on in the next line."""
     sources = [*ROOT.glob("[sq]*_*/**/*.py"), *ROOT.glob("scripts/*.py")]
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
-    return "\n".join(text for text in texts if isinstance(text, str))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    return re.sub(r'"\s*\n\s*f?"', "", code).replace('\\"', '"')
 
 
 def test_messages_of_troubleshooting_are_those_of_the_code():
@@ -189,7 +181,8 @@ def test_messages_of_troubleshooting_are_those_of_the_code():
     pieces = [one.strip() for text in quoted for one in re.split(r"\.\.\.|\d[\d.]*|[«»]", text)]
     messages = [piece for piece in pieces if " " in piece and not piece.startswith("--")]
     assert len(messages) > 50
-    assert [piece for piece in messages if piece not in strings_of_the_code()] == []
+    code = texts_of_the_code()
+    assert [piece for piece in messages if piece not in code] == []
 
 
 def test_the_picture_moves_and_is_small():

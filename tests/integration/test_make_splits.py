@@ -1,4 +1,4 @@
-"""README's own commands for one's own data, run as they stand there on data sets laid out small."""
+"""The commands of docs/datasets.md, run as they stand there on data sets laid out small."""
 
 import csv
 import json
@@ -15,9 +15,9 @@ from tests.script_process import ROOT, run_script
 SCRIPT = "make_splits.py"
 
 
-def readme_commands() -> dict[str, list[str]]:
-    """The arguments of README's commands that cut a data set, by data set and part."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+def page_commands() -> dict[str, list[str]]:
+    """The arguments of the page's commands that cut a data set, by data set and part."""
+    text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(rf"^python scripts/{re.escape(SCRIPT)} (.*)$", text, flags=re.MULTILINE)
     commands = {}
     for words in map(str.split, found):
@@ -30,7 +30,7 @@ def option(words: list[str], name: str, default: str = "") -> str:
     return words[words.index(name) + 1] if name in words else default
 
 
-COMMANDS = readme_commands()
+COMMANDS = page_commands()
 
 
 def run(words: list[str], home: Path) -> subprocess.CompletedProcess:
@@ -123,12 +123,12 @@ def check_sources(rows: list[tuple[dict, Laid]], words: list[str]) -> None:
         assert not (training | sources["val"]) & sources["test"]
 
 
-def test_readme_has_a_command_for_every_data_set():
+def test_the_page_has_a_command_for_every_data_set():
     assert COMMANDS.keys() == BY_COMMAND.keys()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_of_readme_cuts_the_data_set_as_it_lies(name, tmp_path):
+def test_a_command_of_the_page_cuts_the_data_set_as_it_lies(name, tmp_path):
     words, laid = COMMANDS[name], BY_COMMAND[name](tmp_path)
     rows, report = made(words, tmp_path)
     root = tmp_path / option(words, "--video-root")

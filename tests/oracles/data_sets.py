@@ -1,4 +1,4 @@
-"""Small data sets, laid out in a folder as their publishers and README name their files.
+"""Small data sets, laid out in a folder as their publishers and docs name their files.
 
 Each function writes lists and empty videos beneath `home` and returns what is true of every clip
 that the lists name. Nothing of it is read with the package.
@@ -321,4 +321,4 @@ BY_COMMAND = {
     "kinetics": kinetics,
     "folders": folders,
 }
-"""What to lay out for a command of README, by its data set and part."""
+"""What to lay out for a command of docs/datasets.md, by its data set and part."""
