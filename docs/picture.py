@@ -23,9 +23,11 @@ from qa_data.manifest import Clip, by_split, read_manifest
 from qa_data.taxonomy import ElementClass, opposite_pairs, read_categories
 
 SIDE, GAP, LINE = 150, 12, 17  # pixels: a clip, the space around it, a line of text
-TITLE_LINES, TOP_CLASSES, LINES_PER_CLASS = 3, 2, 3
-PANEL_HEIGHT = LINE * (TITLE_LINES + TOP_CLASSES * LINES_PER_CLASS) + SIDE + 4 * GAP
-WHITE, INK, GRAY, GREEN, RED = "#ffffff", "#1f2328", "#d0d7de", "#1a7f37", "#cf222e"
+TITLE_LINES, TOP_CLASSES, LINES_PER_CLASS = 2, 2, 3
+CLIP_TOP = 2 * GAP + TITLE_LINES * LINE
+HEIGHT = CLIP_TOP + SIDE + 2 * GAP + TOP_CLASSES * LINES_PER_CLASS * LINE
+WHITE, INK, GRAY, PALE = "#ffffff", "#1f2328", "#59636e", "#d0d7de"
+GREEN, RED = "#1a7f37", "#cf222e"  # the true class; another one in the first place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +124,22 @@ def draw_panels(
     clips: Sequence[Clip], guesses: Sequence[Sequence[Guess]], classes: dict[int, ElementClass]
 ) -> Image.Image:
     """All that does not move: above each clip its class, below it what the recognizer says."""
-    still = Image.new("RGB", (GAP + len(clips) * (SIDE + GAP), PANEL_HEIGHT), WHITE)
+    still = Image.new("RGB", (left_of(len(clips)), HEIGHT), WHITE)
     draw = ImageDraw.Draw(still)
     for number, (clip, top) in enumerate(zip(clips, guesses, strict=True)):
-        left, line = GAP + number * (SIDE + GAP), GAP
-        for text in title(classes[clip.label], TITLE_LINES):
-            draw.text((left, line), text, fill=INK, font=font(14))
-            line += LINE
-        line = GAP + TITLE_LINES * LINE + SIDE + 2 * GAP
-        for guess in top:
-            color = GREEN if guess.label == clip.label else RED
-            draw_guess(draw, (left, line), guess, classes[guess.label], color)
-            line += LINES_PER_CLASS * LINE
+        left = left_of(number)
+        for line, text in enumerate(title(classes[clip.label], TITLE_LINES)):
+            draw.text((left, GAP + line * LINE), text, fill=INK, font=font(13))
+        for place, guess in enumerate(top):
+            color = GREEN if guess.label == clip.label else GRAY if place else RED
+            corner = left, CLIP_TOP + SIDE + GAP + place * LINES_PER_CLASS * LINE
+            draw_guess(draw, corner, guess, classes[guess.label], color)
     return still
+
+
+def left_of(number: int) -> int:
+    """Where a panel begins: the two of a pair are nearer to one another than to others."""
+    return GAP + number * (SIDE + GAP) + number // 2 * GAP
 
 
 def draw_guess(
@@ -143,7 +148,7 @@ def draw_guess(
     """A bar as long as the probability, the probability, and the class in two lines."""
     left, top = corner
     end = left + max(2, round(guess.prob * (SIDE - 38)))
-    draw.rectangle((left, top + 4, left + SIDE - 38, top + 11), fill=GRAY)
+    draw.rectangle((left, top + 4, left + SIDE - 38, top + 11), fill=PALE)
     draw.rectangle((left, top + 4, end, top + 11), fill=color)
     percent = f"{100 * guess.prob:.0f} %"
     draw.text((left + SIDE, top), percent, fill=color, font=font(13), anchor="ra")
@@ -173,7 +178,7 @@ def animate(
         whole = still.copy()
         for place, film in enumerate(films):
             clip = Image.fromarray(film[number]).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            whole.paste(clip, (GAP + place * (SIDE + GAP), 2 * GAP + TITLE_LINES * LINE))
+            whole.paste(clip, (left_of(place), CLIP_TOP))
         loop.append(whole)
     return loop
 
