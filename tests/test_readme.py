@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from qa_data.manifest import read_manifest
+from qa_data.manifest import Clip, read_manifest
 from qa_data.synthetic.clip import write_video
+from qa_data.taxonomy import ElementClass
 from sefar_core.checkpoint import save_encoder
 from sefar_core.data.datasets.records import ListError
 from tests.oracles import tiny
@@ -183,6 +185,23 @@ def test_messages_of_troubleshooting_are_those_of_the_code():
     assert len(messages) > 50
     code = texts_of_the_code()
     assert [piece for piece in messages if piece not in code] == []
+
+
+def test_the_picture_shows_the_first_test_clip_of_each_class_of_pairs_far_apart():
+    texts = [f"salto {way} {shape}" for shape in ("tucked", "piked", "stretched", "straddled")
+             for way in ("forward", "backward")]  # fmt: skip
+    classes = {label: ElementClass(label, 1, label, "FX", text) for label, text in enumerate(texts)}
+    labels = [5, 0, 1, 2, 3, 4, 6, 7]
+    test = [
+        Clip(id=f"{label}-{turn}", path="a.mp4", label=label, split="test")
+        for turn in range(2)
+        for label in labels
+    ]
+    choose_clips = runpy.run_path(str(ROOT / "docs/picture.py"))["choose_clips"]
+    chosen = choose_clips(test, classes, 2)
+    assert [clip.id for clip in chosen] == ["0-0", "1-0", "4-0", "5-0"]
+    with pytest.raises(ValueError, match="class 4 has no test clip"):
+        choose_clips([clip for clip in test if clip.label != 4], classes, 2)
 
 
 def test_the_picture_moves_and_is_small():
