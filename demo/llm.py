@@ -1,12 +1,11 @@
 """Make the demo's toy language model: tokenizer, text-only pretraining, evaluation, model card.
 
-    python demo/llm.py --out sefar_mllm/demo_weights
+    python -m demo.llm --out sefar_mllm/demo_weights
 
 The paper starts from Vicuna; the demo starts from this model. It learns from text alone to match a
 description with options, in Vicuna's prompt. Moves are random combinations of gymnastic words: no
 clip, no question and no class frequency of the demo is used, and the demo's class texts are held
-out. It takes about 20 minutes on one CPU core. The result is shipped in
-sefar_mllm/demo_weights.
+out. It takes about 20 minutes on one CPU core. sefar_mllm/demo_weights holds the result.
 
 A description takes the place of the video: `slots`, each a mixture of the embeddings of a few
 words. In the clean form each slot is one word of the right move, shuffled and repeated. In the
@@ -33,26 +32,44 @@ from itertools import chain, product
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from sefar_core.cli import refuse_unwritable, start
 
+import sentencepiece
+import torch
 import tyro
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from qa_data.files import new_folder
 from qa_data.questions import LETTER_REQUEST, LETTERS, STEM
 from sefar_core.config import check_seed
-
-if TYPE_CHECKING:  # --help does without torch
-    import torch
-    from jaxtyping import Float, Int
-    from torch import Tensor, nn
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
-
-    from sefar_mllm.prompt import EncodedPrompt, Turn
+from sefar_core.run_dir import surroundings
+from sefar_mllm.build import load_tokenizer
+from sefar_mllm.dataset import pad_batch
+from sefar_mllm.model import word_table
+from sefar_mllm.prompt import (
+    BOTH_REQUEST,
+    IGNORE,
+    SYSTEM,
+    TEXT_REQUEST,
+    VIDEO_WORD,
+    EncodedPrompt,
+    Turn,
+    encode_example,
+    letter_ids,
+    question_text,
+)
 
 BATCH_SIZE = 32
 WARMUP_STEPS = 50
 DECAY = 0.5  # share of the steps in which the learning rate falls to a twentieth
+VOCABULARY_SIZE = 768  # of the SentencePiece model; 259 tokens are bytes and marks
+AUXILIARY_CLASSES = (2, 2, 5, 5)  # a word is right, twice; an option is none, or A to D, twice
 PAD_ID = 0  # of the toy tokenizer: unk pads, as in Vicuna
 WORDS_PER_SLOT = 4
 MAX_NOISE = 0.6  # in units of the standard deviation of the embeddings
@@ -65,8 +82,6 @@ EVAL_SEED = 1_000_003  # far from the seeds of training
 class Settings:
     out: Path = Path("sefar_mllm/demo_weights")
     """Folder to write; its content is replaced."""
-    vocab_size: int = 768
-    """Vocabulary size of the SentencePiece model; 259 tokens are bytes and marks."""
     lr: float = 2e-3
     """Highest learning rate of AdamW."""
     scale: float = 1.0
@@ -76,86 +91,32 @@ class Settings:
 
     def __post_init__(self):
         check_seed(self.seed)
-        if self.vocab_size <= 259:
-            raise ValueError(f"vocab_size must be more than 259, got {self.vocab_size}")
         for name in ("lr", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
 def main(settings: Settings) -> None:
-    refuse_unwritable(folders=[settings.out])  # before the slow imports
-
-    import torch
+    """Train tokenizer and model, evaluate, and write the folder, all or nothing."""
+    refuse_unwritable(folders=[settings.out])
 
     torch.set_num_threads(1)
-    accuracies = make_llm(
-        settings.out,
-        vocab_size=settings.vocab_size,
-        lr=settings.lr,
-        scale=settings.scale,
-        seed=settings.seed,
-    )
-    for name, accuracy in accuracies.items():
-        print(f"{100 * accuracy:5.1f} % letters right: {name}")
-
-
-def make_llm(
-    folder: Path, *, vocab_size: int, lr: float, scale: float, seed: int
-) -> dict[str, float]:
-    """Train tokenizer and model, evaluate, and write the folder, all or nothing.
-
-    Args:
-        folder: replaced if it exists.
-        vocab_size: size of the vocabulary.
-        lr: highest learning rate.
-        scale: length of the curriculum as a multiple of the usual.
-        seed: random seed of tokenizer, weights and examples.
-
-    Returns:
-        Letter accuracies, by kind of text and of description.
-    """
-    import torch
-
-    from qa_data.files import new_folder
-    from sefar_core.run_dir import surroundings
-    from sefar_mllm.build import load_tokenizer
-    from sefar_mllm.prompt import VIDEO_WORD
-
     with TemporaryDirectory() as temporary:
         words = Path(temporary) / "tokenizer"
-        make_tokenizer(words, size=vocab_size, seed=seed)
+        make_tokenizer(words, seed=settings.seed)
         tokenizer = load_tokenizer(words)
         (video_word,) = tokenizer(VIDEO_WORD, add_special_tokens=False)["input_ids"]
-        stages = curriculum(scale)
-        model = pretrain(tokenizer, stages, video_word, lr=lr, seed=seed)
+        stages = curriculum(settings.scale)
+        model = pretrain(tokenizer, stages, video_word, lr=settings.lr, seed=settings.seed)
         # The shipped model is evaluated: weights rounded to 16 bits.
-        model = model.half().float()
-        accuracies = evaluate(model, tokenizer, video_word, count=EVAL_EXAMPLES, seed=EVAL_SEED)
-        here = surroundings()
-        card = CARD.format(
-            parameters=f"{model.num_parameters():,}",
-            layers=model.config.num_hidden_layers,
-            width=model.config.hidden_size,
-            tokens=len(tokenizer),
-            examples=f"{BATCH_SIZE * sum(stage.steps for stage in stages):,}",
-            held_out=len(HELD_OUT_TEXTS),
-            evaluated=EVAL_EXAMPLES,
-            accuracies="\n".join(f"- {name}: {100 * a:.1f} %" for name, a in accuracies.items()),
-            lr=lr,
-            scale=scale,
-            seed=seed,
-            python=here["python"],
-            torch=here["packages"]["torch"],
-            transformers=here["packages"]["transformers"],
-            machine=here["machine"],
-        )
+        accuracies = evaluate(model.half().float(), tokenizer, video_word)
+        lines = [f"{name}: {100 * accuracy:.1f} %" for name, accuracy in accuracies.items()]
         model.to(torch.float16)
-        with new_folder(folder) as draft:
+        with new_folder(settings.out) as draft:
             copytree(words, draft, dirs_exist_ok=True)
             model.save_pretrained(draft)
-            (draft / "README.md").write_text(card, encoding="utf-8")
-    return accuracies
+            (draft / "README.md").write_text(card(model, stages, lines, settings), encoding="utf-8")
+    print("letters right", *lines, sep="\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,23 +161,12 @@ def pretrain(
     lr: float,
     seed: int,
 ) -> LlamaForCausalLM:
-    """The toy language model after the curriculum.
-
-    Args:
-        tokenizer: tokenizer of the model.
-        stages: the curriculum.
-        video_word: token that marks the slots, see `embed`.
-        lr: highest learning rate of AdamW.
-        seed: random seed of weights, examples and noise.
-    """
-    import torch
-    from torch import nn
-    from tqdm import tqdm
-
+    """The toy language model after the curriculum; `video_word` marks its slots, see `embed`."""
     torch.manual_seed(seed)
     model = new_model(tokenizer)
     sampler = ExampleSampler(tokenizer)
-    heads = auxiliary_heads(model.config.hidden_size)
+    width = model.config.hidden_size
+    heads = nn.ModuleList([nn.Linear(width, kinds) for kinds in AUXILIARY_CLASSES])
     trained = list(chain(model.parameters(), heads.parameters()))
     optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     rng, noise = random.Random(seed), torch.Generator().manual_seed(seed)
@@ -248,11 +198,6 @@ def lr_factor(step: int, steps: int) -> float:
 
 def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     """A toy Llama whose heads attend to equal tokens. Draws from torch's global generator."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from sefar_mllm.model import word_table
-
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -291,11 +236,6 @@ def embed(
         video_word: token whose embedding is added to every slot, to mark it as video.
         generator: source of the noise.
     """
-    import torch
-
-    from sefar_mllm.dataset import pad_batch
-    from sefar_mllm.model import word_table
-
     batch = pad_batch([one.prompt for one in examples], PAD_ID)
     table = word_table(model)
     is_slot = batch["input_ids"] == table.num_embeddings
@@ -317,23 +257,8 @@ def answer_loss(
     labels: Int[Tensor, "batch token"],
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the answer tokens; no other logits are computed."""
-    from torch.nn import functional as F
-
-    from sefar_mllm.prompt import IGNORE
-
     labeled = labels[:, 1:] != IGNORE
     return F.cross_entropy(model.lm_head(last[:, :-1][labeled]), labels[:, 1:][labeled])
-
-
-def auxiliary_heads(dim: int) -> nn.ModuleList:
-    """Linear heads of the auxiliary tasks, two for words and two for options.
-
-    Args:
-        dim: width of the hidden states.
-    """
-    from torch import nn
-
-    return nn.ModuleList([nn.Linear(dim, classes) for classes in (2, 2, 5, 5)])
 
 
 def auxiliary_loss(
@@ -345,14 +270,11 @@ def auxiliary_loss(
     """Loss of the auxiliary tasks on the middle layers.
 
     Args:
-        heads: from `auxiliary_heads`.
-        hidden: the embeddings and the output of each layer.
-        examples: one row each.
+        heads: one linear layer for each of AUXILIARY_CLASSES.
+        hidden: the embeddings and the output of each layer, one row an example.
+        examples: the rows.
         marker: token ids of the first option's marker.
     """
-    import torch
-    from torch.nn import functional as F
-
     words, options = [], []
     for row, one in enumerate(examples):
         right = set(one.options[one.answer])
@@ -372,15 +294,10 @@ def auxiliary_loss(
 
 
 def evaluate(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    video_word: int,
-    *,
-    count: int,
-    seed: int,
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, video_word: int
 ) -> dict[str, float]:
     """Letter accuracies in the whole prompt, on new combinations and on held-out texts."""
-    sampler, rng = ExampleSampler(tokenizer), random.Random(seed)
+    sampler, rng, count = ExampleSampler(tokenizer), random.Random(EVAL_SEED), EVAL_EXAMPLES
     sets = {}
     for form, mixed in (("clean", 0.0), ("mixed", 1.0)):
         stage = CurriculumStage(steps=1, mixed=mixed, nonsense=0.0)
@@ -401,10 +318,6 @@ def letter_accuracy(
     video_word: int,
 ) -> float:
     """Share of examples whose likeliest first answer token, among the letters, is right."""
-    import torch
-
-    from sefar_mllm.prompt import IGNORE
-
     right = 0
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
@@ -454,12 +367,12 @@ class ExampleSampler:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        from sefar_mllm.prompt import letter_ids
-
         self.tokenizer = tokenizer
         self.letters = letter_ids(tokenizer, 4)
         self.vocabulary = vocabulary()
-        self.encode = lru_cache(maxsize=50_000)(self._encode)
+        self.encode = lru_cache(maxsize=50_000)(
+            lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
         self.marker = self.encode("A.")
 
     def draw(self, stage: CurriculumStage, rng: random.Random) -> Example:
@@ -474,8 +387,6 @@ class ExampleSampler:
         self, options: Sequence[str], stage: CurriculumStage, rng: random.Random
     ) -> Example:
         """An example with these options, one of which is drawn and described."""
-        from sefar_mllm.prompt import encode_example
-
         answer = rng.randrange(len(options))
         encoded = [list(self.encode(option)) for option in options]
         count = rng.randint(*stage.slots)
@@ -494,8 +405,6 @@ class ExampleSampler:
 
     def _bare_prompt(self, options: Sequence[str], answer: int, count: int) -> EncodedPrompt:
         """Slots, options and letter without the conversation around them."""
-        from sefar_mllm.prompt import EncodedPrompt
-
         prompt = EncodedPrompt()
         prompt.as_prompt([self.tokenizer.bos_token_id, *[len(self.tokenizer)] * count])
         for letter, option in zip(LETTERS, options, strict=False):
@@ -504,13 +413,12 @@ class ExampleSampler:
         prompt.as_target([self.letters[answer]])
         return prompt
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+Slots: TypeAlias = tuple[list[list[int]], list[list[float]], float]
+"""Tokens and weights of each slot, and the noise of all: fields of `Example`."""
 
 
-def clean_slots(
-    right: Sequence[int], count: int, rng: random.Random
-) -> tuple[list[list[int]], list[list[float]], float]:
+def clean_slots(right: Sequence[int], count: int, rng: random.Random) -> Slots:
     """Every slot is one token of the right move; all appear if there is room, shuffled."""
     drawn = list(right) * (count // len(right)) + rng.sample(list(right), count % len(right))
     rng.shuffle(drawn)
@@ -519,15 +427,13 @@ def clean_slots(
 
 def mixed_slots(
     right: Sequence[int], other: Sequence[int], count: int, rng: random.Random
-) -> tuple[list[list[int]], list[list[float]], float]:
+) -> Slots:
     """Slots of several tokens each, some of them of another option, with noise."""
     trust = rng.uniform(MIN_TRUST, 1.0)
-    words, shares = [], []
+    words, shares, slot = [], [], range(WORDS_PER_SLOT)
     for _ in range(count):
-        words.append(
-            [rng.choice(right if rng.random() < trust else other) for _ in range(WORDS_PER_SLOT)]
-        )
-        weights = [rng.expovariate(1.0) ** 2 for _ in range(WORDS_PER_SLOT)]
+        words.append([rng.choice(right if rng.random() < trust else other) for _ in slot])
+        weights = [rng.expovariate(1.0) ** 2 for _ in slot]
         shares.append([weight / sum(weights) for weight in weights])
     return words, shares, rng.uniform(0.0, MAX_NOISE)
 
@@ -544,8 +450,6 @@ def draw_turns(
     options: Sequence[str], answer: int, in_words: float, rng: random.Random
 ) -> list[Turn]:
     """The question answered with a letter, or, with probability `in_words`, in words."""
-    from sefar_mllm.prompt import BOTH_REQUEST, TEXT_REQUEST, Turn, question_text
-
     stem = rng.choice(STEMS)
     letter = Turn(question_text(stem, options), LETTERS[answer])
     if rng.random() >= in_words:
@@ -607,30 +511,21 @@ FAMILIES: tuple[tuple[tuple[str, ...], ...], ...] = (
 # The demo's classes share every word with these moves but are held out as whole texts, so that the
 # accuracy on them measures matching and not memory.
 HELD_OUT_TEXTS = frozenset(
-    [f"salto {way} {shape}" for way, shape in product(_DIRECTIONS[:2], _SHAPES)]
-    + [f"double salto {way} {shape}" for way, shape in product(_DIRECTIONS[:2], _SHAPES)]
-    + [
-        f"{circle} {way}{end}"
-        for circle, way, end in product(
-            ("giant circle", "clear hip circle", "stalder"),
-            _DIRECTIONS[:2],
-            ("", " to handstand"),
-        )
-    ]
+    f"{what} {way}{end}"
+    for whats, ends in (
+        (("salto", "double salto"), tuple(f" {shape}" for shape in _SHAPES)),
+        (("giant circle", "clear hip circle", "stalder"), ("", " to handstand")),
+    )
+    for what, way, end in product(whats, _DIRECTIONS[:2], ends)
 )
 
 
 def draw_options(count: int, hard: float, rng: random.Random) -> list[str]:
     """`count` different moves, none held out.
 
-    Moves are drawn uniformly, and the caller draws the answer among them, so all options are
-    exchangeable and none can be told without the description.
-
-    Args:
-        count: number of options.
-        hard: probability that the moves share most of their words; otherwise each comes from any
-            family.
-        rng: source of all draws.
+    They are drawn uniformly, and the caller draws the answer among them, so all are exchangeable
+    and none can be told without the description. With probability `hard` they share most of their
+    words; otherwise each comes from any family.
     """
     family = rng.choice(FAMILIES)
     seed = [rng.choice(values) for values in family]
@@ -702,8 +597,6 @@ TOKENIZER_CONFIG = {
 def corpus(num_moves: int, rng: random.Random) -> Iterator[str]:
     """Moves, and the words of the prompt. No letter is before a period, so that an option's marker
     is the token of the letter and a period, as in Vicuna's vocabulary."""
-    from sefar_mllm.prompt import BOTH_REQUEST, SYSTEM, TEXT_REQUEST
-
     for _ in range(num_moves):
         yield from draw_options(4, 0.3, rng)
     for _ in range(400):
@@ -711,22 +604,15 @@ def corpus(num_moves: int, rng: random.Random) -> Iterator[str]:
         yield "USER: A B C D ASSISTANT: A B C D"
 
 
-def make_tokenizer(folder: Path, *, size: int, seed: int) -> None:
-    """Train a byte-fallback BPE tokenizer and write it with its settings.
-
-    Args:
-        folder: created if missing; gets tokenizer.model and tokenizer_config.json.
-        size: size of the vocabulary; 259 tokens are bytes and marks.
-        seed: random seed of the moves in the corpus.
-    """
-    import sentencepiece
-
+def make_tokenizer(folder: Path, *, seed: int) -> None:
+    """Train a byte-fallback BPE tokenizer and write it with its settings, into a folder that is
+    made if it is missing; the seed is that of the moves in the corpus."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=corpus(3000, random.Random(seed)),
         model_writer=model,
         model_type="bpe",
-        vocab_size=size,
+        vocab_size=VOCABULARY_SIZE,
         byte_fallback=True,
         normalization_rule_name="identity",
         character_coverage=1.0,
@@ -742,33 +628,46 @@ def make_tokenizer(folder: Path, *, size: int, seed: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG, indent=2) + "\n")
 
 
-CARD = """\
+def card(
+    model: LlamaForCausalLM,
+    stages: Sequence[CurriculumStage],
+    accuracies: Sequence[str],
+    settings: Settings,
+) -> str:
+    """README.md of the folder: what the model is, how it was made, and how often it is right."""
+    shape, here, listed = model.config, surroundings(), "\n- ".join(["", *accuracies])
+    packages = here["packages"]
+    return f"""\
 ---
 license: apache-2.0
 language: en
 ---
 # The demo's toy language model
 
-A `LlamaForCausalLM` of {parameters} parameters ({layers} layers, width {width}, {tokens}
+A `LlamaForCausalLM` of {model.num_parameters():,} parameters ({shape.num_hidden_layers} layers, \
+width {shape.hidden_size}, {shape.vocab_size}
 tokens) that takes the place of Vicuna-7B in the demo: real tokenizer, real architecture, toy size.
 It does one thing: it reads Vicuna's prompt, compares the words in the place of the video with the
 options, and answers with a letter or with the name of the move. It knows nothing else.
 
-**Trained on** text alone: {examples} examples of random combinations of gymnastic words, drawn
+**Trained on** text alone: {BATCH_SIZE * sum(stage.steps for stage in stages):,} examples of \
+random combinations of gymnastic words, drawn
 uniformly. The description of the right move is in the place of the video: its words shuffled and
 repeated, or mixed with those of another option, with noise. No clip, no question and no class
-frequency of the demo was used. {held_out} class texts, among them all of the demo's, were never an
+frequency of the demo was used. {len(HELD_OUT_TEXTS)} class texts, among them all \
+of the demo's, were never an
 option or an answer.
 
-**Letters right** in the whole prompt, four options, {evaluated} questions each (chance 25 %):
-
-{accuracies}
+**Letters right** in the whole prompt, four options, {EVAL_EXAMPLES} questions each (chance 25 %):
+{listed}
 
 A mixed description is ambiguous by construction: up to two words in five belong to another option.
 
-**Made by** `demo/llm.py --vocab-size {tokens} --lr {lr} --scale {scale} --seed {seed}`
-(python {python}, torch {torch}, transformers {transformers}, one thread of {machine}).
+**Made by** `python -m demo.llm --lr {settings.lr} --scale {settings.scale} --seed {settings.seed}`
+(python {here["python"]}, torch {packages["torch"]}, transformers {packages["transformers"]}, \
+one thread of {here["machine"]}).
 """
+
 
 if __name__ == "__main__":
     start(main, partial(tyro.cli, Settings, description=__doc__))

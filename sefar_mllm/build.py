@@ -150,6 +150,7 @@ def load_language_model(
         ) from cause
     model, report = loaded
     refuse_gaps(name, report)
+    model.config.name_or_path = str(name)  # a name is the same on every machine
     head = getattr(model, "lm_head", None)
     if not isinstance(head, nn.Linear) or head.bias is not None or not hasattr(model, "model"):
         raise CheckpointError(

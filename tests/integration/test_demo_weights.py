@@ -48,10 +48,8 @@ def test_both_presets_start_from_the_shipped_weights():
     words = load_file(ROOT / "sefar_mllm/demo_weights/model.safetensors")
     assert model.get_input_embeddings().weight.equal(words["model.embed_tokens.weight"].float())
     # What is recorded holds no path of this machine, and leads back to the model.
-    assert (model.config.language_model, language_model_of(Path("model"), model.config)) == (
-        "demo:llm",
-        "demo:llm",
-    )
+    assert model.config.language_model == language_model_of(Path("model"), model.config) == name
+    assert str(ROOT) not in model.config.to_json_string() and name == "demo:llm"
 
 
 def test_old_paths_are_the_same_weights_unless_they_exist():
