@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.files import write_text
@@ -41,7 +40,7 @@ from sefar_mllm.prompt import (
     encode_question,
     question_text,
 )
-from sefar_mllm.scoring import batches_by_options, parse_letter, read_json_lines
+from sefar_mllm.scoring import parse_letter, read_json_lines, shown_batches
 from sefar_mllm.shared_prefix import hidden_states, join
 
 STEMS = ("spoken", "option-text")
@@ -96,18 +95,18 @@ def score_other_formats(
     Args:
         model: fine-tuned, in evaluation mode.
         tokenizer: its tokenizer.
-        questions: the questions.
+        questions: the questions; their numbers of options may differ.
         cache: tokens of the clips that are shown.
         shown: the clip to show for each question's clip; by default its own.
         batch_size: questions answered at a time.
+
+    Raises:
+        ValueError: a prompt is longer than the model reads.
     """
+    given = (model, tokenizer, questions, cache)
     return OtherFormats(
-        generated=generate_answers(
-            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
-        ),
-        texts=option_text_scores(
-            model, tokenizer, questions, cache, shown=shown, batch_size=batch_size
-        ),
+        generated=generate_answers(*given, shown=shown, batch_size=batch_size),
+        texts=option_text_scores(*given, shown=shown, batch_size=batch_size),
     )
 
 
@@ -121,45 +120,31 @@ def generate_answers(  # noqa: PLR0913 - the questions, the model, and the lengt
     batch_size: int = 32,
     max_new_tokens: int = 8,
 ) -> list[GeneratedAnswer]:
-    """The model's greedy answer to every question, in their order.
+    """The model's greedy answer to every question with its options in order, in their order.
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: the questions; their numbers of options may differ.
-        cache: tokens of the clips that are shown.
-        shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions answered at a time.
-        max_new_tokens: longest answer; a letter is one token.
+    Args: see `score_other_formats`; `max_new_tokens` is the longest answer (a letter is one token).
 
     Raises:
         ValueError: a prompt is longer than the model reads.
     """
     config = composite(model).config
     answers: dict[str, GeneratedAnswer] = {}
-    with tqdm(total=len(questions), desc="answers", unit="q") as bar:
-        for batch in batches_by_options(questions, batch_size):
-            clips = [(shown or {}).get(q.video, q.video) for q in batch]
-            prompts = [question_prompt(tokenizer, question, config) for question in batch]
-            generated = generate_ids(
-                model,
-                prompts,
-                [cache[clip] for clip in clips],
-                max_new_tokens=max_new_tokens,
-                end_id=tokenizer.eos_token_id,
-            )
-            for question, ids in zip(batch, generated, strict=True):
-                answers[question.question_id] = as_answer(tokenizer, question, ids)
-            bar.update(len(batch))
+    for batch, clips in shown_batches(questions, shown, batch_size, bar="answers"):
+        turns = [Turn(question_text(question.stem, question.options)) for question in batch]
+        prompts = [
+            encode_question(tokenizer, turn, config, question.question_id).ids
+            for question, turn in zip(batch, turns, strict=True)
+        ]
+        generated = generate_ids(
+            model,
+            prompts,
+            [cache[clip] for clip in clips],
+            max_new_tokens=max_new_tokens,
+            end_id=tokenizer.eos_token_id,
+        )
+        for question, ids in zip(batch, generated, strict=True):
+            answers[question.question_id] = as_answer(tokenizer, question, ids)
     return [answers[question.question_id] for question in questions]
-
-
-def question_prompt(
-    tokenizer: PreTrainedTokenizerBase, question: Question, config: SefarVlmConfig
-) -> list[int]:
-    """Ids of the question with its options in order, ending in `ASSISTANT:`."""
-    turn = Turn(question_text(question.stem, question.options))
-    return encode_question(tokenizer, turn, config, question.question_id).ids
 
 
 def as_answer(
@@ -193,27 +178,18 @@ def option_text_scores(
 ) -> dict[str, TextScore]:
     """Scores of every question's options, by question id, in the order of the questions.
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: the questions; their numbers of options may differ.
-        cache: tokens of the clips that are shown.
-        shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions scored at a time.
+    Args: see `score_other_formats`.
 
     Raises:
         ValueError: a prompt is longer than the model reads.
     """
     vlm = composite(model)
     scores: dict[str, TextScore] = {}
-    with tqdm(total=len(questions), desc="option texts", unit="q") as bar:
-        for batch in batches_by_options(questions, batch_size):
-            clips = [(shown or {}).get(q.video, q.video) for q in batch]
-            prompts = [answered_prompts(tokenizer, question, vlm.config) for question in batch]
-            tokens = [cache[clip] for clip in clips]
-            found = text_scores(vlm, prompts, tokens, tokenizer.pad_token_id)
-            scores |= {q.question_id: score for q, score in zip(batch, found, strict=True)}
-            bar.update(len(batch))
+    for batch, clips in shown_batches(questions, shown, batch_size, bar="option texts"):
+        prompts = [answered_prompts(tokenizer, question, vlm.config) for question in batch]
+        tokens = [cache[clip] for clip in clips]
+        found = text_scores(vlm, prompts, tokens, tokenizer.pad_token_id)
+        scores |= {q.question_id: score for q, score in zip(batch, found, strict=True)}
     return {question.question_id: scores[question.question_id] for question in questions}
 
 
@@ -262,12 +238,7 @@ def text_scores(
 
 
 def labeled_places(prompt: EncodedPrompt, path: Sequence[int]) -> list[tuple[int, int]]:
-    """For each labeled id of a prompt, the place in the row that predicts it, and the id.
-
-    Args:
-        prompt: ids and labels.
-        path: the places of its ids in the row.
-    """
+    """For each labeled id of a prompt, the place in the row that predicts it, and the id."""
     return [
         (path[number - 1], label) for number, label in enumerate(prompt.labels) if label != IGNORE
     ]

@@ -359,13 +359,7 @@ def stored_dtype(language_model: str | Path) -> torch.dtype:
 
 
 def write_fingerprint(model: Trained, logits: Float[Tensor, "logit"], folder: Path) -> None:
-    """Write what identifies a model into its folder.
-
-    Args:
-        model: the model.
-        logits: its `fingerprint_logits`.
-        folder: of the model.
-    """
+    """Write what identifies a model into its folder: its precision and `fingerprint_logits`."""
     write_json(folder / FINGERPRINT, {"precision": precision(model), "logits": logits.tolist()})
 
 
@@ -485,13 +479,7 @@ print(assistant.watch("clip.mp4").answer("Which move is this?"))
 
 
 def write_card(config: SefarVlmConfig, draft: Path, *, merged: bool = False) -> None:
-    """Write README.md of a model folder: what it is, what it was trained on, how it is used.
-
-    Args:
-        config: of the composite model.
-        draft: the folder.
-        merged: whether it holds the language model's weights.
-    """
+    """Write README.md of a model folder: what it is, what it was trained on, how it is used."""
     frames, rows, columns = config.token_shape
     kind = "Projector and language model" if merged else "LoRA and projector for a language model"
     text = CARD.format(

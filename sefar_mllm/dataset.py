@@ -11,6 +11,7 @@ training, all at once; nothing is ever cut.
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,9 @@ Redraw = Callable[[int], Sequence[Question]]
 """The questions of an epoch: about the same clips with the same answers, with other options."""
 
 
+@dataclass(eq=False)
 class QuestionDataset(Dataset):
     """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
-
-    Args:
-        questions: the questions to train on.
-        cache: tokens of their clips.
-        tokenizer: the language model's.
-        video_id: the placeholder's id.
-        answer_style: `letter`, `text`, or `mixed`.
-        token_noise: standard deviation of the noise on tokens, in units of each token's spread.
-        seed: of all draws.
-        redraw: the questions of each epoch, if their options are drawn anew in each.
 
     Attributes:
         epoch: the epoch of the current items.
@@ -65,29 +57,26 @@ class QuestionDataset(Dataset):
         SefarError: there are no questions, or `redraw` gives other ones.
     """
 
-    def __init__(  # noqa: PLR0913 - one place for all that makes an item
-        self,
-        questions: Sequence[Question],
-        cache: TokenCache,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        video_id: int,
-        answer_style: AnswerStyle = "letter",
-        token_noise: float = 0.0,
-        seed: int = 0,
-        redraw: Redraw | None = None,
-    ):
-        if not questions:
+    questions: Sequence[Question]
+    """The questions of the epoch."""
+    cache: TokenCache
+    """Tokens of their clips."""
+    tokenizer: PreTrainedTokenizerBase
+    _: KW_ONLY
+    video_id: int
+    """The placeholder's id."""
+    answer_style: AnswerStyle = "letter"
+    token_noise: float = 0.0
+    """Standard deviation of the noise on tokens, in units of each token's spread."""
+    seed: int = 0
+    """Of all draws."""
+    redraw: Redraw | None = None
+    """The questions of each epoch, if their options are drawn anew in each."""
+
+    def __post_init__(self):
+        if not self.questions:
             raise SefarError("there are no questions to train on; check the question file")
-        self.questions = questions
-        self.cache = cache
-        self.tokenizer = tokenizer
-        self.video_id = video_id
-        self.answer_style = answer_style
-        self.token_noise = token_noise
-        self.seed = seed
-        self.redraw = redraw
-        self._given = questions
+        self._given = self.questions
         self._begin(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -153,11 +142,11 @@ def example_turn(question: Question, style: AnswerStyle, rng: random.Random) -> 
     )
 
 
+@dataclass(frozen=True)
 class Collator:
     """Items of `QuestionDataset` -> the keywords of the model's forward."""
 
-    def __init__(self, pad_id: int):
-        self.pad_id = pad_id
+    pad_id: int
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = pad_batch([item["prompt"] for item in items], self.pad_id)
@@ -186,23 +175,22 @@ def pad_batch(
     }
 
 
+@dataclass(eq=False)
 class LengthBucketedSampler(Sampler[int]):
     """Indices of an epoch's items, for a loader that cuts batches from them in turn.
 
     With several processes the last step is filled up with items without labels, so that each
     process takes part in every step and no question is trained on twice.
-
-    Args:
-        dataset: knows its seed, its epoch, and the length of each prompt in it.
-        batch_size: questions of a step, over all processes.
-        multiple: the number of indices is brought to a multiple of this: what all processes take
-            at a time, or 1 if there is one process.
     """
 
-    def __init__(self, dataset: QuestionDataset, *, batch_size: int, multiple: int):
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.multiple = multiple
+    dataset: QuestionDataset
+    """It knows its seed, its epoch, and the length of each prompt in it."""
+    _: KW_ONLY
+    batch_size: int
+    """Questions of a step, over all processes."""
+    multiple: int
+    """The number of indices is brought to a multiple of this: what all processes take at a time, or
+    1 if there is one process."""
 
     def __len__(self) -> int:
         return len(self.dataset) + self.num_pads
@@ -223,11 +211,6 @@ def bucketed(lengths: Sequence[int], *, batch_size: int, rng: random.Random) -> 
     The places are shuffled, each run of some batches is sorted by length and cut into batches,
     and the batches are shuffled. What fills no batch is drawn at random like all else, and comes
     last.
-
-    Args:
-        lengths: of each item, any unit.
-        batch_size: items of a batch.
-        rng: decides the order.
     """
     places = list(range(len(lengths)))
     rng.shuffle(places)

@@ -222,36 +222,25 @@ def _read(folder: Path, places: Mapping[str, Place], key: Mapping[str, Any]) -> 
     shapes: dict[tuple[int, ...], Path] = {}
     for path, clip_ids in held.items():
         rows = read_rows(places[clip_ids[0]].shard)
-        refuse_other_shape(path, tuple(rows.shape[1:]), key)
+        grid, dim = key["grid"], key["dim"]
+        if (found := list(rows.shape[2:])) != [grid, grid, dim]:
+            raise CacheError(
+                f"{path} holds tokens of rows, columns and width {found}, but the cache's key says "
+                f"{[grid, grid, dim]}; {FIX}"
+            )
         shapes.setdefault(tuple(rows.shape[1:]), path)
         tokens |= {clip_id: rows[places[clip_id].row] for clip_id in clip_ids}
     if len(shapes) > 1:
-        found = " and ".join(f"{shape} in {path.name}" for shape, path in shapes.items())
+        both = " and ".join(f"{shape} in {path.name}" for shape, path in shapes.items())
         raise CacheError(
-            f"{folder} holds tokens of unlike shapes, {found}; delete {folder} and extract the "
+            f"{folder} holds tokens of unlike shapes, {both}; delete {folder} and extract the "
             f"tokens again"
         )
     return tokens
 
 
-def refuse_other_shape(path: Path, shape: tuple[int, ...], key: Mapping[str, Any]) -> None:
-    """Raise CacheError for rows (frame row column dim) that are not what the key says."""
-    _, *found = shape
-    expected = [key["grid"], key["grid"], key["dim"]]
-    if found != expected:
-        raise CacheError(
-            f"{path} holds tokens of rows, columns and width {found}, but the cache's key says "
-            f"{expected}; {FIX}"
-        )
-
-
 def meant_by(clip_id: str, known: Iterable[str]) -> str | None:
-    """The one known clip that a name means with folders or an ending too many or too few.
-
-    Args:
-        clip_id: not known, such as videos/x.mp4.
-        known: ids of clips, such as x.
-    """
+    """The one known clip, such as x, that a name like videos/x.mp4 means; None without one."""
     wanted = _bare_parts(clip_id)
     found = []
     for one in known:
@@ -435,16 +424,8 @@ def size_of(path: Path) -> list[int]:
 
 
 def refuse_other_piece(folder: Path, clip_id: str, kept: Piece, wanted: Piece) -> None:
-    """Refuse a clip that is cut otherwise, or from another video, than the one in a cache.
-
-    Args:
-        folder: the cache, for the message.
-        clip_id: the clip, for the message.
-        kept: what was encoded.
-        wanted: what is to be encoded; without sizes only the cut is compared.
-
-    Raises:
-        CacheError: the two differ.
+    """Raise CacheError for a clip that is cut otherwise, or from another video, than the one that a
+    cache keeps; if `wanted` has no sizes, only the cut is compared.
     """
     if kept[: len(wanted)] == wanted:
         return

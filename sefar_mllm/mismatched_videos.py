@@ -58,16 +58,9 @@ def marks_of(questions: Sequence[Question]) -> Marks:
 def shortest_path(
     clip: str, marks: Marks, free: Sequence[str], shown: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """The changes that give `clip` a clip to be shown, along a shortest path; None without one.
+    """The changes to `shown` that give `clip` a clip, too, along a shortest path; None without one.
 
-    Args:
-        clip: has no clip to be shown yet.
-        marks: of all clips.
-        free: clips that are not taken yet, the preferred first.
-        shown: by clip, the clip shown in its place so far.
-
-    Returns:
-        By clip, the clip to show in its place: the one that takes a free clip first, `clip` last.
+    The clip that takes one of the `free` clips, the preferred first, comes first, and `clip` last.
     """
     giver: dict[str, str] = {}  # a clip -> the one that would take its shown clip
     waiting, unseen = deque([clip]), list(shown)

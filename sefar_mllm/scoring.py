@@ -85,7 +85,7 @@ def predict_answers(  # noqa: PLR0913 - the questions, the model, and the form o
         questions: the questions; their numbers of options may differ.
         cache: tokens of the clips that are shown.
         shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions scored at a time (see `batches`).
+        batch_size: questions scored at a time (see `batches_by_options`).
         letters: markers of the options, in the questions and as answers. Others than A, B, C, ...
             (`1234`, `QXJM`) show whether the model depends on the letters.
 
@@ -94,15 +94,22 @@ def predict_answers(  # noqa: PLR0913 - the questions, the model, and the form o
         FloatingPointError: a logit of a letter is not a finite number.
     """
     predictions: dict[str, Prediction] = {}
-    with tqdm(total=len(questions), desc="questions", unit="q") as bar:
-        for batch in batches_by_options(questions, batch_size):
-            clips = [(shown or {}).get(q.video, q.video) for q in batch]
-            tokens = [cache[clip] for clip in clips]
-            logits = letter_logits(model, tokenizer, batch, tokens, letters=letters)
-            for question, clip, scores in zip(batch, clips, logits, strict=True):
-                predictions[question.question_id] = as_prediction(question, clip, scores)
-            bar.update(len(batch))
+    for batch, clips in shown_batches(questions, shown, batch_size, bar="questions"):
+        tokens = [cache[clip] for clip in clips]
+        logits = letter_logits(model, tokenizer, batch, tokens, letters=letters)
+        for question, clip, scores in zip(batch, clips, logits, strict=True):
+            predictions[question.question_id] = as_prediction(question, clip, scores)
     return [predictions[question.question_id] for question in questions]
+
+
+def shown_batches(
+    questions: Sequence[Question], shown: Mapping[str, str] | None, size: int, *, bar: str
+) -> Iterator[tuple[list[Question], list[str]]]:
+    """`batches_by_options` with the clip that is shown for each question, and a progress bar."""
+    with tqdm(total=len(questions), desc=bar, unit="q") as progress:
+        for batch in batches_by_options(questions, size):
+            yield batch, [(shown or {}).get(q.video, q.video) for q in batch]
+            progress.update(len(batch))
 
 
 @torch.inference_mode()

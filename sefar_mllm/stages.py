@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,31 +200,21 @@ class QuestionTrainer(Trainer):
         )
 
 
+@dataclass(eq=False)
 class MetricsCallback(TrainerCallback):
-    """Writes metrics.jsonl, marks complete checkpoints, and ends a run that must end.
+    """Writes metrics.jsonl, marks complete checkpoints, and ends a run that must end."""
 
-    Args:
-        accelerator: of the processes that train together.
-        sampler: order of the questions.
-        stage: the stage; its run folder gets the metrics.
-        stop_signal: SIGTERM or SIGINT, if one came.
-        validate_fn: scores the validation questions at the end of each epoch.
-    """
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        sampler: LengthBucketedSampler,
-        stage: Stage,
-        *,
-        stop_signal: StopRequest,
-        validate_fn: ValidateFn | None,
-    ):
-        self.accelerator = accelerator
-        self.sampler = sampler
-        self.stage = stage
-        self.stop_signal = stop_signal
-        self.validate_fn = validate_fn
+    accelerator: Accelerator
+    """Of the processes that train together."""
+    sampler: LengthBucketedSampler
+    """Order of the questions."""
+    stage: Stage
+    """Its run folder gets the metrics."""
+    _: KW_ONLY
+    stop_signal: StopRequest
+    """SIGTERM or SIGINT, if one came."""
+    validate_fn: ValidateFn | None
+    """Scores the validation questions at the end of each epoch."""
 
     def on_train_begin(self, args, state, control, **_):
         self.bar = tqdm(

@@ -13,6 +13,7 @@ instead.
 import unicodedata
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import torch
@@ -49,36 +50,22 @@ class ChatError(SefarError):
     """A question that cannot be answered; the message says why and what to do."""
 
 
+@dataclass(eq=False)
 class Conversation:
-    """The turns about one video.
+    """The turns about one video."""
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        tokens: the video's.
-        limits: of questions and answers.
-        compiled: see `Assistant`.
-
-    Attributes:
-        turns: the questions and answers so far. An interrupted answer is not kept.
-    """
-
-    def __init__(
-        self,
-        model: Trained,
-        tokenizer: PreTrainedTokenizerBase,
-        tokens: Float[Tensor, "frame row column dim"],
-        *,
-        limits: ChatLimits | None = None,
-        compiled: bool = False,
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.tokens = tokens
-        self.limits = limits or ChatLimits()
-        self.compiled = compiled
-        self.turns: list[Turn] = []
-        self._adapted = True
+    model: Trained
+    """Fine-tuned, in evaluation mode."""
+    tokenizer: PreTrainedTokenizerBase
+    tokens: Float[Tensor, "frame row column dim"]
+    """The video's."""
+    _: KW_ONLY
+    limits: ChatLimits = ChatLimits()
+    compiled: bool = False
+    """See `Assistant`."""
+    turns: list[Turn] = field(default_factory=list)
+    """The questions and answers so far. An interrupted answer is not kept."""
+    _adapted: bool = field(default=True, init=False)
 
     def reset(self) -> None:
         """Clear the turns; the video stays."""
@@ -261,33 +248,21 @@ def printable(text: str) -> str:
     )
 
 
+@dataclass(eq=False)
 class Assistant:
-    """Encodes videos and answers questions about them.
+    """Encodes videos and answers questions about them."""
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        encoder: the encoder that the model was trained with.
-        limits: of every conversation.
-        compiled: keep keys and values in memory of fixed size. On CUDA the steps are then
-            compiled: the first answer is slower, long ones are faster.
-    """
-
-    def __init__(
-        self,
-        model: Trained,
-        tokenizer: PreTrainedTokenizerBase,
-        encoder: Encoder,
-        *,
-        limits: ChatLimits | None = None,
-        compiled: bool = False,
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.encoder = encoder
-        self.limits = limits or ChatLimits()
-        self.compiled = compiled
-        self.grid: int = composite(model).config.encoder["key"]["grid"]
+    model: Trained
+    """Fine-tuned, in evaluation mode."""
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    """The encoder that the model was trained with."""
+    _: KW_ONLY
+    limits: ChatLimits = ChatLimits()
+    """Of every conversation."""
+    compiled: bool = False
+    """Keep keys and values in memory of fixed size. On CUDA the steps are then compiled: the first
+    answer is slower, long ones are faster."""
 
     def watch(
         self,
@@ -340,7 +315,8 @@ class Assistant:
         self, frames: UInt8[Tensor, "frame height width 3"]
     ) -> Float[Tensor, "frame row column dim"]:
         """Tokens of a clip's frames, pooled as in training."""
-        return pool(self.encoder.encode(frames[None]), self.grid)[0]
+        grid = composite(self.model).config.encoder["key"]["grid"]
+        return pool(self.encoder.encode(frames[None]), grid)[0]
 
 
 def from_pretrained(
@@ -383,14 +359,7 @@ def load_encoder_of(
     encoder_dir: str | Path | None = None,
     device: str = "cpu",
 ) -> Encoder:
-    """The encoder that a model was trained with.
-
-    Args:
-        model: fine-tuned; its config names the encoder.
-        folder: of the model, which may contain the encoder.
-        encoder_dir: folder of the encoder, for clip and eva also a hub name, if it is not where it
-            was in training.
-        device: where the encoder runs.
+    """The encoder that a model was trained with. See `from_pretrained`.
 
     Raises:
         CacheError: the encoder there is another one.

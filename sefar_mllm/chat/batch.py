@@ -81,11 +81,16 @@ def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
     """The questions of a file.
 
     Raises:
-        SefarError: there is no such file, it is empty, or lines are not questions; the
-            message has their numbers.
+        SefarError: there is no such file, it is not UTF-8 or is empty, or lines are not questions;
+            the message has their numbers.
     """
+    fix = "give a UTF-8 file of JSON lines"
+    missing = f"cannot read {path}: there is no such file; {fix}"
+    text = read_text(path, error=SefarError, missing=missing, fix=fix)
+    if not text.strip():
+        raise SefarError(f"{path} is empty; write a question a line")
     questions, faults = [], []
-    for number, line in enumerate(lines_of(path), 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         try:
             questions.append(question_of(line, number, limits))
         except (SefarError, ValueError) as fault:
@@ -95,21 +100,7 @@ def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
     if faults:
         listed = "; ".join(faults[:SHOWN])
         raise SefarError(f"{path} has {len(faults)} faults; fix them: {listed}")
-    if not questions:
-        raise SefarError(f"{path} is empty; write a question a line")
     return questions
-
-
-def lines_of(path: Path) -> list[str]:
-    """Lines of a UTF-8 file.
-
-    Raises:
-        SefarError: it is missing, or is not UTF-8.
-    """
-    fix = "give a UTF-8 file of JSON lines"
-    missing = f"cannot read {path}: there is no such file; {fix}"
-    text = read_text(path, error=SefarError, missing=missing, fix=fix)
-    return text.removesuffix("\n").split("\n") if text.strip() else []
 
 
 def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
@@ -166,7 +157,8 @@ def open_answers(
             f"{settings[name]}; give another --out"
         )
     expected = {question.id: question.fields() for question in questions}
-    answers = [answer_of(out, line, number, expected) for number, line in whole_lines(out)]
+    *lines, _ = out.read_bytes().decode("utf-8", "replace").split("\n")  # without a cut last one
+    answers = [answer_of(out, line, number, expected) for number, line in enumerate(lines, 1)]
     return {answer["id"]: answer for answer in answers if "error" not in answer}
 
 
@@ -183,11 +175,6 @@ def written_with(out: Path, beside: Path) -> dict[str, Any]:
         return dict(json.loads(beside.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as cause:
         raise SefarError(f"{beside} is damaged ({cause}); give another --out") from cause
-
-
-def whole_lines(path: Path) -> Iterable[tuple[int, str]]:
-    """Numbered lines, without an incomplete last one."""
-    return enumerate(path.read_bytes().decode("utf-8", "replace").split("\n")[:-1], 1)
 
 
 def answer_of(out: Path, line: str, number: int, expected: Mapping[str, Answer]) -> Answer:
@@ -263,7 +250,9 @@ def answer_all(
     ):
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
-            seen |= encode_batch(assistant, {paths[one.id] for one in batch} - seen.keys())
+            new = sorted({paths[one.id] for one in batch} - seen.keys())
+            encoded = assistant.encode_videos([VideoClip(path=path) for path in new])
+            seen |= {clip.path: tokens for clip, tokens in encoded}
             found = answer_batch(assistant, batch, [seen[paths[one.id]] for one in batch])
             with writing(out, 0):
                 file.writelines(json.dumps(a, ensure_ascii=False) + "\n" for a in found)
@@ -316,12 +305,6 @@ def path_of(question: BatchQuestion, video_root: Path | None) -> Path:
     raise SefarError(
         f"question {question.id}: {question.video} leads out of --video-root {video_root}; {fix}"
     )
-
-
-def encode_batch(assistant: Assistant, paths: Iterable[Path]) -> dict[Path, Seen]:
-    """Each video's tokens, or its error."""
-    clips = [VideoClip(path=path) for path in sorted(paths)]
-    return {clip.path: tokens for clip, tokens in assistant.encode_videos(clips)}
 
 
 def answer_batch(

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sefar_core.data.decode import VideoReadError
@@ -24,19 +25,13 @@ HELP = {
 }
 
 
+@dataclass(eq=False)
 class Chat:
-    """An assistant and its current conversation.
+    """An assistant and its current conversation."""
 
-    Args:
-        assistant: the model with its encoder.
-
-    Attributes:
-        conversation: about the last video; None before the first.
-    """
-
-    def __init__(self, assistant: Assistant):
-        self.assistant = assistant
-        self.conversation: Conversation | None = None
+    assistant: Assistant
+    conversation: Conversation | None = None
+    """About the last video; None before the first."""
 
     def answer(self, line: str) -> Generator[str, None, None]:
         """The result of a command, or the model's answer to a question as it is generated.

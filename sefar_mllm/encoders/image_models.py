@@ -73,18 +73,11 @@ class ImageModel:
     wanted: str
 
 
+PATCHES = {"img_size": 224, "patch_size": 14, "in_chans": 3, "num_heads": 16}
 CLIP = ImageModel(
     name="clip",
     architecture="vit_large_patch14_clip_quickgelu_224",
-    sizes={
-        "img_size": 224,
-        "patch_size": 14,
-        "in_chans": 3,
-        "embed_dim": 1024,
-        "depth": 24,
-        "num_heads": 16,
-        "mlp_ratio": 4.0,
-    },
+    sizes=PATCHES | {"embed_dim": 1024, "depth": 24, "mlp_ratio": 4.0},
     wanted="config.json, preprocessor_config.json and model.safetensors of the hub's "
     "openai/clip-vit-large-patch14, or config.json and model.safetensors of timm's "
     "vit_large_patch14_clip_quickgelu_224.openai",
@@ -92,15 +85,7 @@ CLIP = ImageModel(
 EVA = ImageModel(
     name="eva",
     architecture="eva_giant_patch14_clip_224",
-    sizes={
-        "img_size": 224,
-        "patch_size": 14,
-        "in_chans": 3,
-        "embed_dim": 1408,
-        "depth": 40,
-        "num_heads": 16,
-        "mlp_ratio": 6144 / 1408,
-    },
+    sizes=PATCHES | {"embed_dim": 1408, "depth": 40, "mlp_ratio": 6144 / 1408},
     wanted="config.json and model.safetensors of the hub's "
     "timm/eva_giant_patch14_clip_224.laion400m, or open_clip_config.json and "
     "open_clip_model.safetensors of timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k",
@@ -278,18 +263,15 @@ def read_folder(folder: Path, wanted: str) -> WeightFolder:
     state = read_weights(file)
     try:
         if source == other:
-            colors = settings["preprocess_cfg"]
-            mean, std = colors["mean"], colors["std"]
+            mean, std = (settings["preprocess_cfg"][name] for name in ("mean", "std"))
             state = _beneath("visual.trunk.", state)
         elif "model_type" in settings:
             source = folder / PIXELS
-            colors = _json(source)
-            mean, std = colors["image_mean"], colors["image_std"]
+            mean, std = (_json(source)[name] for name in ("image_mean", "image_std"))
             bare = "embeddings.class_embedding" in state  # a vision transformer saved by itself
             state = timm_names(state if bare else _beneath("vision_model.", state))
         else:
-            colors = settings["pretrained_cfg"]
-            mean, std = colors["mean"], colors["std"]
+            mean, std = (settings["pretrained_cfg"][name] for name in ("mean", "std"))
     except (KeyError, TypeError, AttributeError) as cause:
         raise CheckpointError(
             f"the settings in {folder} do not describe an image model ({cause!r}); put {wanted} "
@@ -321,17 +303,15 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             together = torch.cat([joined.pop(part) for part in parts])
             joined[name.replace(".q_proj.", ".qkv.")] = together
     joined.pop("embeddings.position_ids", None)  # older files store it: it counts from 0
-    renamed = {_timm_name(name): tensor for name, tensor in joined.items()}
+    renamed = {}
+    for name, tensor in joined.items():
+        for pattern, timms in RENAMED:
+            name = re.sub(pattern, timms, name)
+        renamed[name] = tensor
     if "cls_token" in renamed and "pos_embed" in renamed:
         renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, -1)
         renamed["pos_embed"] = renamed["pos_embed"].unsqueeze(0)
     return renamed
-
-
-def _timm_name(name: str) -> str:
-    for pattern, timms in RENAMED:
-        name = re.sub(pattern, timms, name)
-    return name
 
 
 def _beneath(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -93,10 +93,7 @@ def eva_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
     """The base encoder with its tokens mapped by the probe.
 
-    Args:
-        base: with the weights that the probe was trained on.
-        probe: the map.
-        origin: folder and seed of the probe; what is known of the base's weights is added.
+    The origin of the probe gets what is known of the base's weights.
 
     Raises:
         CheckpointError: the probe was trained on the tokens of another encoder.

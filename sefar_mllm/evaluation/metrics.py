@@ -12,6 +12,7 @@ Networks, ICML 2017, section 2.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,7 +26,7 @@ from sefar_mllm.scoring import Prediction
 NUM_BINS = 15
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Bin:
     """The questions with a confidence in (low, high]."""
 
@@ -215,34 +216,19 @@ def calibration(
         )
     edges = np.arange(NUM_BINS + 1) / NUM_BINS
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, NUM_BINS - 1)
-    bins = tuple(
-        _bin(edges[i], edges[i + 1], confidence[index == i], right[index == i])
-        for i in range(NUM_BINS)
-    )
+    bins = []
+    for number, (low, high) in enumerate(pairwise(map(float, edges))):
+        inside = index == number
+        count = int(inside.sum())
+        means = [float(one[inside].mean()) if count else None for one in (confidence, right)]
+        bins.append(Bin(low, high, count, *means))
     gaps = [
         one.num_questions * abs(one.accuracy - one.confidence)
         for one in bins
         if one.accuracy is not None and one.confidence is not None
     ]
-    return Calibration(
-        error=float(sum(gaps) / len(confidence)), confidence=float(confidence.mean()), bins=bins
-    )
-
-
-def _bin(
-    low: float,
-    high: float,
-    confidence: Float[np.ndarray, "question"],
-    right: Bool[np.ndarray, "question"],
-) -> Bin:
-    filled = len(right) > 0
-    return Bin(
-        low=float(low),
-        high=float(high),
-        num_questions=len(right),
-        confidence=float(confidence.mean()) if filled else None,
-        accuracy=float(right.mean()) if filled else None,
-    )
+    error = float(sum(gaps) / len(confidence))
+    return Calibration(error=error, confidence=float(confidence.mean()), bins=tuple(bins))
 
 
 def known_subsets(

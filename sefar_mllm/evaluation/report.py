@@ -31,15 +31,13 @@ def score_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table
         control: the control in words; None without one.
     """
     view = Table(
+        *("questions", "n", "sources", "chance", "micro", "macro", "strict"),
+        *("file order", "letters", "ECE"),
         title=titled("letter likelihood, averaged over the rotations of the options", control),
         caption="macro: mean over classes; strict: right in every rotation; file order: not "
         "rotated; letters: how often each is the likeliest in the file order, and the spread of "
         "their recall; ECE: expected calibration error",
     )
-    for column in ("questions", "n", "sources", "chance", "micro", "macro", "strict"):
-        view.add_column(column)
-    for column in ("file order", "letters", "ECE"):
-        view.add_column(column)
     for name, one in metrics.items():
         letters = " ".join(f"{letter}{count}" for letter, count in one.letters.items())
         view.add_row(
@@ -59,9 +57,8 @@ def score_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table
 
 def subset_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table:
     """One row for each apparatus and each named subset of each question set."""
-    view = Table(title=titled("apparatus and subsets", control))
-    for column in ("questions", "subset", "n", "sources", "micro", "macro"):
-        view.add_column(column)
+    columns = ("questions", "subset", "n", "sources", "micro", "macro")
+    view = Table(*columns, title=titled("apparatus and subsets", control))
     for name, one in metrics.items():
         for label, subset in (one.per_event | one.subsets).items():
             view.add_row(
@@ -78,10 +75,12 @@ def subset_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Tabl
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis], *, control: str | None) -> Table:
     """One row for each question set, with the meaning of each gap in the caption."""
     meanings = "\n".join(f"{name}: {one.interpretation}" for name, one in diagnoses.items())
-    view = Table(title=titled("diagnostics", control), caption=Text(meanings))
-    columns = ("questions", "generated", "no option", "same letter", "generated - primary")
-    for column in (*columns, "file order - primary", "text, sum", "text, mean"):
-        view.add_column(column)
+    view = Table(
+        *("questions", "generated", "no option", "same letter", "generated - primary"),
+        *("file order - primary", "text, sum", "text, mean"),
+        title=titled("diagnostics", control),
+        caption=Text(meanings),
+    )
     for name, one in diagnoses.items():
         view.add_row(
             Text(name),
@@ -151,12 +150,7 @@ def plot_classes(
 ) -> None:
     """A bar for the accuracy of each class with its interval, the most frequent class first.
 
-    Args:
-        metrics: metrics of a set whose questions have classes.
-        path: path of the PNG.
-        frequency: number of questions of each class; 0 for a class that is missing.
-        names: name of each class.
-        counted: questions in which classes were counted, for the title.
+    `frequency` is the number of `counted` questions of a class; a missing class has none.
     """
     order = sorted(metrics.per_class, key=lambda label: (-frequency.get(label, 0), label))
     intervals = [metrics.per_class[label].micro for label in order]
@@ -178,9 +172,7 @@ def plot_classes(
         for label in order
     ]
     axes.set_yticks(places, labels, fontsize=6)
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("accuracy")
+    axes.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, 1), xlabel="accuracy")
     axes.set_title(f"class (count in {counted})", fontsize=9)
     axes.legend(fontsize=8)
     save(figure, path)
@@ -200,8 +192,7 @@ def plot_letters(metrics: Metrics, path: Path) -> None:
     for number, (name, values, color) in enumerate(bars):
         axes.bar(places + 0.27 * (number - 1), values, width=0.25, color=color, label=name)
     axes.set_xticks(places, letters)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("share of questions")
+    axes.set(ylim=(0, 1), ylabel="share of questions")
     axes.set_title(f"spread of recall: {100 * metrics.letter_spread:.1f} points", fontsize=9)
     axes.legend(ncols=3, fontsize=8)
     save(figure, path)
@@ -219,10 +210,7 @@ def plot_reliability(calibration: Calibration, path: Path) -> None:
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
     axes.plot(confidence, accuracy, color="tab:blue", linewidth=1)
     axes.scatter(confidence, accuracy, s=400 * sizes / sizes.sum(), color="tab:blue", alpha=0.6)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("accuracy")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"expected calibration error {calibration.error:.3f}", fontsize=9)
     axes.legend()
     save(figure, path)

@@ -22,6 +22,7 @@ sides.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
 from typing import TypeAlias
 
@@ -35,8 +36,6 @@ from sefar_mllm.scoring import Prediction
 
 Runs: TypeAlias = Sequence[Sequence[Prediction]]
 """Predictions of each run of one model."""
-Estimates: TypeAlias = Sequence[Estimate]
-"""One estimate of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,14 +217,7 @@ def compare_seeds(
         raise SefarError(
             f"a comparison needs runs of both models, got {len(firsts)} and {len(seconds)}"
         )
-    kinds = of_each_side([firsts, seconds], resamples=resamples, rng=rng)
-    drawn = draw_runs(len(firsts), resamples=resamples, rng=rng)
-    other = draw_runs(len(seconds), resamples=resamples, rng=rng)
-
-    def gap(first: Estimates, second: Estimates) -> Interval:
-        return minus(average(first, drawn), average(second, other)).interval
-
-    return comparison([gap(*kind) for kind in kinds], len(firsts), len(seconds))
+    return _differences([(firsts,), (seconds,)], resamples=resamples, rng=rng)
 
 
 def share_over_seeds(
@@ -246,30 +238,6 @@ def share_over_seeds(
     draws = resample_sources(sources, resamples=resamples, rng=rng)
     estimates = [mean(one, draws) for one in credits]
     return _seed_mean(estimates, draw_runs(len(credits), resamples=resamples, rng=rng))
-
-
-def of_each_side(
-    sides: Sequence[Runs], *, resamples: int, rng: np.random.Generator
-) -> list[list[Estimates]]:
-    """Micro accuracies of each run of each side, then class means if there are classes."""
-    runs = [run for side in sides for run in side]
-    kinds: list[list[Estimates]] = []
-    for estimates in _of_each_run(runs, resamples=resamples, rng=rng):
-        if estimates is not None:
-            left = iter(estimates)
-            kinds.append([list(islice(left, len(side))) for side in sides])
-    return kinds
-
-
-def comparison(intervals: Sequence[Interval], num_first: int, num_second: int) -> SeedComparison:
-    """A comparison from the intervals of `of_each_side`, micro first."""
-    micro, *macro = intervals
-    return SeedComparison(
-        num_first=num_first,
-        num_second=num_second,
-        micro=micro,
-        macro=macro[0] if macro else None,
-    )
 
 
 def minus(first: Estimate, second: Estimate) -> Estimate:
@@ -329,11 +297,7 @@ def ablation_drop(
     Raises:
         SefarError: the runs did not answer the same questions, or their numbers differ.
     """
-    _refuse_unpaired(own, control)
-    kinds = of_each_side([own, control], resamples=resamples, rng=rng)
-    drawn = draw_runs(len(own), resamples=resamples, rng=rng)
-    drops = [average(_drops(*kind), drawn).interval for kind in kinds]
-    return comparison(drops, len(own), len(control))
+    return _differences([(own, control)], resamples=resamples, rng=rng)
 
 
 def compare_drops(
@@ -358,18 +322,37 @@ def compare_drops(
     Raises:
         SefarError: as in `ablation_drop`.
     """
-    for own, control in (first, second):
-        _refuse_unpaired(own, control)
-    kinds = of_each_side([*first, *second], resamples=resamples, rng=rng)
-    drawn = draw_runs(len(first[0]), resamples=resamples, rng=rng)
-    other = draw_runs(len(second[0]), resamples=resamples, rng=rng)
-    gaps = [
-        minus(
-            average(_drops(own, control), drawn), average(_drops(other_own, other_control), other)
-        ).interval
-        for own, control, other_own, other_control in kinds
-    ]
-    return comparison(gaps, len(first[0]), len(second[0]))
+    return _differences([first, second], resamples=resamples, rng=rng)
+
+
+def _differences(
+    models: Sequence[tuple[Runs, ...]], *, resamples: int, rng: np.random.Generator
+) -> SeedComparison:
+    """The first model's mean over its runs minus the second's, if there is a second.
+
+    A model is its runs, or its runs in their own test and under a control: then its drops, run by
+    run. The sources are drawn first, then the runs of each model.
+    """
+    for own, *controls in models:
+        for control in controls:
+            _refuse_unpaired(own, control)
+    sides = [side for model in models for side in model]
+    kinds = _of_each_run([run for side in sides for run in side], resamples=resamples, rng=rng)
+    drawn = [draw_runs(len(model[0]), resamples=resamples, rng=rng) for model in models]
+
+    def gap(estimates: Sequence[Estimate]) -> Interval:
+        left = iter(estimates)
+        means = []
+        for model, weights in zip(models, drawn, strict=True):
+            tests = [list(islice(left, len(side))) for side in model]
+            means.append(average([reduce(minus, run) for run in zip(*tests, strict=True)], weights))
+        return reduce(minus, means).interval
+
+    micro, macro = (None if one is None else gap(one) for one in kinds)
+    assert micro is not None
+    return SeedComparison(
+        num_first=len(sides[0]), num_second=len(sides[-1]), micro=micro, macro=macro
+    )
 
 
 def _refuse_unpaired(own: Runs, control: Runs) -> None:
@@ -378,7 +361,3 @@ def _refuse_unpaired(own: Runs, control: Runs) -> None:
             f"an ablation drop is taken run by run, but there are {len(own)} runs of the own test "
             f"and {len(control)} of the control; score the same trained models both ways"
         )
-
-
-def _drops(own: Estimates, control: Estimates) -> list[Estimate]:
-    return [minus(one, other) for one, other in zip(own, control, strict=True)]
