@@ -115,7 +115,7 @@ def attribute_questions(
         for attribute in ATTRIBUTE_QUESTIONS
         for family, elements in sorted(members.items())
     ]
-    return build_all(clips, classes, templates, seed=seed, num_options=num_options)
+    return _build_all(clips, classes, templates, seed=seed, num_options=num_options)
 
 
 def pair_questions(
@@ -143,7 +143,7 @@ def pair_questions(
         )
         for one, other in pairs
     ]
-    return build_all(clips, classes, templates, seed=seed, num_options=2)
+    return _build_all(clips, classes, templates, seed=seed, num_options=2)
 
 
 def _template(
@@ -169,7 +169,7 @@ def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def build_all(
+def _build_all(
     clips: Sequence[Clip],
     classes: Mapping[int, ElementClass],
     templates: Sequence[QuestionTemplate],
@@ -177,19 +177,7 @@ def build_all(
     seed: int,
     num_options: int,
 ) -> QuestionSet:
-    """The questions of all templates, in order of templates and clips, letters balanced by name.
-
-    Args:
-        clips: all with a class.
-        classes: the class list that their labels count in.
-        templates: the questions to build.
-        seed: random seed of all draws.
-        num_options: options of a question, fewer where there are not as many answers.
-
-    Raises:
-        QuestionError: there are no clips, a clip does not fit the class list, or no question
-            can be asked at chance.
-    """
+    """The questions of all templates, in order of templates and clips, letters balanced by name."""
     check_classes(clips, classes)
     by_name: dict[str, list[Question]] = defaultdict(list)
     reports: list[PoolReport] = []

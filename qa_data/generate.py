@@ -168,12 +168,12 @@ def _by_pools(
     if rule not in POOLS:
         return [_wrong(clip, pool, rule, num_options, rng) for clip, rng in draws], []
     if common == "widen":
-        pool = widened(pool, clips, rule, num_options)
-    reports = pool_reports(pool, clips, rule, num_options, keep=common == "keep")
+        pool = _widened(pool, clips, rule, num_options)
+    reports = _pool_reports(pool, clips, rule, num_options, keep=common == "keep")
     left_out = {report.pool for report in reports if not report.asked}
     wrong = [
         None
-        if pool_name(pool, clip, rule) in left_out
+        if _pool_name(pool, clip, rule) in left_out
         else _wrong(clip, pool, rule, num_options, rng)
         for clip, rng in draws
     ]
@@ -262,28 +262,23 @@ def _rotated(question: Question, place: int) -> Question:
     )
 
 
-def pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
+def _pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
     """The pool of a clip under an exchangeable rule."""
     assert clip.label is not None  # questions are built of labeled clips
     return pool.name(clip.label, POOLS[rule])
 
 
-def pool_reports(
+def _pool_reports(
     pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int, *, keep: bool
 ) -> list[PoolReport]:
     """One report for each pool that the clips are in, ascending by name.
 
-    Args:
-        pool: the classes, and how many clips of each there are.
-        clips: the clips to ask about.
-        rule: a key of POOLS.
-        num_options: options of a question.
-        keep: ask about pools that cannot be at chance too.
+    With `keep`, pools that cannot be at chance are asked about, too.
     """
     counts: Counter[str] = Counter()
     member = {}
     for clip in clips:
-        name = pool_name(pool, clip, rule)
+        name = _pool_name(pool, clip, rule)
         counts[name] += 1
         member[name] = clip.label
     reports = []
@@ -294,16 +289,16 @@ def pool_reports(
     return reports
 
 
-def widened(pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int) -> ClassPool:
+def _widened(pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int) -> ClassPool:
     """The pools that cannot be at chance made one, with the smallest others until it can."""
-    reports = pool_reports(pool, clips, rule, num_options, keep=False)
+    reports = _pool_reports(pool, clips, rule, num_options, keep=False)
     joined = [report.pool for report in reports if not report.asked]
     spare = sorted((report.clips, report.pool) for report in reports if report.asked)
     if not joined:
         return pool
     wide = pool.merge(joined)
     while spare and not all(
-        report.asked for report in pool_reports(wide, clips, rule, num_options, keep=False)
+        report.asked for report in _pool_reports(wide, clips, rule, num_options, keep=False)
     ):
         joined.append(spare.pop(0)[1])
         wide = pool.merge(joined)

@@ -62,7 +62,7 @@ def without_label(clip: Clip) -> Clip:
     return replace(clip, label=None, text=None, event=None)
 
 
-def problem_of(clip: Clip) -> str | None:
+def _problem_of(clip: Clip) -> str | None:
     """What is wrong with a clip, and the fix; None for a sound clip."""
     return (
         _text_problem(clip)
@@ -169,7 +169,7 @@ def write_manifest(clips: Sequence[Clip], path: Path) -> None:
     for clip in clips:
         shown = without_label(clip) if clip.split == "unlabeled" else clip
         taken = composed(clip.id) in written
-        problem = "its id is another clip's too" if taken else problem_of(shown)
+        problem = "its id is another clip's too" if taken else _problem_of(shown)
         if problem:
             raise ManifestError(f"{path} cannot be written: clip {clip.id!r}: {problem}")
         written.add(composed(clip.id))
@@ -278,7 +278,7 @@ def _clip(columns: Sequence[str], cells: Sequence[str]) -> Clip:
         rotation=_number(row, "rotation", int),
         flags=row.get("flags", ""),
     )
-    if problem := problem_of(clip):
+    if problem := _problem_of(clip):
         raise ValueError(problem)
     return clip
 

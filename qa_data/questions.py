@@ -178,18 +178,8 @@ def _class_problem(question: Question) -> str | None:
     return None
 
 
-def question_of_line(where: str, entry: object, number: int) -> Question:
-    """The question of one line.
-
-    Args:
-        where: file and line, for messages.
-        entry: what the line holds.
-        number: of the line, from 0; becomes the id of a question without one.
-
-    Raises:
-        QuestionError: something is missing, unknown, or of a wrong type; or the answer of a
-            user's line is neither letter nor text of an option, or could be two of them.
-    """
+def _question_of_line(where: str, entry: object, number: int) -> Question:
+    """The question of a line, which has this number, its id if it has none."""
     if not isinstance(entry, dict):
         raise QuestionError(f"{where}: found {entry!r:.60}; expected {{{', '.join(NEEDED)}}}")
     return _complete(where, entry) if "stem" in entry else _short(where, entry, number)
@@ -506,7 +496,7 @@ def _line_questions(path: Path, text: str) -> list[Question]:
         where = f"{path}, line {number}"
         if not line.strip():
             raise QuestionError(f"{where} is empty; delete it")
-        questions.append(question_of_line(where, parse(where, line), number - 1))
+        questions.append(_question_of_line(where, parse(where, line), number - 1))
     _check_all(path, questions)
     return questions
 

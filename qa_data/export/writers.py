@@ -135,11 +135,10 @@ def video_files(
 PLACEHOLDERS = ("<video>", "<image>")
 
 
-def prompt_text(question: Question) -> str:
+def _prompt_text(question: Question) -> str:
     """Question, an option a line, and the request for a letter.
 
-    Raises:
-        QuestionError: a text holds a placeholder, which would count as a second video.
+    A text with a placeholder, which would count as a second video, is refused.
     """
     options = [f"{letter}. {text}" for letter, text in zip(LETTERS, question.options, strict=False)]
     text = "\n".join([question.stem, *options, LETTER_REQUEST])
@@ -164,7 +163,7 @@ def llava_json(questions: Sequence[Question], files: Mapping[str, str]) -> str:
             "id": question.question_id,
             "video": files[question.video],
             "conversations": [
-                {"from": "human", "value": f"<video>\n{prompt_text(question)}"},
+                {"from": "human", "value": f"<video>\n{_prompt_text(question)}"},
                 {"from": "gpt", "value": question.letter},
             ],
         }
@@ -184,7 +183,7 @@ def messages_jsonl(questions: Sequence[Question], files: Mapping[str, str]) -> s
     for question in questions:
         request = [
             {"type": "video", "video": files[question.video]},
-            {"type": "text", "text": prompt_text(question)},
+            {"type": "text", "text": _prompt_text(question)},
         ]
         answered = [{"type": "text", "text": question.letter}]
         messages = [
@@ -271,12 +270,12 @@ def _line(question: Question, files: Mapping[str, str]) -> str:
         "question": question.stem,
         "options": question.options,
         "answer": question.letter,
-        "class": class_name(question),
+        "class": _class_name(question),
     }
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def class_name(question: Question) -> str:
+def _class_name(question: Question) -> str:
     """By what the mean over classes groups: the class, or the right option's text."""
     if question.label is None:
         return question.options[question.answer]

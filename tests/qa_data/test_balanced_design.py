@@ -147,6 +147,7 @@ def test_a_prime_number_of_options_differs_in_one_attribute_and_six_make_two_row
     assert grids(attributes, 3) == [(0, 1, 2), (3, 4, 5)]
     assert grids(attributes, 6) == [(0, 1, 2, 3, 4, 5)]
     assert [len(grids(attributes, size)) for size in (2, 4, 7)] == [9, 3, 0]
+    assert len(grids([*attributes, attributes[0]], 4)) == 5  # two with the one, two with its twin
 
 
 def test_others_are_the_rest_of_a_grid_of_the_answers_family():

@@ -32,7 +32,6 @@ from qa_data.files import WriteError
 from qa_data.generate import RULES
 from qa_data.manifest import Clip
 from qa_data.questions import Question, QuestionError, write_public_json, write_questions
-from sefar_mllm.scoring import parse_letter
 
 QUESTION = Question(
     question_id="0000003",
@@ -264,6 +263,8 @@ IN_A_SENTENCE = {
 
 
 def test_two_readers_of_letters_agree_on_what_begins_with_an_option():
+    from sefar_mllm.scoring import parse_letter  # loads torch, which nothing else here needs
+
     for said, letter in READ.items():
         assert read_letter(said, OPTIONS) == letter, said
         place = None if letter is None else "ABCD".index(letter)

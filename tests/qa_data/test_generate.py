@@ -218,8 +218,12 @@ def test_the_public_options_are_three_other_classes_drawn_and_shuffled_by_the_cl
 def test_what_cannot_be_asked_is_refused(clips, rule, found):
     with pytest.raises(QuestionError, match=found):
         build_questions(clips, CLASSES, rule=rule, seed=0)
-    with pytest.raises(QuestionError, match="rule attribute with 4 options leaves none of 21"):
-        build_questions(MOVE_CLIPS[150:], MOVES, rule="attribute", seed=0)
+    for moves, size, found in (
+        (MOVE_CLIPS[150:], 4, "rule attribute with 4 options leaves none of 21"),
+        (moves_of(*[9] * 5), 3, "leaves none of 45 clips: in event FX beyond the grids one"),
+    ):
+        with pytest.raises(QuestionError, match=found):
+            build_questions(moves, MOVES, rule="attribute", seed=0, num_options=size)
 
 
 # A long tail on two apparatuses: class -> clips. No text is commoner than a quarter of its pool's.

@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 
+from qa_data.finegym import read_annotations, read_elements
 from qa_data.synthetic.dataset import annotation_info, categories_text, element_list_text, sets_text
 from qa_data.synthetic.plan import SyntheticSettings, class_counts, plan_clips
+from qa_data.taxonomy import read_categories
 
 SETTINGS = SyntheticSettings(classes=("all",), num_train=900, num_test=300, seed=5)
 CLIPS = plan_clips(SETTINGS)
@@ -68,33 +70,28 @@ def test_sub_actions_of_an_event_do_not_overlap():
         assert clips[0].event_span_s[0] + spans[-1][1] < clips[0].event_span_s[1]
 
 
-def test_categories_are_read_by_the_pattern_of_the_public_lists():
-    pattern = re.compile(r"Clabel:\s*(\d+); set:\s*(\d+); Glabel:\s*(\d+); \((\w\w)\) (.*)")
-    lines = categories_text(SETTINGS.elements).splitlines()
-    for label, (line, element) in enumerate(zip(lines, SETTINGS.elements, strict=True)):
-        read = pattern.fullmatch(line).groups()
-        expected = (str(label), str(element.set_id), str(label), element.event, element.text)
-        assert read == expected
-    assert lines[0].startswith("Clabel:   0; set:  1; Glabel:   0; (VT) ")
+def test_lists_and_annotations_are_read_as_finegyms(tmp_path):
+    info, paths = annotation_info(CLIPS), [tmp_path / name for name in ("classes", "list", "times")]
+    texts = (categories_text(SETTINGS.elements), element_list_text(CLIPS, "val"), info)
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    assert texts[0].startswith("Clabel:   0; set:  1; Glabel:   0; (VT) ")
+    assert [(c.set_id, c.event, c.text) for c in read_categories(paths[0]).values()] == [
+        (element.set_id, element.event, element.text) for element in SETTINGS.elements
+    ]
     for line in sets_text(SETTINGS.elements).splitlines():
         assert re.fullmatch(r"set: [ \d]\d; \w+", line)
-
-
-def test_element_lists_hold_each_clip_once_with_its_label():
-    lines = element_list_text(CLIPS, "val").splitlines()
-    read = dict(re.fullmatch(r"(\S+) (\d+)", line).groups() for line in lines)
-    assert read == {clip.id: str(clip.draft.label) for clip in of("val")}
-
-
-def test_annotations_give_the_times_of_every_clip():
-    info = json.loads(annotation_info(CLIPS))
+    listed = [(clip.id, clip.draft.label) for clip in of("val")]
+    assert read_elements(paths[1]) == listed
+    times, events = read_annotations(paths[2]), json.loads(info)
     for clip in CLIPS:
-        event = info[clip.source_id][clip.event_key]
-        segment = event["segments"][clip.segment_key]
+        start = clip.event_span_s[0]
+        assert times[clip.id] == pytest.approx([start + one for one in clip.span_s], abs=2e-3)
+        event = events[clip.source_id][clip.event_key]
+        stages = event["segments"][clip.segment_key]
         assert event["event"] == {"VT": 1, "FX": 2, "BB": 3, "UB": 4}[clip.draft.event]
         assert event["timestamps"] == [list(clip.event_span_s)]
-        assert segment["stages"] == len(segment["timestamps"]) == 3 - 2 * (event["event"] != 1)
-        assert (segment["timestamps"][0][0], segment["timestamps"][-1][1]) == clip.span_s
+        assert stages["stages"] == len(stages["timestamps"]) == 3 - 2 * (event["event"] != 1)
 
 
 @pytest.mark.parametrize("total", [11, 30, 100, 1001])

@@ -117,7 +117,7 @@ def read_finediving(
             refuse_repeat(seen, f"{key[0]}__{key[1]}", where)
             if key not in found:
                 raise ListError(f"{where}: found the dive {key}, which {annotations} lacks")
-            dives[-1].append(pickled_dive(f"{annotations}, dive {key}", key, found[key], level))
+            dives[-1].append(_pickled_dive(f"{annotations}, dive {key}", key, found[key], level))
     return _listing(*dives, level=level, wanted=wanted)
 
 
@@ -148,11 +148,13 @@ def read_finediving_json(
         ListError: a file is missing or not of this form, a dive is listed twice, or none is left.
     """
     wanted = _wanted(event, action)
-    seen: dict[str, str] = {}
     pool, settled = (
-        [dive for path in paths for dive in _json_split(path, level, seen)]
+        [dive for path in paths for dive in _json_dives(path, level)]
         for paths in ((train, val), (test,))
     )
+    seen: dict[str, str] = {}
+    for dive in pool + settled:
+        refuse_repeat(seen, dive.id, dive.where)
     return _listing(pool, settled, level=level, wanted=wanted)
 
 
@@ -165,13 +167,7 @@ def _split(path: Path) -> Iterator[tuple[str, Key]]:
         )
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
-        yield where, key_of(where, entry)
-
-
-def _json_split(path: Path, level: Level, seen: dict[str, str]) -> Iterator[Dive]:
-    for dive in json_dives(path, level):
-        refuse_repeat(seen, dive.id, dive.where)
-        yield dive
+        yield where, _key_of(where, entry)
 
 
 def _wanted(event: str, action: str) -> Callable[[Dive], bool]:
@@ -247,12 +243,8 @@ def _steps(dive: Dive, split: str) -> Iterator[Clip]:
         )
 
 
-def key_of(where: str, entry: object) -> Key:
-    """The folder and number of a dive.
-
-    Raises:
-        ListError: it is something else, or the folder's name leads elsewhere.
-    """
+def _key_of(where: str, entry: object) -> Key:
+    """The folder and number of a dive; refuses a folder's name that leads elsewhere."""
     if isinstance(entry, list | tuple) and len(entry) == 2:
         folder, number = entry
         plain = isinstance(folder, str) and folder.isprintable() and folder not in ("", ".", "..")
@@ -264,12 +256,8 @@ def key_of(where: str, entry: object) -> Key:
     )
 
 
-def pickled_dive(where: str, key: Key, entry: object, level: Level) -> Dive:
-    """A dive from its entry in one of the annotation pickles.
-
-    Raises:
-        ListError: it is none of the three forms, or has no steps where they are the clips.
-    """
+def _pickled_dive(where: str, key: Key, entry: object, level: Level) -> Dive:
+    """A dive from its entry in one of the three annotation pickles."""
     num_frames, steps = None, []
     action_type, labels, names = _parts(entry)
     if not isinstance(action_type, str) or not action_type:
@@ -348,12 +336,8 @@ def _runs(types: Sequence[int], name_of: dict[int, str]) -> Iterator[Step]:
         start = stop
 
 
-def json_dives(path: Path, level: Level) -> Iterator[Dive]:
-    """The dives of a JSON list.
-
-    Raises:
-        ListError: the file is missing or not of this form.
-    """
+def _json_dives(path: Path, level: Level) -> Iterator[Dive]:
+    """The dives of a JSON list."""
     entries = read_list_json(path)
     if not isinstance(entries, list) or not entries:
         raise ListError(
@@ -369,7 +353,7 @@ def json_dives(path: Path, level: Level) -> Iterator[Dive]:
         if type(num_frames) is not int or not 0 < num_frames <= MOST_PICTURES:
             raise ListError(f"{where}: found num_frames {num_frames!r:.80}; fetch the list again")
         folder, _, place = str(found.get("video")).rpartition("__")
-        key = key_of(where, (folder, int(place) if re.fullmatch(r"[0-9]{1,9}", place) else place))
+        key = _key_of(where, (folder, int(place) if re.fullmatch(r"[0-9]{1,9}", place) else place))
         whole = level == "action_type"
         steps = [] if whole else _json_steps(where, found.get("events"), num_frames)
         yield Dive(where, *key, action_type.lower(), num_frames, steps)

@@ -117,12 +117,18 @@ def part_of(known: Mapping[int, ElementClass], part: str) -> dict[int, ElementCl
     return {old: replace(known[old], label=label) for label, old in enumerate(kept)}
 
 
-def gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
-    """Labels of opposite classes, lower label first, pairs ascending.
+def gym_new_labels(classes: Iterable[ElementClass]) -> dict[int, int]:
+    """Label in Gym-New by label in the class list: the k-th pair becomes 2k and 2k + 1.
 
     Raises:
         ListError: no two classes are opposites, or a class has two opposites.
     """
+    pairs = _gym_new_pairs(classes)
+    return {label: number for number, label in enumerate(one for pair in pairs for one in pair)}
+
+
+def _gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
+    """Labels of opposite classes, lower label first, pairs ascending."""
     kept = [one for one in classes if not LEFT_OUT.fullmatch(f"{one.event} {one.text}")]
     pairs = sorted(opposite_pairs(kept, DIRECTIONS) + opposite_pairs(kept, BARS))
     labels = [label for pair in pairs for label in pair]
@@ -137,16 +143,6 @@ def gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
             "is made from gym288_categories.txt"
         )
     return pairs
-
-
-def gym_new_labels(classes: Iterable[ElementClass]) -> dict[int, int]:
-    """Label in Gym-New by label in the class list: the k-th pair becomes 2k and 2k + 1.
-
-    Raises:
-        ListError: see gym_new_pairs.
-    """
-    pairs = gym_new_pairs(classes)
-    return {label: number for number, label in enumerate(one for pair in pairs for one in pair)}
 
 
 def names_of(classes: Iterable[ElementClass]) -> dict[int, str]:

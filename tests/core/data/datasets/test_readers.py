@@ -21,58 +21,37 @@ from tests.oracles import data_sets, finegym_lists
 from tests.oracles import lists as oracle
 from tests.oracles.any_file import contents, encoded
 
-# Reader, its files, its options and the video root of each data set as its publisher lays it out.
+# Reader, its files and the video root of each data set as its publisher lays it out.
+GYM_FILES = [f"gym99_{n}.txt" for n in ("categories", "train_element_v1.1", "val_element")]
+DIVING48_FILES = [f"Diving48_{n}.json" for n in ("vocab", "V2_train", "V2_test")]
+DIVES = ["FineDiving_fine-grained_annotation.pkl", "train_split.pkl", "test_split.pkl"]
+SSV2_FILES = ["labels.json", "train.json", "validation.json"]
 HOMES = {
-    "finegym": (
-        read_finegym,
-        [f"gym99_{n}.txt" for n in ("categories", "train_element_v1.1", "val_element")],
-        lambda home: {},
-        "videos",
-    ),
+    "finegym": (read_finegym, GYM_FILES, "videos"),
     "finegym gym_new": (
         read_finegym,
-        [f"gym288_{n}.txt" for n in ("categories", "train_element_v1.1", "val_element")],
-        lambda home: {
-            "part": "gym_new",
-            "videos": "full",
-            "annotations": (home / "finegym_annotation_info_v1.1.json",),
-        },
+        [file.replace("99", "288") for file in GYM_FILES],
         "full_videos",
     ),
-    "public": (
-        read_sefar_lists,
-        ["SeFAR/lists/all99_5"],
-        lambda home: {"class_names": home / "gym99_categories.txt"},
-        "videos",
-    ),
-    "finediving": (
-        read_finediving,
-        ["FineDiving_fine-grained_annotation.pkl", "train_split.pkl", "test_split.pkl"],
-        lambda home: {"event": "10m"},
-        "FINADiving_MTL_256s",
-    ),
-    "diving48": (
-        read_diving48,
-        [f"Diving48_{n}.json" for n in ("vocab", "V2_train", "V2_test")],
-        lambda home: {},
-        "rgb",
-    ),
-    "ucf101": (read_ucf101, ["ucfTrainTestlist"], lambda home: {}, "UCF-101"),
-    "hmdb51": (read_hmdb51, ["testTrainMulti_7030_splits"], lambda home: {}, "hmdb51"),
-    "ssv2": (
-        read_ssv2,
-        ["labels.json", "train.json", "validation.json"],
-        lambda home: {},
-        "20bn-something-something-v2",
-    ),
-    "kinetics": (read_kinetics, ["train.csv", "val.csv"], lambda home: {}, "k400"),
-    "folders": (
-        read_folders,
-        ["mine/classes"],
-        lambda home: {"unlabeled": home / "mine/more"},
-        "mine",
-    ),
+    "public": (read_sefar_lists, ["SeFAR/lists/all99_5"], "videos"),
+    "finediving": (read_finediving, DIVES, "FINADiving_MTL_256s"),
+    "diving48": (read_diving48, DIVING48_FILES, "rgb"),
+    "ucf101": (read_ucf101, ["ucfTrainTestlist"], "UCF-101"),
+    "hmdb51": (read_hmdb51, ["testTrainMulti_7030_splits"], "hmdb51"),
+    "ssv2": (read_ssv2, SSV2_FILES, "20bn-something-something-v2"),
+    "kinetics": (read_kinetics, ["train.csv", "val.csv"], "k400"),
+    "folders": (read_folders, ["mine/classes"], "mine"),
 }
+
+
+def options_of(name, home):
+    times = (home / "finegym_annotation_info_v1.1.json",)
+    return {
+        "finegym gym_new": {"part": "gym_new", "videos": "full", "annotations": times},
+        "public": {"class_names": home / "gym99_categories.txt"},
+        "finediving": {"event": "10m"},
+        "folders": {"unlabeled": home / "mine/more"},
+    }.get(name, {})
 
 
 # What the laid-out clips do not tell: the number of classes, and the id of the first clip.
@@ -93,8 +72,8 @@ NUM_CLASSES_AND_FIRST = {
 @pytest.mark.parametrize("name", data_sets.BY_COMMAND)
 def test_a_data_set_is_read_as_it_was_laid_out(tmp_path, name):
     laid = data_sets.BY_COMMAND[name](tmp_path)
-    reader, files, options, root = HOMES[name]
-    listing = reader(*(tmp_path / file for file in files), **options(tmp_path))
+    reader, files, root = HOMES[name]
+    listing = reader(*(tmp_path / file for file in files), **options_of(name, tmp_path))
     clips = listing.pool + listing.settled
     num_classes, first_id = NUM_CLASSES_AND_FIRST[name]
     assert list(listing.classes) == list(range(num_classes))
