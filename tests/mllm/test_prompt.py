@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from demo.llm import make_tokenizer
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import (
@@ -21,6 +20,7 @@ from sefar_mllm.prompt import (
     missing_for_prompts,
     question_text,
 )
+from tests.oracles import toy_llm
 
 # The published template, written out by hand (FastChat, vicuna_v1.1).
 FASTCHAT = (
@@ -121,9 +121,9 @@ def test_conversations_that_cannot_be_trained_on_are_refused(tokenizer, turns, v
 
 
 def test_a_tokenizer_that_splits_letters_is_refused(tmp_path):
-    make_tokenizer(tmp_path, size=320, seed=0)
+    tokenizer = load_tokenizer(toy_llm.tokenizer(tmp_path, size=320))
     with pytest.raises(ValueError, match="is 2 tokens of this tokenizer"):
-        letter_ids(load_tokenizer(tmp_path), 4)
+        letter_ids(tokenizer, 4)
 
 
 def byte_level(folder: Path, *, blank: bool = False) -> Path:

@@ -4,11 +4,12 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from demo.llm import make_tokenizer
+from demo import llm
 from qa_data.questions import Question
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
@@ -26,6 +27,13 @@ KEY = {
 }
 
 
+def tokenizer(folder: Path, *, size: int = 640) -> Path:
+    """A folder with a tokenizer of so many tokens, trained on the demo's corpus."""
+    with mock.patch.object(llm, "VOCABULARY_SIZE", size):
+        llm.make_tokenizer(folder, seed=0)
+    return folder
+
+
 def language_model(folder: Path, *, seed: int = 0) -> Path:
     """A folder with a random Llama of two layers and a trained tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +47,7 @@ def _built(seed: int) -> dict[str, bytes]:
     """The files of `language_model`, made once a process."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "llm"
-        make_tokenizer(folder, size=640, seed=0)
+        tokenizer(folder)
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=len(load_tokenizer(folder)),
