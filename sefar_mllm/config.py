@@ -11,17 +11,9 @@ from typing import Literal
 
 from sefar_core.config import check_seed
 
+RecognizerName = Literal["sefar", "supervised", "sefar_elements", "sefar_fused"]
 EncoderName = Literal[
-    "sefar",
-    "supervised",
-    "sefar_elements",
-    "sefar_fused",
-    "clip",
-    "eva",
-    "clip_probe",
-    "eva_probe",
-    "random",
-    "constant",
+    RecognizerName, "clip", "eva", "clip_probe", "eva_probe", "random", "constant"
 ]
 AnswerStyle = Literal["letter", "text", "mixed"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
