@@ -19,15 +19,23 @@ class Decoded(NamedTuple):
     failed: bool
 
 
-def bare_decode(path: Path) -> Decoded:
-    """All frames in order, by one thread: with several, damage is patched in other ways."""
+def bare_decode(path: Path, *, stream: int = 0, mirrored: bool = False) -> Decoded:
+    """All frames in order, by one thread: with several, damage is patched in other ways.
+
+    Args:
+        path: of the file.
+        stream: which of its video streams is the film.
+        mirrored: its columns are stored in reverse.
+    """
     frames: list[np.ndarray] = []
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            container.streams.video[0].codec_context.thread_count = 1
-            for frame in container.decode(video=0):
-                turns = round(frame.rotation / 90)
-                frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            film = container.streams.video[stream]
+            film.codec_context.thread_count = 1
+            for frame in container.decode(film):
+                stored = frame.to_ndarray(format="rgb24")
+                turned = np.rot90(stored, round(frame.rotation / 90))
+                frames.append(stored[:, ::-1] if mirrored else turned)
     except (av.FFmpegError, IndexError, AttributeError):  # no stream, or no decoder for it
         return Decoded(frames, failed=True)
     return Decoded(frames, failed=False)
@@ -55,41 +63,19 @@ def encoded(folder: Path, *, suffix: str = "mp4", codec: str = "libx264", **opti
 
 
 def rotated(folder: Path, *, angle: int) -> Path:
-    path = folder / f"rotated_{angle}.mp4"
     lying = np.rot90(oracle.numbered_frames(6), -angle // 90, axes=(1, 2))
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=30, options={"crf": "10"})
-        stream.height, stream.width = lying.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.set_display_rotation(angle)
-        for pixels in lying:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-    return path
+    path = folder / f"rotated_{angle}.mp4"
+    return oracle.write_video(path, lying, options={"crf": "10"}, rotation=angle)
 
 
 def gif(folder: Path) -> Path:
-    path = folder / "clip.gif"
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("gif", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "rgb8"
-        for pixels in oracle.numbered_frames(12):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            output.mux(stream.encode(frame.reformat(format="rgb8")))
-        output.mux(stream.encode())
-    return path
+    frames = oracle.numbered_frames(12)
+    return oracle.write_video(folder / "clip.gif", frames, fps=10, codec="gif", pix_fmt="rgb8")
 
 
 def odd_size(folder: Path) -> Path:
-    path = folder / "odd.mp4"
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=30)
-        stream.height, stream.width, stream.pix_fmt = 97, 131, "yuv444p"
-        for pixels in oracle.numbered_frames(5, height=97, width=131):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        output.mux(stream.encode())
-    return path
+    frames = oracle.numbered_frames(5, height=97, width=131)
+    return oracle.write_video(folder / "odd.mp4", frames, pix_fmt="yuv444p")
 
 
 def uneven(folder: Path) -> Path:
@@ -105,22 +91,26 @@ def one_frame(folder: Path) -> Path:
     return oracle.write_video(folder / "one.mp4", oracle.numbered_frames(1))
 
 
-def dropped(folder: Path) -> Path:
-    """A copy that lacks three packets, frames that others refer to."""
-    source, path = encoded(folder, suffix="mkv", bf="0"), folder / "dropped.mkv"
+def copied(source: Path, path: Path, *, without: tuple[int, ...] = (), title: str = "") -> Path:
+    """The packets of a file in another one, but for some by their numbers."""
     with av.open(str(source)) as whole, av.open(str(path), "w") as output:
-        stream = whole.streams.video[0]
-        copy = output.add_stream_from_template(stream)
-        for number, packet in enumerate(whole.demux(stream)):
-            if packet.dts is not None and number not in (13, 14, 15):
+        output.metadata.update({"title": title} if title else {})
+        copy = output.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux(video=0)):
+            if packet.dts is not None and number not in without:
                 packet.stream = copy
                 output.mux(packet)
     return path
 
 
+def dropped(folder: Path) -> Path:
+    """A copy that lacks three packets, frames that others refer to."""
+    source = encoded(folder, suffix="mkv", bf="0")
+    return copied(source, folder / "dropped.mkv", without=(13, 14, 15))
+
+
 def cut_off(folder: Path) -> Path:
-    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
-    path = oracle.write_video(folder / "cut_off.mp4", noise, options={"bf": "0"})
+    path = oracle.write_noise(folder / "cut_off.mp4")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
@@ -145,15 +135,8 @@ def audio_only(folder: Path) -> Path:
 
 def latin_title(folder: Path) -> Path:
     """A title that is not UTF-8, as old encoders write it."""
-    path = encoded(folder, suffix="avi", codec="mpeg4")
-    titled = folder / "titled.avi"
-    with av.open(str(path)) as whole, av.open(str(titled), "w") as output:
-        output.metadata["title"] = "Barren-Kuer"
-        copy = output.add_stream_from_template(whole.streams.video[0])
-        for packet in whole.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                output.mux(packet)
+    source = encoded(folder, suffix="avi", codec="mpeg4")
+    titled = copied(source, folder / "titled.avi", title="Barren-Kuer")
     titled.write_bytes(titled.read_bytes().replace(b"Kuer", b"K\xfcr "))
     return titled
 

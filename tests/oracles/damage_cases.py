@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.oracles import damage
 
@@ -23,6 +23,8 @@ class Case(NamedTuple):
         full: kinds of faults that check_videos names.
         quick: those that it names with --quick.
         oddities: what it reports besides.
+        stream: which of its video streams is the film.
+        mirrored: its columns are stored in reverse.
     """
 
     write: Writer
@@ -30,8 +32,16 @@ class Case(NamedTuple):
     full: str = ""
     quick: str = ""
     oddities: str = "small"
+    stream: int = 0
+    mirrored: bool = False
 
 
+def held(name: str, content: bytes | None, refused: str, fault: str) -> Case:
+    """A file of these bytes, or none, that is no video."""
+    return Case(partial(damage.holding, name=name, content=content), refused, fault, fault)
+
+
+NO_VIDEO = ("no video stream",) * 3
 X265 = {"x265-params": "log-level=none"}
 OPEN_GOP = {"bf": "3", "x264-params": "open-gop=1"}
 MADE = {
@@ -52,22 +62,13 @@ MADE = {
     "rotated 90": Case(partial(damage.rotated, angle=90), oddities="rotated small"),
     "rotated 180": Case(partial(damage.rotated, angle=180), oddities="rotated small"),
     "rotated 270": Case(partial(damage.rotated, angle=270), oddities="rotated small"),
-    "missing": Case(
-        partial(damage.holding, name="missing.mp4", content=None),
-        "does not exist",
-        "missing",
-        "missing",
+    "missing": held("missing.mp4", None, "does not exist", "missing"),
+    "zero bytes": held("zero.mp4", b"", "is empty", "empty"),
+    "text": held("text.mp4", b"not a video\n", "cannot read", "unreadable"),
+    "list of other files": held(
+        "list.mp4", b"#EXTM3U\n#EXTINF:1,\nclip.mp4\n", "is a list of other files", "unreadable"
     ),
-    "zero bytes": Case(
-        partial(damage.holding, name="zero.mp4", content=b""), "is empty", "empty", "empty"
-    ),
-    "text": Case(
-        partial(damage.holding, name="text.mp4", content=b"not a video\n"),
-        "cannot read",
-        "unreadable",
-        "unreadable",
-    ),
-    "audio only": Case(damage.audio_only, "no video stream", "no video stream", "no video stream"),
+    "audio only": Case(damage.audio_only, *NO_VIDEO),
     "unknown codec": Case(damage.unknown_codec, "no decoder", "unreadable", "unreadable"),
     "cut off in the middle": Case(
         damage.cut_off,
@@ -80,16 +81,17 @@ MADE = {
 }
 
 
-def supplied(folder: Path, *, name: str) -> Path:
-    """A real file; the folder is not used."""
-    return Path(os.environ["SEFAR_VIDEOS_DIR"]) / name
+def supplied(folder: Path, *, variable: str, name: str) -> Path:
+    """A real file, of the folder that an environment variable names."""
+    return Path(os.environ[variable]) / name
 
 
-def real(name: str, *expected: str, oddities: str = "") -> tuple[str, Case]:
-    return name, Case(partial(supplied, name=name), *expected, oddities=oddities)
+def real(name: str, *expected: str, oddities: str = "", **film: Any) -> tuple[str, Case]:
+    variable = film.pop("variable", "SEFAR_VIDEOS_DIR")
+    write = partial(supplied, variable=variable, name=name)
+    return name, Case(write, *expected, oddities=oddities, **film)
 
 
-NO_VIDEO = ("no video stream",) * 3
 REAL = dict(
     [
         real("mmaction2_demo_armwrestling.mp4", oddities="pixels_not_square odd_rate"),
@@ -130,6 +132,24 @@ REAL = dict(
         real("decord_corrupted.mp4", "28 of 50 frames", "undecodable", oddities="odd_rate"),
     ]
 )
+reported = partial(real, variable="SEFAR_REPORTS_DIR")
+REPORTED = dict(
+    [
+        reported("01/vp8_2pass.webm", oddities="hidden_frames"),
+        reported("02/hevc_radl.mp4", oddities="open_gop"),
+        reported("03/intra_refresh.mp4", oddities="false_keyframes"),
+        reported("04/h264_b.avi", oddities="no_display_times"),
+        reported("05/mpeg2_open.mpg", oddities="open_gop false_keyframes"),
+        reported("06/raw_h264.mp4", oddities="no_display_times"),
+        reported("07/h264.mpg", oddities="no_display_times"),
+        reported("08/mirror_h.mp4", oddities="mirrored", mirrored=True),
+        reported("09/cover_first.mkv", oddities="many_streams", stream=1),
+        reported("10/concat_cat.ts", oddities="times_jump_back"),
+        reported("13/trim_tail.mp4", oddities="edit_list"),
+        reported("33/sar.mp4", oddities="pixels_not_square"),
+    ]
+)
+"""Files of public reports that a reader once got wrong."""
 FLIPPED = (
     "H.264 in MP4",
     "H.264 in Matroska",

@@ -9,7 +9,7 @@ import numpy as np
 
 from sefar_core.data.video import VideoReadError, read_clip
 from tests.oracles.numbered_cases import Case
-from tests.oracles.numbered_videos import RATE, UnreadableNumber, read_number
+from tests.oracles.numbered_videos import RATE, UnreadableNumber, read_numbers
 
 SHORTEST_S = 1e-3
 FRACTIONS = 4
@@ -89,7 +89,7 @@ def fractions_outcome(case: Case, path: Path, stretch: Stretch, read: Callable) 
 def outcome(expected: list[int], read: Callable, what: str) -> Outcome:
     """Whether the pictures that are read bear the expected numbers."""
     try:
-        found = [read_number(picture) for picture in read().numpy()]
+        found = read_numbers(read())
     except VideoReadError as refused:
         return Outcome("refused", f"{what}: {refused}")
     except UnreadableNumber as cause:

@@ -91,6 +91,11 @@ def read_number(picture: np.ndarray) -> int:
     return number
 
 
+def read_numbers(pictures: Iterable[np.ndarray]) -> list[int]:
+    """The number of each picture."""
+    return [read_number(np.asarray(picture)) for picture in pictures]
+
+
 def _rows(height: int) -> tuple[slice, slice, slice]:
     top, middle, bottom = _parts(height, 3)
     return top, middle, bottom
@@ -231,6 +236,4 @@ def repacked(packet: av.Packet, data: bytes) -> av.Packet:
 def decoded_in_order(path: Path) -> list[int]:
     """Numbers of all pictures that a bare decoder gives, in the order in which they come out."""
     with av.open(str(path)) as container:
-        return [
-            read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)
-        ]
+        return read_numbers(f.to_ndarray(format="rgb24") for f in container.decode(video=0))

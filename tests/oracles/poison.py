@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 
 from sefar_core.data import worker_pool
-from sefar_core.data.check_videos import check_file
 from sefar_core.data.decord_worker import Request
 
 
@@ -37,6 +36,8 @@ def poisoned_check(
     clips: Sequence, heartbeat: Callable[[], None], *, video_root: Path, quick: bool
 ):
     """`check_file`, fatal for files of certain names."""
+    from sefar_core.data.check_videos import check_file  # other work here needs no torch
+
     swallow(Path(clips[0].path).stem)
     return check_file(clips, heartbeat, video_root=video_root, quick=quick)
 

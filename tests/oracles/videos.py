@@ -18,7 +18,7 @@ def numbered_frames(num_frames: int, *, height: int = 48, width: int = 64) -> np
     return frames
 
 
-def write_video(
+def write_video(  # noqa: PLR0913 - what an encoder is told
     path: Path,
     frames: np.ndarray,
     *,
@@ -26,23 +26,44 @@ def write_video(
     times_ms: list[int] | None = None,
     options: dict[str, str] | None = None,
     codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    rotation: int = 0,
 ) -> Path:
-    """Encode frames; `times_ms` spaces them unevenly, the last one held like the first."""
+    """Encode frames, which a player turns by `rotation` degrees; `times_ms` spaces them unevenly,
+    the last one held like the first.
+    """
     # The index in front, so that a file cut off in its middle still opens.
     container = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=container) as output:
         stream = output.add_stream(codec, rate=fps, options={"crf": "20", **(options or {})})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pix_fmt
+        if rotation:
+            stream.set_display_rotation(rotation)
         if times_ms is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if times_ms is not None:
                 frame.pts, frame.time_base = times_ms[number], Fraction(1, 1000)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
+
+
+def write_noise(path: Path, num_frames: int = 30, **how: dict[str, str]) -> Path:
+    """Noise, of which no packet is small, without frames that refer to later ones."""
+    noise = np.random.default_rng(0).integers(0, 256, (num_frames, 48, 64, 3), dtype=np.uint8)
+    return write_video(path, noise, options={"bf": "0", **how.get("options", {})})
+
+
+def overwrite_packet(path: Path, number: int) -> None:
+    """Damage the packet with this number."""
+    with av.open(str(path)) as container:
+        place, size = [(p.pos, p.size) for p in container.demux(video=0) if p.size][number]
+    content = bytearray(path.read_bytes())
+    content[place : place + size] = b"\xff" * size
+    path.write_bytes(content)
 
 
 def write_referring_clip(path: Path) -> Path:

@@ -1,125 +1,52 @@
-"""Frames by time equal those of a full decode in order, for files made here and for real ones."""
+"""Frames by time equal those of a full decode in order; sources of any rate show the same moments.
 
-import os
-import time
+Every kind of file is in test_numbered_videos.py and test_damage.py.
+"""
+
 from fractions import Fraction
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+import torch
 
-from sefar_core.data import frame_index
-from sefar_core.data.decode import opened
+from qa_data.manifest import Clip
+from sefar_core.data.dataset import (
+    LabeledClips,
+    Reader,
+    TwoViews,
+    UnlabeledClips,
+    independent_moments,
+    read_from_folder,
+)
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
+from sefar_core.data.transforms import Augmentation
 from sefar_core.data.video import VideoReadError, probe, read_clip, read_fractions
+from sefar_core.mixing import one_for_all
+from sefar_core.sampling import SAMPLINGS
 from tests.frames_at import frames_at
 from tests.oracles import videos as oracle
 
-REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
-real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")
-
-WHOLE_FILES = [
-    "decord_flipping_a_pancake.mkv",
-    "decord_unordered.mov",
-    "decord_rot_0.mov",
-    "decord_rot_90.mov",
-    "decord_rot_180.mov",
-    "decord_rot_270.mov",
-    "mmaction2_demo_armwrestling.mp4",
-    "mmaction2_part_0.mp4",
-    "mmaction2_test.avi",
-    "torchcodec_av1_video.mkv",
-    "torchcodec_h265_video.mp4",
-    "torchcodec_nasa_13013.mp4",
-    "damaged/cut_copy.mp4",
-    "damaged/hang_55.mp4",
-    "damaged/odd.mp4",
-    "damaged/one.mp4",
-    "damaged/opengop.mp4",
-    "damaged/ts.ts",
-    "damaged/vfr.mp4",
-]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    return oracle.write_referring_clip(tmp_path_factory.mktemp("video") / "clip.mp4")
-
-
-def fractions_of(seed: int, count: int = 12) -> list[float]:
-    return np.random.default_rng(seed).random(count).tolist()
-
 
 def test_a_fraction_names_the_frame_at_that_part_of_the_count(clip):
-    fractions = [0.0, 0.999, 0.5, 0.5, *fractions_of(0)]
+    fractions = [0.0, 0.999, 0.5, 0.5, *np.random.default_rng(0).random(12).tolist()]
     whole = oracle.decode_in_order(clip)
-    got = read_fractions(clip, fractions).numpy()
-    np.testing.assert_array_equal(got, whole[[int(f * 30) for f in fractions]])
-
-
-def test_a_fraction_that_rounded_up_to_one_is_the_last_frame(clip):
-    np.testing.assert_array_equal(
-        read_fractions(clip, [1.0])[0].numpy(), oracle.decode_in_order(clip)[-1]
-    )
-
-
-def test_every_frame_is_shown_at_its_own_moment(clip):
-    whole = oracle.decode_in_order(clip)
-    got = frames_at(clip, [number / 30 for number in range(30)])
-    np.testing.assert_array_equal(got.numpy(), whole)
+    got = read_fractions(clip, [*fractions, 1.0]).numpy()  # 1.0: rounded up
+    np.testing.assert_array_equal(got, whole[[*(int(f * 30) for f in fractions), 29]])
+    np.testing.assert_array_equal(frames_at(clip, [n / 30 for n in range(30)]).numpy(), whole)
+    # A clip that is listed a frame too long still ends on the last frame.
+    got = read_fractions(clip, [0.999], start_s=0.5, end_s=1.02)
+    np.testing.assert_array_equal(got[0].numpy(), whole[-1])
 
 
 def test_an_uneven_video_shows_each_frame_until_the_next(tmp_path):
     frames = oracle.numbered_frames(5)
     path = oracle.write_video(tmp_path / "uneven.mp4", frames, times_ms=[0, 40, 240, 280, 400])
-    whole = oracle.decode_in_order(path)
     got = frames_at(path, [0.0, 0.039, 0.04, 0.2, 0.239, 0.241, 0.279, 0.399, 0.401])
-    np.testing.assert_array_equal(got.numpy(), whole[[0, 0, 1, 1, 1, 2, 2, 3, 4]])
-    assert "variable_rate" in probe(path).flags
-
-
-@pytest.mark.parametrize("fps", [25, 30, 50, 60])
-def test_sources_of_any_rate_are_seen_at_the_same_moments(tmp_path, fps):
-    # The column crosses the picture once in 1.2 s, whatever the rate.
-    num_frames = round(1.2 * fps)
-    frames = oracle.numbered_frames(num_frames, width=240)
-    path = oracle.write_video(tmp_path / "motion.mp4", frames, fps=fps)
-    fractions = [(k + 0.5) / 8 for k in range(8)]
-    got = read_fractions(path, fractions)
-    for fraction, frame in zip(fractions, got.numpy(), strict=True):
-        at = oracle.column_of(frame) - 2 / 240
-        assert fraction - 1 / num_frames - 0.01 < at < fraction + 0.01
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
-@pytest.mark.parametrize("gop", ["open", "closed"])
-def test_a_stretch_of_a_long_file_equals_the_full_decode(tmp_path, suffix, gop):
-    flags = {"g": "12", "bf": "3", "sc_threshold": "0", "x264-params": f"open-gop={gop == 'open'}"}
-    if suffix == "avi":
-        flags["bf"] = "0"  # AVI has no timestamps to reorder by
-    path = tmp_path / f"long.{suffix}"
-    oracle.write_video(path, oracle.numbered_frames(90), fps=25, options=flags)
-    whole = oracle.decode_in_order(path)
-    assert len(whole) == 90
-    for start, end in [(0, 90), (0, 7), (11, 13), (12, 24), (23, 60), (47, 49), (80, 90)]:
-        fractions = fractions_of(start)
-        got = read_fractions(path, fractions, start_s=start / 25, end_s=end / 25)
-        expected = [start + int(f * (end - start)) for f in fractions]
-        np.testing.assert_array_equal(got.numpy(), whole[expected])
-
-
-@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
-def test_a_stretch_of_an_older_codec_equals_the_full_decode(tmp_path, suffix, codec):
-    path = tmp_path / f"long.{suffix}"
-    frames = oracle.numbered_frames(60)
-    oracle.write_video(path, frames, fps=25, codec=codec, options={"g": "12", "bf": "2"})
-    whole = oracle.decode_in_order(path)
-    for start, end in [(0, 7), (11, 13), (22, 40), (24, 26), (50, 60)]:
-        fractions = fractions_of(start)
-        got = read_fractions(path, fractions, start_s=start / 25, end_s=end / 25)
-        expected = [start + int(f * (end - start)) for f in fractions]
-        np.testing.assert_array_equal(got.numpy(), whole[expected])
+    expected = oracle.decode_in_order(path)[[0, 0, 1, 1, 1, 2, 2, 3, 4]]
+    np.testing.assert_array_equal(got.numpy(), expected)
 
 
 def test_a_clip_cut_without_encoding_begins_where_it_is_shown(tmp_path):
@@ -131,19 +58,9 @@ def test_a_clip_cut_without_encoding_begins_where_it_is_shown(tmp_path):
     assert (info.num_frames, info.times_s[0]) == (32, 0.0)
     assert "edit_list" in info.flags and "truncated" not in info.flags
     np.testing.assert_array_equal(read_clip(path)[0].numpy(), whole)
-    fractions = fractions_of(1)
+    fractions = np.random.default_rng(1).random(12).tolist()
     part = read_fractions(path, fractions, start_s=5 / 30, end_s=25 / 30)
     np.testing.assert_array_equal(part.numpy(), whole[[5 + int(f * 20) for f in fractions]])
-
-
-def test_a_stretch_decodes_little_more_than_it_needs(tmp_path):
-    path = tmp_path / "long.mp4"
-    oracle.write_video(path, oracle.numbered_frames(200), fps=25, options={"g": "10", "bf": "2"})
-    with opened(path) as (container, stream):
-        shown = frame_index.stretch(container, stream, 100 / 25, 110 / 25)
-        assert shown is not None
-        decoded = frame_index.decoded(shown.packets, stream)
-        assert sum(1 for _ in decoded) == len(shown.times_s) <= 30
 
 
 def test_a_whole_clip_comes_with_the_times_of_its_frames(clip):
@@ -163,36 +80,6 @@ def test_scaling_on_the_way_keeps_shape_and_picture(clip):
     assert (small.float() - by_hand).abs().mean() < 6
 
 
-def test_the_picture_is_turned_as_the_file_asks(tmp_path):
-    upright = oracle.numbered_frames(3)
-    path = tmp_path / "turned.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "10"})
-        stream.height, stream.width = 64, 48
-        stream.pix_fmt = "yuv420p"
-        stream.set_display_rotation(90)
-        for pixels in upright:
-            stored = np.ascontiguousarray(np.rot90(pixels, -1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
-        container.mux(stream.encode())
-    got = read_fractions(path, [0.0]).numpy()[0].astype(int)
-    assert got.shape == (48, 64, 3)
-    assert abs(got - upright[0]).mean() < 12
-    info = probe(path)
-    assert (info.width, info.height, info.rotation) == (64, 48, 90)
-    assert "rotated" in info.flags
-
-
-def test_an_outline_says_what_the_whole_says_and_keeps_nothing_to_decode(clip):
-    with opened(clip) as (container, stream):
-        whole = frame_index.whole(container, stream)
-    with opened(clip) as (container, stream):
-        outline = frame_index.whole(container, stream, keep=False)
-    assert len(whole.packets) == 30 and outline.packets == []
-    np.testing.assert_array_equal(outline.times_s, whole.times_s)
-    assert outline.marks == whole.marks and outline.end_s == whole.end_s
-
-
 def test_a_probe_tells_length_times_and_size(tmp_path):
     rate = Fraction(30000, 1001)
     path = oracle.write_video(tmp_path / "ntsc.mp4", oracle.numbered_frames(7), fps=rate)
@@ -204,171 +91,124 @@ def test_a_probe_tells_length_times_and_size(tmp_path):
     assert (info.codec, info.flags) == ("h264", ())
 
 
-def test_a_moment_after_the_end_is_refused(clip):
-    with pytest.raises(VideoReadError, match=r"clip.mp4 ends after 1.000 s.*1.500 s"):
-        frames_at(clip, [0.1, 1.5])
-    with pytest.raises(VideoReadError, match="made from a longer video"):
-        read_fractions(clip, [0.9], start_s=0.5, end_s=9.0)
-    with pytest.raises(VideoReadError, match="made from a longer video"):
-        read_fractions(clip, [0.1], start_s=70.0, end_s=71.0)
-
-
-def test_a_clip_listed_a_frame_too_long_still_ends_on_the_last_frame(clip):
-    last = oracle.decode_in_order(clip)[-1]
-    got = read_fractions(clip, [0.999], start_s=0.5, end_s=1.02)
-    np.testing.assert_array_equal(got[0].numpy(), last)
-
-
-@pytest.mark.parametrize("places", [[], [-0.1], [1.1], [float("nan")]])
-def test_places_outside_the_clip_are_refused(clip, places):
-    with pytest.raises(ValueError, match="fractions must"):
-        read_fractions(clip, places)
-
-
-def test_a_clip_without_length_is_refused(clip):
-    with pytest.raises(ValueError, match="has no length"):
-        read_fractions(clip, [0.5], start_s=0.5, end_s=0.5)
-
-
-def write_text(path: Path) -> None:
-    path.write_text("not a video")
-
-
-def write_sound(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        silence = av.AudioFrame.from_ndarray(
-            np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono"
-        )
-        silence.sample_rate = 8000
-        container.mux(stream.encode(silence))
-        container.mux(stream.encode())
-
-
 @pytest.mark.parametrize(
-    ("write", "cause"),
+    ("fractions", "span", "error", "words"),
     [
-        (lambda path: None, "does not exist"),
-        (Path.touch, "empty"),
-        (Path.mkdir, "not a file"),
-        (write_text, "cannot read .* as a video"),
-        (write_sound, "no video stream"),
+        *((places, (), ValueError, "fractions must") for places in ([], [-0.1], [1.1], [np.nan])),
+        ([0.5], (0.5, 0.5), ValueError, "has no length"),
+        ([0.5], (np.inf, None), ValueError, "has no length"),
+        ([0.5], (np.nan, None), ValueError, "has no length"),
+        ([0.5], (0.0, np.inf), ValueError, "has no length"),
+        ([0.9], (0.5, 9.0), VideoReadError, "ends after 1.000 s.*made from a longer video"),
+        ([0.1], (70.0, 71.0), VideoReadError, "ends after 1.000 s.*made from a longer video"),
     ],
 )
-def test_what_is_no_video_is_refused_with_its_name_and_cause(tmp_path, write, cause):
-    path = tmp_path / "broken.mp4"
-    write(path)
-    for read in (probe, lambda path: read_fractions(path, [0.5])):
-        with pytest.raises(VideoReadError, match=rf"(?s)broken\.mp4.*{cause}|{cause}") as refusal:
-            read(path)
-        assert "broken.mp4" in str(refusal.value)
+def test_places_that_a_clip_does_not_have_are_refused(clip, fractions, span, error, words):
+    with pytest.raises(error, match=words):
+        read_fractions(clip, fractions, **dict(zip(("start_s", "end_s"), span, strict=False)))
+
+
+def test_a_folder_without_pictures_and_a_moment_after_the_end_are_refused(clip, tmp_path):
+    (tmp_path / "broken.mp4").mkdir()
+    for read in (probe, partial(read_fractions, fractions=[0.5])):
+        with pytest.raises(VideoReadError, match=r"broken\.mp4 is not a file but a folder"):
+            read(tmp_path / "broken.mp4")
+    with pytest.raises(VideoReadError, match=r"clip.mp4 ends after 1.000 s.*1.500 s"):
+        frames_at(clip, [0.1, 1.5])
 
 
 def test_a_file_cut_off_in_its_middle_gives_its_good_frames_and_names_the_bad_one(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
-    path = oracle.write_video(tmp_path / "cut.mp4", noise, options={"bf": "0"})
+    path = oracle.write_noise(tmp_path / "cut.mp4")
     whole = oracle.decode_in_order(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "truncated" in probe(path).flags
     good = frames_at(path, [number / 30 for number in range(10)])
     np.testing.assert_array_equal(good.numpy(), whole[:10])
     with pytest.raises(VideoReadError, match=r"cut.mp4.*\d+ of 1\d frames were read before that"):
         read_clip(path)
 
 
-def spent_s(work) -> float:
-    """Least CPU time of five calls."""
-    spans = []
-    for _ in range(5):
-        start = time.process_time()
-        work()
-        spans.append(time.process_time() - start)
-    return min(spans)
+RATES = (25, 30, 50, 60)
+LENGTH_S = 2.4
+SIDE = 120
+FRAME_S = 1 / min(RATES)
+"""How long the slowest source shows a frame."""
+BLUR_S = 1.5 / SIDE * LENGTH_S
+"""Whole pixels and lossy coding move the mark, which crosses the picture once, a little."""
+SPANS = {"whole file": (None, None), "stretch": (0.4, 1.6)}
 
 
-def test_a_tiny_clip_takes_no_longer_than_a_few_plain_decodings(tmp_path):
-    path = oracle.write_video(
-        tmp_path / "tiny.mp4", oracle.numbered_frames(30, height=72, width=72)
-    )
-    fractions = [(k + 0.5) / 8 for k in range(8)]
-    # A generous bound, in what this machine needs: the figure itself is in benchmarks.
-    plain_s = spent_s(lambda: oracle.decode_in_order(path))
-    assert spent_s(lambda: read_fractions(path, fractions)) < 3 * plain_s
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("rates")
+    for fps in RATES:
+        frames = oracle.numbered_frames(round(LENGTH_S * fps), height=SIDE, width=SIDE)
+        oracle.write_video(folder / f"{fps}.mp4", frames, fps=fps, options={"g": "12", "bf": "2"})
+    return folder
 
 
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize("name", WHOLE_FILES)
-def test_real_files_equal_a_full_decode_in_order(name):
-    path = REAL / name
-    whole = oracle.decode_in_order(path)
-    frames, appears, _ = read_clip(path)
-    np.testing.assert_array_equal(frames.numpy(), whole)
-    info = probe(path)
-    assert info.num_frames == len(whole) == len(appears)
-    moments = np.random.default_rng(0).random(9)
-    got = read_fractions(path, moments.tolist())
-    shown = [max(k for k, at in enumerate(appears) if at <= f + 1e-9) for f in moments]
-    np.testing.assert_array_equal(got.numpy(), whole[shown])
-    for start, end in [(0.1, 0.5), (0.3, 0.9), (0.55, 0.6), (0.9, 1.0)]:
-        start_s, end_s = start * info.duration_s, end * info.duration_s
-        got = read_fractions(path, moments.tolist(), start_s=start_s, end_s=end_s)
-        at_s = start_s + moments * (end_s - start_s)
-        shown = [max(k for k, t in enumerate(info.times_s) if t <= at + 1e-6) for at in at_s]
-        np.testing.assert_array_equal(got.numpy(), whole[shown])
+def clip_of(fps: int, span: str) -> Clip:
+    """The same clip, and so the same draws, at each rate."""
+    start_s, end_s = SPANS[span]
+    path = f"{fps}.mp4"
+    return Clip(id="clip", path=path, start_s=start_s, end_s=end_s, label=0, split="labeled")
 
 
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize(("name", "num_frames"), [("cut_copy", 32), ("hang_55", 39), ("one", 1)])
-def test_the_true_number_of_frames_is_told_where_the_header_lies(name, num_frames):
-    info = probe(REAL / f"damaged/{name}.mp4")
-    assert info.num_frames == num_frames
-    assert "truncated" not in info.flags
+def moments_seen(frames) -> np.ndarray:
+    """Seconds at which the mark, 4 pixels wide, is where it is seen."""
+    rows = np.asarray(frames)[:, 3 * SIDE // 4, :, 2].astype(float)
+    bright = rows > rows.max(axis=1, keepdims=True) / 2
+    left = (bright * np.arange(SIDE)).sum(axis=1) / bright.sum(axis=1) - 1.5
+    return left / SIDE * LENGTH_S
 
 
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize(
-    ("name", "flag"),
-    [
-        ("damaged/cut_copy.mp4", "edit_list"),
-        ("damaged/fast_trunc.mp4", "truncated"),
-        ("damaged/opengop.mp4", "open_gop"),
-        ("damaged/vfr.mp4", "variable_rate"),
-        ("decord_rot_90.mov", "rotated"),
-    ],
-)
-def test_oddities_are_flagged_without_decoding(name, flag):
-    assert flag in probe(REAL / name).flags
+def reader_of(folder: Path, kept: Path, fps: int, span: str, way: str) -> Reader:
+    """What reads the clip: from its file, or from a cache of it."""
+    if way == "file":
+        return partial(read_from_folder, root=folder)
+    config = CacheConfig(kept / str(fps), kind=way)
+    return open_frame_cache([clip_of(fps, span)], folder, config).read
 
 
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize("angle", [0, 90, 180, 270])
-def test_rotated_files_look_as_decord_shows_them(angle):
-    decord = pytest.importorskip("decord")
-    path = REAL / f"decord_rot_{angle}.mov"
-    expected = decord.VideoReader(str(path), num_threads=1).get_batch([0, 1, 2]).asnumpy()
-    got = read_clip(path).frames
-    assert got.shape == expected.shape
-    # Color conversions differ in rounding; a wrong turn differs by tens.
-    assert abs(got.numpy().astype(int) - expected.astype(int)).mean() < 3
+def assert_alike(by_rate: dict[int, np.ndarray]) -> None:
+    """No two sources differ by more than the slowest one shows a frame."""
+    for one, other in combinations(RATES, 2):
+        apart = abs(by_rate[one] - by_rate[other]).max()
+        assert apart <= FRAME_S + BLUR_S, (one, other, apart)
 
 
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize(
-    ("name", "cause"),
-    [
-        ("damaged/zero.mp4", "is empty"),
-        ("damaged/text.mp4", "Invalid data"),
-        ("damaged/audio_only.mp4", "no video stream"),
-        ("damaged/fast_trunc.mp4", "32 of 35 frames"),
-        ("damaged/dropped.mp4", "lists 55 frames, but frame 50"),
-        ("decord_corrupted.mp4", "28 of 50 frames"),
-    ],
-)
-def test_damaged_files_are_refused_with_their_cause(name, cause):
-    with pytest.raises(VideoReadError, match=cause):
-        read_clip(REAL / name)
+@pytest.mark.parametrize("span", SPANS)
+def test_fractions_show_the_same_moments_at_any_rate(folder, span):
+    start_s, end_s = SPANS[span]
+    fractions = np.random.default_rng(1).random(16)
+    moments = (start_s or 0.0) + fractions * ((end_s or LENGTH_S) - (start_s or 0.0))
+    by_rate = {}
+    for fps in RATES:
+        path = folder / f"{fps}.mp4"
+        got = read_fractions(path, fractions.tolist(), start_s=start_s, end_s=end_s)
+        by_rate[fps] = moments_seen(got)
+        for seen in (by_rate[fps], moments_seen(frames_at(path, moments.tolist()))):
+            late = moments - seen
+            assert -BLUR_S <= late.min() and late.max() <= 1 / fps + BLUR_S
+    assert_alike(by_rate)
+
+
+@pytest.mark.parametrize("way", ["file", "raw", "jpeg"])
+@pytest.mark.parametrize("span", SPANS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_training_sees_the_same_moments_at_any_rate(folder, tmp_path, sampling, span, way):
+    sample = partial(SAMPLINGS[sampling].draw, (2, 2, 4))
+    still = Augmentation((SIDE, SIDE), False, one_for_all)
+    views = TwoViews(sample, independent_moments, still, still)
+    labeled: dict[int, np.ndarray] = {}
+    unlabeled: dict[int, np.ndarray] = {}
+    for fps in RATES:
+        clips, read = [clip_of(fps, span)], reader_of(folder, tmp_path, fps, span, way)
+        one = LabeledClips(clips, read, sample=sample, augment=still, crop_size=SIDE, seed=3)
+        two = UnlabeledClips(clips, read, views=views, crop_size=SIDE, seed=3)
+        labeled[fps] = moments_seen(torch.cat(one[2, 0].elements))
+        weak, strong, _ = two[2, 0]
+        unlabeled[fps] = moments_seen(torch.cat(weak + strong))
+    assert labeled[25].shape == (8,) and unlabeled[25].shape == (16,)
+    assert np.ptp(labeled[25]) > 0.3
+    assert_alike(labeled)
+    assert_alike(unlabeled)
