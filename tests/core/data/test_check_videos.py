@@ -1,15 +1,18 @@
 """The check of a manifest's videos decodes nothing twice and keeps faults and oddities apart."""
 
+from dataclasses import replace
+
 import av
 import cv2
 import numpy as np
 import pytest
 
-from qa_data.manifest import Clip
+from qa_data.manifest import Clip, write_manifest
 from sefar_core.data import check_videos
 from sefar_core.data.check_videos import Fault, Health, check_file, oddities_of
 from sefar_core.data.video import VideoInfo, probe
 from tests.oracles import videos as oracle
+from tests.script_process import call_script
 
 INFO = VideoInfo(
     num_frames=50,
@@ -25,16 +28,18 @@ INFO = VideoInfo(
 )
 
 
+PAIR = (("x", "labeled"), ("y", "test"))
+
+
 def clip_of(name: str, **cells) -> Clip:
-    return Clip(id=cells.pop("id", name), path=name, split="unlabeled", **cells)
+    return Clip(path=name, **{"id": name, "split": "unlabeled", **cells})
 
 
 def healthy(name: str, **changes) -> Health:
-    return Health(clip=clip_of(name), info=INFO.__class__(**{**vars(INFO), **changes}), faults=())
+    return Health(clip=clip_of(name), info=replace(INFO, **changes), faults=())
 
 
-def decoded_by(monkeypatch) -> list[int]:
-    """Counts the frames of each opening of a file."""
+def test_a_file_is_opened_and_decoded_once_however_many_clips_are_in_it(tmp_path, monkeypatch):
     opened: list[int] = []
 
     def counting(path, *rest, **options):
@@ -42,18 +47,15 @@ def decoded_by(monkeypatch) -> list[int]:
         return real(path, *rest, **options)
 
     real = av.open
-    monkeypatch.setattr(av, "open", counting)
-    return opened
-
-
-def test_a_file_is_opened_and_decoded_once_however_many_clips_are_in_it(tmp_path, monkeypatch):
-    oracle.write_video(tmp_path / "a.mp4", oracle.numbered_frames(30))
+    path = oracle.write_referring_clip(tmp_path / "a.mp4")
     clips = [clip_of("a.mp4", id=str(n)) for n in range(3)]
     clips.append(clip_of("a.mp4", id="part", start_s=0.2, end_s=0.5))
-    opened, heartbeats = decoded_by(monkeypatch), []
+    expected, heartbeats = probe(path), []
+    monkeypatch.setattr(av, "open", counting)
     report = check_file(clips, lambda: heartbeats.append(1), video_root=tmp_path, quick=False)
     assert [h.faults for h in report] == [(), (), (), ()]
     assert (len(opened), len(heartbeats)) == (1, 30)
+    assert report[0].info == expected
 
 
 def test_every_picture_of_a_folder_gives_a_beat(tmp_path):
@@ -86,15 +88,9 @@ def test_overlapping_clips_share_one_pass_and_distant_ones_decode_no_more_than_t
 
 
 def test_damage_between_clips_of_one_file_is_blamed_on_those_that_need_it(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
-    options = {"g": "10", "bf": "0", "sc_threshold": "0"}
-    path = oracle.write_video(tmp_path / "a.mp4", noise, options=options)
-    with av.open(str(path)) as container:
-        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    content = bytearray(path.read_bytes())
-    place, size = packets[45]
-    content[place : place + size] = b"\xff" * size
-    path.write_bytes(content)
+    options = {"g": "10", "sc_threshold": "0"}
+    path = oracle.write_noise(tmp_path / "a.mp4", 60, options=options)
+    oracle.overwrite_packet(path, 45)
     spans = [(0.0, 0.3), (0.2, 0.6), (0.5, 1.0), (0.9, 1.55), (1.4, 1.6), (0.9, 1.3), (1.7, 1.9)]
     clips = [clip_of("a.mp4", id=str(n), start_s=s, end_s=e) for n, (s, e) in enumerate(spans)]
     report = check_file(clips, lambda: None, video_root=tmp_path, quick=False)
@@ -104,21 +100,17 @@ def test_damage_between_clips_of_one_file_is_blamed_on_those_that_need_it(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "oddity"),
+    ("changes", "oddities"),
     [
-        ({"fps": 17.0}, "odd_rate"),
-        ({"width": 321}, "odd_side"),
-        ({"height": 48}, "small"),
-        ({"num_frames": 1}, "one_frame"),
+        ({"fps": 17.0}, ("odd_rate",)),
+        ({"width": 321}, ("odd_side",)),
+        ({"height": 48}, ("small",)),
+        ({"num_frames": 1}, ("one_frame",)),
+        *(({"fps": fps}, ()) for fps in (24000 / 1001, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0)),
     ],
 )
-def test_what_is_uncommon_has_a_name(changes, oddity):
-    assert oddities_of(INFO.__class__(**{**vars(INFO), **changes})) == (oddity,)
-
-
-@pytest.mark.parametrize("fps", [24000 / 1001, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0])
-def test_rates_of_cameras_are_common(fps):
-    assert oddities_of(INFO.__class__(**{**vars(INFO), "fps": fps})) == ()
+def test_what_is_uncommon_has_a_name(changes, oddities):
+    assert oddities_of(healthy("a", **changes).info) == oddities
 
 
 def test_a_few_clips_of_another_size_are_told_and_a_mixed_set_is_not():
@@ -149,12 +141,6 @@ def test_clips_with_one_fault_share_a_line():
     assert check_videos.fault_lines(report) == ["x, y: a.mp4 is empty"]
 
 
-def test_the_probe_of_the_check_is_that_of_reading(tmp_path):
-    path = oracle.write_referring_clip(tmp_path / "a.mp4")
-    (found,) = check_file([clip_of("a.mp4")], lambda: None, video_root=tmp_path, quick=False)
-    assert found.info == probe(path)
-
-
 def test_fault_kinds_do_not_come_from_the_file_name(tmp_path):
     path = tmp_path / "this is empty and does not exist.mp4"
     path.write_text("no video")
@@ -162,9 +148,12 @@ def test_fault_kinds_do_not_come_from_the_file_name(tmp_path):
     assert [fault.kind for fault in found.faults] == ["unreadable"]
 
 
-def test_pictures_that_reading_would_refuse_to_scale_are_named(tmp_path):
-    thin = np.zeros((2, 16, 320, 3), dtype=np.uint8)
-    oracle.write_video(tmp_path / "thin.mp4", thin)
-    (health,) = check_file([clip_of("thin.mp4")], lambda: None, video_root=tmp_path, quick=True)
-    assert [fault.kind for fault in health.faults] == ["too elongated"]
-    assert "thin.mp4 has pictures of 320 x 16 pixels" in health.faults[0].words
+def test_the_script_names_one_file_in_two_splits(tmp_path):
+    oracle.write_video(tmp_path / "1.mp4", oracle.numbered_frames(2))
+    clips = [clip_of("1.mp4", id=n, label=k, split=split) for k, (n, split) in enumerate(PAIR)]
+    clips[1] = replace(clips[1], path="./1.mp4")
+    write_manifest(clips, tmp_path / "m.csv")
+    arguments = (tmp_path / "m.csv", "--video-root", tmp_path, "--workers", 0, "--quick")
+    done = call_script("check_videos.py", *arguments)
+    assert done.returncode == 1
+    assert "the same file: ./1.mp4, 1.mp4 (clip x, labeled" in done.stdout

@@ -37,9 +37,7 @@ def clip(name, label, text, event=None):
     return Clip(id=name, path=f"{name}.mp4", label=label, text=text, event=event, split="test")
 
 
-CLIPS = [
-    clip("a", 0, "salto", "FX"), clip("b", 2, "stalder"), clip("c", 1, "salto", "UB"),
-]  # fmt: skip
+CLIPS = [clip("a", 0, "salto", "FX"), clip("b", 2, "stalder"), clip("c", 1, "salto", "UB")]
 
 
 @pytest.fixture
@@ -65,35 +63,32 @@ def test_names_are_by_label_with_their_apparatus_and_gaps_stay_gaps():
 
 
 @pytest.mark.parametrize(
-    ("known", "asked", "state", "order"),
+    ("known", "asked", "state", "order", "unnamed"),
     [
-        ("abc", "abc", "same", None),
-        ((*"ab", None), "abc", "same", None),
-        ("abc", "cab", "by_name", (2, 0, 1)),
-        (None, "abc", "unchecked", None),
-        ("abc", (None, None, None), "unchecked", None),
+        ("abc", "abc", "same", None, 0),
+        ("aab", "aab", "same", None, 0),
+        ((*"ab", None), "abc", "same", None, 1),
+        (("a", None, None), ("a", None, "c"), "same", None, 2),
+        ("abc", "cab", "by_name", (2, 0, 1), 0),
+        (None, "abc", "unchecked", None, 0),
+        ("abc", (None, None, None), "unchecked", None, 0),
     ],
 )
-def test_classes_are_the_same_matched_by_name_or_unchecked(known, asked, state, order):
+def test_classes_are_the_same_matched_by_name_or_unchecked(known, asked, state, order, unnamed):
     found = match_classes(known, asked)
-    assert (found.state, found.order) == (state, order)
+    assert (found.state, found.order, found.unnamed) == (state, order, unnamed)
 
 
 @pytest.mark.parametrize("asked", ["abd", "acd", "aab", "ba?"])
 def test_other_names_are_refused_and_named(asked):
     with pytest.raises(ClassMismatch, match="class . is '.' there and '.' here"):
         match_classes("abc", asked)
-
-
-def test_names_that_stand_for_two_classes_cannot_be_matched():
-    assert match_classes("aab", "aab").state == "same"
     with pytest.raises(ClassMismatch, match="2 classes"):
-        match_classes("aab", "aba")
+        match_classes("aab", "aba")  # names of two classes cannot be matched
 
 
 def test_an_encoder_keeps_its_class_names_and_one_without_still_loads(run_dir):
-    assert read_class_names(run_dir / "teacher") == NAMES
-    assert read_class_names(run_dir) == NAMES
+    assert read_class_names(run_dir / "teacher") == read_class_names(run_dir) == NAMES
     before = sefar_core.load_encoder(run_dir)(elements())
     config = run_dir / "student/config.json"
     settings = json.loads(config.read_text())
@@ -107,15 +102,12 @@ def test_an_encoder_keeps_its_class_names_and_one_without_still_loads(run_dir):
         load_for_classes(run_dir, NAMES)
 
 
-def test_scores_follow_the_order_of_the_manifest(run_dir):
+def test_scores_follow_the_order_of_the_manifest_or_other_classes_are_refused(run_dir):
     straight, same = load_for_classes(run_dir, NAMES)
     turned, match = load_for_classes(run_dir, (NAMES[1], NAMES[2], NAMES[0]))
     assert (same.state, match.state) == ("same", "by_name")
     expected = straight(elements())[:, [1, 2, 0]]
     torch.testing.assert_close(turned(elements()), expected, rtol=0, atol=1e-5)
-
-
-def test_an_encoder_of_other_classes_is_refused_in_one_line(run_dir):
     with pytest.raises(CheckpointError, match="other classes: 1 classes .* 'stalder' there") as one:
         load_for_classes(run_dir, (*NAMES[:2], "giant"))
     assert "\n" not in str(one.value)
@@ -164,34 +156,24 @@ def test_an_old_run_says_what_could_not_be_checked(script, run_dir, tmp_path, sh
         kept = {"manifest_sha256": own if sha256 == "this" else "0" * 64}
         (run_dir / "config.json").write_text(json.dumps(kept))
     settings = script.EvaluateSsl(run_dir=run_dir, manifest=manifest, video_root=tmp_path)
-    networks, match = script.load_networks(settings, (None, None, None))
-    note = script.note_on_classes(settings, match)
-    assert set(networks) == {"student", "teacher"}
-    assert note.startswith("class names could not be checked") and told in note
-    _, match = script.load_networks(settings, NAMES)
-    assert script.note_on_classes(settings, match) is None
-    _, match = script.load_networks(settings, NAMES[::-1])
-    assert "matched by name" in script.note_on_classes(settings, match)
 
+    def note(names):
+        networks, match = script.load_networks(settings, names)
+        assert set(networks) == {"student", "teacher"}
+        return script.note_on_classes(settings, match)
 
-def test_classes_whose_names_were_not_compared_are_counted_and_said(script, run_dir, tmp_path):
-    assert match_classes(["a", None, None], ["a", None, "c"]).unnamed == 2
-    assert match_classes(["a", "b", "c"], ["a", "b", "c"]).unnamed == 0
-    settings = script.EvaluateSsl(run_dir=run_dir, manifest=tmp_path / "m.csv", video_root=tmp_path)
-    _, match = script.load_networks(settings, (NAMES[0], None, None))
-    assert "names of 2 classes could not be compared" in script.note_on_classes(settings, match)
-
-
-def contradicting(manifest):
-    """A manifest of which one label has two names."""
-    one = Clip(id="a", path="a.mp4", split="labeled", label=1, text="salto forward")
-    other = replace(one, id="b", split="test", text="salto backward")
-    write_manifest([one, other, replace(one, id="c", split="unlabeled")], manifest)
-    return manifest
+    unchecked = note((None, None, None))
+    assert unchecked.startswith("class names could not be checked") and told in unchecked
+    assert note(NAMES) is None
+    assert "matched by name" in note(NAMES[::-1])
+    assert "names of 2 classes could not be compared" in note((NAMES[0], None, None))
 
 
 def test_a_label_with_several_names_is_refused_by_training_and_evaluation(script, tmp_path):
-    manifest = contradicting(tmp_path / "m.csv")
+    manifest = tmp_path / "m.csv"
+    one = Clip(id="a", path="a.mp4", split="labeled", label=1, text="salto forward")
+    other = replace(one, id="b", split="test", text="salto backward")
+    write_manifest([one, other, replace(one, id="c", split="unlabeled")], manifest)
     named = "m.csv: label 1 has several names: salto backward, salto forward; correct"
     settings = script.EvaluateSsl(run_dir=tmp_path, manifest=manifest, video_root=tmp_path)
     with pytest.raises(ValueError, match=named):
@@ -200,12 +182,7 @@ def test_a_label_with_several_names_is_refused_by_training_and_evaluation(script
         read_train_clips(manifest, need_unlabeled=True)
     one, other, _ = read_manifest(manifest)
     refuse_several_names([one, replace(other, label=6)], manifest)
-
-
-def test_names_in_pictures_are_those_that_are_compared(script, tmp_path):
-    clips = [
-        Clip(id=event, path="x.mp4", label=label, text="salto", event=event, split="test")
-        for label, event in ((0, "UB"), (2, "BB"))
-    ]
-    settings = script.EvaluateSsl(run_dir=tmp_path, manifest=tmp_path, video_root=tmp_path)
-    assert script.classes_of(settings, clips)[0] == ["UB salto", "class 1", "BB salto"]
+    # Names in pictures are those that are compared.
+    clips = [replace(one, id=e, label=n, event=e) for n, e in ((0, "UB"), (2, "BB"))]
+    expected = ["UB salto forward", "class 1", "BB salto forward"]
+    assert script.classes_of(settings, clips)[0] == expected

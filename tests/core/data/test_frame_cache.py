@@ -61,14 +61,29 @@ def raw(tmp_path: Path, short_side: int | None = None) -> CacheConfig:
     return CacheConfig(tmp_path / "cache", "raw", short_side)
 
 
-@pytest.mark.parametrize("short_side", [None, 24])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_cache_gives_the_frames_of_the_videos(root, tmp_path, short_side, workers):
-    cache = open_frame_cache(CLIPS, root, raw(tmp_path, short_side), workers=workers)
-    fractions = [0.0, 1.0, 0.5, *np.random.default_rng(0).random(20).tolist()]
+FRACTIONS = [0.0, 1.0, 0.5, 0.5, *np.random.default_rng(0).random(20).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "short_side", "workers"),
+    [("raw", None, 0), ("raw", 24, 1), ("jpeg", 40, 0), ("jpeg", 40, 1)],
+)
+def test_a_cache_gives_the_frames_of_the_videos(root, tmp_path, kind, short_side, workers):
+    config = CacheConfig(tmp_path / "cache", kind, short_side)
+    cache = open_frame_cache(CLIPS, root, config, workers=workers)
+    packed = pickle.dumps(cache)  # to another process, without its frames
+    assert len(packed) < 5000 < (cache.folder / "frames.bin").stat().st_size
     for clip in CLIPS:
-        expected = read_from_folder(clip, fractions, root=root, short_side=short_side)
-        assert torch.equal(cache.read(clip, fractions), expected)
+        got = pickle.loads(packed).read(clip, FRACTIONS)
+        assert torch.equal(got, cache.read(clip, FRACTIONS))
+        expected = read_from_folder(clip, FRACTIONS, root=root, short_side=short_side)
+        if kind == "raw":
+            assert torch.equal(got, expected)
+        assert got.shape == expected.shape
+        # Colors are stored at half the size; another frame, or red for blue, differs by tens.
+        assert (got.int() - expected.int()).abs().float().mean() < 5
+        brightness = [frames.float().mean(dim=-1) for frames in (got, expected)]
+        assert (brightness[0] - brightness[1]).abs().mean() < 3
 
 
 def test_a_moment_just_before_a_frame_of_a_long_clip_shows_the_frame_before_it(root, tmp_path):
@@ -84,25 +99,6 @@ def test_a_moment_just_before_a_frame_of_a_long_clip_shows_the_frame_before_it(r
         got = cache.read(clip, fractions)
         np.testing.assert_array_equal(got.numpy(), frames[[shown - 1, shown, shown]])
         assert torch.equal(got, read_from_folder(clip, fractions, root=root))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_compressed_frames_are_nearly_those_of_the_videos(root, tmp_path, workers):
-    cache = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "s", "jpeg", 40), workers=workers)
-    fractions = [0.0, 1.0, 0.5, 0.5, *np.random.default_rng(0).random(20).tolist()]
-    for clip in CLIPS:
-        got = cache.read(clip, fractions)
-        expected = read_from_folder(clip, fractions, root=root, short_side=40)
-        assert got.shape == expected.shape
-        # Colors are stored at half the size; another frame, or red for blue, differs by tens.
-        assert (got.int() - expected.int()).abs().float().mean() < 5
-        brightness = [frames.float().mean(dim=-1) for frames in (got, expected)]
-        assert (brightness[0] - brightness[1]).abs().mean() < 3
-
-
-def test_frames_are_never_enlarged(root, tmp_path):
-    cache = open_frame_cache(CLIPS, root, raw(tmp_path, 256))
-    assert cache.read(CLIPS[1], [0.5]).shape == (1, 64, 40, 3)
 
 
 def caches(tmp_path: Path) -> list[Path]:
@@ -124,11 +120,11 @@ def test_another_cache_is_made_beside_it_when_anything_that_shows_differs(root, 
     clips = CLIPS[:2] if change == "clips" else CLIPS
     if change == "file":
         oracle.write_video(root / "b.mp4", oracle.numbered_frames(9, height=64, width=40))
-    short_side = 20 if change == "size" else None
-    got = open_frame_cache(clips, root, raw(tmp_path, short_side)).read(CLIPS[1], [0.99])
-    expected = read_from_folder(CLIPS[1], [0.99], root=root, short_side=short_side)
-    assert torch.equal(got, expected)
-    assert len(caches(tmp_path)) == 2
+    for short_side in (20,) if change == "size" else (None, 256):  # never enlarged
+        got = open_frame_cache(clips, root, raw(tmp_path, short_side)).read(CLIPS[1], [0.99])
+        expected = read_from_folder(CLIPS[1], [0.99], root=root, short_side=short_side)
+        assert torch.equal(got, expected)
+    assert len(caches(tmp_path)) == (2 if change == "size" else 3)
 
 
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
@@ -196,12 +192,6 @@ def test_an_index_that_cannot_be_written_leaves_all_frames_for_the_next_time(
     assert torch.equal(cache.read(CLIPS[0], [0.4]), read_from_folder(CLIPS[0], [0.4], root=root))
 
 
-def test_a_cache_that_may_not_be_made_is_named(root, tmp_path):
-    (tmp_path / "cache").write_text("a file in its place")
-    with pytest.raises(WriteError, match=r"cannot write .*cache.*"):
-        open_frame_cache(CLIPS, root, raw(tmp_path))
-
-
 def test_all_is_on_the_disk_before_the_cache_has_its_name(root, tmp_path, monkeypatch):
     synced: list[tuple[str, bool]] = []
 
@@ -226,32 +216,20 @@ def test_of_several_that_ask_one_decodes_and_the_others_wait(root, tmp_path, dec
     assert {cache.folder for cache in opened} == {folder}
 
 
-def test_an_unknown_clip_is_refused_by_name(root, tmp_path):
-    cache = open_frame_cache(CLIPS[:2], root, raw(tmp_path))
+def test_what_a_cache_cannot_give_is_refused_with_the_fix(root, tmp_path):
+    cache = open_frame_cache(CLIPS[:2], root, CacheConfig(tmp_path / "cache", "jpeg"))
     with pytest.raises(SefarError, match="clip part is not in"):
         cache.read(CLIPS[3], [0.5])
     with pytest.raises(ValueError, match="at least one clip"):
         open_frame_cache([], root, raw(tmp_path))
-
-
-def test_a_damaged_picture_is_refused_with_its_mend(root, tmp_path):
-    cache = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "cache", "jpeg"))
     file = cache.folder / "frames.bin"
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(SefarError, match="frame 0 of .* damaged; delete the folder"):
         FrameCache(cache.folder).read(CLIPS[0], [0.0])
-
-
-def test_a_cache_travels_to_another_process_without_its_frames(root, tmp_path):
-    cache = open_frame_cache(CLIPS, root, raw(tmp_path))
-    packed = pickle.dumps(cache)
-    assert len(packed) < 5000 < (cache.folder / "frames.bin").stat().st_size
-    again: FrameCache = pickle.loads(packed)
-    assert torch.equal(again.read(CLIPS[0], [0.3]), cache.read(CLIPS[0], [0.3]))
-
-
-@pytest.mark.parametrize("text", ["", '{"kind": "raw"}', "[]"])
-def test_a_damaged_index_is_named_with_the_fix(tmp_path, text):
-    (tmp_path / "index.json").write_text(text)
-    with pytest.raises(SefarError, match=r"index\.json is damaged .*delete .*filled again"):
-        FrameCache(tmp_path)
+    for text in ("", '{"kind": "raw"}', "[]"):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(SefarError, match=r"index\.json is damaged .*delete .*filled again"):
+            FrameCache(tmp_path)
+    (tmp_path / "file").write_text("in the place of the folder")
+    with pytest.raises(WriteError, match=r"cannot write .*file.*"):
+        open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "file"))
