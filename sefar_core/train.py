@@ -63,9 +63,8 @@ from sefar_core.data.dataloaders import (
     validation_views,
     warn_of_bare_classes,
 )
-from sefar_core.data.dataset import MOMENTS, Reader, TwoViews
+from sefar_core.data.dataset import MOMENTS, Reader, TwoViews, seeded
 from sefar_core.data.frame_cache import CacheConfig
-from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import Augmentation, Pixels
 from sefar_core.distributed import (
     broadcast,

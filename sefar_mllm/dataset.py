@@ -8,6 +8,7 @@ questions of a step and do not change which these are. What cannot be used is re
 training, all at once; nothing is ever cut.
 """
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,6 @@ from transformers import PreTrainedTokenizerBase
 from qa_data.files import SefarError
 from qa_data.manifest import read_manifest
 from qa_data.questions import LETTERS, Question, attach_classes, read_any
-from sefar_core.data.rng import seeded_random
 from sefar_mllm.config import AnswerStyle
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.prompt import (
@@ -203,6 +203,12 @@ class LengthBucketedSampler(Sampler[int]):
         rng = seeded_random(self.dataset.seed, "order", self.dataset.epoch)
         yield from bucketed(self.dataset.lengths, batch_size=self.batch_size, rng=rng)
         yield from [PAD_ITEM] * self.num_pads
+
+
+def seeded_random(*names: object) -> random.Random:
+    """A generator of Python that depends on these names alone."""
+    text = "\n".join(map(str, names)).encode()
+    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
 
 
 def bucketed(lengths: Sequence[int], *, batch_size: int, rng: random.Random) -> list[int]:

@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import av
@@ -18,10 +17,11 @@ import tyro
 from qa_data.manifest import Clip
 from sefar_core.data.check_videos import Health, check_clips
 from sefar_core.data.video import VideoReadError, read_clip
-from tests.oracles import damage, damage_cases
+from tests.oracles import damage
+from tests.oracles.damage_cases import FLIPPED, FLIPPED_REAL, MADE, REAL
 
-FLIPPED = damage_cases.FLIPPED + damage_cases.FLIPPED_REAL
-CASES = damage_cases.MADE | (damage_cases.REAL if "SEFAR_VIDEOS_DIR" in os.environ else {})
+CASES = MADE | (REAL if "SEFAR_VIDEOS_DIR" in os.environ else {})
+COLUMNS = ("refused", "unchanged", "patched", "named", "named quick", "lost", "missed", "other")
 
 
 def checked(paths: Sequence[Path], *, quick: bool) -> list[Health]:
@@ -56,18 +56,19 @@ def print_kinds(folder: Path) -> None:
     full, quick = checked(paths, quick=False), checked(paths, quick=True)
     for name, path, long, short in zip(CASES, paths, full, quick, strict=True):
         reference = damage.bare_decode(path)
-        words = {"equal": f"the decoder's {len(reference.frames)} frames"}
         got = reading(path, reference)
+        got = f"the decoder's {len(reference.frames)} frames" if got == "equal" else got
         oddities = " ".join(long.oddities)
-        print(f"| {name} | {words.get(got, got)} | {kinds(long)} | {kinds(short)} | {oddities} |")
+        print(f"| {name} | {got} | {kinds(long)} | {kinds(short)} | {oddities} |")
 
 
-def print_flips(folder: Path, name: str, copies: int) -> Counter:
+def print_flips(folder: Path, name: str, copies: int) -> None:
     """One line: what becomes of the copies of a file in each of which one bit is flipped."""
-    (folder / "clean").mkdir()
-    clean = CASES[name].write(folder / "clean")
-    copy = partial(damage.flipped, clean)
-    paths = [copy(folder / f"{seed}{clean.suffix}", seed=seed) for seed in range(copies)]
+    clean = CASES[name].write(folder)
+    paths = [
+        damage.flipped(clean, folder / f"copy_{seed}{clean.suffix}", seed=seed)
+        for seed in range(copies)
+    ]
     full, quick = checked(paths, quick=False), checked(paths, quick=True)
     whole = damage.bare_decode(clean).frames
     count: Counter = Counter()
@@ -81,12 +82,10 @@ def print_flips(folder: Path, name: str, copies: int) -> Counter:
         count["named quick"] += got == "patched" and bool(short.faults)
         count["lost"] += any(fault.kind in ("crashed", "hung") for fault in long.faults)
         count["missed"] += got == "refused" and not long.faults
-    columns = ("refused", "unchanged", "patched", "named", "named quick", "lost", "missed", "other")
-    print(f"| {name} | {copies} | {' | '.join(str(count[column]) for column in columns)} |")
-    return count
+    print(f"| {name} | {copies} | {' | '.join(str(count[column]) for column in COLUMNS)} |")
 
 
-def main(copies: int = 100, only: Sequence[str] = FLIPPED) -> None:
+def main(copies: int = 100, only: Sequence[str] = FLIPPED + FLIPPED_REAL) -> None:
     """Measure and print.
 
     Args:

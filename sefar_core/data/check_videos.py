@@ -11,7 +11,7 @@ stretch that several clips share is decoded once.
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -51,49 +51,32 @@ COMMON_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60
 SMALL_SIDE = 64
 """Pixels. Less than this is enlarged several times over before a network sees it."""
 COLUMNS = (
-    "id",
-    "path",
-    "state",
-    "num_frames",
-    "fps",
-    "width",
-    "height",
-    "rotation",
-    "codec",
-    "oddities",
+    "id", "path", "state", "num_frames", "fps", "width", "height", "rotation", "codec", "oddities",
     "faults",
-)
+)  # fmt: skip
 MOST = 0.9
 """Share of the clips that have to be of one size for the others to be odd."""
 
 
 class Fault(NamedTuple):
-    """What makes a clip unfit.
-
-    Attributes:
-        kind: in a word or two, to count by.
-        words: which file, what was found and, where there is one, the fix.
-    """
+    """What makes a clip unfit."""
 
     kind: str
+    """In a word or two, to count by."""
     words: str
+    """Which file, what was found and, where there is one, the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """One clip and what was found about it.
-
-    Attributes:
-        clip: as listed.
-        info: of its file; None if they cannot be read.
-        faults: empty for a sound clip.
-        oddities: by name: those of `frame_index.oddities`, `oddities_of` and `with_odd_sizes`.
-    """
+    """One clip and what was found about it; a sound one has no faults."""
 
     clip: Clip
     info: VideoInfo | None
+    """Of its file; None if it cannot be read."""
     faults: tuple[Fault, ...]
     oddities: tuple[str, ...] = ()
+    """By name: those of `frame_index.oddities`, `oddities_of` and `with_odd_sizes`."""
 
 
 def check_clips(
@@ -131,26 +114,17 @@ def check_clips(
 def check_file(
     clips: Sequence[Clip], heartbeat: Heartbeat, *, video_root: Path, quick: bool
 ) -> list[Health]:
-    """The health of the clips of one file.
-
-    Args:
-        clips: with the same path.
-        heartbeat: called for every frame.
-        video_root: folder that the path starts from.
-        quick: read packets only.
-    """
+    """The health of the clips of one file, as in `check_clips`; a heartbeat for every frame."""
     path = on_disk(video_root / clips[0].path)
     spans = [(clip.start_s, clip.end_s) for clip in clips]
     try:
         info, by_span = (probe(path), {}) if quick else examined(path, spans, heartbeat)
     except VideoReadError as error:
         return _unfit(clips, named(path, error))
-    tests: list[Test] = [_is_cut_off, _ends_early, _has_other_length, _is_too_elongated]
     report = []
     for clip in clips:
-        found = [test(clip, path, info) for test in tests]
-        found.append(by_span.get((clip.start_s, clip.end_s)))
-        faults = tuple(fault for fault in found if fault)
+        decoded = by_span.get((clip.start_s, clip.end_s))
+        faults = (*_of_packets(clip, path, info), *([decoded] if decoded else []))
         report.append(Health(clip=clip, info=info, faults=faults, oddities=oddities_of(info)))
     return report
 
@@ -172,11 +146,6 @@ def examined(
     """A file's probe, and what decoding finds in each stretch of it.
 
     What stretches have in common is decoded once; where that is damaged, each by itself.
-
-    Args:
-        path: a file, or a folder of pictures.
-        spans: the stretches.
-        heartbeat: called for every frame or picture.
 
     Raises:
         VideoReadError: no frame comes out of it.
@@ -271,12 +240,8 @@ def _place(shown: Timeline, number: int) -> str:
 
 
 def oddities_of(info: VideoInfo) -> tuple[str, ...]:
-    """What is uncommon about a file, by name: the flags of its probe, and
-
-    - `odd_rate`: even, but at a rate that no camera or encoder uses by default;
-    - `odd_side`: a width or height that is not a multiple of 2;
-    - `small`: a side of fewer pixels than SMALL_SIDE;
-    - `one_frame`: a still picture.
+    """What is uncommon about a file, by name: the flags of its probe, and what is odd about its
+    rate and size. docs/damage.md says what each means.
     """
     uneven = "variable_rate" in info.flags
     tests = {
@@ -288,39 +253,30 @@ def oddities_of(info: VideoInfo) -> tuple[str, ...]:
     return info.flags + tuple(name for name, holds in tests.items() if holds)
 
 
-Test = Callable[[Clip, Path, VideoInfo], Fault | None]
+def _of_packets(clip: Clip, path: Path, info: VideoInfo) -> Iterator[Fault]:
+    """What is wrong with a clip by its file's packets."""
+    held, listed = info.num_frames, clip.num_frames
+    if "truncated" in info.flags:
+        words = f"{path} is cut off: its header counts more frames than the {held} it holds"
+        yield Fault("cut off", words)
+    if _ends_early(clip, path, info):
+        span = f"from {clip.start_s} s" if clip.end_s is None else f"to {clip.end_s} s"
+        words = f"{path} ends after {info.end_s:.3f} s, but the clip is listed {span}"
+        yield Fault("too short", words)
+    if clip.start_s is None and listed not in (None, held):
+        words = f"{path} holds {held} frames, but {listed} are listed"
+        yield Fault("too short" if held < (listed or 0) else "too long", words)
+    if problem := side_ratio_problem(info.width, info.height):
+        yield Fault("too elongated", f"{path} {problem}")
 
 
-def _is_cut_off(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
-    if "truncated" not in info.flags:
-        return None
-    words = f"{path} is cut off: its header counts more frames than the {info.num_frames} it holds"
-    return Fault("cut off", words)
-
-
-def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
+def _ends_early(clip: Clip, path: Path, info: VideoInfo) -> bool:
     # Lists round times of videos by up to a frame; pictures are counted.
     last_s = info.end_s - info.times_s[-1]
     forgiven_s = 0.5 * last_s if path.is_dir() else last_s
-    early = clip.end_s is not None and clip.end_s > info.end_s + forgiven_s
-    if not early and (clip.start_s is None or clip.start_s < info.end_s - ROUNDING_S):
-        return None
-    listed = f"from {clip.start_s} s" if clip.end_s is None else f"to {clip.end_s} s"
-    words = f"{path} ends after {info.end_s:.3f} s, but the clip is listed {listed}"
-    return Fault("too short", words)
-
-
-def _has_other_length(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
-    listed = clip.num_frames
-    if clip.start_s is not None or listed is None or listed == info.num_frames:
-        return None
-    words = f"{path} holds {info.num_frames} frames, but {listed} are listed"
-    return Fault("too short" if info.num_frames < listed else "too long", words)
-
-
-def _is_too_elongated(clip: Clip, path: Path, info: VideoInfo) -> Fault | None:
-    problem = side_ratio_problem(info.width, info.height)
-    return Fault("too elongated", f"{path} {problem}") if problem else None
+    if clip.end_s is not None and clip.end_s > info.end_s + forgiven_s:
+        return True
+    return clip.start_s is not None and clip.start_s >= info.end_s - ROUNDING_S
 
 
 def with_odd_sizes(report: Sequence[Health]) -> list[Health]:
@@ -371,9 +327,8 @@ def summary(report: Sequence[Health]) -> str:
         lines += [f"  {count:7,}  {name}" for name, count in oddities.most_common()]
     broken = sum(1 for health in report if health.faults)
     files = len({health.clip.path for health in report})
-    lines += [
-        f"{len(report)} clips in {files} files: {len(report) - broken} sound, {broken} broken"
-    ]
+    sound = len(report) - broken
+    lines += [f"{len(report)} clips in {files} files: {sound} sound, {broken} broken"]
     return "\n".join(lines)
 
 
@@ -383,9 +338,8 @@ def report_table(report: Iterable[Health]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
     for health in report:
-        info = health.info
         found: list[object] = [""] * 6
-        if info is not None:
+        if info := health.info:
             found = [info.num_frames, round(info.fps, 4), info.width, info.height]
             found += [info.rotation, info.codec]
         state = "broken" if health.faults else "sound"

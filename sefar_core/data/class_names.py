@@ -42,10 +42,7 @@ def class_names(clips: Sequence[Clip], num_classes: int | None = None) -> ClassN
     """The names of the classes that labeled clips show, by label.
 
     `class 3` as the name of class 3 is a placeholder of lists without names, and does not count.
-
-    Args:
-        clips: of a manifest.
-        num_classes: how many classes there are; by default one more than the largest label.
+    There is one class more than the largest label, unless their number is given.
     """
     names: dict[int, str] = {}
     for clip in clips:

@@ -41,10 +41,10 @@ from sefar_core.data.dataset import (
     known_labels,
     normalized_crops,
     read_from_folder,
+    seeded,
     view_moments,
 )
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import (
     Augmentation,
     Pixels,
@@ -102,17 +102,10 @@ def choose_reader(
     workers: int,
     reader: str = "auto",
 ) -> Reader:
-    """Frames from the videos, or from a frame cache, filled on first use.
+    """Frames from the videos, or from a frame cache of all clips, filled on first use.
 
-    Every process of a run calls this by itself: one of them fills the cache, the others wait for
-    its file, which takes no barrier that could time out.
-
-    Args:
-        clips: all that training reads.
-        video_root: folder that their paths start from.
-        cache: where and how frames are kept; none reads the videos each time.
-        workers: decoding processes that fill a cache.
-        reader: name of what reads the videos, a key of `video_backends.READERS`.
+    Every process of a run calls this by itself: one of them fills the cache by `workers` processes,
+    the others wait for its file, which takes no barrier that could time out.
 
     Raises:
         ValueError: the reader is not installed.
@@ -133,17 +126,14 @@ class Shard(NamedTuple):
 
 
 class LoaderConfig(NamedTuple):
-    """How a loader works, which changes its speed and never its batches.
-
-    Attributes:
-        workers: loader processes; 0 loads in the calling process.
-        pin_memory: for faster copies to a GPU.
-        timeout_s: a batch that takes longer is an error, not a hang; 0 waits forever.
-    """
+    """How a loader works, which changes its speed and never its batches."""
 
     workers: int = 0
+    """Loader processes; 0 loads in the calling process."""
     pin_memory: bool = False
+    """For faster copies to a GPU."""
     timeout_s: int = 600
+    """A batch that takes longer is an error, not a hang; 0 waits forever."""
 
 
 class ViewConfig(NamedTuple):
@@ -196,16 +186,11 @@ def training_batches(
         loader._replace(workers=part)
         for part in split_workers(loader.workers, schedule.unlabeled_per_labeled)
     )
+    shown = {"crop_size": view.crop_size, "seed": view.seed}
+    views = view.views
     stream = partial(
         training_stream,
-        LabeledClips(
-            clips.labeled,
-            read,
-            sample=view.views.sample,
-            augment=view.views.strong,
-            crop_size=view.crop_size,
-            seed=view.seed,
-        ),
+        LabeledClips(clips.labeled, read, sample=views.sample, augment=views.strong, **shown),
         batch_size=schedule.micro_batch_size,
         shard=schedule.shard,
         per_pass=schedule.labeled_per_pass,
@@ -219,9 +204,7 @@ def training_batches(
     unlabeled_per_step = schedule.batch_size * schedule.unlabeled_per_labeled
     labeled = stream(start=ssl_step * schedule.batch_size, loader=labeled_loader)
     unlabeled = training_stream(
-        UnlabeledClips(
-            clips.unlabeled, read, views=view.views, crop_size=view.crop_size, seed=view.seed
-        ),
+        UnlabeledClips(clips.unlabeled, read, views=views, **shown),
         batch_size=schedule.micro_batch_size * schedule.unlabeled_per_labeled,
         start=(ssl_step - schedule.warmup_steps) * unlabeled_per_step,
         shard=schedule.shard,
@@ -257,13 +240,7 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
 ) -> Generator:
     """Endless batches of one rank: `LabeledItem` or `UnlabeledItem` with a batch axis in front.
 
-    Args:
-        clips: what to draw from.
-        batch_size: clips of one micro-batch of one rank.
-        start: clips of this stream that all ranks together have trained on before.
-        shard: the part of this rank.
-        per_pass: clips that are taken of each pass; none takes all.
-        loader: loader processes.
+    `start` and `per_pass` as in `ClipStream`; `batch_size` counts the clips of one rank.
     """
     stream = ClipStream(
         len(clips), seed=clips.seed, name=clips.stream, start=start, shard=shard, per_pass=per_pass
@@ -273,12 +250,12 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
 
 
 class ClipStream(Sampler[tuple[int, int]]):
-    """(pass, position of the clip) without end, from the `start`-th clip of the stream on.
+    """(pass, position of the clip) without end; streams of other names are shuffled otherwise.
 
     Args:
         num_clips: clips of one pass.
         seed: of the shuffling.
-        name: streams of other names are shuffled otherwise.
+        name: literal, for it seeds the shuffling too.
         start: clips that all ranks together have taken before.
         shard: this process takes clips start + rank, start + rank + num_ranks, ...
         per_pass: clips that are taken of each pass, whose others are left out; none takes all.
@@ -294,9 +271,8 @@ class ClipStream(Sampler[tuple[int, int]]):
         shard: Shard,
         per_pass: int | None = None,
     ):
-        self.num_clips, self.seed, self.name = num_clips, seed, name
-        self.start, self.shard = start, shard
-        self.per_pass = per_pass or num_clips
+        self.order_of = partial(shuffled, num_clips, seed=seed, name=name)
+        self.start, self.shard, self.per_pass = start, shard, per_pass or num_clips
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         place = self.start + self.shard.rank
@@ -304,7 +280,7 @@ class ClipStream(Sampler[tuple[int, int]]):
         while True:
             if epoch != place // self.per_pass:
                 epoch = place // self.per_pass
-                order = shuffled(self.num_clips, seed=self.seed, name=self.name, epoch=epoch)
+                order = self.order_of(epoch=epoch)
             yield epoch, order[place % self.per_pass]
             place += self.shard.num_ranks
 
@@ -369,13 +345,8 @@ Views = Callable[[Clip], list[View]]
 
 
 class EvalClips(Dataset[EvalItem]):
-    """Clips with a label, under every one of their views; one pass over the file for all.
-
-    Args:
-        clips: each with a label.
-        read: where frames come from.
-        views: how a clip is shown; as many views for one clip as for another.
-        pixels: what the network takes.
+    """Clips with a label, under every one of their views, as many for one clip as for another; one
+    pass over the file for all.
 
     Raises:
         ValueError: no clip, or one without a label.
@@ -415,15 +386,8 @@ def evaluation_views(
     num_crops: int,
     loader: LoaderConfig,
 ) -> DataLoader:
-    """Deterministic views of every clip, as `evaluate.predict` takes them.
-
-    Args:
-        model: its size and colors are used.
-        clips: with labels.
-        read: where frames come from.
-        moments: of each temporal view; see `dataset.view_moments`.
-        num_crops: 1 or 3 places of each view.
-        loader: loader processes.
+    """Deterministic views of every labeled clip, as `evaluate.predict` takes them: `num_crops` (1
+    or 3) places of each temporal view, whose moments are given (see `dataset.view_moments`).
     """
     placements = fixed_placements(model.image_size, num_crops)
     views = partial(fixed_views, moments=moments, placements=placements)
@@ -440,23 +404,12 @@ def fixed_views(
 def released_views(
     model: SefarModel, clips: Sequence[Clip], read: Reader, *, seed: int, loader: LoaderConfig
 ) -> DataLoader:
-    """One random view of every clip, as the public code tests: random moments, and for each element
-    a random place along the longer side and a flip half of the time.
-
-    Args:
-        model: its sampling, size and colors are used.
-        clips: with labels.
-        read: where frames come from.
-        seed: of the draws.
-        loader: loader processes.
+    """One random view of every labeled clip, as the public code tests: random moments, and for each
+    element a random place along the longer side and a flip half of the time.
     """
-    size = model.image_size
-    views = partial(
-        released_view,
-        sample=partial(model.sampling.draw, model.sizes),
-        augment=Augmentation((size, size), True, one_each),
-        seed=seed,
-    )
+    sample = partial(model.sampling.draw, model.sizes)
+    augment = Augmentation((model.image_size,) * 2, True, one_each)
+    views = partial(released_view, sample=sample, augment=augment, seed=seed)
     return _evaluated(model, clips, read, views, loader)
 
 

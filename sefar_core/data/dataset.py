@@ -6,6 +6,7 @@ processes changes nothing. Source of views and moments: SeFAR (arXiv:2501.01245)
 docs/paper_map.md, rows 1 and 2.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -19,7 +20,6 @@ from torch.utils.data import Dataset
 from qa_data.files import on_disk
 from qa_data.manifest import Clip
 from sefar_core.data.decode import refuse_elongated
-from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import Augmentation, Pixels, Placement, normalized_crop, squares
 from sefar_core.data.video import read_fractions
 from sefar_core.sampling import Moments, Sampling
@@ -29,6 +29,12 @@ FrameSampler = Callable[[torch.Generator], Moments]
 Reader = Callable[[Clip, Sequence[float]], Tensor]
 """The frames of a clip at fractions of its length: `read_from_folder` bound to a folder, or
 `FrameCache.read`."""
+
+
+def seeded(*parts: object) -> torch.Generator:
+    """A generator whose state is a hash of `parts`, the same in every process and on every run."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
 class LabeledItem(NamedTuple):
@@ -78,13 +84,8 @@ def read_from_folder(
 class LabeledClips(Dataset[LabeledItem]):
     """Clips with their class, each seen once, scaled, cropped and flipped at random.
 
-    Args:
-        clips: each with a label.
-        read: where frames come from.
-        sample: draws the moments of the elements.
-        augment: what placements are drawn from.
-        crop_size: side of the squares, pixels.
-        seed: of all draws.
+    `sample` draws the moments of the elements, `augment` their places; `crop_size` is the side of
+    the squares in pixels.
 
     Raises:
         ValueError: no clip, or one without a label.
@@ -152,13 +153,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
     """Clips seen twice; both views come from one pass over the file.
 
     What makes the strong view strong (perturbing time, mixing) happens on the batch, in training.
-
-    Args:
-        clips: their labels are not used.
-        read: where frames come from.
-        views: how both views are drawn.
-        crop_size: side of the squares, pixels.
-        seed: of all draws.
+    Labels are not used; `crop_size` is the side of the squares in pixels.
 
     Raises:
         ValueError: no clip.
@@ -194,10 +189,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
 def view_moments(sampling: Sampling, sizes: Sequence[int], num_views: int) -> list[Moments]:
     """Moments of evaluation: view v of V is (v + 0.5) / V of the way into every segment.
 
-    Args:
-        sampling: that the network was trained with.
-        sizes: frames of each element.
-        num_views: how many.
+    `sampling` is the one that the network was trained with, `sizes` the frames of each element.
     """
     return [sampling.center(sizes, (view + 0.5) / num_views) for view in range(num_views)]
 

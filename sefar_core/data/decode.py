@@ -115,14 +115,9 @@ def film_stream(container: InputContainer) -> VideoStream:
 def pictures(
     path: Path, shown: Timeline, numbers: np.ndarray, short_side: int | None, *, to_end: bool
 ) -> UInt8[Tensor, "frame height width 3"]:
-    """The pictures with these numbers, in any order, repeats allowed.
+    """The pictures with these numbers (0-based, within `shown`), in any order, repeats allowed.
 
-    Args:
-        path: the file.
-        shown: its pictures.
-        numbers: 0-based, within `shown`.
-        short_side: larger pictures are scaled down to it.
-        to_end: decode behind the last picture wanted too, to count them all.
+    With `to_end` those behind the last one wanted are decoded too, to count them all.
 
     Raises:
         Misnamed: others come out of the decoder than the packets announced.
@@ -141,9 +136,9 @@ def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> li
     order, in which case `_by_number` has the last word.
     """
     stream = shown.stream
-    if shown.stamps is None or not shown.packets or stream.codec_context.name != "h264":
+    if shown.stamps is None or not shown.packets or shown.may_tell_decoding:
         return []
-    if shown.may_tell_decoding:
+    if stream.codec_context.name != "h264":
         return []
     stamps = shown.stamps[wanted].tolist()
     convert = converter(short_side)
@@ -165,15 +160,11 @@ def _by_stamp(shown: Timeline, wanted: np.ndarray, short_side: int | None) -> li
 def stamped_frames(
     packets: Sequence[Packet], stamps: Sequence[int], stream: VideoStream
 ) -> Iterator[VideoFrame]:
-    """The frames with the given timestamps, as many of them as come out, ascending.
+    """The frames with the given timestamps, ascending, as many of them as come out of packets in
+    decoding order, the first one a keyframe.
 
     A damaged frame is given too, wanted or not: what it is patched with, and so what the frames
     that refer to it look like, depends on frames that may have been left out.
-
-    Args:
-        packets: of a stretch of the file in decoding order, the first one a keyframe.
-        stamps: timestamps of frames shown in it, ascending.
-        stream: of the packets. Its decoder is left as if fresh.
     """
     decoder = stream.codec_context
     wanted = set(stamps)
@@ -263,11 +254,7 @@ def _refuse_unclean(frame: VideoFrame, shown: Timeline, *, first: bool) -> None:
 
 
 def settle(path: Path, heartbeat: Callable[[], None] = lambda: None) -> Timeline:
-    """The pictures that come out of a full decode, and when each is shown.
-
-    Args:
-        path: the file.
-        heartbeat: called for every picture.
+    """The pictures that come out of a full decode, and when each is shown; a heartbeat for each.
 
     Raises:
         VideoReadError: the decoder refuses a picture, or pictures are lost.

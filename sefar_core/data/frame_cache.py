@@ -57,11 +57,7 @@ class CacheConfig(NamedTuple):
 
 
 class FrameCache:
-    """Decoded clips in a folder that `open_frame_cache` has filled.
-
-    Args:
-        folder: of the cache.
-    """
+    """Decoded clips in a folder that `open_frame_cache` has filled."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -138,13 +134,8 @@ def open_frame_cache(
     """The cache of these clips, decoded with a progress bar unless it is there.
 
     The processes of a run may all call this: one decodes, the others wait until its file is whole.
-    If it is stopped, the next one resumes behind the last whole clip.
-
-    Args:
-        clips: all that will be read.
-        video_root: folder that their paths start from.
-        config: where and how. Caches of other clips, files or sizes are beside this one.
-        workers: decoding processes; 0 decodes in this one.
+    If it is stopped, the next one resumes behind the last whole clip. Caches of other clips, files
+    or sizes are beside this one. With 0 `workers` this process decodes.
 
     Raises:
         VideoReadError: a clip cannot be decoded. What was decoded before it is kept.
@@ -155,14 +146,7 @@ def open_frame_cache(
         raise ValueError("a frame cache needs at least one clip; is the manifest's split empty?")
     folder = config.folder / f"{config.kind}-{_key(clips, video_root, config)}"
     if not (folder / "index.json").is_file():
-        fill(
-            clips,
-            video_root,
-            folder,
-            kind=config.kind,
-            short_side=config.short_side,
-            workers=workers,
-        )
+        fill(folder, _PackedClips(clips, video_root, config.kind, config.short_side), workers)
     return FrameCache(folder)
 
 
@@ -194,29 +178,8 @@ class StoredClip(NamedTuple):
     """Bytes of each frame."""
 
 
-def fill(
-    clips: Sequence[Clip],
-    video_root: Path,
-    folder: Path,
-    *,
-    kind: Kind,
-    short_side: int | None,
-    workers: int,
-) -> None:
-    """Decode the clips into a folder that appears when it is whole; wait if another process does.
-
-    Args:
-        clips: all of the cache.
-        video_root: folder that their paths start from.
-        folder: of the finished cache; its name must identify its contents.
-        kind: of the frames.
-        short_side: larger frames are scaled down to it; none keeps their size.
-        workers: decoding processes; 0 decodes in this one.
-
-    Raises:
-        VideoReadError: a clip cannot be decoded. What was decoded before it is kept.
-        WriteError: the disk is full. What was decoded before is kept.
-    """
+def fill(folder: Path, packed: "_PackedClips", workers: int) -> None:
+    """Decode clips into a folder that appears when it is whole; wait if another process does."""
     draft = folder.with_name(f".{folder.name}.part")
     lock_path = folder.with_name(f".{folder.name}.lock")
     with writing(lock_path, 0):
@@ -225,8 +188,8 @@ def fill(
     with lock_path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "index.json").is_file():
-            decode_rest(_PackedClips(clips, video_root, kind, short_side), draft, workers)
-            write_index(draft, kind, folder)
+            decode_rest(packed, draft, workers)
+            write_index(draft, packed.kind, folder)
 
 
 def decode_rest(packed: "_PackedClips", draft: Path, workers: int) -> None:
@@ -267,11 +230,7 @@ def whole_clips(journal: Path, frames: Path) -> list[StoredClip]:
 
 
 def write_index(draft: Path, kind: Kind, folder: Path) -> None:
-    """Add what a reader of the cache needs, from the journal, and rename the draft to the cache.
-
-    Raises:
-        WriteError: the disk is full. The frames are kept.
-    """
+    """Add what a reader of the cache needs, from the journal, and rename the draft to the cache."""
     clips = whole_clips(draft / "clips.jsonl", draft / "frames.bin")
     sizes = [size for clip in clips for size in clip.sizes]
     places = {
@@ -302,22 +261,17 @@ class _PackedClips(Dataset):
     """Each clip whole, as the bytes of its frames."""
 
     def __init__(self, clips: Sequence[Clip], video_root: Path, kind: Kind, short_side: int | None):
-        self.clips, self.video_root, self.kind, self.short_side = (
-            clips,
-            video_root,
-            kind,
-            short_side,
-        )
+        self.clips, self.video_root = clips, video_root
+        self.kind, self.short_side = kind, short_side
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, position: int) -> tuple[StoredClip, Tensor]:
         clip = self.clips[position]
-        path, start_s, end_s = on_disk(self.video_root / clip.path), clip.start_s, clip.end_s
-        frames, appears, length_s = read_clip(
-            path, start_s=start_s, end_s=end_s, short_side=self.short_side
-        )
+        path = on_disk(self.video_root / clip.path)
+        span = {"start_s": clip.start_s, "end_s": clip.end_s}
+        frames, appears, length_s = read_clip(path, **span, short_side=self.short_side)
         refuse_elongated(path, frames.shape[2], frames.shape[1])
         pictures = frames.numpy()
         packed = [_compress(p) if self.kind == "jpeg" else p.reshape(-1) for p in pictures]

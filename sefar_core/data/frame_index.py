@@ -143,21 +143,15 @@ class Timeline:
 def numbers_at(times_s: np.ndarray | Sequence[float], timestamps_s: np.ndarray) -> np.ndarray:
     """Number of the last picture that has appeared at each time, or of the first before it has.
 
-    Args:
-        times_s: when each picture appears, ascending.
-        timestamps_s: in any order.
+    `times_s` says when each picture appears, ascending; timestamps come in any order.
     """
     numbers = np.searchsorted(times_s, timestamps_s + ROUNDING_S, side="right") - 1
     return np.maximum(numbers, 0)
 
 
 def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) -> Timeline:
-    """Every picture of the file.
-
-    Args:
-        container: the file.
-        stream: of the file.
-        keep: the packets too, to be decoded; hours of video take as much memory as their file.
+    """Every picture of the file; with `keep` the packets too, to be decoded: hours of video take
+    as much memory as their file.
 
     Raises:
         av.FFmpegError: the packets cannot be read.
@@ -174,13 +168,9 @@ def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) 
 def outline(
     marks: list[Mark], container: InputContainer, stream: VideoStream, *, first: int | None = None
 ) -> Timeline:
-    """As `whole`, but nothing is kept that could be decoded: hours of video take some megabytes.
+    """As `whole`, by the marks of all packets: hours of video take some megabytes.
 
-    Args:
-        marks: of all packets of the file.
-        container: the file.
-        stream: that they are of.
-        first: timestamp of the first picture that came out of the decoder, if one was decoded.
+    `first` is the timestamp of the first picture that came out, if one was decoded.
 
     Raises:
         EOFError: there is none, or nothing says when pictures are shown.
@@ -434,11 +424,8 @@ def decoded(packets: Iterable[Packet], stream: VideoStream) -> Iterator[VideoFra
 
 
 def settled(announced: Timeline, stamps: Sequence[int | None]) -> Timeline | None:
-    """The timeline of the pictures that came out of the decoder; None if some are lost.
-
-    Args:
-        announced: of the whole file, by its packets.
-        stamps: of every picture, in the order in which they came out of a full decode.
+    """The timeline of the pictures that came out of a full decode, with these timestamps in this
+    order, of a file that announced others; None if some are lost.
     """
     if len(stamps) == len(announced.times_s):
         return replace(announced, stamps=None)
@@ -488,22 +475,7 @@ def _lost(marks: Sequence[Mark], stamps: np.ndarray) -> bool:
 
 
 def oddities(shown: Timeline) -> tuple[str, ...]:
-    """By name:
-
-    - `truncated`: the header counts more frames than are stored;
-    - `edit_list`: frames are stored that are not shown;
-    - `open_gop`: a frame is shown before the keyframe that it is decoded after;
-    - `corrupt`: the container marks packets as damaged;
-    - `variable_rate`: frames do not follow one another evenly;
-    - `hidden_frames`: packets hold frames that are never shown;
-    - `no_display_times`: timestamps do not say when each picture is shown, so that pictures are
-      counted in order;
-    - `undecided_order`: timestamps follow the order of decoding, which may be another than that of
-      display; only decoding shows it;
-    - `times_jump_back`: as in files that were joined byte by byte; the parts follow one another;
-    - `late_start`: the picture begins later than the sound;
-    - `many_streams`: there is more than one video stream.
-    """
+    """By name; docs/damage.md says what each means."""
     marks, container = shown.marks, shown.stream.container
     tests = {
         "truncated": shown.is_cut_off or _promises_more(shown, container),

@@ -74,13 +74,9 @@ def take_groups(
 ) -> list[str]:
     """Whole groups, in the given order, that together have about `wanted` members.
 
-    Args:
-        counts: members of each class in each group (see `group_counts`).
-        order: the groups that may be taken.
-        wanted: number of members to reach.
-        spare: how many members each class can give; None: all.
-        overshoot: whether a group is taken that has more members than are still wanted: never, if
-            the total is nearer to `wanted` with it, or always.
+    Each class gives at most what it can `spare` (None: all). `overshoot`: whether a group is taken
+    that has more members than are still wanted: never, if the total is nearer to `wanted` with it,
+    or always.
     """
     left = None if spare is None else Counter(spare)
     chosen, size = [], 0
@@ -107,12 +103,7 @@ def choose_val_sources(
     """Sources that hold about `rate` of the clips, while every class keeps clips elsewhere.
 
     Classes need not be among those cut; of several cuts the one that shows most of them is taken.
-
-    Args:
-        clips: with labels.
-        rate: share of the clips to cut, in [0, 1).
-        rng: draws the orders.
-        min_per_class: clips that every class keeps; a class of fewer keeps them all.
+    Every class keeps `min_per_class` clips; one of fewer keeps them all.
 
     Raises:
         SefarError: less than half of `rate` can be cut.
@@ -155,11 +146,6 @@ def choose_test_sources(clips: Sequence[Clip], rate: float, rng: random.Random) 
     than any such sum, for each class that one side lacks. The best of several seeded starts is
     taken. If the sources leave no other way, it has classes on one side only; then it is rather
     the cut that lacks a class than what remains.
-
-    Args:
-        clips: with labels.
-        rate: share of the clips to cut, in (0, 1).
-        rng: draws the starts and the orders.
     """
     counts = group_counts((group_key(clip), clip.label) for clip in clips)
     totals = Counter(clip.label for clip in clips)
@@ -167,10 +153,8 @@ def choose_test_sources(clips: Sequence[Clip], rate: float, rng: random.Random) 
         unit_counts[None] = unit_counts.total()  # the whole, as one more class
     totals[None] = len(clips)
     penalty = 2.0 * len(clips)
-    costs = {
-        label: _costs(total, rate, penalty, penalty * len(totals))
-        for label, total in totals.items()
-    }
+    all_cut = penalty * len(totals)
+    costs = {label: _costs(total, rate, penalty, all_cut) for label, total in totals.items()}
     order = sorted(counts)
     best: set[str] = set()
     best_cost = math.inf
@@ -243,13 +227,11 @@ def split_test(
     as the sources allow.
 
     Args:
-        pool: the data set's training clips, with labels.
-        test: its test clips, with labels; may be empty.
+        pool: training clips with labels.
+        test: test clips with labels; may be empty.
         how: the variant.
         rate: share of the clips for test if there are no test clips, in [0, 1); 0 makes none.
-        one_sided: what happens to classes that cannot have clips on both sides: an error names
-            them (refuse); they stay on the one side, after a new cut in training (keep); all
-            their clips are left out (leave_out).
+        one_sided: see `SplitConfig.one_sided`.
         seed: of a new cut.
 
     Returns:
@@ -289,10 +271,9 @@ def _cut_anew(clips: Sequence[Clip], rate: float, one_sided: OneSided, seed: int
     outside = [replace(clip, split="labeled") for clip in clips if group_key(clip) not in cut]
     inside = [replace(clip, split="test") for clip in clips if group_key(clip) in cut]
     lacking = _labels(outside) ^ _labels(inside)
+    why = "share so few source videos that no cut was found for them"
     if lacking & single:  # which rule out other cuts
         why, lacking = "have all their clips from one source video", lacking & single
-    else:
-        why = "share so few source videos that no cut was found for them"
     return _settle((outside, inside), lacking, why, one_sided, clips)
 
 

@@ -38,17 +38,13 @@ FIX = "Unpack the folder's pictures again."
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFolder:
-    """The pictures of a folder, or of a stretch of it.
-
-    Attributes:
-        path: the folder.
-        names: files in the order of time.
-        first: how many pictures of the folder come before them.
-    """
+    """The pictures of a folder, or of a stretch of it."""
 
     path: Path
     names: Sequence[str]
+    """Files in the order of time."""
     first: int = 0
+    """How many pictures of the folder come before them."""
 
     @property
     def times_s(self) -> np.ndarray:
@@ -133,9 +129,7 @@ def open_folder(path: Path) -> FrameFolder:
     numbers = sorted(name_of)
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if missing:
-        before = next(
-            one for one, other in zip(numbers, numbers[1:], strict=False) if other > one + 1
-        )
+        before = next(number for number in numbers if number + 1 not in name_of)
         raise VideoReadError(
             f"{path} lacks {missing} of its pictures: after {name_of[before]} number {before + 1} "
             f"should follow. A lost picture shifts all that come after it. {FIX}"
@@ -144,11 +138,7 @@ def open_folder(path: Path) -> FrameFolder:
 
 
 def probe_folder(folder: FrameFolder) -> VideoInfo:
-    """Length and times of a folder, and what its first picture shows of all.
-
-    Raises:
-        VideoReadError: the first picture does not decode.
-    """
+    """Length and times of a folder, and what its first picture shows of all."""
     first = next(folder.decode())
     turns, mirrored = orientation_of(first)
     width, height = upright_size(first)

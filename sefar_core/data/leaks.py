@@ -36,10 +36,8 @@ Files = Mapping[str, str]
 def files_of(clips: Iterable[Clip], video_root: Path | None = None) -> Files:
     """The file of each clip, the same for all names that a file has.
 
-    Args:
-        clips: any.
-        video_root: folder of the videos. None: no file is opened, and paths are compared by
-            their spelling alone, `a/./b.mp4` being `a/b.mp4`.
+    Without the folder of the videos no file is opened, and paths are compared by their spelling
+    alone, `a/./b.mp4` being `a/b.mp4`.
     """
     if video_root is None:
         return {clip.id: composed(posixpath.normpath(clip.path)) for clip in clips}
@@ -54,11 +52,6 @@ def sharing_frames(first: Sequence[Clip], second: Sequence[Clip], files: Files) 
 
     A clip without times is its whole file. Touching clips, one of which ends where the other
     begins, share no frame.
-
-    Args:
-        first: usually what is trained on.
-        second: usually what is tested on.
-        files: of the clips of both.
     """
     both = {files[clip.id] for clip in second}
     stretches: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -75,17 +68,14 @@ def same_file_lines(clips: Iterable[Clip], files: Files) -> list[str]:
     for clip in clips:
         if clip.start_s is None:
             whole[files[clip.id]].append(clip)
-    return [
-        f"the same file: {', '.join(sorted({clip.path for clip in found}))} ("
-        + ", ".join(f"clip {clip.id}, {_split_and_class(clip)}" for clip in found)
-        + ")"
-        for found in whole.values()
-        if len(found) > 1
-    ]
-
-
-def _split_and_class(clip: Clip) -> str:
-    return clip.split if clip.label is None else f"{clip.split}, class {clip.label}"
+    lines = []
+    for found in whole.values():
+        paths = ", ".join(sorted({clip.path for clip in found}))
+        classes = ["" if clip.label is None else f", class {clip.label}" for clip in found]
+        named = [f"clip {c.id}, {c.split}{label}" for c, label in zip(found, classes, strict=True)]
+        if len(found) > 1:
+            lines.append(f"the same file: {paths} ({', '.join(named)})")
+    return lines
 
 
 def _stretch(clip: Clip) -> tuple[float, float]:
@@ -165,10 +155,8 @@ def near_duplicates(
     FineGym clip id are used; they find fewer (19 of 42 pairs in Gym99). Clips that are whole
     files are near-duplicates if they are one file. Takes O(n log n + pairs) time.
 
-    Args:
-        clips: any.
-        times: begin and end in the source, by clip id, for clips that are files of their own.
-        files: of the clips (see `files_of`); None: by the spelling of their paths.
+    `times` hold begin and end in the source, by clip id, for clips that are files of their own.
+    Without `files` (see `files_of`) paths are compared by their spelling.
 
     Yields:
         Numbers of two clips, the one that begins first before the other.
@@ -265,13 +253,8 @@ def overlap(
     times: Mapping[str, TimeSpan] | None = None,
     video_root: Path | None = None,
 ) -> dict[str, int]:
-    """What two sets of clips share, such as two splits, or the lists of two benchmarks.
-
-    Args:
-        first: usually what is trained on.
-        second: usually what is tested on.
-        times: as for `near_duplicates`.
-        video_root: as for `files_of`, which finds files of two names.
+    """What two sets of clips share, such as two splits, or the lists of two benchmarks; the first
+    is usually what is trained on. `times` as for `near_duplicates`, `video_root` for `files_of`.
 
     Returns:
         `clips`, `sources` and `routines` that are in both; `of_clips`, `of_sources`, `of_routines`:
@@ -295,9 +278,9 @@ def overlap_lines(shared: Mapping[str, int]) -> list[str]:
     known = shared["of_clips"] - shared["without_source"]
     lines = []
     if known:
+        which = "clips of known source" if shared["without_source"] else "clips"
         lines.append(
-            f"{shared['clips_of_shared_sources']:,} of {known:,} clips "
-            f"{'of known source ' if shared['without_source'] else ''}come from source videos "
+            f"{shared['clips_of_shared_sources']:,} of {known:,} {which} come from source videos "
             f"that training clips come from too"
         )
     if shared["without_source"]:
@@ -327,11 +310,8 @@ def leak_report(
 ) -> dict[str, dict]:
     """What each two splits share, as plain values.
 
-    Args:
-        clips: of all splits.
-        classes: names of all classes by label; None: the classes that the clips show.
-        times: as for `near_duplicates`.
-        video_root: as for `files_of`, which finds files of two names.
+    Without `classes` (names by label) the classes are those that the clips show. `times` and
+    `video_root` as for `overlap`.
 
     Returns:
         `leaks`: for each two splits, as in "labeled-test", what `overlap` counts; "training" is
@@ -364,7 +344,7 @@ def leak_report(
         "leaks": leaks,
         "near_duplicates": {name: _between(pairs, name, name) for name in groups},
         "missing_classes": {
-            split: {label: classes[label] for label in sorted(classes.keys() - _labels(members))}
+            split: {n: classes[n] for n in sorted(classes.keys() - {c.label for c in members})}
             for split, members in groups.items()
             if split in ("labeled", "val", "test")
         },
@@ -410,13 +390,9 @@ def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
         missing = report["missing_classes"].get(split)
         absent = "not known" if missing is None else f"{len(missing)}"
         if missing and split != "val":  # a part for tuning shows few classes
-            absent = f"{absent}: {_first_names(missing)}"
-        within.add_row(
-            split,
-            f"{pairs:,}",
-            f"{report['without_source'][split]:,}",
-            absent,
-        )
+            named = first_few([f"{label} {name}" for label, name in missing.items()])
+            absent = f"{absent}: {'; '.join(named)}"
+        within.add_row(split, f"{pairs:,}", f"{report['without_source'][split]:,}", absent)
     if any(report["without_source"].values()):
         within.caption = "sources unknown: what clips of unknown source share is unknown"
     return [shared, within]
@@ -441,10 +417,6 @@ def _routine_cells(counts: Mapping[str, int]) -> tuple[str, str]:
         f"{counts['routines']:,}",
         f"{counts['clips_of_shared_routines']:,} of {counts['of_clips']:,}",
     )
-
-
-def _first_names(missing: Mapping[object, str]) -> str:
-    return "; ".join(first_few([f"{label} {name}" for label, name in missing.items()]))
 
 
 def _shared(first: Sequence[Clip], second: Sequence[Clip], files: Files) -> dict[str, int]:
@@ -475,10 +447,6 @@ def _unknown(clips: Sequence[Clip]) -> int:
 def _sources(clips: Sequence[Clip]) -> set[str]:
     """The known ones."""
     return {clip.source for clip in clips} - {""}
-
-
-def _labels(clips: Sequence[Clip]) -> set[int | None]:
-    return {clip.label for clip in clips}
 
 
 def _parts(group: str) -> tuple[str, ...]:

@@ -48,11 +48,8 @@ class Mark(NamedTuple):
 
 
 def mark_of(packet: Packet, *, hides: bool) -> Mark:
-    """The mark of a packet.
-
-    Args:
-        packet: with data.
-        hides: see `hides_frames`; this one's first byte says whether it is shown (RFC 6386, 9.1).
+    """The mark of a packet with data. Where its stream hides frames (see `hides_frames`), its first
+    byte says whether it is shown (RFC 6386, 9.1).
     """
     return Mark(
         packet.pts,
@@ -124,12 +121,9 @@ def _is_before(stamp: int | None, other: int | None) -> bool:
 
 def _begins_again(keyframe: Mark, before: Sequence[Mark]) -> bool:
     stamps = [mark.pts for mark in before if mark.pts is not None]
-    return (
-        keyframe.pts is not None
-        and bool(stamps)
-        and min(stamps) >= keyframe.pts
-        and max(stamps) > keyframe.pts
-    )
+    if keyframe.pts is None or not stamps:
+        return False
+    return min(stamps) >= keyframe.pts and max(stamps) > keyframe.pts
 
 
 def known(stamp: int | None) -> int:

@@ -36,13 +36,8 @@ class NeverJumps(Misnamed):
 def jump(
     path: Path, file: tuple[InputContainer, VideoStream], start_s: float, end_s: float | None
 ) -> Timeline | None:
-    """The stretch as `frame_index.stretch` finds it; None where its times cannot be trusted.
-
-    Args:
-        path: the file.
-        file: the same, open.
-        start_s: where the stretch begins.
-        end_s: where it ends; None at the file's end.
+    """The stretch of an open file as `frame_index.stretch` finds it; None where its times cannot
+    be trusted.
 
     Raises:
         NeverJumps: times of no stretch of this file can be trusted.

@@ -80,15 +80,11 @@ class SplitConfig:
 def split_dataset(
     pool: Sequence[Clip], settled: Sequence[Clip], config: SplitConfig
 ) -> tuple[list[Clip], dict[str, int]]:
-    """Pool cut as the settings say, settled clips as they are.
+    """The pool of labeled training clips cut as the settings say, settled clips as they are.
 
     Clips without a label are training clips: those that share a source video with validation
-    clips are left out, and with test clips too unless the cut is `official`.
-
-    Args:
-        pool: training clips with labels; may be empty if all clips are settled.
-        settled: clips that have their split.
-        config: how the pool is cut.
+    clips are left out, and with test clips too unless the cut is `official`. The pool may be empty
+    if all clips are settled.
 
     Returns:
         The clips, and the number in no split, by reason.
@@ -132,10 +128,6 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
     question of budget: with `val_from="labeled"` those that the rate has labeled, with
     `val_from="pool"` all of them, which tunes on labels that the rate does not count.
 
-    Args:
-        pool: clips with labels, of any split.
-        config: rates, kinds of draw and seed.
-
     Returns:
         The clips with their splits. Unlabeled clips have lost their labels; unlabeled clips of a
         validation source are left out.
@@ -153,12 +145,8 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
     of_labeled = config.val_from == "labeled"
     candidates = draw_labeled(pool, config) if of_labeled else pool
     each_class_keeps = config.min_per_class if of_labeled and config.draw == "stratified" else 1
-    sources = choose_val_sources(
-        candidates,
-        config.val_rate,
-        random.Random(f"{config.seed} val"),
-        min_per_class=each_class_keeps,
-    )
+    rng = random.Random(f"{config.seed} val")
+    sources = choose_val_sources(candidates, config.val_rate, rng, min_per_class=each_class_keeps)
     val = [clip for clip in candidates if group_key(clip) in sources]
     rest = [clip for clip in candidates if group_key(clip) not in sources]
     labeled = rest if of_labeled else draw_labeled(rest, config)
@@ -215,15 +203,7 @@ def split_report(
     times: Mapping[str, TimeSpan] | None = None,
     video_root: Path | None = None,
 ) -> dict:
-    """Settings, counts and leaks of a split, as plain values for splits.json.
-
-    Args:
-        clips: of all splits.
-        config: what they were cut by.
-        classes: names of all classes by label; None: the classes that the clips show.
-        times: when clips begin and end in their source, by id, where the clips do not say it.
-        video_root: folder of the videos, where files of two names are found; None: not searched.
-    """
+    """Settings, counts and leaks (see `leak_report`) of splits, as plain values for splits.json."""
     per_split = Counter(clip.split for clip in clips)
     per_class: Mapping[str, Counter] = {split: Counter() for split in SPLITS}
     sources: Mapping[str, set] = {split: set() for split in SPLITS}

@@ -6,6 +6,7 @@ one scene: `one_for_all` and `one_each`. docs/paper_map.md, row 2.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -21,53 +22,41 @@ cv2.setNumThreads(1)
 
 
 class Placement(NamedTuple):
-    """A square cut out of scaled frames.
-
-    Attributes:
-        short_side: pixels that the frames' shorter side is scaled to.
-        top: where the square is between the top (0) and the bottom (1) of the scaled frames.
-        left: the same between left (0) and right (1).
-        flip: mirrored left to right.
-    """
+    """A square cut out of scaled frames."""
 
     short_side: int
+    """Pixels that the frames' shorter side is scaled to."""
     top: float
+    """Where the square is between the top (0) and the bottom (1) of the scaled frames."""
     left: float
     flip: bool
+    """Mirrored left to right."""
 
 
 class Augmentation(NamedTuple):
-    """What one stream of clips draws its placements from.
-
-    Attributes:
-        short_side: range of the scaled short side, pixels, ends included.
-        flip: mirror half of the clips.
-        share: `one_for_all` or `one_each`.
-    """
+    """What one stream of clips draws its placements from."""
 
     short_side: tuple[int, int]
+    """Range of the scaled short side, pixels, ends included."""
     flip: bool
+    """Mirror half of the clips."""
     share: Callable[[Callable[[], Placement], int], list[Placement]]
+    """`one_for_all` or `one_each`."""
 
     def draw(self, num_elements: int, generator: torch.Generator) -> list[Placement]:
         """One placement for each element of a clip."""
-        return self.share(
-            lambda: draw_placement(self.short_side, self.flip, generator), num_elements
-        )
+        draw = partial(draw_placement, self.short_side, self.flip, generator)
+        return self.share(draw, num_elements)
 
 
 class Pixels(NamedTuple):
-    """The squares that a network takes: their side, and the scale of their colors.
-
-    Attributes:
-        crop_size: pixels.
-        mean: subtracted from each color, after scaling to [0, 1].
-        std: divides each color after that.
-    """
+    """The squares that a network takes: their side in pixels, and the scale of their colors."""
 
     crop_size: int
     mean: tuple[float, float, float]
+    """Subtracted from each color, after scaling to [0, 1]."""
     std: tuple[float, float, float]
+    """Divides each color after that."""
 
 
 def draw_placement(

@@ -31,16 +31,10 @@ CUT_LIMIT_S = 600  # a cut takes seconds; a program that hangs on a damaged vide
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """One clip to be cut.
-
-    Attributes:
-        id: the clip's name; its file is `<id>.mp4`.
-        source: the full video.
-        start_s: where the clip begins in it, seconds.
-        end_s: where it ends.
-    """
+    """One clip to be cut out of a full video, between two times in seconds."""
 
     id: str
+    """The clip's name; its file is `<id>.mp4`."""
     source: Path
     start_s: float
     end_s: float
@@ -48,29 +42,22 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a cut.
-
-    Attributes:
-        cut: as planned.
-        problem: why there is no clip; None if it is there and has the right length.
-        made: the clip was cut in this run, not in one before.
-        remark: what ffmpeg complained of without failing. Pictures damaged in the source appear
-            sound to a decoder once they are encoded anew, so it is reported here or never.
-    """
+    """What became of a cut."""
 
     cut: Cut
     problem: str | None = None
+    """Why there is no clip; None if it is there and has the right length."""
     made: bool = False
+    """The clip was cut in this run, not in one before."""
     remark: str = ""
+    """What ffmpeg complained of without failing. Pictures damaged in the source appear sound to a
+    decoder once they are encoded anew, so it is reported here or never."""
 
 
 def plan_cuts(lists: Iterable[Path], annotations: Iterable[Path], video_root: Path) -> list[Cut]:
-    """The clips of element lists, each once, in the order of their source videos.
+    """The clips of FineGym's element lists, each once, in the order of their source videos.
 
-    Args:
-        lists: element lists of FineGym.
-        annotations: annotation JSON or CSV of times.
-        video_root: folder of the full videos. One that is missing fails its cuts, not this.
+    Times are in JSON or CSV annotations. A full video that is missing fails its cuts, not this.
 
     Raises:
         AnnotationError: a list or annotation cannot be used.
@@ -87,11 +74,7 @@ def plan_cuts(lists: Iterable[Path], annotations: Iterable[Path], video_root: Pa
 
 
 def find_ffmpeg() -> str:
-    """The ffmpeg program on the PATH.
-
-    Raises:
-        SefarError: there is none.
-    """
+    """The ffmpeg program on the PATH; SefarError if there is none."""
     program = shutil.which("ffmpeg")
     if program is None:
         raise SefarError(
@@ -146,14 +129,9 @@ def ffmpeg_command(
 def trim(
     cuts: Sequence[Cut], out: Path, *, program: str, workers: int, audio: bool = False
 ) -> Iterator[Outcome]:
-    """Cut what is not there yet, several at a time; one outcome a cut, as they are done.
+    """Cut what is not there yet into a folder; one outcome a cut, as they are done.
 
-    Args:
-        cuts: clips, each id once.
-        out: folder of the clips.
-        program: ffmpeg.
-        workers: cuts made at a time, each by one thread of ffmpeg.
-        audio: copy the sound as well.
+    `workers` cuts are made at a time, each by one thread of ffmpeg; `audio` copies the sound.
 
     Raises:
         SefarError: there are no workers.

@@ -47,15 +47,6 @@ from sefar_core.data.packets import (
 )
 from sefar_core.data.seek import jump, leads_right
 
-__all__ = [
-    "VideoInfo",
-    "VideoReadError",
-    "clip_length",
-    "info_of",
-    "probe",
-    "read_clip",
-    "read_fractions",
-]
 Frames = Timeline | FrameFolder
 Result = TypeVar("Result")
 
@@ -107,17 +98,13 @@ def places_of(fractions: Sequence[float]) -> np.ndarray:
 
 
 class ClipFrames(NamedTuple):
-    """Every frame of a clip.
-
-    Attributes:
-        frames: RGB, upright.
-        appears: fraction of the clip's length at which each appears.
-        length_s: seconds that the clip lasts.
-    """
+    """Every frame of a clip, RGB, upright."""
 
     frames: UInt8[Tensor, "frame height width channel"]
     appears: list[float]
+    """Fraction of the clip's length at which each appears."""
     length_s: float
+    """Seconds that the clip lasts."""
 
 
 def read_clip(
@@ -127,7 +114,7 @@ def read_clip(
     end_s: float | None = None,
     short_side: int | None = None,
 ) -> ClipFrames:
-    """Every frame of a clip, RGB, upright, and when each appears.
+    """Every frame of a clip, and when each appears.
 
     The frame at fraction f is the last one that appears at or before f, as in `read_fractions`.
 
@@ -180,17 +167,14 @@ def clip_end(path: Path, shown: Frames | VideoInfo, start: float, end_s: float |
 
 @dataclass
 class Record:
-    """What reading a file showed of it, in this process.
-
-    Attributes:
-        counted: as many pictures come out of a full decode as its packets announce.
-        jumps_lead_right: decoding can begin at its keyframes; None until it is tested.
-        settled: its pictures by a full decode, if packets announce others.
-    """
+    """What reading a file showed of it, in this process."""
 
     counted: bool = False
+    """As many pictures come out of a full decode as its packets announce."""
     jumps_lead_right: bool | None = None
+    """Decoding can begin at its keyframes; None until it is tested."""
     settled: Timeline | None = None
+    """Its pictures by a full decode, if packets announce others."""
 
 
 def record_of(path: Path) -> Record:
@@ -307,13 +291,9 @@ def _pictures(path: Path, shown: Frames, numbers: np.ndarray, short_side: int | 
 
 
 def refuse_beyond(path: Path, last_s: float, end_s: float, timestamp_s: float) -> None:
-    """Raise VideoReadError for a time after a file's end.
+    """Raise VideoReadError for a frame wanted after a file's end.
 
-    Args:
-        path: the file.
-        last_s: when its last frame appears.
-        end_s: when that frame disappears.
-        timestamp_s: of the frame that is wanted.
+    Its last frame appears at `last_s` and disappears at `end_s`.
     """
     # Lists round their times: a clip may seem to end up to a frame after its file does.
     if timestamp_s >= end_s + (end_s - last_s):
@@ -350,11 +330,7 @@ def probe(path: Path) -> VideoInfo:
 
 
 def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
-    """The first frame that comes out of the decoder with this packet, or at the end (None).
-
-    Raises:
-        VideoReadError: the packet does not decode.
-    """
+    """The first frame that comes out of the decoder with this packet, or at the end (None)."""
     try:
         return next(iter(stream.decode(packet)), None)
     except av.FFmpegError as cause:
@@ -362,12 +338,9 @@ def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> Vid
 
 
 def info_of(shown: Timeline, first: VideoFrame, *, false_keyframes: bool) -> VideoInfo:
-    """The facts in the packets of a file and in its first picture.
+    """The facts in the packets of an open file and in its first picture, decoded.
 
-    Args:
-        shown: all frames of the file, which is open.
-        first: the first of them, decoded.
-        false_keyframes: packets are marked as keyframes that need pictures before them.
+    `false_keyframes`: packets are marked as keyframes that need pictures before them.
     """
     stream = shown.stream
     duration_s = shown.end_s - float(shown.times_s[0])

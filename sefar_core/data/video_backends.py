@@ -22,19 +22,10 @@ from torch import Tensor
 
 from sefar_core.data import video
 from sefar_core.data.decode import FileVersion, fitted_size, version_of
-from sefar_core.data.decord_worker import Request, read_frames
 from sefar_core.data.frame_index import numbers_at
-from sefar_core.data.video import (
-    VideoInfo,
-    VideoReadError,
-    clip_end,
-    places_of,
-    probe,
-    refuse_beyond,
-    refuse_empty,
-)
+from sefar_core.data.video import VideoInfo, VideoReadError, probe
 from sefar_core.data.video import read_fractions as read_in_order
-from sefar_core.data.worker_pool import Worker, WorkerFailure
+from sefar_core.data.worker_pool import DecordRequest, Worker, WorkerFailure, read_by_decord
 
 FIX = "Set data.reader to auto, which reads every file that plays and folders of pictures."
 CONTAINERS = ("mov", "matroska")
@@ -54,15 +45,7 @@ def read_decord(
     short_side: int | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> UInt8[Tensor, "frame height width channel"]:
-    """As `video.read_fractions`, by decord; it applies the file's rotation itself.
-
-    Args:
-        path: the video.
-        fractions: in [0, 1].
-        start_s: where the clip begins.
-        end_s: where it ends.
-        short_side: larger frames are scaled down to it.
-        timeout_s: after which decord counts as hung.
+    """As `video.read_fractions`, by decord, which counts as hung after `timeout_s`.
 
     Raises:
         VideoReadError: decord cannot be trusted with the file, refuses it, or hangs.
@@ -78,7 +61,7 @@ def read_decord(
             f"decord cannot be trusted with {path}: its first picture differs from PyAV's by "
             f"{apart:.0f} of 255. {FIX}"
         )
-    frames = ask_decord(Request(str(path), numbers, info.num_frames), timeout_s)
+    frames = ask_decord(DecordRequest(str(path), numbers, info.num_frames), timeout_s)
     return torch.from_numpy(shrunk(frames, short_side))
 
 
@@ -125,23 +108,23 @@ def frame_numbers(
         VideoReadError: the file ends before the clip does.
         ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
     """
-    places = places_of(fractions)
+    places = video.places_of(fractions)
     whole = start_s is None and end_s is None
     start = info.times_s[0] if whole else start_s or 0.0
-    refuse_empty(path, start, end_s)
-    timestamps = start + places * (clip_end(path, info, start, end_s) - start)
-    refuse_beyond(path, info.times_s[-1], info.end_s, float(timestamps.max()))
+    video.refuse_empty(path, start, end_s)
+    timestamps = start + places * (video.clip_end(path, info, start, end_s) - start)
+    video.refuse_beyond(path, info.times_s[-1], info.end_s, float(timestamps.max()))
     return numbers_at(info.times_s, timestamps).tolist()
 
 
 @lru_cache(maxsize=1024)
 def _first_pictures_apart(file: FileVersion, timeout_s: float) -> float:
     own = read_in_order(file.path, [0.0]).numpy().astype(np.int16)
-    other = ask_decord(Request(str(file.path), [0], _probed(file).num_frames), timeout_s)
+    other = ask_decord(DecordRequest(str(file.path), [0], _probed(file).num_frames), timeout_s)
     return float(np.abs(own - other).mean()) if own.shape == other.shape else 255.0
 
 
-def ask_decord(request: Request, timeout_s: float) -> np.ndarray:
+def ask_decord(request: DecordRequest, timeout_s: float) -> np.ndarray:
     """The frames of a request, from a process that is killed if it takes longer, or dies.
 
     Raises:
@@ -169,9 +152,9 @@ def ask_decord(request: Request, timeout_s: float) -> np.ndarray:
 
 
 @cache
-def _worker_of(pid: int) -> Worker[Request]:
+def _worker_of(pid: int) -> Worker[DecordRequest]:
     """The reading process of this process; one that is forked gets another."""
-    return Worker(read_frames)
+    return Worker(read_by_decord)
 
 
 def shrunk(

@@ -3,6 +3,9 @@
 A damaged file can end a decoder's whole process, or keep it busy forever. Each process has one
 task at a time, so that the parent knows which task it was. `run_isolated` does many tasks in
 several processes; `Worker.ask` does one task at a time in one.
+
+`read_by_decord` is such work, here since its process imports numpy and decord alone: no torch, and
+no second FFmpeg beside the one that decord brings.
 """
 
 import signal
@@ -14,6 +17,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import current_process, get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
 
 from qa_data.terminal import without_interrupts
 
@@ -27,17 +32,14 @@ GLANCE_S = 0.2
 
 
 class WorkerFailure(NamedTuple):
-    """Replaces an answer that never came.
-
-    Attributes:
-        kind: `crashed` or `hung`.
-        words: what happened.
-        ended_by: the signal that ended a process that crashed, if one did.
-    """
+    """Replaces an answer that never came."""
 
     kind: str
+    """`crashed` or `hung`."""
     words: str
+    """What happened."""
     ended_by: signal.Signals | None = None
+    """The signal that ended a process that crashed, if one did."""
 
 
 def run_isolated(
@@ -212,3 +214,24 @@ def _serve(work: Callable[[Task, Heartbeat], Any], pipe: Connection, heartbeats:
     with suppress(EOFError):
         while True:
             pipe.send(work(pipe.recv(), heartbeat))
+
+
+class DecordRequest(NamedTuple):
+    """Frames by number, of a file that is known to show `num_frames` frames."""
+
+    path: str
+    numbers: list[int]
+    num_frames: int
+
+
+def read_by_decord(request: DecordRequest, heartbeat: Heartbeat) -> np.ndarray | str:
+    """The frames (frame, height, width, color), or why decord refuses them."""
+    import decord
+
+    try:
+        video = decord.VideoReader(request.path, num_threads=1)
+        if len(video) != request.num_frames:
+            return f"decord counts {len(video)} frames, its packets {request.num_frames}"
+        return video.get_batch(request.numbers).asnumpy()
+    except (decord.DECORDError, RuntimeError, IndexError, OSError, ValueError) as cause:
+        return (str(cause).strip() or repr(cause)).splitlines()[0]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from sefar_core.data import worker_pool
-from sefar_core.data.decord_worker import Request
+from sefar_core.data.worker_pool import DecordRequest
 
 
 def passing_hours(monkeypatch) -> Callable[[], None]:
@@ -42,7 +42,7 @@ def poisoned_check(
     return check_file(clips, heartbeat, video_root=video_root, quick=quick)
 
 
-def poisoned_numbers(request: Request, heartbeat: Callable[[], None]) -> np.ndarray:
+def poisoned_numbers(request: DecordRequest, heartbeat: Callable[[], None]) -> np.ndarray:
     """Black frames, except for files of certain names; of some, half of the answer is sent."""
     swallow(request.path)
     if request.path in ("half then hang", "half then exit"):

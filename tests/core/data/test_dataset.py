@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from qa_data.manifest import Clip
-from sefar_core.data import decode, frame_index
 from sefar_core.data.dataloaders import EvalClips, fixed_views, released_view
 from sefar_core.data.dataset import (
     LabeledClips,
@@ -15,10 +14,10 @@ from sefar_core.data.dataset import (
     UnlabeledClips,
     independent_moments,
     read_from_folder,
+    seeded,
     shared_moments,
     view_moments,
 )
-from sefar_core.data.rng import seeded
 from sefar_core.data.transforms import Augmentation, Pixels, fixed_placements, to_network
 from sefar_core.mixing import one_each, one_for_all
 from sefar_core.sampling import SAMPLINGS, center_windows, sample_fractions
@@ -148,22 +147,6 @@ def test_frames_come_from_the_folder_or_from_a_stretch_of_a_longer_file(tmp_path
         got = read_from_folder(clip, fractions, root=tmp_path)
         assert got.numpy().tolist() == whole[numbers].tolist()
     assert read_from_folder(part, [0.0], root=tmp_path, short_side=24).shape == (1, 24, 32, 3)
-
-
-def test_both_views_of_a_clip_are_decoded_once_in_order(tmp_path, monkeypatch):
-    oracle.write_video(tmp_path / "0.mp4", oracle.numbered_frames(48), options={"bf": "0"})
-    passes: list[int] = []
-
-    def count(packets, stamps):
-        passes.append(len(stamps))
-        return [(0, len(packets))]
-
-    monkeypatch.setattr(decode, "runs", count)
-    monkeypatch.setattr(frame_index, "decoded", lambda *_: passes.append(-1))
-    item = unlabeled(partial(read_from_folder, root=tmp_path))[0, 0]
-    # One pass for the frames of both views, none of them twice.
-    assert len(passes) == 1 and 8 < passes[0] <= 16
-    assert [len(element) for element in item.weak + item.strong] == [*SIZES, *SIZES]
 
 
 def test_evaluation_sees_every_moment_under_every_crop_in_one_pass():

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from random import Random
 
 import pytest
@@ -10,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_data.files import SefarError
-from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip
-from qa_data.taxonomy import read_categories
 from sefar_core.data.group_split import (
     choose_test_sources,
     choose_val_sources,
@@ -22,7 +19,7 @@ from sefar_core.data.group_split import (
     take_groups,
     without_shared_sources,
 )
-from tests.finegym import finegym_folder
+from tests.finegym import benchmark_clips
 from tests.oracles import splits as oracles
 
 
@@ -193,19 +190,10 @@ def test_no_cut_of_all_would_lack_fewer_classes(drawn, seed, rate):
         assert labels(kept) == labels(test) == labels(pool)
 
 
-@cache
-def finegym(benchmark):
-    folder = finegym_folder()
-    classes = read_categories(folder / f"{benchmark}_categories.txt")
-    train = read_elements(folder / f"{benchmark}_train_element_v1.1.txt")
-    test = read_elements(folder / f"{benchmark}_val_element.txt")
-    return to_clips(train, classes, split="labeled"), to_clips(test, classes, split="test")
-
-
 @pytest.mark.lists
 @pytest.mark.slow
 def test_gym99_can_be_cut_by_source_with_every_class_on_both_sides():
-    pool, test = split_test(*finegym("gym99"))
+    pool, test = split_test(*benchmark_clips("gym99"))
     assert not sources(pool) & sources(test)
     assert labels(pool) == labels(test) == set(range(99))
     assert abs(len(test) - 8521) < 0.01 * 34841
@@ -220,8 +208,8 @@ def test_three_classes_of_gym288_come_from_one_video():
         match="3 classes have all their clips from one source video: "
         "208 'salto forward tucked with 1 twist', 209 'salto forward tucked', 210",
     ):
-        split_test(*finegym("gym288"))
-    pool, test = split_test(*finegym("gym288"), one_sided="keep")
+        split_test(*benchmark_clips("gym288"))
+    pool, test = split_test(*benchmark_clips("gym288"), one_sided="keep")
     assert labels(pool) == set(range(288))
     assert labels(test) == set(range(288)) - {208, 209, 210, 226}
 
@@ -234,8 +222,8 @@ def test_three_classes_of_gym288_come_from_one_video():
 )
 def test_classes_of_finegym_are_lost_with_the_videos_of_the_official_test(benchmark, lost, left):
     with pytest.raises(SefarError, match=lost.replace(".*", " lose their last training clip.*")):
-        split_test(*finegym(benchmark), how="official_disjoint")
-    pool, test = split_test(*finegym(benchmark), how="official_disjoint", one_sided="keep")
+        split_test(*benchmark_clips(benchmark), how="official_disjoint")
+    pool, test = split_test(*benchmark_clips(benchmark), how="official_disjoint", one_sided="keep")
     assert (len(pool), len(test)) == left
 
 

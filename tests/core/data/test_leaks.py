@@ -4,16 +4,14 @@ import io
 import json
 import os
 from dataclasses import replace
-from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_data.files import SefarError
-from qa_data.finegym import TimeSpan, read_elements, read_timestamps, to_clips
+from qa_data.finegym import TimeSpan, read_timestamps
 from qa_data.manifest import Clip, without_label
-from qa_data.taxonomy import read_categories
 from qa_data.terminal import console
 from sefar_core.data.class_names import conflict_lines
 from sefar_core.data.leaks import (
@@ -26,7 +24,7 @@ from sefar_core.data.leaks import (
     overlap_lines,
     sharing_frames,
 )
-from tests.finegym import finegym_folder
+from tests.finegym import benchmark_clips, finegym_folder
 from tests.oracles import splits as oracles
 
 
@@ -289,16 +287,6 @@ def test_a_file_and_frames_on_both_sides_are_named_with_their_clips(root):
     assert manifest_lines(clips[:1], root) == []
 
 
-@cache
-def finegym(benchmark):
-    """Training and test clips of a benchmark, as its lists have them."""
-    folder = finegym_folder()
-    classes = read_categories(folder / f"{benchmark}_categories.txt")
-    train = read_elements(folder / f"{benchmark}_train_element_v1.1.txt")
-    test = read_elements(folder / f"{benchmark}_val_element.txt")
-    return to_clips(train, classes, split="labeled"), to_clips(test, classes, split="test")
-
-
 @pytest.mark.lists
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -309,7 +297,7 @@ def finegym(benchmark):
     ],
 )
 def test_the_official_lists_leak_as_much_as_is_known_of_them(benchmark, other, found, within):
-    train, test = finegym(benchmark)
+    train, test = benchmark_clips(benchmark)
     names = (
         "clips", "sources", "of_sources", "routines", "of_clips",
         "clips_of_shared_sources", "clips_of_shared_routines", "near_duplicates",
@@ -321,13 +309,13 @@ def test_the_official_lists_leak_as_much_as_is_known_of_them(benchmark, other, f
     assert within in (None, report["near_duplicates"])  # by whole seconds of the names
     # Each benchmark tests on clips that the other trains on.
     ids = {one.id for one in train}
-    assert sum(one.id in ids for one in finegym(other)[1]) == 99
+    assert sum(one.id in ids for one in benchmark_clips(other)[1]) == 99
 
 
 @pytest.mark.lists
 @pytest.mark.slow
 def test_exact_times_find_the_moments_that_gym99_shows_twice():
-    clips = [one for side in finegym("gym99") for one in side]
+    clips = [one for side in benchmark_clips("gym99") for one in side]
     folder = finegym_folder() / "timestamps"
     times = read_timestamps(folder / "train99.csv") | read_timestamps(folder / "val99.csv")
     duplicates = list(near_duplicates(clips, times=times))

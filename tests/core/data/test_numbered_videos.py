@@ -1,12 +1,10 @@
 """Every picture bears its number: what any kind of file gives is read back as a fact."""
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from qa_data.manifest import Clip
 from sefar_core.data import video_backends
@@ -22,7 +20,6 @@ from tests.oracles.numbered_table import (
     CUT_IN,
     FILMS,
     GROUPS,
-    REFUSED,
     TURNED,
 )
 
@@ -69,17 +66,6 @@ def test_a_picture_gives_its_number_at_any_size_and_in_no_other_orientation():
         with pytest.raises(numbered.UnreadableNumber):
             numbered.read_number(other)
     assert len(BY_NAME) == len(CASES)
-
-
-def test_orientations_are_stored_as_another_library_understands_them():
-    upright = numbered.numbered(37)
-    for orientation in numbered.FIRST_ROW_AND_COLUMN:
-        exif, content = Image.Exif(), io.BytesIO()
-        exif[0x0112] = orientation
-        stored = np.ascontiguousarray(numbered.stored(upright, orientation))
-        Image.fromarray(stored).save(content, "PNG", exif=exif)
-        shown = ImageOps.exif_transpose(Image.open(content))
-        np.testing.assert_array_equal(np.asarray(shown), upright)
 
 
 @by_case(READ)
@@ -163,10 +149,6 @@ def test_decord_gives_the_right_pictures_or_none(made, case):
     for stretch in stretches(case, FEW):
         found = fractions_outcome(case, made(case.name), stretch, video_backends.read_decord)
         assert found.verdict != "wrong", found.words
-
-
-def test_damaged_files_and_those_of_two_sizes_are_in_the_table():
-    assert {case.refused for case in REFUSED} == {"other size", "damaged"}
 
 
 ODD_NAMES = ["2024-05-01T12:30.mp4", "data:x.mp4", "%03d.mp4", "a?b#c|d.mp4", "-i.mp4", "[1].mp4"]

@@ -8,9 +8,7 @@ from dataclasses import replace
 import pytest
 
 from qa_data.files import SefarError
-from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import Clip, by_split
-from qa_data.taxonomy import read_categories
 from sefar_core.data.group_split import choose_val_sources
 from sefar_core.data.splits import (
     SplitConfig,
@@ -19,7 +17,7 @@ from sefar_core.data.splits import (
     split_pool,
     split_report,
 )
-from tests.finegym import finegym_folder
+from tests.finegym import benchmark_clips
 from tests.oracles import splits as oracles
 
 SIZES = {0: 400, 1: 200, 2: 100, 3: 40, 4: 10, 5: 1}
@@ -189,22 +187,13 @@ DRAWN = {
 }
 
 
-def pool_of_gym(benchmark):
-    folder = finegym_folder()
-    classes = read_categories(folder / f"gym{benchmark}_categories.txt")
-    listed = read_elements(folder / f"gym{benchmark}_train_element_v1.1.txt")
-    return to_clips(listed, classes, split="labeled")
-
-
 @pytest.mark.parametrize(
     "pool",
     ["toy", *(pytest.param(b, marks=[pytest.mark.lists, pytest.mark.slow]) for b in ("99", "288"))],
 )
 def test_a_seed_stands_for_the_same_clips_forever(pool):
-    clips, expected = (
-        long_tailed_pool() if pool == "toy" else pool_of_gym(pool),
-        DRAWN[pool].split(),
-    )
+    clips = long_tailed_pool() if pool == "toy" else benchmark_clips(f"gym{pool}")[0]
+    expected = DRAWN[pool].split()
     drawn = [digest(split_pool(clips, SplitConfig(**c))) for c in DRAWS[: len(expected)]]
     assert drawn == expected
 
@@ -213,7 +202,7 @@ def test_a_seed_stands_for_the_same_clips_forever(pool):
 @pytest.mark.slow
 def test_rare_classes_of_gym99_keep_their_least():
     config = SplitConfig(rate=0.05, min_per_class=3, val_rate=0.1)
-    clips = split_pool(pool_of_gym("99"), config)
+    clips = split_pool(benchmark_clips("gym99")[0], config)
     counts = per_class(by_split(clips, "labeled"))
     assert len(counts) == 99 and min(counts.values()) >= 3
     labels = sum(clip.split in ("labeled", "val") for clip in clips)

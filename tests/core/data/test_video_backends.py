@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from sefar_core.config import DataConfig
 from sefar_core.data import video_backends
-from sefar_core.data.decord_worker import Request
 from sefar_core.data.video import VideoReadError, probe, read_fractions
 from sefar_core.data.video_backends import READERS, choose_file_reader
+from sefar_core.data.worker_pool import DecordRequest
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_numbers
 from tests.script_process import LIMIT_S
@@ -105,7 +105,7 @@ def test_decord_is_not_trusted_with_a_file_whose_first_picture_it_shows_otherwis
 
 
 def frames_of(path: Path, *numbers: int, num_frames: int = 30, timeout_s: float = LIMIT_S):
-    return video_backends.ask_decord(Request(str(path), list(numbers), num_frames), timeout_s)
+    return video_backends.ask_decord(DecordRequest(str(path), list(numbers), num_frames), timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def frames_of(path: Path, *numbers: int, num_frames: int = 30, timeout_s: float 
     ],
 )
 def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, words, monkeypatch):
-    monkeypatch.setattr(video_backends, "read_frames", poisoned_numbers)
+    monkeypatch.setattr(video_backends, "read_by_decord", poisoned_numbers)
     video_backends._worker_of.cache_clear()
     let_a_day_pass = passing_hours(monkeypatch)
     frames_of(Path("sound"), 3, 7)
@@ -146,7 +146,7 @@ def test_a_reader_that_never_gets_ready_is_killed(tmp_path, monkeypatch):
         "def work(request, heartbeat): ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(video_backends, "read_frames", import_module("sleeper").work)
+    monkeypatch.setattr(video_backends, "read_by_decord", import_module("sleeper").work)
     video_backends._worker_of.cache_clear()
     first = video_backends._worker_of(os.getpid()).process
     with pytest.raises(VideoReadError, match="hangs on frames 3 to 7 .*: no answer within 1 s"):
