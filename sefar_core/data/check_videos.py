@@ -80,12 +80,7 @@ class Health:
 
 
 def check_clips(
-    clips: Sequence[Clip],
-    video_root: Path,
-    *,
-    quick: bool,
-    workers: int,
-    patience_s: float = 120.0,
+    clips: Sequence[Clip], video_root: Path, *, quick: bool, workers: int, patience_s: float = 120.0
 ) -> Generator[list[Health]]:
     """The health of every clip, file after file, as the files are done; each file is opened once.
 

@@ -83,20 +83,23 @@ def match_classes(known: Sequence[str | None] | None, wanted: Sequence[str | Non
 
 def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:
     """The labels that have several names, each with these."""
-    names: dict[int, set[str]] = defaultdict(set)
-    for clip in clips:
-        if clip.label is not None and clip.text:
-            names[clip.label].add(name_of(clip))
-    return {label: sorted(found) for label, found in sorted(names.items()) if len(found) > 1}
+    return _several((label, name) for label, name in _named(clips))
 
 
 def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
     """The names of several labels, each with these."""
-    labels: dict[str, set[int]] = defaultdict(set)
-    for clip in clips:
-        if clip.label is not None and clip.text:
-            labels[name_of(clip)].add(clip.label)
-    return {name: sorted(found) for name, found in sorted(labels.items()) if len(found) > 1}
+    return _several((name, label) for label, name in _named(clips))
+
+
+def _named(clips: Iterable[Clip]) -> set[tuple[int, str]]:
+    return {(c.label, name_of(c)) for c in clips if c.label is not None and c.text}
+
+
+def _several(pairs: Iterable[tuple]) -> dict:
+    found = defaultdict(list)
+    for one, other in sorted(pairs):
+        found[one].append(other)
+    return {one: others for one, others in found.items() if len(others) > 1}
 
 
 def class_conflicts(clips: Sequence[Clip]) -> dict[str, dict]:

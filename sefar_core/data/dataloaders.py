@@ -45,13 +45,7 @@ from sefar_core.data.dataset import (
     view_moments,
 )
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-from sefar_core.data.transforms import (
-    Augmentation,
-    Pixels,
-    Placement,
-    fixed_placements,
-    to_network,
-)
+from sefar_core.data.transforms import Augmentation, Pixels, Placement, fixed_placements, to_network
 from sefar_core.data.video import VideoReadError
 from sefar_core.data.video_backends import choose_file_reader
 from sefar_core.mixing import one_each

@@ -65,12 +65,7 @@ def read_from_folder(
 ) -> Tensor:
     """The frames of a clip at fractions of its length, decoded from its file under `root`.
 
-    Args:
-        clip: which.
-        fractions: in [0, 1].
-        root: folder that the clip's path starts from.
-        short_side: larger frames are scaled down to it.
-        read: one of `video_backends.READERS`.
+    Larger frames are scaled down to `short_side`; `read` is one of `video_backends.READERS`.
 
     Raises:
         VideoReadError: the file is unreadable, ends too early, or its pictures are too elongated.

@@ -99,18 +99,14 @@ class FrameCache:
             return torch.from_numpy(frames[numbers])
         wanted, places = np.unique(numbers, return_inverse=True)
         frames = np.empty((len(wanted), *shape[1:]), np.uint8)
-        for number, frame in zip(wanted.tolist(), frames, strict=True):
-            self._decompress(first + number, frame)
+        for number, frame in zip((first + wanted).tolist(), frames, strict=True):
+            packed = self._bytes[self._bounds[number] : self._bounds[number + 1]]
+            blue_first = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+            if blue_first is None:
+                words = f"frame {number} of {self.folder} is damaged; delete the folder to decode"
+                raise SefarError(f"{words} it again")
+            cv2.cvtColor(blue_first, cv2.COLOR_BGR2RGB, dst=frame)
         return torch.from_numpy(frames[places])
-
-    def _decompress(self, number: int, frame: np.ndarray) -> None:
-        packed = self._bytes[self._bounds[number] : self._bounds[number + 1]]
-        blue_first = cv2.imdecode(packed, cv2.IMREAD_COLOR)
-        if blue_first is None:
-            raise SefarError(
-                f"frame {number} of {self.folder} is damaged; delete the folder to decode it again"
-            )
-        cv2.cvtColor(blue_first, cv2.COLOR_BGR2RGB, dst=frame)
 
     def _map(self) -> None:
         # As a plain array, whose slices are cheaper than those of a memmap.
@@ -208,7 +204,11 @@ def decode_rest(packed: "_PackedClips", draft: Path, workers: int) -> None:
     for number, (clip, content) in enumerate(bar):
         # As if the clips to come were as large as this one.
         with writing(draft / "frames.bin", content.numel() * (len(todo) - number)):
-            _append(draft, clip, content)
+            with (draft / "frames.bin").open("ab") as pixels:
+                pixels.write(content.numpy().data)
+            # The journal last: a clip that it names is whole.
+            with (draft / "clips.jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(clip._asdict()) + "\n")
 
 
 def whole_clips(journal: Path, frames: Path) -> list[StoredClip]:
@@ -286,11 +286,3 @@ def _compress(picture: np.ndarray) -> np.ndarray:
     if not done:
         raise ValueError(f"cannot compress a picture of shape {picture.shape} as JPEG")
     return packed.reshape(-1)
-
-
-def _append(draft: Path, clip: StoredClip, content: Tensor) -> None:
-    # The journal last: a clip that it names is whole.
-    with (draft / "frames.bin").open("ab") as pixels:
-        pixels.write(content.numpy().data)
-    with (draft / "clips.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(clip._asdict()) + "\n")

@@ -476,10 +476,11 @@ def _lost(marks: Sequence[Mark], stamps: np.ndarray) -> bool:
 
 def oddities(shown: Timeline) -> tuple[str, ...]:
     """By name; docs/damage.md says what each means."""
-    marks, container = shown.marks, shown.stream.container
+    marks, stream, container = shown.marks, shown.stream, shown.stream.container
+    is_edited = "mov" in container.format.name and stream.frames > len(stream.index_entries)
     tests = {
         "truncated": shown.is_cut_off or _promises_more(shown, container),
-        "edit_list": _is_edited(shown, container) or any(mark.is_discard for mark in marks),
+        "edit_list": is_edited or any(mark.is_discard for mark in marks),
         "open_gop": _has_open_gop(marks),
         "corrupt": any(mark.is_corrupt for mark in marks),
         "variable_rate": not shown.constant_rate,
@@ -507,11 +508,6 @@ def _promises_more(shown: Timeline, container: Container) -> bool:
     with path.open("rb") as file:
         stated = int.from_bytes(file.read(8)[4:], "little")
     return stated + 8 > path.stat().st_size
-
-
-def _is_edited(shown: Timeline, container: Container) -> bool:
-    stream = shown.stream
-    return "mov" in container.format.name and stream.frames > len(stream.index_entries)
 
 
 def _has_open_gop(marks: Sequence[Mark]) -> bool:

@@ -128,19 +128,17 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
     question of budget: with `val_from="labeled"` those that the rate has labeled, with
     `val_from="pool"` all of them, which tunes on labels that the rate does not count.
 
-    Returns:
-        The clips with their splits. Unlabeled clips have lost their labels; unlabeled clips of a
-        validation source are left out.
+    Unlabeled clips lose their labels; those of a validation source are left out.
 
     Raises:
         SefarError: the pool is empty or lacks labels, or no validation sources can be cut
             without taking the clips from training that a class must have there.
     """
-    if not pool or any(clip.label is None for clip in pool):
+    unknown = sum(clip.label is None for clip in pool)
+    if not pool or unknown:
         raise SefarError(
-            f"the training pool has {len(pool)} clips, of which "
-            f"{sum(clip.label is None for clip in pool)} have no label; it needs clips, and "
-            f"labels to draw from: is the training list the right one?"
+            f"the training pool has {len(pool)} clips, of which {unknown} have no label; it needs "
+            f"clips, and labels to draw from: is the training list the right one?"
         )
     of_labeled = config.val_from == "labeled"
     candidates = draw_labeled(pool, config) if of_labeled else pool

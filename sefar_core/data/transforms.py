@@ -66,10 +66,7 @@ def draw_placement(
     scale, top, left, coin = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     low, high = short_side
     return Placement(
-        short_side=low + int(scale * (high - low + 1)),
-        top=top,
-        left=left,
-        flip=flip and coin < 0.5,
+        short_side=low + int(scale * (high - low + 1)), top=top, left=left, flip=flip and coin < 0.5
     )
 
 

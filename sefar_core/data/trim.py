@@ -86,10 +86,8 @@ def find_ffmpeg() -> str:
 
 
 def full_videos(folder: Path) -> dict[str, Path]:
-    """The video files of a folder by their names without ending, such as `0LtLS9wROrk`.
-
-    Raises:
-        SefarError: the folder does not exist, or two videos differ in their endings only.
+    """The video files of a folder by their names without ending, such as `0LtLS9wROrk`; SefarError
+    where there is no folder, or two videos differ in their endings only.
     """
     if not folder.is_dir():
         raise SefarError(f"there is no folder {folder}; give the one with the full videos")

@@ -142,11 +142,7 @@ def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None
         VideoReadError: the file is unreadable.
         ValueError: a clip that ends before it starts.
     """
-
-    def length(shown: Frames, start: float, end: float) -> float:
-        return end - start
-
-    return on_frames(path, start_s, end_s, length, decodes=False)
+    return on_frames(path, start_s, end_s, lambda _, start, end: end - start, decodes=False)
 
 
 def refuse_empty(path: Path, start: float, end_s: float | None) -> None:
@@ -202,13 +198,9 @@ def on_frames(
     Each way is left for the next where the decoder gives other pictures than the packets
     announced (decode.Misnamed), and is not tried again with the same file.
 
-    Args:
-        path: a file, or a folder of pictures.
-        start_s: where the clip begins.
-        end_s: where it ends; both are None for the whole file.
-        use: takes the frames, and where the clip starts and ends among them.
-        heartbeat: called for every picture of a full decode.
-        decodes: `use` decodes pictures; where it does not, a jump need not be compared with them.
+    `use` takes the frames, and where the clip starts and ends among them. Where it decodes no
+    picture (`decodes`), a jump need not be compared with them. Every picture of a full decode gives
+    a heartbeat.
 
     Raises:
         VideoReadError: the file is unreadable.

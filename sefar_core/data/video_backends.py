@@ -170,10 +170,7 @@ def shrunk(
     return np.stack(list(small))
 
 
-READERS: dict[str, Callable[..., Tensor]] = {
-    "auto": video.read_fractions,
-    "decord": read_decord,
-}
+READERS: dict[str, Callable[..., Tensor]] = {"auto": video.read_fractions, "decord": read_decord}
 
 
 def choose_file_reader(name: str) -> Callable[..., Tensor]:

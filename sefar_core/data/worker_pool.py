@@ -52,13 +52,9 @@ def run_isolated(
 ) -> Iterator[tuple[Task, Answer | WorkerFailure]]:
     """Every task with its answer, in the order in which they are done.
 
-    Args:
-        work: what to do with a task; it can be pickled. An exception in it is a crash, whose
-            traceback goes to stderr.
-        tasks: can be pickled, as can the answers.
-        workers: processes, at least 1.
-        patience_s: seconds without a heartbeat after which a process counts as hung and is killed.
-        preload: module that the work needs, imported once for all processes where that can be.
+    Work, tasks and answers can be pickled. An exception in the work is a crash, whose traceback
+    goes to stderr; `patience_s` without a heartbeat is a hang, and the process is killed. `preload`
+    is the module that the work needs, imported once for all processes where that can be.
 
     Raises:
         RuntimeError: a process dies before it is given a task.
@@ -143,10 +139,8 @@ class Worker(Generic[Task]):
     def ask(self, task: Task, timeout_s: float) -> Any:
         """Send it a task and wait for the answer. After a WorkerFailure it has to be stopped.
 
-        Args:
-            task: can be pickled.
-            timeout_s: for its start, the task and the whole answer together, however often its
-                heart beats; a process that takes longer is killed.
+        `timeout_s` is for its start, the task and the whole answer together, however often its
+        heart beats; a process that takes longer is killed.
         """
         deadline_s = time.monotonic() + timeout_s
         with futures.ThreadPoolExecutor(1) as thread:

@@ -15,15 +15,7 @@ import numpy as np
 from av.stream import Disposition
 
 from tests.oracles.numbered_changes import Change
-from tests.oracles.numbered_videos import (
-    RATE,
-    TICK_S,
-    Options,
-    add_film,
-    remux,
-    video_frame,
-    write,
-)
+from tests.oracles.numbered_videos import RATE, TICK_S, Options, add_film, remux, video_frame, write
 
 COUNT = 48
 H264 = {"preset": "veryfast", "crf": "24", "g": "12", "sc_threshold": "0", "bf": "0"}

@@ -227,10 +227,7 @@ FILMS = (
     films("film-second.mp4", cover=False),
 )
 TURNED = tuple(
-    replace(
-        even("h264.mp4", exif=exif, numbers=range(12)),
-        name=f"turned-{exif}.{suffix}",
-    )
+    replace(even("h264.mp4", exif=exif, numbers=range(12)), name=f"turned-{exif}.{suffix}")
     for suffix, orientations in (("mp4", range(1, 9)), ("mov", (2, 5)), ("mkv", (4, 6, 7)))
     for exif in orientations
 )

@@ -20,13 +20,7 @@ from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
 from sefar_core.data.image_folder import FrameFolder, open_folder
 from sefar_core.data.pictures import NOMINAL_FPS, side_ratio_problem
-from sefar_core.data.video import (
-    VideoReadError,
-    clip_length,
-    probe,
-    read_clip,
-    read_fractions,
-)
+from sefar_core.data.video import VideoReadError, clip_length, probe, read_clip, read_fractions
 from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle

@@ -14,14 +14,7 @@ from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles.numbered_cases import Case
 from tests.oracles.numbered_stretches import clip_outcome, fractions_outcome, stretches
-from tests.oracles.numbered_table import (
-    BY_NAME,
-    CASES,
-    CUT_IN,
-    FILMS,
-    GROUPS,
-    TURNED,
-)
+from tests.oracles.numbered_table import BY_NAME, CASES, CUT_IN, FILMS, GROUPS, TURNED
 
 FEW, MANY = 5, 15
 """Stretches of each file."""

@@ -12,13 +12,7 @@ import pytest
 from qa_data.manifest import Clip
 from sefar_core.data import video_backends
 from sefar_core.data.check_videos import check_file
-from sefar_core.data.video import (
-    VideoReadError,
-    clip_length,
-    probe,
-    read_clip,
-    read_fractions,
-)
+from sefar_core.data.video import VideoReadError, clip_length, probe, read_clip, read_fractions
 from tests.frames_at import frames_at
 from tests.oracles import videos as oracle
 from tests.oracles.numbered_cases import even, in_pieces
