@@ -235,9 +235,7 @@ def _place(shown: Timeline, number: int) -> str:
 
 
 def oddities_of(info: VideoInfo) -> tuple[str, ...]:
-    """What is uncommon about a file, by name: the flags of its probe, and what is odd about its
-    rate and size. docs/damage.md says what each means.
-    """
+    """What is uncommon about a file, by name; docs/damage.md says what each means."""
     uneven = "variable_rate" in info.flags
     tests = {
         "odd_rate": not uneven and all(abs(info.fps / rate - 1) > 0.005 for rate in COMMON_RATES),
@@ -315,11 +313,10 @@ def summary(report: Sequence[Health]) -> str:
     """How many clips have which fault and which oddity, as a table, and how many are sound."""
     faults = Counter(kind for h in report for kind in {fault.kind for fault in h.faults})
     oddities = Counter(name for health in report for name in health.oddities)
-    lines = [f"  {count:7,}  {kind}" for kind, count in faults.most_common()]
-    lines = ["broken:", *lines] if lines else []
-    if oddities:
-        lines += ["odd, but read right:"]
-        lines += [f"  {count:7,}  {name}" for name, count in oddities.most_common()]
+    lines = []
+    for title, counts in (("broken:", faults), ("odd, but read right:", oddities)):
+        counted = [f"  {count:7,}  {name}" for name, count in counts.most_common()]
+        lines += [title, *counted] if counted else []
     broken = sum(1 for health in report if health.faults)
     files = len({health.clip.path for health in report})
     sound = len(report) - broken

@@ -70,10 +70,8 @@ class TrainClips(NamedTuple):
 
 
 def read_train_clips(manifest: Path, *, need_unlabeled: bool) -> TrainClips:
-    """The labeled and unlabeled clips of a manifest.
-
-    Raises:
-        ValueError: a split that training needs is empty, or a label has several names.
+    """The labeled and unlabeled clips of a manifest; ValueError if a split that training needs is
+    empty, or a label has several names.
     """
     clips = read_manifest(manifest)
     refuse_several_names(clips, manifest)
@@ -340,10 +338,7 @@ Views = Callable[[Clip], list[View]]
 
 class EvalClips(Dataset[EvalItem]):
     """Clips with a label, under every one of their views, as many for one clip as for another; one
-    pass over the file for all.
-
-    Raises:
-        ValueError: no clip, or one without a label.
+    pass over the file for all. ValueError for no clip, or one without a label.
     """
 
     def __init__(self, clips: Sequence[Clip], read: Reader, *, views: Views, pixels: Pixels):

@@ -80,10 +80,7 @@ class LabeledClips(Dataset[LabeledItem]):
     """Clips with their class, each seen once, scaled, cropped and flipped at random.
 
     `sample` draws the moments of the elements, `augment` their places; `crop_size` is the side of
-    the squares in pixels.
-
-    Raises:
-        ValueError: no clip, or one without a label.
+    the squares in pixels. ValueError for no clip, or one without a label.
     """
 
     stream = "LabeledClips"  # seeds the order of its batches: never follows the name of the class
@@ -148,10 +145,7 @@ class UnlabeledClips(Dataset[UnlabeledItem]):
     """Clips seen twice; both views come from one pass over the file.
 
     What makes the strong view strong (perturbing time, mixing) happens on the batch, in training.
-    Labels are not used; `crop_size` is the side of the squares in pixels.
-
-    Raises:
-        ValueError: no clip.
+    Labels are not used; `crop_size` is the side of the squares in pixels. ValueError for no clip.
     """
 
     stream = "UnlabeledClips"  # see LabeledClips.stream
@@ -225,11 +219,7 @@ def _at_least_one(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def known_labels(clips: Sequence[Clip]) -> Tensor:
-    """The label of every clip.
-
-    Raises:
-        ValueError: no clip, or one without a label.
-    """
+    """The label of every clip; ValueError for no clip, or one without a label."""
     labels = [clip.label for clip in _at_least_one(clips)]
     if None in labels:
         clip = clips[labels.index(None)]

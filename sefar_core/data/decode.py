@@ -206,11 +206,8 @@ def _by_number(
 
 
 def verified(path: Path, shown: Timeline) -> Iterator[VideoFrame]:
-    """The pictures shown, in order, for as long as they are those that the packets announced.
-
-    Raises:
-        Misnamed: others come out, or fewer.
-        VideoReadError: the decoder refuses a picture, which is named by its number.
+    """The pictures shown, in order, for as long as they are those that the packets announced; else
+    Misnamed. VideoReadError names the picture that the decoder refuses by its number.
     """
     if shown.packets:
         yield from _compared(path, shown, frame_index.decoded(shown.packets, shown.stream))

@@ -78,10 +78,8 @@ class FrameCache:
     def read(
         self, clip: Clip, fractions: Sequence[float]
     ) -> UInt8[Tensor, "frame height width channel"]:
-        """The frames of a clip at fractions of its length, as `video.read_fractions` gives them.
-
-        Raises:
-            SefarError: the clip is not in the cache.
+        """The frames of a clip at fractions of its length, as `video.read_fractions` gives them;
+        SefarError if the clip is not in the cache.
         """
         shape = self._shapes.get(clip.id)
         if shape is None:

@@ -95,10 +95,8 @@ class FrameFolder:
     def pictures(
         self, numbers: np.ndarray, short_side: int | None
     ) -> UInt8[Tensor, "frame height width 3"]:
-        """The pictures with these numbers, in any order, repeats allowed; upright, RGB.
-
-        Raises:
-            VideoReadError: see `decode`. Only the requested pictures are opened.
+        """The pictures with these numbers, in any order, repeats allowed; upright, RGB. Only the
+        requested ones are opened, with the refusals of `decode`.
         """
         wanted, places = np.unique(numbers, return_inverse=True)
         convert = converter(short_side)
@@ -107,9 +105,8 @@ class FrameFolder:
 
 
 def open_folder(path: Path) -> FrameFolder:
-    """The pictures of a folder by their numbers; none is opened.
-
-    Hidden files and files that are not pictures do not count.
+    """The pictures of a folder by their numbers; none is opened. Hidden files and files that are no
+    pictures do not count.
 
     Raises:
         VideoReadError: no picture, one whose name does not end in a number, names that differ in

@@ -23,12 +23,7 @@ grows with this ratio: a file of 600 kB with pictures of 30000 x 1 pixels takes 
 
 
 def side_ratio_problem(width: int, height: int) -> str | None:
-    """Why a picture is too elongated to be scaled, to follow the file's name; None if it is not.
-
-    Args:
-        width: of the picture, pixels.
-        height: likewise.
-    """
+    """Why a picture is too elongated to be scaled, to follow the file's name; None if it is not."""
     short, long = sorted((width, height))
     if long <= MAX_SIDE_RATIO * short:
         return None

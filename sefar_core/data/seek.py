@@ -60,9 +60,6 @@ def leads_right(path: Path) -> bool:
 
     For files with a keyframe to jump to. Where the first group is damaged nothing can be compared:
     pictures after the damage are then trusted by their timestamps.
-
-    Raises:
-        VideoReadError: the file is unreadable.
     """
     with opened(path) as (container, stream):
         beginning = frame_index.beginning(container, stream)

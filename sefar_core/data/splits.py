@@ -174,10 +174,8 @@ def stratified_order(
     """The pool in an order whose every long enough prefix mirrors its class frequencies.
 
     First come `min_per_class` clips of each class; then a class's j-th clip (from 0) takes the
-    place (2 j + 1) / size, which is the divisor method of Webster and Sainte-Lague.
-
-    Returns:
-        The order, and the length of its first part.
+    place (2 j + 1) / size, which is the divisor method of Webster and Sainte-Lague. The length of
+    the first part is returned too.
     """
     by_class: dict[int | None, list[Clip]] = defaultdict(list)
     for clip in pool:

@@ -129,10 +129,8 @@ def trim(
 ) -> Iterator[Outcome]:
     """Cut what is not there yet into a folder; one outcome a cut, as they are done.
 
-    `workers` cuts are made at a time, each by one thread of ffmpeg; `audio` copies the sound.
-
-    Raises:
-        SefarError: there are no workers.
+    `workers` cuts (SefarError for fewer than 1) are made at a time, each by one thread of ffmpeg;
+    `audio` copies the sound.
     """
     if workers < 1:
         raise SefarError(f"workers must be at least 1, got {workers}")

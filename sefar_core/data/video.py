@@ -84,10 +84,8 @@ def read_fractions(
 
 
 def places_of(fractions: Sequence[float]) -> np.ndarray:
-    """Fractions of a clip's length, in [0, 1): a 1 becomes the last number before it.
-
-    Raises:
-        ValueError: a fraction outside [0, 1], or none.
+    """Fractions of a clip's length, in [0, 1): a 1 becomes the last number before it. ValueError
+    for a fraction outside [0, 1], or none.
     """
     places = np.asarray(fractions, dtype=np.float64)
     if places.ndim != 1 or len(places) == 0:
@@ -136,11 +134,9 @@ def read_clip(
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
-    """Seconds that a clip lasts. Nothing is decoded unless the packets leave it open.
+    """Seconds that a clip lasts; nothing is decoded unless the packets leave it open.
 
-    Raises:
-        VideoReadError: the file is unreadable.
-        ValueError: a clip that ends before it starts.
+    VideoReadError for an unreadable file, ValueError for a clip that ends before it starts.
     """
     return on_frames(path, start_s, end_s, lambda _, start, end: end - start, decodes=False)
 

@@ -77,11 +77,7 @@ def doubts(info: VideoInfo) -> str:
 
 
 def known(path: Path) -> VideoInfo:
-    """What `probe` finds out about a file, remembered for the files that were read last.
-
-    Raises:
-        VideoReadError: the file is unreadable, or a folder of pictures.
-    """
+    """What `probe` finds out about a file, remembered for the files that were read last."""
     if path.is_dir():
         raise VideoReadError(f"{path} is a folder of pictures, not a video file. {FIX}")
     if not path.is_file():
@@ -102,12 +98,7 @@ def frame_numbers(
     start_s: float | None,
     end_s: float | None,
 ) -> list[int]:
-    """Numbers of the frames that `video.read_fractions` gives.
-
-    Raises:
-        VideoReadError: the file ends before the clip does.
-        ValueError: a fraction outside [0, 1], or a clip that ends before it starts.
-    """
+    """Numbers of the frames that `video.read_fractions` gives, with its refusals."""
     places = video.places_of(fractions)
     whole = start_s is None and end_s is None
     start = info.times_s[0] if whole else start_s or 0.0
@@ -125,10 +116,8 @@ def _first_pictures_apart(file: FileVersion, timeout_s: float) -> float:
 
 
 def ask_decord(request: DecordRequest, timeout_s: float) -> np.ndarray:
-    """The frames of a request, from a process that is killed if it takes longer, or dies.
-
-    Raises:
-        VideoReadError: decord refuses them, dies, or does not answer in time.
+    """The frames of a request, from a process that is killed if it takes longer; VideoReadError if
+    decord refuses them, dies, or does not answer in time.
     """
     where = f"frames {min(request.numbers)} to {max(request.numbers)} of {request.path}"
     worker = _worker_of(os.getpid())
@@ -174,11 +163,7 @@ READERS: dict[str, Callable[..., Tensor]] = {"auto": video.read_fractions, "deco
 
 
 def choose_file_reader(name: str) -> Callable[..., Tensor]:
-    """What reads the frames of a file: a function like `video.read_fractions`.
-
-    Raises:
-        ValueError: what it needs is not installed.
-    """
+    """A function like `video.read_fractions`; ValueError if what it needs is not installed."""
     if name == "decord" and find_spec("decord") is None:
         raise ValueError("data.reader is decord, which is not installed: pip install decord")
     return READERS[name]

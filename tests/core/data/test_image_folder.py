@@ -100,22 +100,14 @@ def test_every_picture_is_shown_at_its_own_moment_and_scaled_as_frames_are(folde
     assert read_fractions(folder, [0.0], short_side=480).shape[1:3] == (48, 64)
 
 
-def test_jpeg_pictures_have_the_colors_that_another_decoder_gives(tmp_path):
-    folder = write_pictures(tmp_path / "clip", 3, name="img_{:08d}.JPG")
-    got = frames_at(folder, [0.0, 0.04, 0.08]).numpy()
-    expected = np.stack([cv2.imread(str(p))[..., ::-1] for p in sorted(folder.iterdir())])
-    assert abs(got - expected.astype(int)).mean() < 3
-    assert probe(folder).codec == "jpeg"
-
-
 def test_numbers_count_as_numbers_and_only_the_pictures_asked_for_are_opened(tmp_path):
-    folder = write_pictures(tmp_path / "clip", 4, first=8, name="{}.png")
-    (folder / ".8.png").write_bytes(b"left by a file browser")
+    folder = write_pictures(tmp_path / "clip", 4, first=8, name="img_{}.PNG")
+    (folder / ".img_8.png").write_bytes(b"left by a file browser")
     (folder / "notes.txt").write_text("no picture")
     np.testing.assert_array_equal(read_clip(folder)[0].numpy(), oracle.numbered_frames(4))
-    (folder / "10.png").write_bytes(b"no picture")
+    (folder / "img_10.PNG").write_bytes(b"no picture")
     assert read_fractions(folder, [0.0, 0.3, 0.9]).shape[0] == 3
-    with pytest.raises(VideoReadError, match="10.png"):
+    with pytest.raises(VideoReadError, match="img_10.PNG"):
         read_fractions(folder, [0.5])
 
 
@@ -153,6 +145,7 @@ def test_each_of_the_eight_orientations_is_applied(tmp_path, exif, suffix):
     info = probe(tmp_path)
     assert (info.height, info.width) == expected.shape[:2]
     assert (info.rotation, info.flags) == ORIENTATIONS[exif]
+    assert info.codec == {".jpg": "jpeg", ".png": "png"}[suffix]
     small = read_fractions(tmp_path, [0.0], short_side=32)[0].numpy()
     assert small.shape[:2] == (expected.shape[0] // 2, expected.shape[1] // 2)
     assert numbered.read_number(small) == 37
