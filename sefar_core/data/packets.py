@@ -48,9 +48,7 @@ class Mark(NamedTuple):
 
 
 def mark_of(packet: Packet, *, hides: bool) -> Mark:
-    """The mark of a packet with data. Where its stream hides frames (see `hides_frames`), its first
-    byte says whether it is shown (RFC 6386, 9.1).
-    """
+    """The mark of a packet. Where a stream hides frames its first byte says so (RFC 6386, 9.1)."""
     return Mark(
         packet.pts,
         packet.dts,

@@ -134,9 +134,8 @@ def read_clip(
 
 
 def clip_length(path: Path, *, start_s: float | None = None, end_s: float | None = None) -> float:
-    """Seconds that a clip lasts; nothing is decoded unless the packets leave it open.
-
-    VideoReadError for an unreadable file, ValueError for a clip that ends before it starts.
+    """Seconds that a clip lasts, by its packets where they say so. VideoReadError for an unreadable
+    file, ValueError for a clip that ends before it starts.
     """
     return on_frames(path, start_s, end_s, lambda _, start, end: end - start, decodes=False)
 
