@@ -6,15 +6,14 @@ import pytest
 
 from qa_data.files import SefarError
 from sefar_core.data.video import VideoReadError
+from sefar_mllm.adapters import composite
 from sefar_mllm.chat import batch as chat_batch
-from sefar_mllm.chat.assistant import ChatError
 from sefar_mllm.chat.batch import (
     BatchQuestion,
     answer_all,
     made_with,
     open_answers,
     path_of,
-    question_of,
     read_batch,
 )
 from sefar_mllm.config import ChatLimits
@@ -79,11 +78,19 @@ def run(assistant, out, lines=LINES, *, settings=SETTINGS, **more):
     return answer_all(assistant, batch_questions(lines), out, settings=settings, **more)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(("batch_size", "compiled"), [(1, False), (3, True)])
 def test_batched_answers_are_those_of_single_conversations(
-    assistant, encoded, tmp_path, batch_size
+    assistant, encoded, tmp_path, monkeypatch, batch_size, compiled
 ):
+    caches = []
+    hook = composite(assistant.model).register_forward_pre_hook(
+        lambda _, args, inputs: caches.append(inputs["past_key_values"]), with_kwargs=True
+    )
+    monkeypatch.setattr(assistant, "compiled", compiled)
     broken = run(assistant, tmp_path / "out.jsonl", batch_size=batch_size)
+    hook.remove()
+    monkeypatch.setattr(assistant, "compiled", False)
+    assert {type(one).__name__ == "StaticCache" for one in caches} == {compiled}
     assert broken == {"c": "gone.mp4 does not exist"}
     assert encoded == {"0.mp4": 1, "1.mp4": 1, "2.mp4": 1, "gone.mp4": 1}
     found = read_lines(tmp_path / "out.jsonl")
@@ -229,21 +236,6 @@ def test_long_options_are_scored_in_smaller_batches(assistant, encoded, tmp_path
         assert probs == pytest.approx(other, abs=1e-5)
 
 
-def test_a_compiled_batch_gives_the_same_answers(assistant, encoded, tmp_path, monkeypatch):
-    def generate(*prompts, static_cache, **how):
-        caches.append(static_cache)
-        return generate_ids(*prompts, static_cache=static_cache, **how)
-
-    caches, answers = [], []
-    generate_ids = chat_batch.generate_ids
-    monkeypatch.setattr(chat_batch, "generate_ids", generate)
-    for compiled in (False, True):
-        monkeypatch.setattr(assistant, "compiled", compiled)
-        run(assistant, tmp_path / f"{compiled}.jsonl")
-        answers.append([line.get("answer") for line in read_lines(tmp_path / f"{compiled}.jsonl")])
-    assert answers[0] == answers[1] and caches == [False, True]
-
-
 def test_paths_and_links_stay_within_the_root(tmp_path):
     def place(video, root):
         return path_of(BatchQuestion(id="a", video=video, question="Q"), root)
@@ -292,6 +284,9 @@ def test_lines_without_an_id_get_their_number(tmp_path):
         ('{"video": "a\\u0000", "question": "Q"}', "expected a text"),
         ('{"id": 7, "video": "a.mp4", "question": "Q"}', "id is 7; expected a text"),
         ('{"video": "a.mp4", "question": " "}', "the question is empty"),
+        ('{"id": "\\ud800", "video": "a.mp4", "question": "Q"}', "the id holds halves of"),
+        ('{"video": "\\ud800", "question": "Q"}', "the video holds halves of"),
+        ('{"video": "a.mp4", "question": "\\ud800"}', "the question holds halves of"),
         ('{"video": "a.mp4", "question": "Q", "options": null}', "expected a list of texts"),
         ('{"video": "a.mp4", "question": "Q", "options": "AB"}', "expected a list of texts"),
         ('{"video": "a.mp4", "question": "Q", "options": ["a"]}', "2 to 26 different options"),
@@ -306,27 +301,14 @@ def test_lines_that_are_not_questions_are_named(tmp_path, line, words):
     assert words in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["id", "video", "question"])
-def test_half_a_character_is_refused(name):
-    entry = {"video": "a.mp4", "question": "Which?", name: "\ud800"}
-    with pytest.raises(ChatError, match=f"the {name} holds halves of characters"):
-        question_of(json.dumps(entry), 1, ChatLimits())
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "there is no such file; give"),
-        (b"\n \n", "is empty; write"),
-        (b"\xff\xfe{}", "is UTF-16; give"),
-    ],
-)
-def test_files_without_questions_are_refused(tmp_path, content, reason):
+def test_files_without_questions_are_refused(tmp_path):
     path = tmp_path / "in.jsonl"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(SefarError, match=f"in.jsonl.*{reason}"):
+    with pytest.raises(SefarError, match="in.jsonl.*there is no such file; give"):
         read_batch(path, LIMITS)
+    for content, words in ((b"\n \n", "is empty; write"), (b"\xff\xfe{}", "is UTF-16; give")):
+        path.write_bytes(content)
+        with pytest.raises(SefarError, match=f"in.jsonl.*{words}"):
+            read_batch(path, LIMITS)
 
 
 def test_the_settings_of_answers_are_all_that_they_depend_on(tmp_path):

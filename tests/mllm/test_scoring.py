@@ -88,38 +88,31 @@ def test_logits_that_are_not_numbers_are_refused_with_the_clip(broken):
         as_prediction(toy_llm.questions(1)[0], "clip7", logits)
 
 
-@pytest.mark.parametrize(
-    ("text", "option"),
-    [
-        ("C", 2),
-        (" C ", 2),
-        ("\nC", 2),
-        ("C.", 2),
-        ("(B) salto", 1),
-        ("(B", 1),
-        ("D: giant circle", 3),
-        ("A. salto forward", 0),
-        ("A \nsalto forward", 0),
-        ("E", None),
-        ("E. salto", None),
-        ("C, I think", None),
-        ("The answer is C.", None),
-        ("Best option:(C)", None),
-        ("c", None),
-        ("CD", None),
-        ("\u00c1", None),
-        # What other parsers misread: empty searches, capitals anywhere, articles.
-        ("", None),
-        ("(", None),
-        ("Based on the video, the answer is D", None),
-        ("I cannot tell", None),
-        ("a double salto, option D", None),
-        ("A salto forward", None),
-        ("A\tsalto forward", None),
-    ],
-)
-def test_only_a_leading_letter_is_an_answer(text, option):
-    assert parse_letter(text, 4) == option
+READ = {
+    0: ("A. salto forward", "A \nsalto forward"),
+    1: ("(B) salto", "(B"),
+    2: ("C", " C ", "\nC", "C."),
+    3: ("D: giant circle",),
+    None: (
+        "E",
+        "E. salto",
+        "C, I think",
+        "The answer is C.",
+        "Best option:(C)",
+        "c",
+        "CD",
+        "\u00c1",
+    ),
+}
+MISREAD_BY_OTHERS = ("", "(", "Based on the video, the answer is D", "I cannot tell")
+ARTICLES = ("a double salto, option D", "A salto forward", "A\tsalto forward")
+
+
+def test_only_a_leading_letter_is_an_answer():
+    for option, texts in READ.items():
+        assert {text: parse_letter(text, 4) for text in texts} == dict.fromkeys(texts, option)
+    for text in (*MISREAD_BY_OTHERS, *ARTICLES):
+        assert parse_letter(text, 4) is None, text
 
 
 @pytest.mark.parametrize("count", [2, 3, 26])
