@@ -63,10 +63,9 @@ def main(settings: CheckVideos) -> None:
     clips = read_manifest(settings.manifest)
 
     from sefar_core.data import check_videos
-    from sefar_core.data.check_videos import check_clips
     from sefar_core.data.leaks import manifest_lines
 
-    check = check_clips(
+    check = check_videos.check_clips(
         clips,
         settings.video_root,
         quick=settings.quick,

@@ -44,14 +44,11 @@ def main(command: MakeSyntheticGym) -> None:
     refuse_unwritable(folders=[command.out])
     settings = command.settings
     rendered = make_set(command.out, settings, workers=command.workers)
-    classes, sources = (
-        len(settings.elements),
-        settings.num_train_sources + settings.num_test_sources,
-    )
+    state = "rendered" if rendered else "already there, left as it is"
+    sources = settings.num_train_sources + settings.num_test_sources
     print(
-        f"{command.out}: {'rendered' if rendered else 'already there, left as it is'}: {classes} "
-        f"classes, {settings.num_train} training and {settings.num_test} test clips of {sources} "
-        f"sources"
+        f"{command.out}: {state}: {len(settings.elements)} classes, {settings.num_train} training "
+        f"and {settings.num_test} test clips of {sources} sources"
     )
 
 

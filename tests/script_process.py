@@ -16,6 +16,7 @@ from unittest.mock import patch
 import psutil
 
 ROOT = Path(__file__).parents[1]
+COLUMNS = 120
 
 # Only a hang takes so long: a machine under load is slower by a factor of ten.
 LIMIT_S = 600.0
@@ -30,7 +31,7 @@ RESET_SIGINT = (
 
 
 def call_script(
-    name: str | Path, *arguments: object, cwd: Path = ROOT, stdin: str = ""
+    name: str | Path, *arguments: object, cwd: Path = ROOT, stdin: str = "", columns: int = COLUMNS
 ) -> subprocess.CompletedProcess:
     """What `python scripts/NAME ARGUMENTS` says and its exit code, run in this process.
 
@@ -41,6 +42,7 @@ def call_script(
         arguments: of the script.
         cwd: where the script runs.
         stdin: what is typed.
+        columns: width of the terminal.
     """
     path = str(ROOT / "scripts" / name)
     argv = [path, *map(str, arguments)]
@@ -49,7 +51,7 @@ def call_script(
     with (
         patch.object(sys, "argv", argv),
         patch.object(sys, "stdin", typed),
-        patch.dict(os.environ, environment()),
+        patch.dict(os.environ, environment(columns)),
         chdir(cwd),
         redirect_stdout(stdout),
         redirect_stderr(stderr),
@@ -90,9 +92,9 @@ def script(name: str, arguments: Sequence[object]) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
 
 
-def environment() -> dict[str, str]:
+def environment(columns: int = COLUMNS) -> dict[str, str]:
     """Variables of a script whose output is compared: no colors, lines of a known width."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "NO_COLOR": "1"}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ numbers; without the names it would silently be scored against other classes.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from qa_data.files import SefarError, composed, first_few
 from qa_data.manifest import Clip
@@ -110,7 +110,7 @@ def class_conflicts(clips: Sequence[Clip]) -> dict[str, dict]:
     }
 
 
-def conflict_lines(report: Mapping[str, Mapping]) -> list[str]:
+def conflict_lines(report: Mapping[str, Any]) -> list[str]:
     """A sentence for each of the conflicts that `class_conflicts` found; of many, the first."""
     names = [
         f"label {label} has several names: {', '.join(found)}"

@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, combinations
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.table import Column, Table
 
@@ -365,7 +365,7 @@ def manifest_lines(clips: Sequence[Clip], video_root: Path) -> list[str]:
     return lines + conflict_lines(class_conflicts(clips))
 
 
-def leak_tables(report: Mapping[str, Mapping]) -> list[Table]:
+def leak_tables(report: Mapping[str, Any]) -> list[Table]:
     """The report (of `leak_report`, or a splits.json that holds it) as tables to print."""
     shared = Table(
         Column("splits", no_wrap=True), "clips", "source videos", "clips of these", "routines",

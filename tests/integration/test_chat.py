@@ -1,4 +1,5 @@
-"""From the folder of a run to answers: real files, real processes, random weights."""
+"""From the folder of a run to answers, and what a stranger wrote into files never reaches the
+terminal as it is."""
 
 import io
 import json
@@ -12,13 +13,13 @@ import pytest
 import torch
 
 import sefar_mllm
-from qa_data.manifest import Clip
+from qa_data.manifest import Clip, read_manifest
 from sefar_core.checkpoint import build_model, save_encoder
-from sefar_core.config import ModelConfig
 from sefar_core.data.video import VideoReadError
 from sefar_mllm.adapters import add_adapters
 from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.chat import safe_video
+from sefar_mllm.chat.assistant import Assistant
 from sefar_mllm.chat.cli import Chat, talk
 from sefar_mllm.chat.safe_video import VideoClip, read_frames_apart
 from sefar_mllm.checkpoint import merge, save_trained
@@ -26,14 +27,15 @@ from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.feature_cache import CacheError, TokenCache
 from sefar_mllm.features import extract, token_key
-from tests.oracles import toy_llm, videos
 from tests.oracles.poison import passing_hours
 from tests.oracles.poisoned_videos import poisoned_frames
-from tests.script_process import LIMIT_S, run_script
+from tests.script_process import LIMIT_S, call_script, run_script
+from tests.world import MODEL
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 FILES = [path for path in sorted(REAL.rglob("*.*")) if path.is_file() and REAL != Path(".")]
 MOMENTS = tuple((n + 0.5) / 8 for n in range(8))
+ESCAPE = "\x1b[2J\x9b31m"
 
 
 @pytest.fixture(autouse=True)
@@ -43,92 +45,93 @@ def patient(monkeypatch):
     monkeypatch.setattr("sefar_mllm.chat.assistant.read_frames_apart", wait)
 
 
-def make_encoder(folder: Path, seed: int) -> Path:
-    settings = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)
-    torch.manual_seed(seed)
-    save_encoder(build_model(settings, 4), settings, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Videos, an encoder, and the model of a run."""
-    root = tmp_path_factory.mktemp("chat")
-    for number in range(2):
-        frames = videos.numbered_frames(24 + 6 * number)
-        videos.write_video(root / f"clip{number}.mp4", frames[:: 1 - 2 * number], fps=24)
-    (root / "broken.mp4").write_bytes((root / "clip0.mp4").read_bytes()[:700])
-    encoder = ENCODERS["sefar"](make_encoder(root / "encoder", 0))
-    base = toy_llm.language_model(root / "llm")
+def model(world, tmp_path_factory) -> Path:
+    """A model of the world's recognizer that talks, its projector and adapter far from a start."""
+    encoder = ENCODERS["sefar"](world.recognizer)
     known = {"key": token_key(encoder, 2), "origin": encoder.origin}
-    model = build_vlm(base, token_dim=16, token_shape=(8, 2, 2), encoder=known)
-    adapted = add_adapters(model, rank=2, alpha=4.0, dropout=0.0)
+    base = world.language_model
+    vlm = build_vlm(base, token_dim=encoder.dim, token_shape=(8, 2, 2), encoder=known)
+    adapted = add_adapters(vlm, rank=2, alpha=4.0, dropout=0.0)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.5 * torch.randn(parameter.shape))
-    save_trained(adapted.eval(), load_tokenizer(base), root / "model")
-    return root
+    folder = tmp_path_factory.mktemp("talking") / "model"
+    save_trained(adapted.eval(), load_tokenizer(base), folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def assistant(root):
-    assistant = sefar_mllm.from_pretrained(root / "model", device="cpu")
+def clips(world) -> list[Clip]:
+    """Test clips, which no training saw."""
+    return [c for c in read_manifest(world.gym / "manifest.csv") if c.split == "test"]
+
+
+@pytest.fixture(scope="module")
+def videos(world, clips, tmp_path_factory) -> Path:
+    """Two videos, and one that is cut off."""
+    folder = tmp_path_factory.mktemp("chat")
+    for number in range(2):
+        os.link(world.gym / "videos" / clips[number].path, folder / f"clip{number}.mp4")
+    (folder / "broken.mp4").write_bytes((folder / "clip0.mp4").read_bytes()[:700])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def assistant(model):
+    assistant = sefar_mllm.from_pretrained(model, device="cpu")
     assistant.limits = ChatLimits(max_new_tokens=8)
     return assistant
 
 
-def test_three_lines_from_a_folder_to_an_answer(root):
-    assistant = sefar_mllm.from_pretrained(str(root / "model"))
-    conversation = assistant.watch(str(root / "clip0.mp4"))
+def test_three_lines_from_a_folder_to_an_answer(model, videos):
+    assistant = sefar_mllm.from_pretrained(str(model))
+    conversation = assistant.watch(str(videos / "clip0.mp4"))
     assert conversation.answer("Which move is this?") == conversation.turns[0].assistant != ""
 
 
-def test_a_chat_sees_the_tokens_that_training_saw(root, assistant):
-    clips = [
-        Clip(id="whole", path="clip0.mp4", split="test"),
-        Clip(id="piece", path="clip0.mp4", split="test", start_s=0.25, end_s=0.75),
-    ]
-    extract(clips, root, assistant.encoder, root / "tokens")
-    cache = TokenCache(root / "tokens", ["whole", "piece"])
-    whole = assistant.watch(root / "clip0.mp4").tokens
-    piece = assistant.watch(root / "clip0.mp4", start_s=0.25, end_s=0.75).tokens
-    torch.testing.assert_close(whole.half(), cache["whole"])
-    torch.testing.assert_close(piece.half(), cache["piece"])
-    assert not torch.equal(whole, piece)
+def test_a_chat_sees_the_tokens_that_training_saw(world, clips, videos, assistant, tmp_path):
+    whole = assistant.watch(videos / "clip0.mp4").tokens
+    torch.testing.assert_close(whole.half(), TokenCache(world.tokens, [clips[0].id])[clips[0].id])
+    piece = Clip(id="piece", path="clip0.mp4", split="test", start_s=0.25, end_s=0.75)
+    extract([piece], videos, assistant.encoder, tmp_path)
+    seen = assistant.watch(videos / "clip0.mp4", start_s=0.25, end_s=0.75).tokens
+    torch.testing.assert_close(seen.half(), TokenCache(tmp_path, ["piece"])["piece"])
+    assert not torch.equal(whole, seen)
 
 
-def test_a_strangers_video_is_decoded_elsewhere_to_the_same_tokens(root, assistant):
-    here = assistant.watch(root / "clip1.mp4").tokens
-    assert assistant.watch(root / "clip1.mp4", untrusted=True).tokens.equal(here)
+def test_a_strangers_video_is_decoded_elsewhere_to_the_same_tokens(videos, assistant):
+    here = assistant.watch(videos / "clip1.mp4").tokens
+    assert assistant.watch(videos / "clip1.mp4", untrusted=True).tokens.equal(here)
     with pytest.raises(VideoReadError, match=r"broken\.mp4"):
-        assistant.watch(root / "broken.mp4", untrusted=True)
+        assistant.watch(videos / "broken.mp4", untrusted=True)
 
 
-def test_a_merged_model_says_the_same(root, assistant):
-    merge(root / "model", root / "merged")
-    whole = sefar_mllm.from_pretrained(root / "merged", device="cpu")
+def test_a_merged_model_says_the_same(model, videos, assistant, tmp_path):
+    merge(model, tmp_path / "merged")
+    whole = sefar_mllm.from_pretrained(tmp_path / "merged", device="cpu")
     whole.limits = assistant.limits
-    probs = [a.watch(root / "clip0.mp4").option_probs(["a", "b"]) for a in (assistant, whole)]
-    assert probs[0] == pytest.approx(probs[1], abs=1e-4)
-    spoken = [a.watch(root / "clip0.mp4").answer("What is this?") for a in (assistant, whole)]
-    assert spoken[0] == spoken[1] != ""
+    one, other = (a.watch(videos / "clip0.mp4") for a in (assistant, whole))
+    assert one.option_probs(["a", "b"]) == pytest.approx(other.option_probs(["a", "b"]), abs=1e-4)
+    assert one.answer("What is this?") == other.answer("What is this?") != ""
 
 
-def test_an_encoder_of_other_weights_cannot_be_talked_with(root, tmp_path):
-    other = make_encoder(tmp_path / "encoder", 1)
-    with pytest.raises(CacheError, match=f"{other}.*digest"):
-        sefar_mllm.from_pretrained(root / "model", encoder_dir=other, device="cpu")
+def test_an_encoder_of_other_weights_cannot_be_talked_with(model, tmp_path):
+    torch.manual_seed(1)
+    save_encoder(build_model(MODEL, 12), MODEL, tmp_path)
+    with pytest.raises(CacheError, match=f"{tmp_path}.*digest"):
+        sefar_mllm.from_pretrained(model, encoder_dir=tmp_path, device="cpu")
 
 
-def test_a_conversation_through_a_pipe(root, assistant, capsys, monkeypatch):
+def test_a_conversation_through_a_pipe(videos, assistant, capsys, monkeypatch):
     typed = [
         "What is this?",
-        f"/video {root}/clip0.mp4",
+        f"/video {videos}/clip0.mp4",
         "What is this?",
         "/options salto forward|stalder",
-        f"/video {root}/broken.mp4",
+        f"/video {videos}/broken.mp4",
         "And why?",
         "/adapter off",
         "Who are you?",
@@ -158,6 +161,7 @@ def test_a_file_that_kills_or_hangs_its_process_harms_no_other(monkeypatch):
     assert "SIGABRT" in found["abort"] and "no progress for 3600 s" in found["hang"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is taken")
 def test_a_decoder_gets_no_more_memory_than_it_may_take():
     code = (
@@ -185,38 +189,96 @@ def test_every_damaged_file_gives_an_answer_or_one_line(assistant):
     assert assistant.begin(seen["one.mp4"]).answer("What is this?")
 
 
-@pytest.mark.slow
-def test_the_script_answers_a_file_and_goes_on(root, tmp_path):
+def test_the_script_answers_a_file_and_resumes(model, videos, tmp_path):
     lines = [
         {"video": "clip0.mp4", "question": "Which move is this?"},
-        {"id": "lost", "video": "late.mp4", "question": "Which?", "options": ["salto", "stalder"]},
+        {"id": f"lost{ESCAPE}", "video": f"{ESCAPE}.mp4", "question": "Which?",
+         "options": ["salto", "stalder"]},
         {"video": "clip1.mp4", "question": "And what about this?"},
-    ]
+    ]  # fmt: skip
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    command = ("chat.py", "--batch", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl",
-               "--video-root", tmp_path, "--model", root / "model")  # fmt: skip
     for number in range(2):
-        os.link(root / f"clip{number}.mp4", tmp_path / f"clip{number}.mp4")
-    first = run_script(*command)
-    assert first.returncode == 1 and "question lost: " in first.stdout, first.stderr
-    assert "2 of 3 questions are answered" in first.stdout
-    os.link(root / "clip1.mp4", tmp_path / "late.mp4")
-    second = run_script(*command)
+        os.link(videos / f"clip{number}.mp4", tmp_path / f"clip{number}.mp4")
+    command = ("chat.py", "--batch", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl",
+               "--video-root", tmp_path, "--model", model, "--max-new-tokens", 4)  # fmt: skip
+    first = call_script(*command)
+    assert first.returncode == 1 and "2 of 3 questions are answered" in first.stdout, first.stderr
+    assert "question lost[2J31m: " in first.stdout and "[2J31m.mp4" in first.stdout
+    assert "\x1b" not in first.stdout and "\x9b" not in first.stdout
+    os.link(videos / "clip1.mp4", tmp_path / f"{ESCAPE}.mp4")
+    second = call_script(*command)
     assert second.returncode == 0 and "3 of 3" in second.stdout, second.stderr
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [line["id"] for line in found] == ["1", "lost", "3"]
+    assert [line["id"] for line in found] == ["1", lines[1]["id"], "3"]
     assert found[1]["answer"] in lines[1]["options"] and len(found[1]["probs"]) == 2
+    third = call_script(*command[:-1], 5)  # tokens; what answers depend on is beside them
+    assert third.returncode == 1 and "out.jsonl" in third.stderr
+
+
+def test_the_script_talks_and_refuses(model, videos):
+    command = ("chat.py", videos / "clip0.mp4", "--model", model, "--max-new-tokens", 4)
+    asked = ("Which move is this?", "/options salto|stalder", "/nonsense")
+    done = call_script(*command, "--question", *asked)
+    assert done.stdout.count("%") == 2 and "no command /nonsense" in done.stdout, done.stderr
+    assert done.returncode == 1
+    typed = call_script(*command, stdin="Which move is this?\n/quit\n")
+    assert typed.returncode == 0 and typed.stdout.splitlines()[0] == done.stdout.splitlines()[0]
+    refused = call_script("chat.py", videos / "broken.mp4", "--model", model)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    torn = call_script("chat.py", "--model", model, "--batch", videos / "in.jsonl")
+    assert torn.returncode != 0 and "--batch and --out go together" in torn.stderr
 
 
 @pytest.mark.slow
-def test_the_script_talks_and_refuses(root):
-    command = ("chat.py", root / "clip0.mp4", "--model", root / "model", "--max-new-tokens", 4)
-    asked = ("Which move is this?", "/options salto|stalder", "/nonsense")
-    done = run_script(*command, "--question", *asked)
-    assert done.stdout.count("%") == 2 and "no command /nonsense" in done.stdout, done.stderr
-    assert done.returncode == 1
-    refused = run_script("chat.py", root / "broken.mp4", "--model", root / "model")
-    assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert refused.stderr.splitlines()[-1].startswith("error: ")
-    torn = run_script("chat.py", "--model", root / "model", "--batch", root / "in.jsonl")
-    assert torn.returncode != 0 and "--batch and --out go together" in torn.stderr
+def test_the_program_ends_with_the_code_of_its_work(model, videos):
+    command = ("chat.py", videos / "clip0.mp4", "--model", model, "--max-new-tokens", 4)
+    done = run_script(*command, "--question", "Which move is this?", "/nonsense")
+    assert done.returncode == 1 and "no command /nonsense" in done.stdout, done.stderr
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """An assistant that is loaded with the settings of a command, and answers nothing."""
+    made = Assistant.__new__(Assistant)
+    asked = {}
+
+    def load(folder, **how):
+        asked.update(how)
+        return made
+
+    monkeypatch.setattr(sefar_mllm, "from_pretrained", load, raising=False)
+    made.asked = asked
+    return made
+
+
+def test_settings_are_passed_on(nobody, model):
+    call_script("chat.py", "--model", model, "--four-bit", "--compiled", "--max-turns", 3)
+    assert nobody.asked["four_bit"] and nobody.compiled and nobody.limits.max_turns == 3
+
+
+@pytest.mark.parametrize(
+    ("video", "out", "expected"),
+    [
+        (f"{ESCAPE}/../../b.mp4", "out.jsonl", "leads out of --video-root"),
+        ("b.mp4", "in.jsonl", "in.jsonl"),
+        ("b.mp4", "missing/../model", "model"),
+        ("b.mp4", "missing/out.jsonl", "missing/out.jsonl"),
+    ],
+)
+def test_a_batch_that_cannot_be_is_refused_before_the_model_is_loaded(
+    nobody, model, tmp_path, video, out, expected
+):
+    line = {"id": f"a{ESCAPE}", "video": video, "question": "Why?"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "missing").touch()
+    done = call_script(
+        "chat.py", "--batch", tmp_path / "in.jsonl", "--out", tmp_path / out,
+        "--video-root", tmp_path, "--model", model,
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: ") and expected in said and "delete" not in said
+    assert "\x1b" not in said and "\x9b" not in said
+    assert json.loads((tmp_path / "in.jsonl").read_text()) == line

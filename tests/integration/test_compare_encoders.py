@@ -20,9 +20,8 @@ from sefar_mllm.comparison.rows import ENCODER_ROWS
 from sefar_mllm.comparison.run import compare_encoders
 from sefar_mllm.config import FinetuneConfig, LoraSettings
 from sefar_mllm.scoring import read_predictions
-from tests.integration.test_mllm_road import moving_bar
 from tests.oracles import image_folders, toy_llm
-from tests.oracles.videos import write_video
+from tests.oracles.videos import moving_bar, write_video
 
 NUM_CLIPS = 8
 SIZES = ModelConfig(image_size=32, patch_size=8, dim=16, depth=1, num_heads=2, fusion_dim=8)

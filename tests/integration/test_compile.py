@@ -12,7 +12,7 @@ import torch
 from sefar_core.checkpoint import build_model
 from sefar_core.config import ModelConfig
 
-config = ModelConfig(image_size=32, dim=16, depth=3, num_heads=2, fusion_dim=8, dropout=0.0,
+config = ModelConfig(image_size=32, dim=16, depth=1, num_heads=2, fusion_dim=8, dropout=0.0,
                      drop_path_rate=0.0)
 clips = [torch.randn(2, 3, frames, 32, 32) for frames in config.sizes]
 for recompute in (False, True):

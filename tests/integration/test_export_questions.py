@@ -1,6 +1,5 @@
 """A built question folder and a user's own file, exported through the command line."""
 
-import csv
 import json
 
 import datasets
@@ -8,9 +7,7 @@ import pytest
 
 from qa_data.manifest import Clip, write_manifest
 from qa_data.questions import read_questions
-from tests.script_process import ROOT, run_script
-
-LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
+from tests.script_process import ROOT, call_script
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +19,13 @@ def built(tmp_path_factory):
     ]
     (root / "categories.txt").write_text("\n".join(lines), encoding="utf-8")
     clips = [
-        Clip(
-            id=f"{split}-{number}",
-            path=f"{split}/{number}.mkv",
-            label=number % 6,
-            text=f"move {number % 6}, jeté",
-            event="FX",
-            source=f"{split}{number % 4}",
-            split=split,
-        )
+        Clip(id=f"{split}-{number}", path=f"{split}/{number}.mkv", label=number % 6, event="FX",
+             text=f"move {number % 6}, jeté", source=f"{split}{number % 4}", split=split)
         for split in ("labeled", "val", "test")
         for number in range(18)
-    ]
+    ]  # fmt: skip
     write_manifest(clips, root / "manifest.csv")
-    done = run_script(
+    done = call_script(
         "build_gym_qa.py", "--manifest", root / "manifest.csv", "--categories",
         root / "categories.txt", "--distractors", "public", "--out", root / "qa",
     )  # fmt: skip
@@ -45,7 +35,7 @@ def built(tmp_path_factory):
 
 def exported(built, form, out, *more):
     arguments = ["--questions", built / "qa", "--format", form, "--out", out, *more]
-    done = run_script("export_questions.py", *arguments)
+    done = call_script("export_questions.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "18 of train, 18 of val, 18 of test" in done.stdout
     assert ("left out, since nothing is measured on it: train" in done.stdout) == (
@@ -72,36 +62,29 @@ def test_datasets_opens_the_parquet_folder_offline(built, tmp_path):
     assert "### val" in card and "| chance | 25.0%" in card and "- distractors: `public`" in card
 
 
-@pytest.mark.parametrize("form", ["llava", "messages"])
-def test_conversations_name_the_files_of_the_manifest(built, tmp_path, form):
-    out = tmp_path / form
+def test_other_tools_get_their_form_with_the_files_of_the_manifest(built, tmp_path):
     more = ("--video-root", "videos", "--manifest", built / "manifest.csv")
-    exported(built, form, out, *more)
-    question = read_questions(built / "qa/val.jsonl")[1]
-    if form == "llava":
-        entry = json.loads((out / "val.json").read_text(encoding="utf-8"))[1]
-        video, answer = entry["video"], entry["conversations"][1]["value"]
-        assert entry["conversations"][0]["value"].endswith(LETTER_REQUEST)
-    else:
-        lines = (out / "val.jsonl").read_text(encoding="utf-8").splitlines()
-        user, assistant = json.loads(lines[1])["messages"]
-        video, answer = user["content"][0]["video"], assistant["content"][0]["text"]
-    assert (video, answer) == ("videos/val/1.mkv", question.letter)
-
-
-def test_other_harnesses_get_table_and_task(built, tmp_path):
-    assert exported(built, "vlmevalkit", tmp_path / "t") == {"train.tsv", "val.tsv", "test.tsv"}
-    with (tmp_path / "t/val.tsv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
     questions = read_questions(built / "qa/val.jsonl")
-    assert [row[row["answer"]] for row in rows] == [q.options[q.answer] for q in questions]
+    assert exported(built, "llava", tmp_path / "l", *more) == {
+        "train.json",
+        "val.json",
+        "test.json",
+    }
+    entry = json.loads((tmp_path / "l/val.json").read_text(encoding="utf-8"))[1]
+    assert (entry["video"], entry["conversations"][1]["value"]) == (
+        "videos/val/1.mkv", questions[1].letter,
+    )  # fmt: skip
+    exported(built, "messages", tmp_path / "m", *more)
+    line = (tmp_path / "m/val.jsonl").read_text(encoding="utf-8").splitlines()[1]
+    user, assistant = json.loads(line)["messages"]
+    assert (user["content"][0]["video"], assistant["content"][0]["text"]) == (
+        "videos/val/1.mkv", questions[1].letter,
+    )  # fmt: skip
+    assert exported(built, "vlmevalkit", tmp_path / "t") == {"train.tsv", "val.tsv", "test.tsv"}
     names = exported(built, "lmms_eval", tmp_path / "gym_qa")
     assert names == {"utils.py", "val.jsonl", "test.jsonl", "gym_qa_val.yaml", "gym_qa_test.yaml"}
     first = json.loads((tmp_path / "gym_qa/val.jsonl").read_text(encoding="utf-8").split("\n")[0])
     assert first["video_path"] == str(ROOT / f"{questions[0].video}.mp4")
-    data = {"test": str(tmp_path / "gym_qa/val.jsonl")}
-    loaded = datasets.load_dataset("json", data_files=data, cache_dir=str(tmp_path / "cache"))
-    assert loaded["test"]["answer"][:] == [question.letter for question in questions]
 
 
 def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_path):
@@ -111,7 +94,7 @@ def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_p
     exported(built, "card", out)
     assert (out / "README.md").read_bytes() == before
     (out / "notes.txt").write_text("mine", encoding="utf-8")
-    done = run_script(
+    done = call_script(
         "export_questions.py", "--questions", built / "qa", "--format", "llava", "--out", out
     )
     assert done.returncode == 1
@@ -119,26 +102,19 @@ def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_p
     assert {file.name for file in out.iterdir()} == {"README.md", "notes.txt", ".export.json"}
 
 
-def test_the_help_shows_the_formats_and_a_line_of_one_s_own():
-    done = run_script("export_questions.py", "--help")
-    assert done.returncode == 0, done.stderr
-    assert "lmms_eval   task folder" in done.stdout and '{"video": "clip-17"' in done.stdout
-
-
 def test_a_user_s_own_file_is_exported_and_a_bad_line_is_named(tmp_path):
     good = {"video": "a", "question": "Which?", "options": ["x", "y"], "answer": "y"}
     own = tmp_path / "mine.jsonl"
     own.write_text(json.dumps(good) + "\r\n", encoding="utf-8")
     arguments = ("--questions", own, "--format", "llava", "--out", tmp_path / "out")
-    done = run_script("export_questions.py", *arguments, cwd=tmp_path)
+    done = call_script("export_questions.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((tmp_path / "out/mine.json").read_text(encoding="utf-8"))
     assert (entry["video"], entry["conversations"][1]["value"]) == ("a.mp4", "B")
     own.write_text(json.dumps({**good, "answer": "z"}) + "\n", encoding="utf-8")
-    done = run_script("export_questions.py", *arguments)
+    done = call_script("export_questions.py", *arguments)
     assert done.returncode == 1
     assert "line 1: answer 'z' is outside the options" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
@@ -152,7 +128,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
         own = tmp_path / f"{name}.jsonl"
         own.write_text(json.dumps({**line, **change}), encoding="utf-8")
         arguments = ("--questions", own, "--format", form, "--out", tmp_path / out)
-        done = run_script("export_questions.py", *arguments)
+        done = call_script("export_questions.py", *arguments)
         assert done.returncode == (2 if "/" in out else 1)  # 2: before any work
-        assert found in done.stderr and "Traceback" not in done.stderr
+        assert found in done.stderr
         assert not (tmp_path / "out").exists()

@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,9 +15,9 @@ import pytest
 from qa_data.files import SefarError
 from qa_data.synthetic.dataset import clip_frames, make_set
 from qa_data.synthetic.plan import SyntheticSettings, plan_clips
+from tests.script_process import call_script
 
 SETTINGS = SyntheticSettings(num_train=26, num_test=24, size=48, num_train_sources=3, seed=2)
-ROOT = Path(__file__).parents[2]
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -37,21 +35,12 @@ def made(tmp_path_factory):
 def test_the_folder_holds_what_it_promises(made):
     names = {path.name for path in made.iterdir()}
     assert names == {
-        "videos",
-        "categories.txt",
-        "set_categories.txt",
-        "train_element.txt",
-        "val_element.txt",
-        "annotation_info.json",
-        "contact_sheet.png",
-        "synthetic.json",
+        *("videos", "categories.txt", "set_categories.txt", "train_element.txt"),
+        *("val_element.txt", "annotation_info.json", "contact_sheet.png", "synthetic.json"),
     }
-    listed = [
-        line.split()[0]
-        for name in ("train_element.txt", "val_element.txt")
-        for line in (made / name).read_text().splitlines()
-    ]
-    assert {path.stem for path in (made / "videos").iterdir()} == set(listed)
+    lists = [(made / name).read_text() for name in ("train_element.txt", "val_element.txt")]
+    listed = {line.split()[0] for text in lists for line in text.splitlines()}
+    assert {path.stem for path in (made / "videos").iterdir()} == listed
     sheet = cv2.imread(str(made / "contact_sheet.png"))
     assert sheet.shape == (12 * (96 + 16), 8 * 96, 3)
     record = json.loads((made / "synthetic.json").read_text())
@@ -69,31 +58,25 @@ def test_the_files_are_h264_and_show_the_frames(made):
         assert np.abs(shown.astype(float) - drawn).mean() < 12
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(made, tmp_path):
     make_set(tmp_path / "again", SETTINGS, workers=2)
     assert hashes(tmp_path / "again") == hashes(made)
 
 
-def test_a_set_that_is_there_is_left_as_it_is(made):
+def test_a_set_that_is_there_is_left_as_it_is_and_another_folder_refused(made, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     assert not make_set(made, SETTINGS)
-    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
-
-
-def test_a_folder_of_other_settings_is_refused_and_kept(made):
-    before = hashes(made)
     with pytest.raises(SefarError, match="seed is 2 there and 3 here"):
         make_set(made, dataclasses.replace(SETTINGS, seed=3))
-    assert hashes(made) == before
-
-
-def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
     (tmp_path / "thesis.txt").write_text("not a set")
     with pytest.raises(SefarError, match="not a synthetic set"):
         make_set(tmp_path, SETTINGS)
     assert (tmp_path / "thesis.txt").read_text() == "not a set"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_nothing_and_the_next_one_finishes(made, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -121,30 +104,21 @@ def test_a_control_has_the_same_lists_and_only_the_videos_asked_for(made, tmp_pa
     assert all(found[f"videos/{i}.mp4"] != whole[f"videos/{i}.mp4"] for i in test_ids)
 
 
-def test_no_process_at_all_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="workers must be at least 1"):
-        make_set(tmp_path / "set", SETTINGS, workers=0)
-
-
 def test_the_script_says_what_it_did_and_refuses_in_one_line(made):
-    def run(*arguments: str):
-        command = [sys.executable, "scripts/make_synthetic_gym.py", "--out", str(made)]
-        command += ["--size", "48", "--num-train", "26", "--num-test", "24"]
-        command += ["--num-train-sources", "3", "--workers", "1", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
-
-    again = run("--seed", "2")
-    assert again.returncode == 0 and "already there" in again.stdout
-    other = run("--seed", "9")
-    assert other.returncode == 1 and "seed is 2 there and 9 here" in other.stderr
-    small = run("--seed", "2", "--size", "40")
-    assert small.returncode == 2 and "at least 48 pixels, got 40" in small.stderr
-    assert "Traceback" not in other.stderr + small.stderr
+    where = ("make_synthetic_gym.py", "--out", made, "--num-train", 26, "--num-test", 24)
+    where += ("--num-train-sources", 3, "--size", 48)
+    for more, code, said in [
+        (("--seed", 2), 0, "already there"),
+        (("--seed", 9), 1, "seed is 2 there and 9 here"),
+        (("--size", 40), 2, "at least 48 pixels, got 40"),
+    ]:
+        done = call_script(*where, *more, columns=200)
+        assert done.returncode == code and said in done.stdout + done.stderr
 
 
 def test_a_fault_in_rendering_is_not_reported_as_one_in_writing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        make_set(tmp_path / "set", SETTINGS, workers=0)
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
     with pytest.raises(SefarError, match="^OpenCV could not encode the contact sheet"):
         make_set(tmp_path / "set", SETTINGS)

@@ -1,14 +1,13 @@
 """What users made with the code of commit 2d0ecd3 is read by the present code, with right results.
 
-tests/old_folders/make.py made the files. Numbers are compared with tolerances, since processors
-round differently. The commands that are run again are those that the old files recorded.
+The files were made by a program that runs with that code alone: to see it,
+`git show a49ab32:tests/old_folders/make.py`. Numbers are compared with tolerances, since
+processors round differently. The commands that are run again are those that the old files recorded.
 """
 
 import json
 import math
-import runpy
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 
@@ -26,9 +25,10 @@ from sefar_mllm.checkpoint import load_trained, read_fingerprint
 from sefar_mllm.encoders.probe import read_probe
 from sefar_mllm.feature_cache import TokenCache
 from sefar_mllm.scoring import read_predictions
+from tests.integration.run_folders import lines
 from tests.oracles import image_folders
+from tests.script_process import ROOT, call_script
 
-ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests/old_folders"
 EXPECTED = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
 SOME_STEPS = 0.01  # steps after one another let rounding grow
@@ -47,11 +47,11 @@ def unpack(archive: str, folder: Path) -> None:
         packed.extractall(folder, filter="data")
 
 
-def script(monkeypatch, name: str, *arguments: object) -> None:
-    """Run a script by its command line, in this process."""
-    path = ROOT / "scripts" / name
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    runpy.run_path(str(path), run_name="__main__")
+def script(name: str, *arguments: object) -> str:
+    """What a script prints that runs in this folder, and has to succeed."""
+    done = call_script(name, *arguments, cwd=Path.cwd())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def recorded(path: Path, key: str | None = None) -> list[str]:
@@ -67,14 +67,10 @@ def other(command: list[str], option: str, value: str) -> list[str]:
     return [*command[: place + 1], value, *command[place + 2 :]]
 
 
-def reports(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_bytes().splitlines()]
-
-
 def assert_goes_on(run_dir: Path, before: bytes, expected: list[dict], exact: set[str]) -> None:
     """The old reports stand as they were, and those that follow are what the old code's were."""
     assert (run_dir / "metrics.jsonl").read_bytes().startswith(before)
-    found, first = reports(run_dir), len(before.splitlines())
+    found, first = lines(run_dir), len(before.splitlines())
     assert 0 < first < len(found) == len(expected)
     for one, wanted in zip(found[first:], expected[first:], strict=True):
         assert {name: one.get(name) for name in exact} == {
@@ -106,10 +102,10 @@ def pattern() -> list[torch.Tensor]:
     return [2 * torch.sin((place**2 % 1009) / 50) for place in places]
 
 
-def test_a_stopped_training_goes_on_from_state_and_frame_cache(here, monkeypatch):
+def test_a_stopped_training_goes_on_from_state_and_frame_cache(here):
     run_dir, caches = here / "runs/stopped", files_of(here / "runs/frames")
     before = (run_dir / "metrics.jsonl").read_bytes()
-    script(monkeypatch, *recorded(run_dir / "run.json"))
+    script(*recorded(run_dir / "run.json"))
     exact = {"step", "lr", "ramp"}
     assert_goes_on(run_dir, before, EXPECTED["ssl"]["metrics"], exact)
     assert_gone_on_with(run_dir)
@@ -122,31 +118,32 @@ def test_a_stopped_training_goes_on_from_state_and_frame_cache(here, monkeypatch
         torch.testing.assert_close(continued, expected, atol=0.05, rtol=0)
 
 
-def test_an_old_training_by_the_reader_torchcodec_goes_on_by_auto(here, monkeypatch, capsys):
+@pytest.mark.slow
+def test_an_old_training_by_the_reader_torchcodec_goes_on_by_auto(here):
     run_dir = here / "runs/torchcodec"
     before = (run_dir / "metrics.jsonl").read_bytes()
     command = recorded(run_dir / "run.json")
-    script(monkeypatch, *other(command, "--data.reader", "auto"))
-    assert capsys.readouterr().out.count("torchcodec; it resumes with auto") == 1
+    told = script(*other(command, "--data.reader", "auto"))
+    assert told.count("torchcodec; it resumes with auto") == 1
     assert_goes_on(run_dir, before, EXPECTED["ssl"]["metrics"], {"step", "lr", "ramp"})
 
 
-def test_a_finished_training_learns_nothing_more(here, monkeypatch):
+@pytest.mark.slow
+def test_a_finished_training_learns_nothing_more(here):
     run_dir, caches = here / "runs/supervised", files_of(here / "runs/frames")
     before = (run_dir / "metrics.jsonl").read_bytes()
     weights = load_file(run_dir / "student/model.safetensors")
-    script(monkeypatch, *recorded(run_dir / "run.json"))
+    script(*recorded(run_dir / "run.json"))
     assert (run_dir / "metrics.jsonl").read_bytes() == before
     torch.testing.assert_close(load_file(run_dir / "student/model.safetensors"), weights)
     assert_gone_on_with(run_dir)
     assert files_of(here / "runs/frames") == caches
 
 
-def test_other_settings_than_an_old_run_had_are_refused(here, monkeypatch, capsys):
+def test_other_settings_than_an_old_run_had_are_refused(here):
     command = other(recorded(here / "runs/stopped/run.json"), "--optim.lr", "0.25")
-    with pytest.raises(SystemExit):
-        script(monkeypatch, *command)
-    assert "optim.lr = 0.005, but 0.25 is requested" in capsys.readouterr().err
+    done = call_script(*command, cwd=here)
+    assert done.returncode == 1 and "optim.lr = 0.005, but 0.25 is requested" in done.stderr
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
@@ -156,11 +153,12 @@ def test_an_encoder_gives_the_logits_that_it_gave(here, role):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_a_run_is_scored_as_it_was(here, monkeypatch):
+@pytest.mark.slow
+def test_a_run_is_scored_as_it_was(here):
     out = here / "runs/sefar/evaluation/test"
     old = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     probs = {path.name: np.load(path) for path in out.glob("*_probs.npy")}
-    script(monkeypatch, *recorded(out / "scores.json"))
+    script(*recorded(out / "scores.json"))
     rows = json.loads((out / "scores.json").read_text(encoding="utf-8"))["rows"]
     assert rows.keys() == old["rows"].keys()
     for name, row in rows.items():
@@ -187,10 +185,10 @@ def test_a_frame_cache_holds_the_frames_of_the_videos(here, kind, apart):
         assert (found - frames).abs().mean() < apart
 
 
-def test_a_checkpoint_for_the_public_code_comes_back(tmp_path, monkeypatch):
+def test_a_checkpoint_for_the_public_code_comes_back(tmp_path):
     unpack("public.tar.xz", tmp_path)
     made = tmp_path / "made/student"
-    script(monkeypatch, "convert_checkpoint.py", "from-public", tmp_path / "public.pyth", made)
+    script("convert_checkpoint.py", "from-public", tmp_path / "public.pyth", made)
     found = load_file(made / "model.safetensors")
     numbers = {name: (t.min().item(), t.max().item()) for name, t in found.items()}
     assert numbers == {name: (number, number) for name, number in EXPECTED["public"].items()}
@@ -198,30 +196,29 @@ def test_a_checkpoint_for_the_public_code_comes_back(tmp_path, monkeypatch):
     assert (encoder.mean, encoder.classifier.out_features) == ((0.4, 0.5, 0.6), 6)
 
 
-def test_cached_tokens_are_those_of_the_encoder(here, monkeypatch, capsys):
+def test_cached_tokens_are_those_of_the_encoder(here):
     """The old cache is known as complete, and a new one holds the same."""
-    assert_same_tokens(here / "tokens/sefar", monkeypatch, capsys)
+    assert_same_tokens(here / "tokens/sefar")
 
 
-def test_a_probe_and_the_tokens_of_its_base_are_read(here, monkeypatch, capsys):
+def test_a_probe_and_the_tokens_of_its_base_are_read(here):
     probe = read_probe(here / "runs/clip_probe")
     features = torch.sin(torch.arange(2 * 16) / 3).view(2, 16)
     expected = torch.tensor(EXPECTED["probe"])
     torch.testing.assert_close(probe.logits(features), expected, atol=1e-4, rtol=0)
     with image_folders.published_in_miniature():
-        assert_same_tokens(here / "tokens/clip", monkeypatch, capsys)
+        assert_same_tokens(here / "tokens/clip")
         # Those that the probe has mapped were made without the script.
         made = other(recorded(here / "tokens/clip/runs.jsonl"), "--encoder", "clip_probe")
         made = other(made, "--encoder-dir", "runs/clip_probe")
         mapped = other(made, "--out", "tokens/clip_probe")
-        assert_same_tokens(here / "tokens/clip_probe", monkeypatch, capsys, mapped)
+        assert_same_tokens(here / "tokens/clip_probe", mapped)
 
 
-def assert_same_tokens(folder: Path, monkeypatch, capsys, command: list[str] | None = None) -> None:
+def assert_same_tokens(folder: Path, command: list[str] | None = None) -> None:
     command = command or recorded(folder / "runs.jsonl")
-    script(monkeypatch, *command)
-    assert "encoded 0 clips, 33 were there already" in capsys.readouterr().out
-    script(monkeypatch, *other(command, "--out", "fresh"))
+    assert "encoded 0 clips, 33 were there already" in script(*command)
+    script(*other(command, "--out", "fresh"))
     clips = read_manifest(Path("splits/manifest.csv"))
     names = [clip.id for clip in clips if clip.split != "unlabeled"]
     assert len(names) == 33
@@ -232,10 +229,10 @@ def assert_same_tokens(folder: Path, monkeypatch, capsys, command: list[str] | N
     shutil.rmtree("fresh")
 
 
-def test_a_stopped_fine_tuning_goes_on_from_its_checkpoints(here, monkeypatch):
+def test_a_stopped_fine_tuning_goes_on_from_its_checkpoints(here):
     run_dir = here / "runs/mllm-stopped"
     before = (run_dir / "metrics.jsonl").read_bytes()
-    script(monkeypatch, *recorded(run_dir / "run.json"))
+    script(*recorded(run_dir / "run.json"))
     exact = {"stage", "step", "epoch", "lora_lr", "projector_lr"}
     assert_goes_on(run_dir, before, EXPECTED["mllm"]["metrics"], exact)
     assert_gone_on_with(run_dir)
@@ -247,10 +244,10 @@ def test_a_stopped_fine_tuning_goes_on_from_its_checkpoints(here, monkeypatch):
     load_trained(run_dir / "model")  # checks its own logits
 
 
-def test_a_trained_model_answers_as_it_did(here, monkeypatch):
+def test_a_trained_model_answers_as_it_did(here):
     old = read_predictions(here / "scores/predictions-test.jsonl")
     command = recorded(here / "scores/metrics.json", "run")
-    script(monkeypatch, *other(command, "--out", "again"))
+    script(*other(command, "--out", "again"))
     new = read_predictions(here / "again/predictions-test.jsonl")
     assert [one.question_id for one in new] == [one.question_id for one in old]
     assert [one.answer for one in new] == [one.answer for one in old]
@@ -259,37 +256,38 @@ def test_a_trained_model_answers_as_it_did(here, monkeypatch):
     assert expected.std(axis=0).min() > 3e-3  # or any model would do
 
 
-def test_an_old_adapter_is_merged_and_an_old_merged_model_is_loaded(here, monkeypatch):
+@pytest.mark.slow
+def test_an_old_adapter_is_merged_and_an_old_merged_model_is_loaded(here):
     load_trained(here / "merged")  # checks the logits that it was written with
-    script(monkeypatch, "merge_mllm.py", "runs/mllm/model", "--out", "again")
+    script("merge_mllm.py", "runs/mllm/model", "--out", "again")
     assert (here / "merged/probe.json").exists() and (here / "again/fingerprint.json").exists()
     old, new = (read_fingerprint(here / name)[1] for name in ("merged", "again"))
     torch.testing.assert_close(new, old, atol=1e-3, rtol=0)
     weights = load_file(here / "again/model.safetensors")
     expected = load_file(here / "merged/model.safetensors")
     torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-5)
-    script(monkeypatch, "merge_mllm.py", "runs/mllm/model", "--out", "merged")  # replaced as ours
+    script("merge_mllm.py", "runs/mllm/model", "--out", "merged")  # replaced as ours
 
 
-def test_questions_are_read_and_built_again_in_their_folder(here, monkeypatch):
+def test_questions_are_read_and_built_again_in_their_folder(here):
     names = {"train": 15, "val": 6, "test": 12}
     old = {name: read_questions(here / f"qa/{name}.jsonl") for name in names}
     assert {name: len(questions) for name, questions in old.items()} == names
     clips = {clip.id: clip for clip in read_manifest(here / "splits/manifest.csv")}
     assert all(clips[q.video].label == q.label for questions in old.values() for q in questions)
     script(
-        monkeypatch, "build_gym_qa.py", "--manifest", "splits/manifest.csv",
+        "build_gym_qa.py", "--manifest", "splits/manifest.csv",
         "--categories", "gym/categories.txt", "--distractors", "public", "--out", "qa",
     )  # fmt: skip
     assert {name: read_questions(here / f"qa/{name}.jsonl") for name in names} == old
 
 
 @pytest.mark.parametrize("form", ["llava", "card"])
-def test_an_old_export_is_known_and_replaced(here, monkeypatch, form):
+def test_an_old_export_is_known_and_replaced(here, form):
     folder = here / "exported" / form
     old = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
     script(
-        monkeypatch, "export_questions.py", "--questions", "qa", "--format", form,
+        "export_questions.py", "--questions", "qa", "--format", form,
         "--video-root", "videos", "--manifest", "splits/manifest.csv", "--out", f"exported/{form}",
     )  # fmt: skip
     assert {path.name for path in folder.iterdir()} == old.keys()
@@ -297,14 +295,14 @@ def test_an_old_export_is_known_and_replaced(here, monkeypatch, form):
         assert json.loads((folder / name).read_text(encoding="utf-8")) == json.loads(old[name])
 
 
-def test_what_the_ledger_of_cuts_names_is_not_cut_again(here, monkeypatch, capsys):
+def test_what_the_ledger_of_cuts_names_is_not_cut_again(here, monkeypatch):
     program = here / "bin/ffmpeg"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    script(
-        monkeypatch, "trim_finegym.py", "--video-root", "full", "--out", "cut", "--lists",
+    told = script(
+        "trim_finegym.py", "--video-root", "full", "--out", "cut", "--lists",
         "full.txt", "--annotations", "full.json", "--workers", "1",
     )  # fmt: skip
-    assert "1 clips: 0 cut, 1 kept, 0 failed" in capsys.readouterr().out
+    assert "1 clips: 0 cut, 1 kept, 0 failed" in told

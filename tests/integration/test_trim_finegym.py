@@ -5,28 +5,21 @@ same real files are cut on machines that have no ffmpeg.
 """
 
 import os
-import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qa_data.files import SefarError
-from sefar_core.data.trim import (
-    Cut,
-    ffmpeg_command,
-    find_ffmpeg,
-    full_videos,
-    plan_cuts,
-    trim,
-)
+from sefar_core.data.trim import Cut, ffmpeg_command, find_ffmpeg, full_videos, plan_cuts, trim
 from tests.oracles import finegym_lists as lists
 from tests.oracles import videos as oracle
 from tests.oracles.finegym_lists import Routine
+from tests.script_process import call_script
 
-ROOT = Path(__file__).parents[2]
 FPS = 30
 NUM_FRAMES = 120
 
@@ -142,22 +135,25 @@ def expected(cut: Cut) -> list[int]:
     return [k for k in range(NUM_FRAMES) if cut.start_s - 1e-6 <= k / FPS < cut.end_s - 1e-6]
 
 
-def run_script(folder: Path, full: Path, program: str | None, *options: str):
-    command = [
-        *(sys.executable, "scripts/trim_finegym.py", "--video-root", str(full)),
-        *("--out", str(folder / "clips"), "--workers", "2"),
-        *("--lists", str(folder / "gym_train_element_v1.1.txt")),
-        *("--annotations", str(folder / "finegym_annotation_info_v1.1.json"), *options),
-    ]
-    # Nothing else is on the PATH: a machine's own ffmpeg must not step in.
-    search = str(Path(program).parent) if program else str(folder)
-    environment = {"PYTHONPATH": str(ROOT), "PATH": search, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def script(tmp_path, full, program, monkeypatch):
+    """A function that runs the script on the lists in `tmp_path`, with or without ffmpeg."""
+
+    def run(*, ffmpeg: bool):
+        # Nothing else is on the PATH: a machine's own ffmpeg must not step in.
+        monkeypatch.setenv("PATH", str(Path(program).parent if ffmpeg else tmp_path))
+        return call_script(
+            "trim_finegym.py", "--video-root", full, "--out", tmp_path / "clips", "--workers", 2,
+            "--lists", tmp_path / "gym_train_element_v1.1.txt",
+            "--annotations", tmp_path / "finegym_annotation_info_v1.1.json",
+        )  # fmt: skip
+
+    return run
 
 
-def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full, program):
+def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full, script):
     planned(tmp_path, [*ROUTINES, *BROKEN], full)
-    done = run_script(tmp_path, full, program)
+    done = script(ffmpeg=True)
     assert done.returncode == 1, done.stderr
     printed = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert printed.pop("noisy_______E_000000_000003_A_0000_0001") == (
@@ -181,12 +177,14 @@ def test_the_script_cuts_what_it_can_and_names_all_that_it_cannot(tmp_path, full
         assert frame_numbers(clips / f"{cut.id}.mp4") == expected(cut)
 
 
-def test_without_ffmpeg_the_script_names_the_program(tmp_path, full):
+def test_without_ffmpeg_the_script_names_the_program(tmp_path, full, program, script, monkeypatch):
     planned(tmp_path, ROUTINES, full)
-    done = run_script(tmp_path, full, None)
+    done = script(ffmpeg=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no program 'ffmpeg' on the PATH; install")
     assert not (tmp_path / "clips").exists()
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{Path(program).parent}")
+    assert find_ffmpeg() == program
 
 
 def test_cuts_are_made_at_the_same_time_but_no_more_than_asked_for(
@@ -218,31 +216,31 @@ def test_what_was_cut_and_measured_is_not_cut_again(tmp_path, full, program):
 
     assert recut() == ["front", "front", "noisy", "vault"]
     assert recut() == []
+    assert recut([replace(cut, source=tmp_path / "no.mp4") for cut in cuts]) == []  # sources gone
     next(out.glob("vault*")).unlink()
     assert recut() == ["vault"]
     for cut in cuts:
         assert frame_numbers(out / f"{cut.id}.mp4") == expected(cut)
 
 
-@pytest.mark.parametrize("content", ["a longer video", "no video"])
-def test_a_file_of_another_length_is_named_and_left_alone(tmp_path, full, program, content):
+def test_a_file_of_another_length_is_named_and_left_alone(tmp_path, full, program):
     cuts = planned(tmp_path, ROUTINES, full)
     out = tmp_path / "clips"
     out.mkdir()
-    path = out / f"{cuts[-1].id}.mp4"
-    data = (full / "front__-___.mp4").read_bytes() if content == "a longer video" else b"x"
-    path.write_bytes(data)
-    for _ in range(2):
-        outcomes = {one.cut: one for one in trim(cuts, out, program=program, workers=2)}
-        problem = outcomes.pop(cuts[-1]).problem
-        assert problem.startswith(f"{path} is there already, and the file ")
-        assert problem.endswith("; move it away, and the clip is cut")
-        assert {one.problem for one in outcomes.values()} == {None}
-        assert path.read_bytes() == data
-    path.rename(tmp_path / "kept.mp4")
+    longer, other = (out / f"{cut.id}.mp4" for cut in cuts[-2:])
+    longer.write_bytes((full / "front__-___.mp4").read_bytes())
+    other.write_bytes(b"no video")
+    kept = longer.read_bytes()
+    outcomes = [one for one in trim(cuts, out, program=program, workers=2) if one.problem]
+    assert [one.cut for one in sorted(outcomes, key=lambda one: one.cut.id)] == cuts[-2:]
+    for one in outcomes:
+        assert one.problem.startswith(f"{out / one.cut.id}.mp4 is there already, and the file ")
+        assert one.problem.endswith("; move it away, and the clip is cut")
+    assert (longer.read_bytes(), other.read_bytes()) == (kept, b"no video")
+    longer.rename(tmp_path / "kept.mp4")
     outcomes = list(trim(cuts, out, program=program, workers=2))
-    assert [(one.cut.id, one.problem) for one in outcomes if one.made] == [(path.stem, None)]
-    assert frame_numbers(path) == expected(cuts[-1])
+    assert [one.cut.id for one in outcomes if one.made] == [longer.stem]
+    assert frame_numbers(longer) == expected(cuts[-2])
 
 
 def test_drafts_of_a_killed_run_are_deleted_and_nothing_else(tmp_path):
@@ -264,17 +262,6 @@ def test_drafts_of_a_killed_run_are_deleted_and_nothing_else(tmp_path):
     assert (out / "mine" / "x.mp4").exists() and (tmp_path / ".cutting-outside1").exists()
 
 
-def test_clips_stay_when_their_source_has_gone(tmp_path, full, program):
-    cuts = planned(tmp_path, ROUTINES[:1], full)
-    list(trim(cuts, tmp_path / "out", program=program, workers=2))
-    gone = [
-        Cut(id=one.id, source=tmp_path / "no.mp4", start_s=one.start_s, end_s=one.end_s)
-        for one in cuts
-    ]
-    again = list(trim(gone, tmp_path / "out", program=program, workers=2))
-    assert [(one.made, one.problem) for one in again] == [(False, None)] * len(cuts)
-
-
 def test_a_run_that_is_stopped_leaves_whole_clips_and_goes_on(tmp_path, full, program):
     cuts = planned(tmp_path, ROUTINES, full)
     out = tmp_path / "clips"
@@ -291,11 +278,6 @@ def test_a_run_that_is_stopped_leaves_whole_clips_and_goes_on(tmp_path, full, pr
     )
 
 
-def test_cutting_takes_a_worker(tmp_path):
-    with pytest.raises(SefarError, match="workers must be at least 1, got 0"):
-        list(trim([], tmp_path, program="ffmpeg", workers=0))
-
-
 def test_a_program_that_hangs_is_stopped(tmp_path, full, monkeypatch):
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\nexec sleep 3600\n")
@@ -304,6 +286,8 @@ def test_a_program_that_hangs_is_stopped(tmp_path, full, monkeypatch):
     cuts = planned(tmp_path, ROUTINES[1:2], full)
     (outcome,) = trim(cuts, tmp_path / "out", program=str(program), workers=1)
     assert outcome.problem == "ffmpeg: not done after 0.2 s"
+    with pytest.raises(SefarError, match="workers must be at least 1, got 0"):
+        list(trim([], tmp_path, program="ffmpeg", workers=0))
 
 
 def test_the_full_videos_are_found_whatever_their_endings(tmp_path, full):
@@ -327,16 +311,7 @@ def test_the_command_jumps_ahead_of_the_start_and_encodes_anew(start_s, jump, le
     cut = Cut(id="x", source=Path("full.mp4"), start_s=start_s, end_s=start_s + 1.25)
     words = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=False)
     at = words.index("-i")
-    assert words[at - 2 : at + 6] == [
-        "-ss",
-        jump,
-        "-i",
-        "file:full.mp4",
-        "-ss",
-        lead,
-        "-t",
-        "1.250",
-    ]
+    assert words[at - 2 : at + 6] == f"-ss {jump} -i file:full.mp4 -ss {lead} -t 1.250".split()
     assert "libx264" in words and "copy" not in words and words[-1] == "file:x.mp4"
     assert words[words.index("-map") + 1] == "0:0"
     sounding = ffmpeg_command("ffmpeg", cut, Path("x.mp4"), audio=True, film=2)
@@ -352,11 +327,3 @@ def test_a_clip_listed_twice_is_cut_once(tmp_path, full):
     files = lists.write_files(tmp_path, [], ROUTINES, ROUTINES[:1])
     two = [files["gym_train_element_v1.1.txt"], files["gym_val_element.txt"]]
     assert len(plan_cuts(two, [files["train.csv"], files["val.csv"]], full)) == 4
-
-
-def test_the_program_is_looked_for_on_the_path(tmp_path, program, monkeypatch):
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{Path(program).parent}")
-    assert find_ffmpeg() == program
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SefarError, match="no program 'ffmpeg' on the PATH; install it"):
-        find_ffmpeg()

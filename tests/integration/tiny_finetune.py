@@ -1,172 +1,102 @@
-"""A fine-tuning small enough for a test, in processes of its own, with faults to order.
+"""Fine-tuning small enough for a test: questions, tokens of their clips, settings."""
 
-    python tests/integration/tiny_finetune.py '{"world": ..., "run_dir": ..., "changes": {...}}'
-
-What the script finetune_mllm.py does with the same settings, so its messages and exit codes too.
-"""
-
-import importlib.util
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
+from transformers import TrainerCallback
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from qa_data.questions import Question, write_questions
+from sefar_mllm.config import FinetuneConfig, LoraSettings
+from sefar_mllm.feature_cache import TokenCache
+from sefar_mllm.presets import PRESETS
+from sefar_mllm.stages import QuestionTrainer
+from sefar_mllm.train import finetune
+from tests.integration.faulty_script import options
+from tests.oracles import toy_llm
 
-from sefar_core.cli import one_line  # noqa: E402
-
-from sefar_mllm.config import FinetuneConfig, LoraSettings  # noqa: E402
-from tests.script_process import LIMIT_S, started  # noqa: E402
-
-NUM_QUESTIONS = 22  # no multiple of a step's 4: the last step of an epoch is filled up
-CONFIG = FinetuneConfig(
-    lora=LoraSettings(rank=2, alpha=4.0, dropout=0.1, lr=1e-2),
-    projector_lr=1e-2,
-    projector_epochs=1,
-    epochs=2,
-    batch_size=4,
-    micro_batch_size=2,
-    warmup=0.0,
-    answer_style="mixed",
-    token_noise=0.1,
-    dev_rate=0.3,
-    save_every_steps=1,
-)
+ADAPTER = "adapter_model.safetensors"
+NUM_QUESTIONS = 22  # no multiple of a step's 4 or 8: the last step of an epoch is filled up
+LORA_LR, PROJECTOR_LR = 1e-2, 3e-3
 
 
-def make_world(root: Path) -> Path:
-    """A language model, questions and the tokens of their clips."""
-    from qa_data.questions import write_questions
-    from tests.oracles import toy_llm
+@dataclass(frozen=True)
+class Toy:
+    """A language model, 22 questions about clips, and the clips' tokens."""
 
+    root: Path
+    language_model: Path
+    questions: Sequence[Question]
+    cache: TokenCache
+
+    def config(self, **changes) -> FinetuneConfig:
+        """One epoch in three steps of eight; every source of chance that a test does not ask for
+        is off."""
+        settings = {
+            "language_model": str(self.language_model),
+            "lora": LoraSettings(rank=2, alpha=4.0, dropout=0.0, lr=LORA_LR),
+            "projector_lr": PROJECTOR_LR,
+            "epochs": 1,
+            "batch_size": 8,
+            "micro_batch_size": 8,
+        }
+        return FinetuneConfig(**settings | changes)
+
+    def all_random(self, **changes) -> FinetuneConfig:
+        """Both stages, with all that is drawn, and a checkpoint after every step."""
+        lora = LoraSettings(rank=2, alpha=4.0, dropout=0.1, lr=LORA_LR)
+        settings = {
+            **{"lora": lora, "projector_lr": 1e-2, "projector_epochs": 1, "epochs": 2},
+            **{"batch_size": 4, "micro_batch_size": 2, "warmup": 0.0, "answer_style": "mixed"},
+            **{"token_noise": 0.1, "dev_rate": 0.3, "save_every_steps": 1},
+        }
+        return replace(self.config(), **settings | changes)
+
+    def finetune(self, run_dir: Path, config: FinetuneConfig, **how) -> Path:
+        """The model's folder."""
+        return finetune(config, self.questions, self.root / "tokens", run_dir, **how)
+
+    def command(self, run_dir: Path, config: FinetuneConfig) -> list[str]:
+        """The command line of a run with these settings."""
+        where = ["--encoder-features", self.root / "tokens", "--run-dir", run_dir]
+        where += ["--questions", self.root / "questions.jsonl"]
+        return ["finetune_mllm.py", "demo", *map(str, where), *options(config, PRESETS["demo"])]
+
+
+def make_toy(root: Path, language_model: Path) -> Toy:
     asked = toy_llm.questions(NUM_QUESTIONS)
     write_questions(asked, root / "questions.jsonl")
-    toy_llm.language_model(root / "llm")
-    toy_llm.cache(root / "tokens", asked)
-    return root
+    return Toy(root, language_model, asked, toy_llm.cache(root / "tokens", asked))
 
 
-def settled(world: Path, changes: dict) -> FinetuneConfig:
-    """The settings with what a test changes in them."""
-    if "lora" in changes:
-        changes = {**changes, "lora": LoraSettings(**changes["lora"])}
-    return replace(CONFIG, language_model=str(world / "llm"), **changes)
+class Watch(TrainerCallback):
+    """Keeps the inputs of every micro-batch, and of each step what learns: value before, gradient,
+    value after."""
 
+    def __init__(self, monkeypatch):
+        self.steps, self.inputs = [], []
+        start, whole = QuestionTrainer.__init__, QuestionTrainer.training_step
 
-def start(ranks: int = 1, **wishes) -> AbstractContextManager[subprocess.Popen]:
-    """Run this program in as many processes; its output is one text."""
-    launch, surroundings = [sys.executable], {"HF_HUB_OFFLINE": "1"}
-    if wishes.get("sharded"):
-        surroundings |= shipped_fsdp()
-    if ranks > 1:
-        surroundings["ACCELERATE_USE_CPU"] = "true"
-        launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
-        launch += ["--num_processes", str(ranks), "--mixed_precision", "no"]
-        launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    return started(
-        [*launch, __file__, json.dumps(wishes, default=str)],
-        env=os.environ | surroundings,  # as many threads as the test has, so the same sums
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+        def started(trainer, *parts, **named):
+            start(trainer, *parts, **named)
+            trainer.add_callback(self)
 
+        def step(trainer, model, inputs, *rest):
+            self.inputs.append(inputs)
+            return whole(trainer, model, inputs, *rest)
 
-def run(ranks: int = 1, **wishes) -> tuple[int, str]:
-    """Exit code and output; processes that wait for one another forever are ended."""
-    with start(ranks, **wishes) as process:
-        output, _ = process.communicate(timeout=LIMIT_S)
-    return process.returncode, output
+        monkeypatch.setattr(QuestionTrainer, "__init__", started)
+        monkeypatch.setattr(QuestionTrainer, "training_step", step)
 
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        learned = {n: p for n, p in model.named_parameters() if p.grad is not None}
+        self.steps.append({n: [p.detach().clone(), p.grad.clone()] for n, p in learned.items()})
 
-def shipped_fsdp() -> dict[str, str]:
-    """What `accelerate launch` tells its processes of scripts/accelerate/fsdp2.yaml."""
-    shipped = yaml.safe_load((ROOT / "scripts/accelerate/fsdp2.yaml").read_text())
-    names = {"FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
-    message = {name.upper(): str(value) for name, value in shipped["fsdp_config"].items()}
-    return {names.get(name, name): value for name, value in message.items()} | {
-        "ACCELERATE_USE_FSDP": "true"
-    }
+    def on_optimizer_step(self, args, state, control, model=None, **_):
+        named = dict(model.named_parameters())
+        for name, kept in self.steps[-1].items():
+            kept.append(named[name].detach().clone())
 
-
-def shard_on_cpus() -> None:
-    """Let accelerate take processes on CPUs for processes on GPUs: on others it never shards."""
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType
-
-    start = PartialState.__init__
-
-    def started(state, *parts, **named):
-        start(state, *parts, **named)
-        if state.distributed_type == DistributedType.MULTI_CPU:
-            state.distributed_type = DistributedType.MULTI_GPU
-
-    PartialState.__init__ = started
-
-
-def disturb(wishes: dict) -> None:
-    """Faults to order, by the number of micro-batches before.
-
-    `nan_at` [micro-batch, rank], `signal_at` [micro-batch, rank, name], `pause_s` each, `sgd`,
-    `sharded`.
-    """
-    import torch
-
-    if wishes.get("sharded"):
-        shard_on_cpus()
-
-    from sefar_mllm import stages
-
-    rank, seen = int(os.environ.get("RANK", "0")), []
-    whole = stages.QuestionTrainer.compute_loss
-
-    def loss(trainer, *parts, **named):
-        seen.append(1)
-        time.sleep(wishes.get("pause_s", 0))
-        if wishes.get("signal_at", [None])[:2] == [len(seen), rank]:
-            os.kill(os.getpid(), signal.Signals[wishes["signal_at"][2]])
-        found = whole(trainer, *parts, **named)
-        return found * torch.nan if wishes.get("nan_at") == [len(seen), rank] else found
-
-    stages.QuestionTrainer.compute_loss = loss
-    if wishes.get("sgd"):
-        torch.optim.AdamW = lambda groups, weight_decay: torch.optim.SGD(groups)
-
-
-def run_here(world: Path, run_dir: Path, changes: dict, **settings) -> None:
-    """What the script does with these settings, in this process."""
-    specification = importlib.util.spec_from_file_location("t", ROOT / "scripts/finetune_mllm.py")
-    script = importlib.util.module_from_spec(specification)
-    sys.modules["t"] = script
-    specification.loader.exec_module(script)
-    script.main(
-        script.FinetuneMllm(
-            encoder_features=world / "tokens",
-            questions=(world / "questions.jsonl",),
-            run_dir=run_dir,
-            config=settled(world, changes),
-            **settings,
-        )
-    )
-
-
-def main(argument: str) -> None:
-    import torch
-
-    wishes = json.loads(argument)
-    disturb(wishes)
-    with one_line(1):
-        run_here(Path(wishes["world"]), Path(wishes["run_dir"]), wishes.get("changes", {}))
-    assert not torch.distributed.is_initialized()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    def clips(self, micro_batches: slice = slice(None)) -> list[str]:
+        """The clips of these micro-batches, one after the other."""
+        return [clip for inputs in self.inputs[micro_batches] for clip in inputs["clip_ids"]]

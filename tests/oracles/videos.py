@@ -18,6 +18,14 @@ def numbered_frames(num_frames: int, *, height: int = 48, width: int = 64) -> np
     return frames
 
 
+def moving_bar(shade: int) -> np.ndarray:
+    """Ten frames in which a bright bar moves over a background of its own shade."""
+    frames = np.full((10, 32, 48, 3), shade, np.uint8)
+    for number, picture in enumerate(frames):
+        picture[:, 4 * number : 4 * number + 6] = 255
+    return frames
+
+
 def write_video(  # noqa: PLR0913 - what an encoder is told
     path: Path,
     frames: np.ndarray,

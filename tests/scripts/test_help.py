@@ -2,12 +2,13 @@
 
 import re
 from functools import cache
+from unittest.mock import patch
 
+import jaxtyping
 import pytest
 
-from tests.script_process import ROOT, run_script
+from tests.script_process import COLUMNS, ROOT, call_script, run_script
 
-COLUMNS = 120  # of run_script
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 # Settings come behind a first word: a preset, a data set, or what to do.
 FIRST_WORDS = {
@@ -22,9 +23,19 @@ CASES = [(name, word) for name in SCRIPTS for word in ["", *FIRST_WORDS.get(name
 @cache
 def shown(name: str, word: str) -> str:
     """What --help of a script prints, behind its first word if there is one."""
-    done = run_script(name, *word.split(), "--help")
+    # Defaults of compare_encoders.py are no paths until they are given.
+    with patch.object(jaxtyping.config, "jaxtyping_disable", True):
+        done = call_script(name, *word.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_starts_in_a_process_of_its_own(name):
+    done = run_script(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == shown(name, "")
 
 
 def settings(text: str) -> dict[str, str]:
@@ -47,19 +58,11 @@ def test_help_has_an_example(name):
 
 
 @pytest.mark.parametrize(("name", "word"), CASES)
-def test_every_setting_has_a_sentence(name, word):
-    found = settings(shown(name, word))
+def test_every_setting_has_a_sentence_and_lines_fit_the_terminal(name, word):
+    text = shown(name, word)
+    found = settings(text)
     bare = [setting for setting, words in found.items() if len(re.findall(r"\w+", words)) < 2]
-    assert bare == []
-    assert word == "" or len(found) > 3
-
-
-@pytest.mark.parametrize(("name", "word"), CASES)
-def test_lines_fit_the_terminal(name, word):
-    lines = [line for line in shown(name, word).splitlines() if not line.startswith("usage")]
+    assert bare == [] and (word == "" or len(found) > 3)
+    lines = [line for line in text.splitlines() if not line.startswith("usage")]
     assert [line for line in lines if len(line) > COLUMNS] == []
-
-
-@pytest.mark.parametrize(("name", "word"), CASES)
-def test_optional_settings_show_their_type(name, word):
-    assert "{None}" not in shown(name, word)
+    assert "{None}" not in text  # optional settings show their type
