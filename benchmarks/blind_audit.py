@@ -24,6 +24,8 @@ from qa_data.finegym import read_elements, to_clips
 from qa_data.generate import RULES, Common, build_questions
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass, read_categories
+from sefar_core.data.splits import SplitConfig, draw_labeled
+from sefar_core.run_dir import commit
 
 RATE = 0.05  # labeled share of the training list, as in the public sets
 VARIANTS = {"attributes": attribute_questions, "pairs": pair_questions}
@@ -94,8 +96,6 @@ def audit_variant(lists: Lists, variant: str, seed: int) -> Audit:
 
 def two_draws(pool: Sequence[Clip], seed: int) -> tuple[list[Clip], list[Clip]]:
     """The labeled clips, and as many others."""
-    from sefar_core.data.splits import SplitConfig, draw_labeled
-
     size = round(RATE * len(pool))
     drawn = draw_labeled(pool, SplitConfig(rate=2 * RATE, draw="unstratified", seed=seed))
     return drawn[:size], drawn[size:]
@@ -208,8 +208,6 @@ def tables(lists: Lists, benchmark: int, seeds: Sequence[int]) -> list[str]:
 
 def main(settings: BlindAudit) -> None:
     """Audit every rule on every benchmark and print the tables."""
-    from sefar_core.run_dir import commit
-
     lines = [f"Commit {commit()}, seeds {' '.join(map(str, settings.seeds))}.", ""]
     lines += [
         line

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import av
+import numpy as np
 import tyro
+
+from benchmarks.moving_clips import write_clip
+from benchmarks.timing import alternate, report
+from qa_data.manifest import Clip
+from sefar_core.data.check_videos import check_clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +36,6 @@ class CheckSpeed:
 
 def bare_loop(paths: list[Path]) -> int:
     """Frames of all files, each decoded in order and thrown away."""
-    import av
-
     num_frames = 0
     for path in paths:
         with av.open(str(path)) as container:
@@ -40,13 +45,6 @@ def bare_loop(paths: list[Path]) -> int:
 
 
 def main(settings: CheckSpeed) -> None:
-    import numpy as np
-
-    from benchmarks.moving_clips import write_clip
-    from benchmarks.timing import alternate, report
-    from qa_data.manifest import Clip
-    from sefar_core.data.check_videos import check_clips
-
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         ten = [write_clip(root / f"{n}.mp4", num_frames=50, gop=25, seed=n) for n in range(10)]

@@ -16,6 +16,7 @@ test clips of athletes and arenas that no other split has.
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,7 +24,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
+from tqdm import tqdm
 
 from benchmarks.arms import ARMS, TRAINING, settings_of, warm_up_key
 from benchmarks.evidence_table import (
@@ -34,7 +37,20 @@ from benchmarks.evidence_table import (
     refuse_other_code,
     show,
 )
+from qa_data.finegym import read_elements, to_clips
+from qa_data.manifest import by_split, read_manifest, write_manifest
+from qa_data.synthetic.dataset import make_set
+from qa_data.synthetic.plan import SyntheticSettings
+from qa_data.taxonomy import opposite_pairs, read_categories
+from sefar_core.checkpoint import load_encoder
 from sefar_core.config import TrainConfig
+from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
+from sefar_core.data.dataset import view_moments
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
+from sefar_core.data.splits import SplitConfig, split_pool
+from sefar_core.evaluate import pair_accuracy, predict, score
+from sefar_core.run_dir import surroundings
+from sefar_core.train import fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +79,6 @@ def code() -> str:
 
 def make_clips(work: Path, seed: int) -> None:
     """Render the dataset, and write the manifests of a seed's labeled clips."""
-    from qa_data.finegym import read_elements, to_clips
-    from qa_data.manifest import write_manifest
-    from qa_data.synthetic.dataset import make_set
-    from qa_data.synthetic.plan import SyntheticSettings
-    from qa_data.taxonomy import read_categories
-    from sefar_core.data.splits import SplitConfig, split_pool
-
     settings = SyntheticSettings(num_train=3000, num_test=720, num_test_sources=24)
     make_set(work / "gym", settings, workers=2)
     manifest = work / f"seed-{seed}" / "manifest.csv"
@@ -88,8 +97,6 @@ def make_clips(work: Path, seed: int) -> None:
 
 def run(settings: Run) -> None:
     """Run all arms of one seed before the next seed, so that complete tables come first."""
-    from tqdm import tqdm
-
     lines = read_results(settings.results)
     refuse_other_code([*lines, {"code": code()}], settings.results)
     done = {(line["arm"], line["seed"]) for line in lines}
@@ -138,10 +145,6 @@ def warm_up(key: str, config: TrainConfig, work: Path) -> None:
 
 
 def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
-    import torch
-
-    from sefar_core.train import fit
-
     torch.set_num_threads(1)
     videos = folder.parent / "gym/videos"
     fit(config, manifest=folder / TRAINING, video_root=videos, run_dir=run_dir)
@@ -149,10 +152,6 @@ def train(config: TrainConfig, folder: Path, run_dir: Path) -> None:
 
 def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     """Run one arm with one seed; its line of the results."""
-    import time
-
-    from sefar_core.run_dir import surroundings
-
     began = time.process_time()
     config = settings_of(arm, seed)
     folder = work / f"seed-{seed}"
@@ -162,9 +161,11 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
     first = min((warm / "states").glob("step-*"))
     shutil.copytree(first, run_dir / "states" / first.name)
     train(config, folder, run_dir)
-    line = {"arm": arm, "seed": seed, "scores": scores(folder, run_dir)}
-    facts = surroundings()
-    return line | {
+    figures, facts = scores(folder, run_dir), surroundings()
+    return {
+        "arm": arm,
+        "seed": seed,
+        "scores": figures,
         "cpu_s": round(time.process_time() - began, 1),
         "commit": facts["commit"],
         "code": code(),
@@ -174,16 +175,6 @@ def train_and_score(arm: str, seed: int, work: Path) -> dict[str, Any]:
 
 def scores(folder: Path, run_dir: Path) -> dict[str, dict[str, float]]:
     """Top-1, mean-class and direction accuracy of student and teacher, on validation and test."""
-    import torch
-
-    from qa_data.manifest import by_split, read_manifest
-    from qa_data.taxonomy import opposite_pairs, read_categories
-    from sefar_core.checkpoint import load_encoder
-    from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
-    from sefar_core.data.dataset import view_moments
-    from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-    from sefar_core.evaluate import pair_accuracy, predict, score
-
     gym = folder.parent / "gym"
     pairs = opposite_pairs(read_categories(gym / "categories.txt").values())
     accuracies = {}

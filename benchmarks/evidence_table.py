@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.arms import ARMS
@@ -64,13 +65,12 @@ def show(settings: Table) -> None:
             print(f"| `{arm}` | 0 | not measured | | | | |")
             continue
         shared = seeds.keys() & baseline.keys()
-        gains = [
-            seeds[s]["student test"]["top1"] - baseline[s]["student test"]["top1"] for s in shared
-        ]
+        top1 = {seed: scores["student test"]["top1"] for seed, scores in seeds.items()}
+        gains = [top1[seed] - baseline[seed]["student test"]["top1"] for seed in shared]
         cells = [
             f"`{arm}`",
             str(len(seeds)),
-            interval([s["student test"]["top1"] for s in seeds.values()]),
+            interval([*top1.values()]),
             interval(gains, sign="+") if arm != settings.baseline else "-",
             interval([s["student test"]["direction"] for s in seeds.values()]),
             interval([s["teacher test"]["top1"] for s in seeds.values() if "teacher test" in s]),
@@ -81,8 +81,6 @@ def show(settings: Table) -> None:
 
 def interval(values: Sequence[float], *, sign: str = "") -> str:
     """Mean and 95 % interval of Student's t, in percent."""
-    from statistics import fmean, stdev
-
     if not values:
         return "-"
     mean = 100 * fmean(values)

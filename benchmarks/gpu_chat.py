@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_settings import GpuMllm
+from benchmarks.gpu_lora import GpuMllm
 from benchmarks.mllm_arithmetic import MEASURED_BYTES_A_S, Figures, weights_of
 from benchmarks.moving_clips import write_clip
 from benchmarks.random_vlm import GRID, TOKEN_DIM, like_llamas, video_tokens

@@ -4,17 +4,42 @@ import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from benchmarks.gpu_settings import GpuMllm
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS, Figures, weights_of
-from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, language_model, video_tokens
+from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, Size, language_model, video_tokens
 from benchmarks.timing import seconds
 from sefar_mllm.adapters import add_adapters, composite, optimizer_groups
 from sefar_mllm.build import build_vlm
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuMllm:
+    """Settings of the measurement."""
+
+    size: Size = "vicuna_7b"
+    """Size of the language model."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Device; cpu is for a dry run."""
+    tokenizer: str = "demo:llm"
+    """Folder of the tokenizer."""
+    rows: int = 4
+    """Number of rows of a LoRA step."""
+    row_tokens: int = 1024
+    """Number of tokens of a row."""
+    batch_size: int = 64
+    """Number of questions scored at a time, in four rotations each."""
+    new_tokens: int = 128
+    """Number of tokens of a chat answer."""
+    turns: int = 10
+    """Number of timed calls, after two that are not timed; the median is reported."""
+    out: Path | None = None
+    """Folder for a dated result file."""
 
 
 def memory_gb(device: str) -> float | None:

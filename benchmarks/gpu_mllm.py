@@ -12,22 +12,30 @@ import gc
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import tyro
 
-from benchmarks.gpu_settings import GpuMllm
+from benchmarks import gpu_chat, gpu_lora
+from benchmarks.gpu_lora import GpuMllm, memory_gb
 from benchmarks.mllm_arithmetic import GOALS, Figures, bounds, scoring_bounds, weights_of
+from benchmarks.option_forwards import last_logits
+from benchmarks.random_vlm import (
+    adapted,
+    language_model,
+    lengths_of,
+    like_llamas,
+    llama_config,
+    video_tokens,
+)
+from benchmarks.timing import report, seconds
+from qa_data.questions import LETTERS
+from sefar_mllm.adapters import composite
+from sefar_mllm.build import load_tokenizer
+from sefar_mllm.scoring import letter_logits, rotated_prompts
 
 
 def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
     """Letter likelihoods of one order of the options and of all orders, with their bounds."""
-    from benchmarks.gpu_lora import memory_gb
-    from benchmarks.option_forwards import last_logits
-    from benchmarks.random_vlm import lengths_of, like_llamas, video_tokens
-    from benchmarks.timing import seconds
-    from qa_data.questions import LETTERS
-    from sefar_mllm.adapters import composite
-    from sefar_mllm.scoring import letter_logits, rotated_prompts
-
     vlm, count = composite(model), settings.batch_size
     items, tokens = like_llamas(tokenizer, count), list(video_tokens(count))
     lengths = lengths_of(tokenizer, items)
@@ -53,8 +61,6 @@ def score(model: Any, tokenizer: Any, settings: GpuMllm) -> Figures:
 
 def arithmetic(tokenizer: Any, settings: GpuMllm) -> Figures:
     """Bounds of the model and its questions; needs no device."""
-    from benchmarks.random_vlm import lengths_of, like_llamas, llama_config
-
     return bounds(
         weights_of(llama_config(settings.size, words=len(tokenizer))),
         lengths_of(tokenizer, like_llamas(tokenizer, settings.batch_size)),
@@ -65,26 +71,21 @@ def arithmetic(tokenizer: Any, settings: GpuMllm) -> Figures:
 
 def measure(tokenizer: Any, settings: GpuMllm) -> dict[str, Figures]:
     """All parts on the device."""
-    from benchmarks.gpu_lora import train_in_four_bits
-
     found = measure_whole(tokenizer, settings)
     gc.collect()  # the model refers to itself; its memory must not count in the next part
-    return found | {"LoRA step, 4-bit": train_in_four_bits(len(tokenizer), settings)}
+    return found | {"LoRA step, 4-bit": gpu_lora.train_in_four_bits(len(tokenizer), settings)}
 
 
 def measure_whole(tokenizer: Any, settings: GpuMllm) -> dict[str, Figures]:
     """The parts in which the language model is not quantized."""
-    from benchmarks.gpu_chat import cold_first_token, decoding
-    from benchmarks.gpu_lora import train
-    from benchmarks.random_vlm import adapted, language_model
-
     language = language_model(settings.size, words=len(tokenizer), device=settings.device)
     model = adapted(language, device=settings.device)
     return {
-        "LoRA step": train(model, settings),
-        "LoRA step, recompute": train(model, settings, recompute=True),
+        "LoRA step": gpu_lora.train(model, settings),
+        "LoRA step, recompute": gpu_lora.train(model, settings, recompute=True),
         "scoring": score(model, tokenizer, settings),
-        "chat": decoding(model, tokenizer, settings) | cold_first_token(model, tokenizer, settings),
+        "chat": gpu_chat.decoding(model, tokenizer, settings)
+        | gpu_chat.cold_first_token(model, tokenizer, settings),
     }
 
 
@@ -100,12 +101,7 @@ def table(found: Mapping[str, Figures]) -> list[str]:
 
 
 def main(settings: GpuMllm) -> None:
-    import torch
-
-    from benchmarks.random_vlm import tokenizer_of
-    from benchmarks.timing import report
-
-    tokenizer = tokenizer_of(settings.tokenizer)
+    tokenizer = load_tokenizer(settings.tokenizer)
     found = {"arithmetic": arithmetic(tokenizer, settings)}
     if settings.device == "cuda" and not torch.cuda.is_available():
         where = "a machine without CUDA: arithmetic alone, no measurement"

@@ -21,18 +21,20 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
+import torch
 import tyro
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.mllm_arithmetic import DATA_SHEET_FLOPS, MEASURED_FLOPS
-from benchmarks.ssl_step import NUM_CLASSES, random_batch
+from benchmarks.public_schedule import Plain
+from benchmarks.ssl_step import build_networks, draws, random_batch
 from benchmarks.timing import Row, report_incrementally, result_name, wall_times
-from sefar_core.config import ModelConfig
-
-if TYPE_CHECKING:  # imports torch, which --help does without
-    from sefar_core.model import SefarModel
-    from sefar_core.teacher import EmaTeacher
+from sefar_core.config import LossConfig, OptimConfig
+from sefar_core.presets import preset
+from sefar_core.step import plan_mixing, ssl_step
+from sefar_core.train import build_optimizer, choose_method
 
 VariantName = Literal[
     "public, fp32",
@@ -89,8 +91,6 @@ class Figures(NamedTuple):
 
 def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> Figures:
     """Time one variant with a new network and batch, after the last one is freed."""
-    import torch
-
     # Without a reset, batch sizes that differ from the last ones are compiled as variables. Without
     # a collection, a compiled student, which refers to itself, keeps its memory.
     torch.compiler.reset()
@@ -110,8 +110,6 @@ def measure(network: str, variant: Variant, labeled: int, settings: GpuStep) -> 
 @cache
 def gflop_a_labeled_clip(network: str, *, public: bool) -> float:
     """Operations of a step on a labeled clip and its three unlabeled ones, without computing it."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     step = whole_step(network, Variant(public=public), 1, "meta")
     with FlopCounterMode(display=False) as counter:
         step()
@@ -123,24 +121,13 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
 
     The device "meta" has no values, which is enough to count operations.
     """
-    import random
-
-    import torch
-
-    from benchmarks.public_schedule import Plain
-    from sefar_core.config import LossConfig, OptimConfig
-    from sefar_core.presets import preset
-    from sefar_core.step import Generators, plan_mixing, ssl_step
-    from sefar_core.train import build_optimizer, choose_method
-
-    torch.manual_seed(0)
     model = preset("demo" if network == "toy" else network).model
-    student, teacher = build_networks(model, variant, device)
-    optimizer = build_optimizer(
-        OptimConfig(), student, fused=device == "cuda" and not variant.public
-    )
-    batch = random_batch(model, labeled, device=device)
-    generators = Generators(torch.Generator().manual_seed(0), random.Random(0).betavariate)
+    student, teacher = build_networks(model, passes=10, recompute=variant.recompute, device=device)
+    if variant.compile:
+        student.compile(dynamic=False)  # as in training
+    fused = device == "cuda" and not variant.public
+    optimizer = build_optimizer(OptimConfig(), student, fused=fused)
+    batch, generators = random_batch(model, labeled, device=device), draws()
     method = choose_method(LossConfig())
     bf16 = not variant.public and device != "meta"  # meta has no autocast
     if device == "meta":  # the check of the confidence needs a value
@@ -148,12 +135,9 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
 
     def step() -> None:
         mix = plan_mixing(student, 3 * labeled, method, generators)
-        assert mix is not None
+        given = (student, teacher, batch, method, mix, generators.tensors)
         with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
-            if variant.public:
-                losses = Plain().step(student, teacher, batch, method, mix, generators.tensors)
-            else:
-                losses = ssl_step(student, teacher, batch, method, mix, generators.tensors).losses
+            losses = Plain().step(*given) if variant.public else ssl_step(*given).losses
         losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -162,25 +146,8 @@ def whole_step(network: str, variant: Variant, labeled: int, device: str) -> Cal
     return step
 
 
-def build_networks(
-    model: ModelConfig, variant: Variant, device: str
-) -> "tuple[SefarModel, EmaTeacher]":
-    """A student with random weights and its teacher, compiled as in training if requested."""
-    from sefar_core.checkpoint import build_model
-    from sefar_core.teacher import EmaTeacher
-
-    student = build_model(model, NUM_CLASSES).train().to(device)
-    student.backbone.recompute = variant.recompute
-    teacher = EmaTeacher(student, decay=0.9992, dropout_passes=10)
-    if variant.compile:
-        student.compile(dynamic=False)
-    return student, teacher
-
-
 def rows(settings: GpuStep) -> Iterator[Row]:
     """All lines of the report, as they become known."""
-    import torch
-
     yield "Operations of a step for each labeled clip with its three unlabeled ones:", {}
     yield "", {}
     yield from count(settings)
@@ -209,8 +176,6 @@ def count(settings: GpuStep) -> Iterator[Row]:
 
 def time_all(settings: GpuStep) -> Iterator[Row]:
     """The table of times: a line for each network, batch and variant."""
-    import torch
-
     head = "| network, labeled clips | variant | ms a step | clips/s | MFU, 790 | MFU, 989 | GiB |"
     yield head, {}
     yield "|---|---|---|---|---|---|---|", {}

@@ -8,11 +8,9 @@ them of one source). Each step runs in a process of its own, whose peak memory (
 its end; it holds the interpreter, the modules and the clips.
 """
 
-import json
 import re
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import NamedTuple
 
 import tyro
 
+from benchmarks.timing import report
 from qa_data import manifest
 from sefar_core.data.datasets.finegym import read_finegym
 from sefar_core.data.datasets.kinetics import read_kinetics
@@ -29,6 +28,7 @@ from sefar_core.data.datasets.records import Listing
 from sefar_core.data.group_split import split_test
 from sefar_core.data.leaks import leak_report
 from sefar_core.data.splits import SplitConfig, split_pool
+from tests.oracles.finegym_lists import Routine, write_files
 
 NUM_CLIPS = {"FineGym": 35_000, "Kinetics-400": 240_000}
 NUM_SOURCES = {"FineGym": 180, "Kinetics-400": 236_000}
@@ -57,29 +57,23 @@ class Cost(NamedTuple):
 
 def write_finegym_lists(folder: Path) -> None:
     """Categories, element lists and an annotation file, as FineGym has them."""
-    classes = range(NUM_CLASSES["FineGym"])
-    names = "".join(
-        f"Clabel: {label:3}; set: 21; Glabel: {label:3}; (FX) jump {label}, in several words\n"
-        for label in classes
-    )
-    (folder / "categories.txt").write_text(names, encoding="utf-8")
-    lines: dict[bool, list[str]] = {True: [], False: []}
-    videos: dict[str, dict] = defaultdict(dict)
-    for routine in range(NUM_CLIPS["FineGym"] // CLIPS_OF_ROUTINE):
-        source = f"video{routine // 3 % NUM_SOURCES['FineGym']:06d}"
-        event = f"E_{100 * routine:06d}_{100 * routine + 99:06d}"
-        segments = {}
-        for number in range(CLIPS_OF_ROUTINE):
-            action = f"A_{2 * number:04d}_{2 * number + 1:04d}"
-            segments[action] = {"stages": 1, "timestamps": [[2 * number + 0.1, 2 * number + 1.4]]}
-            label = (routine + number * number) % len(classes)
-            is_test = routine % TEST_EVERY["FineGym"] == 0
-            lines[is_test].append(f"{source}_{event}_{action} {label}\n")
-        times = [[100.0 * routine, 100.0 * routine + 99]]
-        videos[source][event] = {"event": 2, "segments": segments, "timestamps": times}
-    (folder / "train.txt").write_text("".join(lines[False]), encoding="utf-8")
-    (folder / "test.txt").write_text("".join(lines[True]), encoding="utf-8")
-    (folder / "annotation.json").write_text(json.dumps(videos), encoding="utf-8")
+    num_classes, every = NUM_CLASSES["FineGym"], TEST_EVERY["FineGym"]
+    rows = [(label, 21, "FX", f"jump {label}, in several words") for label in range(num_classes)]
+    routines = [
+        Routine(
+            source=f"video{number // 3 % NUM_SOURCES['FineGym']:06d}",
+            event=2,
+            start_s=100.0 * number,
+            end_s=100.0 * number + 99,
+            actions=[
+                ([(2 * clip + 0.1, 2 * clip + 1.4)], (number + clip * clip) % num_classes)
+                for clip in range(CLIPS_OF_ROUTINE)
+            ],
+        )
+        for number in range(NUM_CLIPS["FineGym"] // CLIPS_OF_ROUTINE)
+    ]
+    train = [routine for number, routine in enumerate(routines) if number % every]
+    write_files(folder, rows, train, routines[::every])
 
 
 def write_kinetics_lists(folder: Path) -> None:
@@ -101,11 +95,11 @@ def listing_of(name: str, folder: Path) -> Listing:
     """What the reader of the data set makes of its lists."""
     if name == "FineGym":
         return read_finegym(
-            folder / "categories.txt",
-            folder / "train.txt",
-            folder / "test.txt",
+            folder / "gym_categories.txt",
+            folder / "gym_train_element_v1.1.txt",
+            folder / "gym_val_element.txt",
             videos="full",
-            annotations=(folder / "annotation.json",),
+            annotations=(folder / "finegym_annotation_info_v1.1.json",),
         )
     return read_kinetics(folder / "train.csv", folder / "val.csv")
 
@@ -156,8 +150,6 @@ def measured(step: Callable, name: str, folder: Path) -> Cost:
 
 def main(settings: Lists) -> None:
     """Every step of every data set, each in a process of its own."""
-    from benchmarks.timing import report
-
     lines = ["| data set | clips | step | wall s | CPU s | peak MB |", "|---|---|---|---|---|---|"]
     figures = {}
     for name in settings.sets:

@@ -15,12 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 import tyro
 
-if TYPE_CHECKING:
-    from benchmarks.timing import Timing
+from benchmarks.moving_clips import write_clip
+from benchmarks.public_loader import both_views
+from benchmarks.timing import Timing, alternate, report
+from qa_data.manifest import Clip
+from sefar_core.data.dataloaders import split_workers
+from sefar_core.data.dataset import TwoViews, UnlabeledClips, independent_moments, read_from_folder
+from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
+from sefar_core.data.transforms import Augmentation, Pixels, to_network
+from sefar_core.mixing import one_for_all
+from sefar_core.sampling import sample_fractions
 
 GOPS = (12, 250)
 """Frames from one keyframe to the next, at most."""
@@ -64,17 +72,6 @@ def stall_share(
 
 def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
     """From a position in the list to both views as a network takes them."""
-    from sefar_core.data.dataset import (
-        TwoViews,
-        UnlabeledClips,
-        independent_moments,
-        read_from_folder,
-    )
-    from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-    from sefar_core.data.transforms import Augmentation, Pixels, to_network
-    from sefar_core.mixing import one_for_all
-    from sefar_core.sampling import sample_fractions
-
     pixels = Pixels(224, (0.45,) * 3, (0.225,) * 3)
     augment = Augmentation((256, 320), True, one_for_all)
     views = TwoViews(partial(sample_fractions, (2, 2, 4)), independent_moments, augment, augment)
@@ -101,10 +98,6 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
 
 
 def main(settings: LoaderBenchmark) -> None:
-    import torch
-
-    from benchmarks.timing import report
-
     torch.set_num_threads(1)
     lines, figures = heading(settings), {}
     for gop in GOPS:
@@ -115,13 +108,8 @@ def main(settings: LoaderBenchmark) -> None:
     report("loader", lines, figures, settings.out)
 
 
-def timed(root: Path, gop: int, settings: LoaderBenchmark) -> "dict[str, Timing]":
+def timed(root: Path, gop: int, settings: LoaderBenchmark) -> dict[str, Timing]:
     """Each way on clips with a keyframe every `gop` frames."""
-    from benchmarks.moving_clips import write_clip
-    from benchmarks.public_loader import both_views
-    from benchmarks.timing import alternate
-    from qa_data.manifest import Clip
-
     clips = [Clip(id=f"{k}", path=f"{k}.mp4", split="unlabeled") for k in range(settings.clips)]
     for k, clip in enumerate(clips):
         num_frames = 25 + 50 * k // max(1, settings.clips - 1)
@@ -151,10 +139,8 @@ def heading(settings: LoaderBenchmark) -> list[str]:
     ]
 
 
-def rows(gop: int, timings: "dict[str, Timing]", settings: LoaderBenchmark) -> list[str]:
+def rows(gop: int, timings: dict[str, Timing], settings: LoaderBenchmark) -> list[str]:
     """One line a way, with what it would make a training step wait."""
-    from sefar_core.data.dataloaders import split_workers
-
     ratio = settings.unlabeled_per_labeled
     lines = []
     for name, timing in timings.items():

@@ -16,14 +16,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import tyro
 
-from benchmarks.random_vlm import Size
-
-if TYPE_CHECKING:
-    from benchmarks.timing import Timing
+from benchmarks import finetune_step, option_forwards
+from benchmarks.moving_clips import write_clip
+from benchmarks.random_vlm import (
+    TOKEN_DIM,
+    TOKEN_SHAPE,
+    Size,
+    adapted,
+    language_model,
+    questions,
+    video_tokens,
+)
+from benchmarks.timing import Timing, alternate, report
+from qa_data.questions import LETTERS
+from sefar_core.checkpoint import build_model, save_encoder
+from sefar_core.data.video import read_fractions
+from sefar_core.presets import preset
+from sefar_mllm.adapters import composite, optimizer_groups
+from sefar_mllm.build import load_tokenizer
+from sefar_mllm.config import FinetuneConfig
+from sefar_mllm.dataset import QuestionDataset, pad_batch
+from sefar_mllm.encoders import ENCODERS, pool
+from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
+from sefar_mllm.prompt import Turn, encode_example, question_text
+from sefar_mllm.scoring import letter_logits
 
 OURS = "rotations in one row, all questions at a time"
 
@@ -50,21 +71,16 @@ class MllmBenchmark:
 
 def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[], Any]]:
     """Implementations of scoring in all rotations, checked to give the same answers."""
-    import torch
-
-    from benchmarks.option_forwards import forward_a_rotation, forward_an_option
-    from benchmarks.random_vlm import questions, video_tokens
-    from sefar_mllm.scoring import letter_logits
-
     items, clips = questions(count), list(video_tokens(count))
+    rotation, option = option_forwards.forward_a_rotation, option_forwards.forward_an_option
     # A row of ours has the tokens of two or three prompts.
     batched = {"at_once": 2 * count}
     ways = {
         OURS: letter_logits,
-        "a prompt a rotation, one at a time": forward_a_rotation,
-        f"a prompt a rotation, {2 * count} at a time": partial(forward_a_rotation, **batched),
-        "a prompt an option, one at a time": forward_an_option,
-        f"a prompt an option, {2 * count} at a time": partial(forward_an_option, **batched),
+        "a prompt a rotation, one at a time": rotation,
+        f"a prompt a rotation, {2 * count} at a time": partial(rotation, **batched),
+        "a prompt an option, one at a time": option,
+        f"a prompt an option, {2 * count} at a time": partial(option, **batched),
     }
     probs = [way(model, tokenizer, items, clips).softmax(dim=-1) for way in ways.values()]
     for other in probs[1:]:
@@ -74,19 +90,6 @@ def scoring_ways(model: Any, tokenizer: Any, count: int) -> dict[str, Callable[[
 
 def step_ways(model: Any, tokenizer: Any, count: int, folder: Path) -> dict[str, Callable]:
     """A training step on cached tokens, and one that reads the files of its clips."""
-    import torch
-
-    from benchmarks.moving_clips import write_clip
-    from benchmarks.random_vlm import TOKEN_DIM, questions
-    from qa_data.questions import LETTERS
-    from sefar_core.checkpoint import build_model, save_encoder
-    from sefar_core.data.video import read_fractions
-    from sefar_core.presets import preset
-    from sefar_mllm.adapters import composite, optimizer_groups
-    from sefar_mllm.dataset import pad_batch
-    from sefar_mllm.encoders import ENCODERS, pool
-    from sefar_mllm.prompt import Turn, encode_example, question_text
-
     network = preset("vit_s").model
     torch.manual_seed(0)
     save_encoder(build_model(network, 99), network, folder / "encoder")
@@ -125,13 +128,6 @@ def training_ways(
     model: Any, tokenizer: Any, count: int, folder: Path
 ) -> tuple[dict[str, Callable], dict[str, float]]:
     """A pass of ours and of the plain Trainer, and the share of padding in the batches of each."""
-    from benchmarks.finetune_step import padding, passes
-    from benchmarks.random_vlm import TOKEN_DIM, TOKEN_SHAPE, questions, video_tokens
-    from sefar_mllm.adapters import composite
-    from sefar_mllm.config import FinetuneConfig
-    from sefar_mllm.dataset import QuestionDataset
-    from sefar_mllm.feature_cache import FORMAT, TokenCache, write_tokens
-
     items = questions(count)
     spans = {one.video: [f"{one.video}.mp4", None, None] for one in items}
     key = {"format": FORMAT, "dim": TOKEN_DIM, "grid": TOKEN_SHAPE[1]}
@@ -140,36 +136,30 @@ def training_ways(
     vlm = composite(model).config
     dataset = QuestionDataset(items, cache, tokenizer, video_id=vlm.video_token_id)
     config = FinetuneConfig(batch_size=16, micro_batch_size=16)
-    return passes(config, model, dataset, folder), padding(dataset, config.batch_size)
+    passes = finetune_step.passes(config, model, dataset, folder)
+    return passes, finetune_step.padding(dataset, config.batch_size)
 
 
-def rows(timings: "Mapping[str, Timing]", per: int, unit: str) -> list[str]:
-    """Table rows: CPU seconds per call, items per CPU second, time relative to the first."""
+def table(title: str, timings: Mapping[str, Timing], per: int, unit: str) -> list[str]:
+    """CPU seconds a call, items a CPU second, and time relative to the first implementation."""
     base = next(iter(timings.values())).cpu
-    return [
+    head = ["| implementation | CPU s | rate | relative to the first |", "|---|---|---|---|"]
+    rows = [
         f"| {name} | {found.cpu:.3f} | {per / found.cpu:.2f} {unit} | {found.cpu / base:.2f} |"
         for name, found in timings.items()
     ]
-
-
-def table(title: str, timings: "Mapping[str, Timing]", per: int, unit: str) -> list[str]:
-    """A titled table of implementations."""
-    head = ["| implementation | CPU s | rate | relative to the first |", "|---|---|---|---|"]
-    return [f"{title}:", "", *head, *rows(timings, per, unit), ""]
+    return [f"{title}:", "", *head, *rows, ""]
 
 
 def ratios(
-    scoring: "Mapping[str, Timing]",
-    training: "Mapping[str, Timing]",
+    scoring: Mapping[str, Timing],
+    training: Mapping[str, Timing],
     padding: Mapping[str, float],
 ) -> list[str]:
     """The ratios for which the project has goals, with these goals."""
-    from benchmarks import finetune_step as passes
-
     gains = [found.cpu / scoring[OURS].cpu for name, found in scoring.items() if "option" in name]
-    same, own = (
-        training[name].cpu / training[passes.OURS].cpu for name in (passes.SAME, passes.OWN)
-    )
+    ours = training[finetune_step.OURS].cpu
+    same, own = (training[n].cpu / ours for n in (finetune_step.SAME, finetune_step.OWN))
     shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
     return [
         f"Items/s against one prompt an option: {min(gains):.2f} times, at the faster of its batch "
@@ -182,13 +172,8 @@ def ratios(
 
 
 def main(settings: MllmBenchmark) -> None:
-    import torch
-
-    from benchmarks.random_vlm import adapted, language_model, tokenizer_of
-    from benchmarks.timing import alternate, report
-
     torch.set_num_threads(1)
-    tokenizer = tokenizer_of(settings.tokenizer)
+    tokenizer = load_tokenizer(settings.tokenizer)
     language = language_model(settings.size, words=len(tokenizer), device="cpu")
     model = adapted(language, device="cpu").eval()
     with tempfile.TemporaryDirectory() as name:

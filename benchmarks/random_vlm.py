@@ -7,16 +7,22 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from benchmarks.mllm_arithmetic import Lengths
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from torch import Tensor
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
-
-    from qa_data.questions import Question
+from qa_data.questions import LETTERS, Question
+from qa_data.synthetic.elements import ALL_CLASSES
+from sefar_mllm.adapters import add_adapters
+from sefar_mllm.build import wrap
+from sefar_mllm.model_config import SefarVlmConfig
+from sefar_mllm.prompt import Turn, encode_conversation, question_text
+from sefar_mllm.scoring import rotated_prompts
+from sefar_mllm.shared_prefix import join
 
 Size = Literal["vicuna_7b", "medium", "toy"]
 SHAPES: dict[Size, dict[str, int]] = {
@@ -38,10 +44,8 @@ QUESTION_TOKENS = 66
 QUESTION_TOKENS_P95 = 88
 
 
-def llama_config(size: Size, *, words: int) -> "LlamaConfig":
+def llama_config(size: Size, *, words: int) -> LlamaConfig:
     """Vicuna-7B's exact config, or a smaller one for a tokenizer of `words` tokens."""
-    from transformers import LlamaConfig
-
     shape = SHAPES[size]
     return LlamaConfig(
         **shape,
@@ -54,11 +58,8 @@ def llama_config(size: Size, *, words: int) -> "LlamaConfig":
     )
 
 
-def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM":
+def language_model(size: Size, *, words: int, device: str) -> LlamaForCausalLM:
     """The model of a config; bf16 on CUDA, fp32 elsewhere."""
-    import torch
-    from transformers import LlamaForCausalLM
-
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
@@ -69,27 +70,15 @@ def language_model(size: Size, *, words: int, device: str) -> "LlamaForCausalLM"
         torch.set_default_dtype(before)
 
 
-def adapted(language: "LlamaForCausalLM", *, device: str, rank: int = 16) -> "PeftModel":
+def adapted(language: LlamaForCausalLM, *, device: str, rank: int = 16) -> PeftModel:
     """The composite model with LoRA on all seven linear layers, as in fine-tuning."""
-    from sefar_mllm.adapters import add_adapters
-    from sefar_mllm.build import wrap
-
     known = {"key": {"grid": GRID}}
     model = wrap(language, token_dim=TOKEN_DIM, token_shape=TOKEN_SHAPE, encoder=known)
     return add_adapters(model.to(device), rank=rank, alpha=2.0 * rank, dropout=0.0)
 
 
-def tokenizer_of(folder: str) -> "PreTrainedTokenizerBase":
-    from sefar_mllm.build import load_tokenizer
-
-    return load_tokenizer(folder)
-
-
-def questions(count: int, *, seed: int = 0) -> "list[Question]":
+def questions(count: int, *, seed: int = 0) -> list[Question]:
     """Questions of four options about the classes of the rendered gymnasts, drawn uniformly."""
-    from qa_data.questions import Question
-    from qa_data.synthetic.elements import ALL_CLASSES
-
     rng = random.Random(seed)
     texts = sorted({element.text for element in ALL_CLASSES})
     return [
@@ -105,9 +94,7 @@ def questions(count: int, *, seed: int = 0) -> "list[Question]":
     ]
 
 
-def like_llamas(
-    tokenizer: "PreTrainedTokenizerBase", count: int, *, seed: int = 0
-) -> "list[Question]":
+def like_llamas(tokenizer: PreTrainedTokenizerBase, count: int, *, seed: int = 0) -> list[Question]:
     """Questions whose prompts have as many tokens as those of Gym-QA in Llama's vocabulary.
 
     The demo's tokenizer was trained on these words and needs fewer tokens. Words are added to the
@@ -133,22 +120,15 @@ def shortest_of(texts: Sequence[str]) -> int:
     return min(range(len(texts)), key=lambda place: len(texts[place]))
 
 
-def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", stem: str, options: Sequence[str]) -> int:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, stem: str, options: Sequence[str]) -> int:
     """Number of tokens of a question's prompt about a video."""
-    from sefar_mllm.prompt import Turn, encode_conversation, question_text
-
     turns = [Turn(question_text(stem, options))]
     place = {"num_video_tokens": VIDEO_TOKENS, "video_id": len(tokenizer)}
     return len(encode_conversation(tokenizer, turns, **place).ids)
 
 
-def lengths_of(tokenizer: "PreTrainedTokenizerBase", items: "Sequence[Question]") -> Lengths:
+def lengths_of(tokenizer: PreTrainedTokenizerBase, items: Sequence[Question]) -> Lengths:
     """Mean number of tokens of questions about videos of `TOKEN_SHAPE`."""
-    from qa_data.questions import LETTERS
-    from sefar_mllm.model_config import SefarVlmConfig
-    from sefar_mllm.scoring import rotated_prompts
-    from sefar_mllm.shared_prefix import join
-
     config = SefarVlmConfig(
         llama_config("vicuna_7b", words=0), token_shape=TOKEN_SHAPE, video_token_id=len(tokenizer)
     )
@@ -160,10 +140,7 @@ def lengths_of(tokenizer: "PreTrainedTokenizerBase", items: "Sequence[Question]"
     )
 
 
-def video_tokens(count: int, *, seed: int = 0) -> "Tensor":
+def video_tokens(count: int, *, seed: int = 0) -> Tensor:
     """Random video tokens of clips."""
-    import torch
-
-    return torch.randn(
-        count, *TOKEN_SHAPE, TOKEN_DIM, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *TOKEN_SHAPE, TOKEN_DIM, generator=generator)

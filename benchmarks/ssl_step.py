@@ -16,16 +16,24 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from random import Random
+from typing import Literal, NamedTuple
 
+import torch
 import tyro
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import TimesformerConfig, TimesformerModel
 
+from benchmarks.public_schedule import Plain, eager
 from benchmarks.timing import alternate, report
-from sefar_core.config import ModelConfig
+from sefar_core.checkpoint import build_model
+from sefar_core.config import LossConfig, ModelConfig
+from sefar_core.model import SefarModel
 from sefar_core.presets import preset
-
-if TYPE_CHECKING:  # imports torch, which --help does without
-    from sefar_core.step import SslBatch
+from sefar_core.step import Generators, SslBatch, plan_mixing, ssl_step
+from sefar_core.teacher import EmaTeacher
+from sefar_core.train import choose_method
 
 Case = Literal["s112", "s224", "b224", "toy"]
 
@@ -89,11 +97,22 @@ VARIANTS = (
 )
 
 
-def random_batch(model: ModelConfig, labeled: int, *, device: str) -> "SslBatch":
-    """Clips of noise, three unlabeled for each labeled one."""
-    import torch
+def build_networks(
+    model: ModelConfig, *, passes: int, recompute: bool, device: str
+) -> tuple[SefarModel, EmaTeacher]:
+    """A student with random weights and its teacher."""
+    torch.manual_seed(0)
+    student = build_model(model, NUM_CLASSES).train().to(device)
+    student.backbone.recompute = recompute
+    return student, EmaTeacher(student, decay=0.9992, dropout_passes=passes)
 
-    from sefar_core.step import SslBatch
+
+def draws() -> Generators:
+    return Generators(torch.Generator().manual_seed(0), Random(0).betavariate)
+
+
+def random_batch(model: ModelConfig, labeled: int, *, device: str) -> SslBatch:
+    """Clips of noise, three unlabeled for each labeled one."""
 
     def clips(number: int) -> list[torch.Tensor]:
         side = model.image_size
@@ -105,37 +124,19 @@ def random_batch(model: ModelConfig, labeled: int, *, device: str) -> "SslBatch"
 
 def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], None]:
     """The step of one variant, forward and backward, as a function."""
-    import random
-
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
-
-    from benchmarks.public_schedule import Plain, eager
-    from sefar_core.checkpoint import build_model
-    from sefar_core.config import LossConfig
-    from sefar_core.step import Generators, plan_mixing, ssl_step
-    from sefar_core.teacher import EmaTeacher
-    from sefar_core.train import choose_method
-
-    torch.manual_seed(0)
-    model = model_of(case)
-    student = build_model(model, num_classes=NUM_CLASSES).train()
-    student.backbone.recompute = variant.recompute
-    teacher = EmaTeacher(student, decay=0.9992, dropout_passes=variant.passes or settings.passes)
-
-    batch = random_batch(model, settings.labeled, device="cpu")
-    generators = Generators(torch.Generator().manual_seed(0), random.Random(0).betavariate)
+    model, passes = model_of(case), variant.passes or settings.passes
+    student, teacher = build_networks(
+        model, passes=passes, recompute=variant.recompute, device="cpu"
+    )
+    batch, generators = random_batch(model, settings.labeled, device="cpu"), draws()
     method = choose_method(LossConfig())
     mix = plan_mixing(student, 3 * settings.labeled, method, generators)
-    assert mix is not None
     plain = Plain(eager if variant.attention == "eager" else scaled_dot_product_attention)
 
     def step() -> None:
+        given = (student, teacher, batch, method, mix, generators.tensors)
         with torch.autocast("cpu", torch.bfloat16, enabled=variant.bf16):
-            if variant.public:
-                losses = plain.step(student, teacher, batch, method, mix, generators.tensors)
-            else:
-                losses = ssl_step(student, teacher, batch, method, mix, generators.tensors).losses
+            losses = plain.step(*given) if variant.public else ssl_step(*given).losses
         losses.total(ramp=1.0, gamma_un=1.0, gamma_mix=1.0).backward()
         student.zero_grad()
 
@@ -145,7 +146,6 @@ def prepare(case: Case, variant: Variant, settings: SslStep) -> Callable[[], Non
 def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
     """Peak memory of a step above the networks and the batch, in a new process."""
     code = (
-        "import torch\n"
         "from benchmarks.ssl_step import *\n"
         f"settings = SslStep(labeled={settings.labeled}, passes={settings.passes})\n"
         f"torch.set_num_threads({settings.threads})\n"
@@ -158,25 +158,11 @@ def peak_memory_mib(case: Case, variant: Variant, settings: SslStep) -> float:
     root = Path(__file__).parents[1]
     # Large tensors are returned to the system when they are freed.
     returning = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=root,
-        env=returning,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout)
+    return float(subprocess.check_output([sys.executable, "-c", code], cwd=root, env=returning))
 
 
 def forward_gflop(case: Case) -> float:
     """Cost of one plain forward pass of one clip, in 10^9 operations (a multiply-add is two)."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from benchmarks.public_schedule import Plain
-    from sefar_core.checkpoint import build_model
-
     model = model_of(case)
     with torch.device("meta"):
         network = build_model(model, num_classes=NUM_CLASSES)
@@ -192,12 +178,6 @@ def against_transformers(case: Case, settings: SslStep) -> float:
 
     The clip has 8 frames in one element; forward and backward in fp32, medians of alternated turns.
     """
-    import torch
-    from transformers import TimesformerConfig, TimesformerModel
-
-    from benchmarks.public_schedule import Plain
-    from sefar_core.checkpoint import build_model
-
     model = model_of(case)
     ours = build_model(replace(model, sizes=(8,)), num_classes=NUM_CLASSES)
     config = TimesformerConfig(
@@ -249,8 +229,6 @@ def measure(case: Case, chosen: Sequence[Variant], settings: SslStep) -> tuple[l
 
 
 def main(settings: SslStep) -> None:
-    import torch
-
     torch.set_num_threads(settings.threads)
     chosen = [v for v in VARIANTS if not settings.variants or v.name in settings.variants]
     lines, figures = [], {}

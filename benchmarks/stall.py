@@ -18,10 +18,15 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
+from tqdm import tqdm
 
+from benchmarks.moving_clips import write_clip
 from benchmarks.timing import Row, report_incrementally, result_name
+from qa_data.manifest import Clip, write_manifest
 from sefar_core.presets import preset
+from sefar_core.train import fit
 
 NUM_CLASSES = 4
 
@@ -46,24 +51,14 @@ class Stall:
 
 def write_set(root: Path, num_clips: int) -> Path:
     """Video files and the manifest that lists them."""
-    from tqdm import tqdm
-
-    from benchmarks.moving_clips import write_clip
-    from qa_data.manifest import Clip, write_manifest
-
     clips = []
     for number in tqdm(range(num_clips), desc="write", unit="clip"):
         name = f"clip-{number:04d}"
         write_clip(root / f"{name}.mp4", num_frames=25 + number % 50, gop=250, seed=number)
-        labeled = number % 10 == 0
-        clips.append(
-            Clip(
-                id=name,
-                path=f"{name}.mp4",
-                label=number // 10 % NUM_CLASSES if labeled else None,
-                split="labeled" if labeled else "unlabeled",
-            )
-        )
+        clip = Clip(id=name, path=f"{name}.mp4", split="unlabeled")
+        if number % 10 == 0:
+            clip = replace(clip, label=number // 10 % NUM_CLASSES, split="labeled")
+        clips.append(clip)
     write_manifest(clips, root / "manifest.csv")
     return root / "manifest.csv"
 
@@ -72,8 +67,6 @@ def timed_run(
     word: str, store: Literal["none", "jpeg", "raw"], settings: Stall, root: Path
 ) -> dict:
     """Train, and sum up the second half of timing.jsonl."""
-    from sefar_core.train import fit
-
     config = preset(word)
     data = replace(config.data, store=store, workers=settings.workers)
     config = replace(config, data=data, steps=settings.steps, save_every_epochs=config.epochs)
@@ -99,10 +92,8 @@ def over(steps: list[dict[str, float]]) -> dict[str, float]:
 
 def rows(settings: Stall) -> Iterator[Row]:
     """The table: a line for each preset and store."""
-    yield (
-        f"{settings.workers} loader processes, {settings.steps} steps of {settings.clips} clips\n",
-        {},
-    )
+    head = f"{settings.workers} loader processes, {settings.steps} steps of {settings.clips} clips"
+    yield f"{head}\n", {}
     yield "| preset | frames from | s a step | clips/s | stall |", {}
     yield "|---|---|---|---|---|", {}
     with tempfile.TemporaryDirectory() as folder:
@@ -118,8 +109,6 @@ def rows(settings: Stall) -> Iterator[Row]:
 
 
 def main(settings: Stall) -> None:
-    import torch
-
     if not torch.cuda.is_available() and set(settings.presets) != {"demo"}:
         print("stall: not measured, this machine has no CUDA device; --presets demo is a dry run")
         return

@@ -14,14 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
 from benchmarks.timing import Row, report_incrementally, result_name
-
-if TYPE_CHECKING:
-    from tests.oracles.numbered_cases import Case
+from sefar_core.data.video_backends import choose_file_reader
+from tests.oracles.numbered_cases import Case
+from tests.oracles.numbered_stretches import clip_outcome, fractions_outcome, stretches
+from tests.oracles.numbered_table import CASES
 
 HEAD = ["| file | right | wrong | refused | share refused |", "|---|---|---|---|---|"]
 
@@ -38,10 +38,8 @@ class Stretches:
     """Folder for a dated result."""
 
 
-def counted(case: "Case", path: Path, settings: Stretches, read: Callable) -> Counter[str]:
+def counted(case: Case, path: Path, settings: Stretches, read: Callable) -> Counter[str]:
     """Verdicts of a file's stretches; prints the first that is wrong."""
-    from tests.oracles.numbered_stretches import clip_outcome, fractions_outcome, stretches
-
     verdicts: Counter[str] = Counter()
     for stretch in stretches(case, settings.stretches):
         found = [fractions_outcome(case, path, stretch, read)]
@@ -67,10 +65,8 @@ def line(name: str, verdicts: Counter[str]) -> Row:
     return text, {name: {"right": right, "wrong": wrong, "refused": refused}}
 
 
-def rows(cases: Sequence["Case"], settings: Stretches) -> Iterator[Row]:
+def rows(cases: Sequence[Case], settings: Stretches) -> Iterator[Row]:
     """The table line by line, and the totals behind it."""
-    from sefar_core.data.video_backends import choose_file_reader
-
     read = choose_file_reader(settings.reader)
     yield from ((words, {}) for words in HEAD)
     total: Counter[str] = Counter()
@@ -86,8 +82,6 @@ def rows(cases: Sequence["Case"], settings: Stretches) -> Iterator[Row]:
 
 
 def main(settings: Stretches) -> None:
-    from tests.oracles.numbered_table import CASES
-
     unknown = set(settings.files) - {case.name for case in CASES}
     if unknown:
         raise SystemExit(f"error: no such file: {', '.join(sorted(unknown))}")

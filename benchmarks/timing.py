@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import torch
 from tqdm import tqdm
 
 from qa_data.files import write_text
@@ -69,7 +70,6 @@ def seconds(call: Callable[[], object], turns: int, device: str) -> float:
 
 def wall_times(call: Callable[[], object], turns: int, device: str, *, untimed: int) -> list[float]:
     """Wall seconds of each call, with the work of the device, after some untimed calls."""
-    import torch
 
     def finish() -> None:
         if device == "cuda":

@@ -16,7 +16,17 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import av
+import cv2
+import numpy as np
+import torch
 import tyro
+from av.video.reformatter import VideoReformatter
+
+from benchmarks.moving_clips import write_clip
+from benchmarks.timing import alternate, report
+from sefar_core.data.transforms import Placement, squares
+from sefar_core.data.video_backends import choose_file_reader
 
 FRACTIONS = [(k + 0.5) / 8 for k in range(8)]
 
@@ -31,10 +41,6 @@ class VideoRead:
 
 def pyav_loop(path: Path, fractions: Sequence[float]):
     """The plain loop: every frame decoded in order, the wanted ones converted."""
-    import av
-    import numpy as np
-    from av.video.reformatter import VideoReformatter
-
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -50,9 +56,6 @@ def pyav_loop(path: Path, fractions: Sequence[float]):
 
 def opencv_seeking(path: Path, fractions: Sequence[float]):
     """Each frame sought by its number, as the public code does."""
-    import cv2
-    import numpy as np
-
     video = cv2.VideoCapture(str(path))
     num_frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     kept = []
@@ -73,8 +76,6 @@ def torchcodec_alone(path: Path, fractions: Sequence[float]):
 
 def ways() -> dict[str, Callable]:
     """Every way that this machine has, by name."""
-    from sefar_core.data.video_backends import choose_file_reader
-
     found: dict[str, Callable] = {"auto": choose_file_reader("auto"), "PyAV loop": pyav_loop}
     try:
         found["decord (reader)"] = choose_file_reader("decord")
@@ -86,13 +87,6 @@ def ways() -> dict[str, Callable]:
 
 
 def main(settings: VideoRead) -> None:
-    import numpy as np
-    import torch
-
-    from benchmarks.moving_clips import write_clip
-    from benchmarks.timing import alternate, report
-    from sefar_core.data.transforms import Placement, squares
-
     torch.set_num_threads(1)
     center = Placement(256, 0.5, 0.5, flip=False)
     lines = ["| file | way | clips per CPU second | wall ms a clip | CPU of auto / of this |"]

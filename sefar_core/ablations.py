@@ -13,6 +13,11 @@ from sefar_core.config import PerturbationName, TrainConfig
 PresetModifier = Callable[[TrainConfig], TrainConfig]
 
 
+def by_name(*words: PresetModifier) -> dict[str, PresetModifier]:
+    """Words of a preset: the names of the functions."""
+    return {word.__name__: word for word in words}
+
+
 def supervised(config: TrainConfig) -> TrainConfig:
     """Labels alone: as many steps on them, the same network and dropout."""
     return replace(config, warmup_epochs=config.epochs)
@@ -55,9 +60,7 @@ def svformer(config: TrainConfig) -> TrainConfig:
     )
 
 
-RIVALS: dict[str, PresetModifier] = {
-    word.__name__: word for word in (supervised, fixmatch, svformer)
-}
+RIVALS = by_name(supervised, fixmatch, svformer)
 
 
 def without_dual_elements(config: TrainConfig) -> TrainConfig:
@@ -78,10 +81,7 @@ def without_regulation(config: TrainConfig) -> TrainConfig:
     return replace(config, loss=replace(config.loss, regulation="fixed", threshold=0.3))
 
 
-COMPONENTS: dict[str, PresetModifier] = {
-    word.__name__: word
-    for word in (without_dual_elements, without_perturbation, without_regulation)
-}
+COMPONENTS = by_name(without_dual_elements, without_perturbation, without_regulation)
 
 
 def with_elements(config: TrainConfig, *, sizes: tuple[int, ...]) -> TrainConfig:
@@ -155,14 +155,5 @@ def ema_every_micro_batch(config: TrainConfig) -> TrainConfig:
     return replace(config, teacher=replace(config.teacher, ema_every="micro_batch"))
 
 
-DECISIONS: dict[str, PresetModifier] = {
-    word.__name__: word
-    for word in (
-        local_window,
-        shared_moments,
-        mix_on_probs,
-        mix_on_logits,
-        without_mixing,
-        ema_every_micro_batch,
-    )
-}
+DECISIONS = by_name(local_window, shared_moments, mix_on_probs, mix_on_logits)
+DECISIONS |= by_name(without_mixing, ema_every_micro_batch)

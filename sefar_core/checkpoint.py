@@ -71,11 +71,7 @@ def save_encoder(
 ) -> None:
     """Write the network and its settings, all or nothing; an encoder of that name is replaced.
 
-    Args:
-        model: the network.
-        config: its settings.
-        folder: of the encoder.
-        class_names: names of the classes in their order, if they are known.
+    The names of its classes, in their order, are kept with it if they are known.
 
     Raises:
         WriteError: the disk is full, or refuses otherwise.
@@ -245,13 +241,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 def refuse_misfits(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, *, fix: str
 ) -> None:
-    """Refuse tensors of a file that a network cannot use, by name.
-
-    Args:
-        expected: the network's.
-        found: the file's.
-        source: names the file in the message.
-        fix: what the user can do.
+    """Refuse tensors of a file that a network cannot use, by name, saying what the fix is.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
@@ -401,11 +391,7 @@ def read_state_head(folder: Path) -> dict:
 
 
 def read_state(folder: Path, origin: Origin) -> TrainState:
-    """A whole state, to resume from.
-
-    Args:
-        folder: found by `latest_whole`.
-        origin: of the run that resumes.
+    """A whole state, found by `latest_whole`, for a run of this origin to resume from.
 
     Raises:
         ValueError: the state has another schema, or its random draws had another origin.
@@ -417,12 +403,8 @@ def read_state(folder: Path, origin: Origin) -> TrainState:
                 f"{folder} has {name} = {head.get(name)}, but this run has {wanted}, and would not "
                 f"resume exactly; run it as before, or give another run folder"
             )
-    found = {
-        role: load_file(folder / f"{role}.safetensors")
-        if (folder / f"{role}.safetensors").exists()
-        else {}
-        for role in ROLES
-    }
+    files = {role: folder / f"{role}.safetensors" for role in ROLES}
+    found = {role: load_file(file) if file.exists() else {} for role, file in files.items()}
     best = Best(**head["best"]) if head["best"] else None
     return TrainState(step=head["step"], origin=origin, best=best, **found)
 

@@ -126,12 +126,9 @@ def wrapped(helptext: str) -> str:
 
 @contextmanager
 def one_line(code: int) -> Iterator[None]:
-    """Turn a known error, Ctrl-C and a closed pipe into an exit code, with a line on stderr.
+    """Turn a known error (exit code `code`), Ctrl-C and a closed pipe into a line on stderr.
 
     Any other error is a bug and passes, so that its traceback is shown.
-
-    Args:
-        code: exit code for a known error.
 
     Raises:
         SystemExit: in place of these errors.
@@ -183,11 +180,7 @@ def refuse(reason: str) -> NoReturn:
 def refuse_unwritable(
     *, files: Sequence[Path | None] = (), folders: Sequence[Path | None] = ()
 ) -> None:
-    """End before the work where an output could not be written after it.
-
-    Args:
-        files: outputs that will be made or replaced; none is skipped.
-        folders: outputs that will be made, or get files; none is skipped.
+    """End before the work where an output could not be written after it; None is skipped.
 
     Raises:
         SystemExit: with `REFUSED`, after a line that names the output.

@@ -7,7 +7,7 @@ and their docstrings are its help texts.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 PerturbationName = Literal[
     "reverse_fine",
@@ -26,10 +26,24 @@ SEEDS = (-(2**63), 2**63 - 1)
 """Smallest and largest seed that torch accepts."""
 
 
+def check(holds: bool, rule: str, found: object) -> None:
+    """Raise ValueError for a setting whose rule does not hold."""
+    if not holds:
+        raise ValueError(f"{rule}, got {found}")
+
+
 def check_seed(seed: int, *, least: int = SEEDS[0]) -> None:
     """Raise ValueError for a seed that the generators of a script do not accept."""
-    if not least <= seed <= SEEDS[1]:
-        raise ValueError(f"seed must be in [{least}, {SEEDS[1]}], got {seed}")
+    check(least <= seed <= SEEDS[1], f"seed must be in [{least}, {SEEDS[1]}]", seed)
+
+
+def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under their names on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        flat |= dotted(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,31 +85,25 @@ class ModelConfig:
     augreg)."""
 
     def __post_init__(self):
-        if len(self.sizes) < 1 or min(self.sizes, default=0) < 1:
-            raise ValueError(f"model.sizes needs a frame in every element, got {self.sizes}")
+        check(
+            min(self.sizes, default=0) >= 1,
+            "model.sizes needs a frame in every element",
+            self.sizes,
+        )
         for name in ("image_size", "patch_size", "dim", "depth", "num_heads", "fusion_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"model.image_size must be a multiple of model.patch_size, got "
-                f"{self.image_size} and {self.patch_size}"
-            )
-        if self.dim % self.num_heads:
-            raise ValueError(
-                f"model.dim must be a multiple of model.num_heads, got {self.dim} and "
-                f"{self.num_heads}"
-            )
+            size = getattr(self, name)
+            check(size >= 1, f"model.{name} must be at least 1", size)
+        for name, divisor in (("image_size", "patch_size"), ("dim", "num_heads")):
+            size, part = getattr(self, name), getattr(self, divisor)
+            rule = f"model.{name} must be a multiple of model.{divisor}"
+            check(size % part == 0, rule, f"{size} and {part}")
         for name in ("drop_path_rate", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be in [0, 1), got {getattr(self, name)}")
-        self._check_colors()
-
-    def _check_colors(self):
-        if not all(map(math.isfinite, self.mean)):
-            raise ValueError(f"model.mean must hold finite numbers, got {self.mean}")
-        if not all(0 < value < math.inf for value in self.std):
-            raise ValueError(f"model.std must hold finite numbers above 0, got {self.std}")
+            rate = getattr(self, name)
+            check(0 <= rate < 1, f"model.{name} must be in [0, 1)", rate)
+        finite = all(map(math.isfinite, self.mean))
+        check(finite, "model.mean must hold finite numbers", self.mean)
+        positive = all(0 < value < math.inf for value in self.std)
+        check(positive, "model.std must hold finite numbers above 0", self.std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,20 +136,16 @@ class DataConfig:
     """Short side of cached frames, in pixels; larger frames are scaled down to it."""
 
     def __post_init__(self):
-        if self.store_short_side < 1:
-            raise ValueError(
-                f"data.store_short_side must be at least 1, got {self.store_short_side}"
-            )
+        side = self.store_short_side
+        check(side >= 1, "data.store_short_side must be at least 1", side)
         if self.store != "none" and self.reader != "auto":
             raise ValueError(
                 f"data.store needs data.reader auto, got {self.reader}; leave data.reader alone, "
                 f"or set data.store to none"
             )
         low, high = self.short_side
-        if not 0 < low <= high:
-            raise ValueError(f"data.short_side must be a rising range, got {self.short_side}")
-        if self.workers < 0:
-            raise ValueError(f"data.workers must be at least 0, got {self.workers}")
+        check(0 < low <= high, "data.short_side must be a rising range", self.short_side)
+        check(self.workers >= 0, "data.workers must be at least 0", self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +164,9 @@ class TeacherConfig:
     public code."""
 
     def __post_init__(self):
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"teacher.ema_decay must be in [0, 1), got {self.ema_decay}")
-        if self.dropout_passes < 0:
-            raise ValueError(
-                f"teacher.dropout_passes must be at least 0, got {self.dropout_passes}"
-            )
+        decay, passes = self.ema_decay, self.dropout_passes
+        check(decay is None or 0 <= decay < 1, "teacher.ema_decay must be in [0, 1)", decay)
+        check(passes >= 0, "teacher.dropout_passes must be at least 0", passes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,15 +202,13 @@ class LossConfig:
     """Whether the weights of the unsupervised losses rise from 0 over the semi-supervised stage."""
 
     def __post_init__(self):
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"loss.threshold must be in [0, 1], got {self.threshold}")
-        if not 0 <= self.color_dropout < 1:
-            raise ValueError(f"loss.color_dropout must be in [0, 1), got {self.color_dropout}")
-        if not 0 < self.mix_concentration < math.inf:
-            raise ValueError(f"loss.mix_concentration must be > 0, got {self.mix_concentration}")
+        check(0 <= self.threshold <= 1, "loss.threshold must be in [0, 1]", self.threshold)
+        dropped, beta = self.color_dropout, self.mix_concentration
+        check(0 <= dropped < 1, "loss.color_dropout must be in [0, 1)", dropped)
+        check(0 < beta < math.inf, "loss.mix_concentration must be > 0", beta)
         for name in ("gamma_un", "gamma_mix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}")
+            gamma = getattr(self, name)
+            check(0 <= gamma < math.inf, f"loss.{name} must be at least 0", gamma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,16 +233,12 @@ class OptimConfig:
     Not `warmup_epochs`, which train on labels alone."""
 
     def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"optim.lr must be > 0, got {self.lr}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise ValueError(f"optim.clip_norm must be > 0, or None, got {self.clip_norm}")
-        if self.rate_warmup_steps < 0:
-            raise ValueError(
-                f"optim.rate_warmup_steps must be at least 0, got {self.rate_warmup_steps}"
-            )
+        decay, norm, steps = self.weight_decay, self.clip_norm, self.rate_warmup_steps
+        check(0 < self.lr < math.inf, "optim.lr must be > 0", self.lr)
+        check(0 <= decay < math.inf, "optim.weight_decay must be at least 0", decay)
+        clips = norm is None or 0 < norm < math.inf
+        check(clips, "optim.clip_norm must be > 0, or None", norm)
+        check(steps >= 0, "optim.rate_warmup_steps must be at least 0", steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,19 +301,15 @@ class TrainConfig:
         counts = ("batch_size", "micro_batch_size", "unlabeled_per_labeled", "epochs", "steps")
         for name in (*counts, "save_every_epochs", "keep_last"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
-                f"{self.micro_batch_size}"
-            )
+            check(value is None or value >= 1, f"{name} must be at least 1", value)
+        batch, micro = self.batch_size, self.micro_batch_size
+        rule = "batch_size must be a multiple of micro_batch_size"
+        check(batch % micro == 0, rule, f"{batch} and {micro}")
         if self.loss.regulation == "adaptive" and self.teacher.dropout_passes < 2:
             raise ValueError(
                 f"teacher.dropout_passes must be at least 2 for a standard deviation, got "
                 f"{self.teacher.dropout_passes}; or set loss.regulation to confidence_only"
             )
-        if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ValueError(
-                f"warmup_epochs must be in [0, epochs], got {self.warmup_epochs} of {self.epochs}"
-            )
+        warmup = self.warmup_epochs
+        in_range = 0 <= warmup <= self.epochs
+        check(in_range, "warmup_epochs must be in [0, epochs]", f"{warmup} of {self.epochs}")

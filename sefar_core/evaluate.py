@@ -98,12 +98,9 @@ def first_of_each(values: Int[Tensor, "view"], place: Int[Tensor, "view"]) -> In
 
 
 def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
-    """Scores of a set of clips.
+    """Scores of a set of clips, by their true classes.
 
-    Args:
-        probs: one row a clip.
-        labels: the true classes.
-        sources: the video that each clip was cut from; empty where it is not known.
+    `sources` are the videos that they were cut from, empty where they are not known.
 
     Raises:
         ValueError: no clip.
@@ -140,10 +137,7 @@ def pair_accuracy(
 ) -> Float[Tensor, "clip"]:
     """1 where the right one of two opposite classes has the higher score, for clips of a pair.
 
-    Args:
-        probs: one row a clip.
-        labels: the true classes.
-        pairs: classes that differ in the direction of motion alone.
+    The classes of a pair differ in the direction of motion alone.
     """
     opposite = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
     clips = clips_in_pairs(labels, pairs)
@@ -161,13 +155,9 @@ def clips_in_pairs(labels: Labels, pairs: Sequence[tuple[int, int]]) -> list[int
 def score_direction(
     probs: Probs, labels: Labels, sources: Sequence[str], pairs: Sequence[tuple[int, int]]
 ) -> DirectionScores:
-    """How well opposite classes are distinguished, with the uncertainty.
+    """How well the classes of pairs are distinguished, as `pair_accuracy`, with the uncertainty.
 
-    Args:
-        probs: one row a clip.
-        labels: the true classes.
-        sources: the video that each clip was cut from; empty where it is not known.
-        pairs: classes that differ in the direction of motion alone.
+    `sources` are the videos that the clips were cut from, empty where they are not known.
     """
     clips = clips_in_pairs(labels, pairs)
     if not clips:
@@ -258,11 +248,7 @@ def weigh_pseudo_labels(
 ) -> tuple[PerClip, Bool[Tensor, "batch"]]:
     """Trust in the pseudo-label of every view, and whether it is the true class.
 
-    Args:
-        pseudo_label: elements to pseudo-labels.
-        regulate: (confidence, spread) to trust.
-        views: batches (elements, labels, clip positions).
-        device: of the teacher.
+    `regulate` makes trust of (confidence, spread); views come as in `predict`.
     """
     trust, right = [], []
     for elements, labels, _ in views:

@@ -154,11 +154,7 @@ def clustered_interval(
 
 
 def mean(values: Float[np.ndarray, "question"], draws: Resamples) -> Estimate:
-    """Mean over the questions.
-
-    Args:
-        values: one number a question.
-        draws: of their sources.
+    """Mean over the questions, one number each, on the draws of their sources.
 
     Raises:
         ValueError: no question.
@@ -172,11 +168,6 @@ def class_mean(
     """Mean over classes of the means within them; classes that a resample misses are left out.
 
     Questions of one source alone get no interval.
-
-    Args:
-        values: one number a question.
-        labels: the class of each.
-        draws: of their sources.
 
     Raises:
         ValueError: no question.

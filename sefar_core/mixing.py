@@ -105,13 +105,9 @@ def draw_mix_plan(
 def mix_elements(
     own: Sequence[Tensor], others: Sequence[Tensor], mix: MixPlan, *, patch: int
 ) -> list[Tensor]:
-    """The mixed clips of a step.
+    """The mixed clips of a step: their own elements with those of others, by patches in pixels.
 
-    Args:
-        own: elements of the clips.
-        others: elements of the partners: the same clips, before color dropout.
-        mix: the plan.
-        patch: side of a patch, in pixels.
+    The others are the same clips before color dropout, from which the plan takes the partners.
     """
     return [
         tube_mix(clip, other[partner], keep, patch=patch)
@@ -122,14 +118,8 @@ def mix_elements(
 def tube_mix(clip: Clip, partner: Clip, keep: KeepMask, *, patch: int) -> Clip:
     """`clip` where `keep` is true and `partner` elsewhere, the same patches in every frame.
 
-    Mixing pixels by whole patches equals mixing patch tokens, since the patch embedding has its
-    stride equal to its kernel.
-
-    Args:
-        clip: the clips of the batch.
-        partner: the clips they are mixed with.
-        keep: patch grid; must tile the frame.
-        patch: side of a patch, in pixels.
+    Mixing pixels by whole patches (of `patch` pixels) equals mixing patch tokens, since the patch
+    embedding has its stride equal to its kernel.
 
     Raises:
         ValueError: the mask's patches do not tile the frame.

@@ -24,8 +24,8 @@ def reverse_time(clip: Clip) -> Clip:
 
 def permute_frames(clip: Clip, generator: torch.Generator) -> Clip:
     """The frames of each clip in a random order of its own."""
-    batch, num_frames = clip.shape[0], clip.shape[FRAME_AXIS]
-    return pick_frames(clip, torch.rand(batch, num_frames, generator=generator).argsort(dim=1))
+    draws = torch.rand(len(clip), clip.shape[FRAME_AXIS], generator=generator)
+    return pick_frames(clip, draws.argsort(dim=1))
 
 
 def pick_frames(clip: Clip, order: Int[Tensor, "batch frame"]) -> Clip:
@@ -66,13 +66,13 @@ def slow(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
 
     The frame before may itself be a repetition, so that motion halts for a while and then jumps.
     """
-    slowed = []
-    for clip in elements:
-        batch, num_frames = clip.shape[0], clip.shape[FRAME_AXIS]
+
+    def order(batch: int, num_frames: int) -> Tensor:
         halted = torch.rand(batch, num_frames, generator=generator) < 0.5
         own = torch.arange(num_frames).expand(batch, -1).masked_fill(halted, 0)
-        slowed.append(pick_frames(clip, own.cummax(dim=1).values))
-    return slowed
+        return own.cummax(dim=1).values
+
+    return reorder(elements, order)
 
 
 def repeat_half(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -80,16 +80,16 @@ def repeat_half(elements: Sequence[Tensor], generator: torch.Generator) -> list[
 
     Of an odd number of frames, the middle one stays.
     """
-    repeated = []
-    for clip in elements:
-        batch, num_frames = clip.shape[0], clip.shape[FRAME_AXIS]
+
+    def order(batch: int, num_frames: int) -> Tensor:
         half, rest = num_frames // 2, num_frames - num_frames // 2
         frames = torch.arange(num_frames)
         first_twice = torch.where(frames >= rest, frames - rest, frames)
         last_twice = torch.where(frames < half, frames + rest, frames)
         coin = torch.rand(batch, 1, generator=generator) < 0.5
-        repeated.append(pick_frames(clip, torch.where(coin, first_twice, last_twice)))
-    return repeated
+        return torch.where(coin, first_twice, last_twice)
+
+    return reorder(elements, order)
 
 
 def warp(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -100,11 +100,14 @@ def warp(elements: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
     first anchor show the first, after the last the last; between two anchors the change from one
     to the other falls at random.
     """
-    warped = []
-    for clip in elements:
-        order = warped_order(clip.shape[FRAME_AXIS], generator)
-        warped.append(pick_frames(clip, order.expand(clip.shape[0], -1)))
-    return warped
+    return reorder(elements, lambda batch, num: warped_order(num, generator).expand(batch, -1))
+
+
+def reorder(
+    elements: Sequence[Tensor], order: Callable[[int, int], Int[Tensor, "batch frame"]]
+) -> list[Tensor]:
+    """Each element with the frames that an order draws for (clips, frames)."""
+    return [pick_frames(clip, order(len(clip), clip.shape[FRAME_AXIS])) for clip in elements]
 
 
 def warped_order(num_frames: int, generator: torch.Generator) -> Int[Tensor, "frame"]:

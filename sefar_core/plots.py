@@ -16,27 +16,12 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 # Of other scripts than matplotlib's own font has; the first of a script that is installed is taken.
 FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans CJK KR",
-    "Noto Sans SC",
-    "Noto Sans JP",
-    "Noto Sans KR",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "WenQuanYi Micro Hei",
-    "Droid Sans Fallback",
-    "IPAGothic",
-    "NanumGothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Apple SD Gothic Neo",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-    "Noto Sans Devanagari",
-    "Noto Sans Thai",
-)
+    "Noto Sans CJK SC, Noto Sans CJK JP, Noto Sans CJK KR, Noto Sans SC, Noto Sans JP, "
+    "Noto Sans KR, Source Han Sans SC, WenQuanYi Zen Hei, WenQuanYi Micro Hei, "
+    "Droid Sans Fallback, IPAGothic, "
+    "NanumGothic, PingFang SC, Hiragino Sans, Apple SD Gothic Neo, Microsoft YaHei, Malgun Gothic, "
+    "Arial Unicode MS, Noto Sans Devanagari, Noto Sans Thai"
+).split(", ")
 
 
 def print_names_as_they_are() -> None:
@@ -47,23 +32,15 @@ def print_names_as_they_are() -> None:
     """
     installed = {font.name for font in font_manager.fontManager.ttflist}
     matplotlib.rcParams["text.parse_math"] = False
-    matplotlib.rcParams["font.family"] = [
-        "DejaVu Sans",
-        *(name for name in FONTS if name in installed),
-    ]
+    of_other_scripts = [name for name in FONTS if name in installed]
+    matplotlib.rcParams["font.family"] = ["DejaVu Sans", *of_other_scripts]
 
 
 print_names_as_they_are()
 
 
 def plot_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Row: the true class; column: what it was taken for; shade: share of the row.
-
-    Args:
-        counts: clips, (true, guessed).
-        names: of the classes.
-        path: of the PNG.
-    """
+    """A PNG of counts of clips (true, guessed): the shade of a cell is its share of the row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.32 * len(names)
     figure, axes = plt.subplots(figsize=(side + 1.5, side))
@@ -76,19 +53,15 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(
-                    column, row, str(count), ha="center", va="center", fontsize=6, color=color
-                )
+                text = axes.text(column, row, str(count), color=color, fontsize=6)
+                text.set(ha="center", va="center")
     save(figure, path)
 
 
 def plot_trust(trust: np.ndarray, right: np.ndarray, path: Path) -> None:
-    """How far the teacher's right pseudo-labels are trusted, beside its wrong ones.
+    """A PNG of how far right pseudo-labels are trusted, beside wrong ones.
 
-    Args:
-        trust: one weight a clip, in [0, 1].
-        right: whether the pseudo-label is the true class.
-        path: of the PNG.
+    `trust` is a weight a clip, in [0, 1]; `right`, whether its pseudo-label is the true class.
     """
     figure, axes = plt.subplots(figsize=(5.5, 3.2))
     edges = np.linspace(0, 1, 26).tolist()
@@ -105,13 +78,7 @@ def plot_trust(trust: np.ndarray, right: np.ndarray, path: Path) -> None:
 def plot_curves(
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Path, *, ylabel: str
 ) -> None:
-    """Lines over training steps.
-
-    Args:
-        curves: name to (steps, values).
-        path: of the PNG.
-        ylabel: what the values are.
-    """
+    """A PNG of lines over training steps: of each name its steps and values."""
     figure, axes = plt.subplots(figsize=(5.5, 3.2))
     for name, (steps, values) in curves.items():
         axes.plot(steps, values, label=name, linewidth=1)

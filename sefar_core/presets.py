@@ -6,7 +6,7 @@ Every word is a function from settings to settings. docs/paper_map.md has the so
 """
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,17 @@ from sefar_core.ablations import (
     PERTURBED,
     RIVALS,
     PresetModifier,
+    by_name,
     local_window,
 )
-from sefar_core.config import DataConfig, ModelConfig, OptimConfig, TeacherConfig, TrainConfig
+from sefar_core.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TeacherConfig,
+    TrainConfig,
+    dotted,
+)
 
 
 def paper(config: TrainConfig) -> TrainConfig:
@@ -89,9 +97,7 @@ def demo(config: TrainConfig) -> TrainConfig:
     )
 
 
-BASES: dict[str, PresetModifier] = {
-    word.__name__: word for word in (paper, released, recommended, demo)
-}
+BASES = by_name(paper, released, recommended, demo)
 
 
 def vit_s(config: TrainConfig) -> TrainConfig:
@@ -104,7 +110,7 @@ def vit_b(config: TrainConfig) -> TrainConfig:
     return replace(config, model=replace(config.model, dim=768, num_heads=12))
 
 
-NETWORKS: dict[str, PresetModifier] = {word.__name__: word for word in (vit_s, vit_b)}
+NETWORKS = by_name(vit_s, vit_b)
 
 
 def on_data_set(
@@ -188,11 +194,5 @@ def preset(name: str) -> TrainConfig:
 
 def changes(before: TrainConfig, after: TrainConfig) -> set[str]:
     """The dotted names of the settings in which two differ."""
-    found = set()
-    for name, old in vars(before).items():
-        new = getattr(after, name)
-        if is_dataclass(old):
-            found |= {f"{name}.{k}" for k, v in vars(old).items() if v != getattr(new, k)}
-        elif old != new:
-            found.add(name)
-    return found
+    old, new = dotted(asdict(before)), dotted(asdict(after))
+    return {name for name in new if new[name] != old[name]}

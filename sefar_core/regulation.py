@@ -67,11 +67,9 @@ def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -
 
 
 def choose_regulation(name: str, *, threshold: float) -> Callable[[PerClip, PerClip], PerClip]:
-    """The trust in a pseudo-label, as a function of its confidence and spread.
+    """The rule that `loss.regulation` names: trust, as a function of confidence and spread.
 
-    Args:
-        name: a value of the setting `loss.regulation`.
-        threshold: confidence that the fixed regulation requires; the others ignore it.
+    The fixed regulation requires the confidence `threshold`; the others ignore it.
 
     Raises:
         ValueError: an unknown name.

@@ -19,13 +19,14 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
 from qa_data.files import SefarError, as_json, remove_drafts, write_json, write_text, writing
-from sefar_core.config import RegulationName
+from sefar_core.config import RegulationName, dotted
 from sefar_core.shipped import present_name
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
@@ -82,16 +83,6 @@ def open_run(
             f"runs {now['commit']}"
         )
     write_json(run_dir / "run.json", now | {"seed": seed, "earlier_sessions": earlier})
-
-
-def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under their names on the command line."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= (
-            dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return flat
 
 
 def refuse_other_settings(
@@ -192,13 +183,9 @@ def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl
     if path.exists():
         lines = path.read_bytes().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
-        reports = [parse_report(line, path, number) for number, line in enumerate(whole, start=1)]
-        kept = [
-            line.decode()
-            for line, report in zip(whole, reports, strict=True)
-            if report["step"] <= step
-        ]
-        write_text(path, "".join(kept))
+        steps = [parse_report(line, path, number)["step"] for number, line in enumerate(whole, 1)]
+        kept = b"".join(line for line, at in zip(whole, steps, strict=True) if at <= step)
+        write_text(path, kept.decode())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -352,11 +339,7 @@ class TimedBatches(Iterator):
 class Progress:
     """Reports each step, on the main process: a progress bar, metrics.jsonl and timing.jsonl.
 
-    Args:
-        run_dir: gets the files, and the folder tensorboard if `log` is so.
-        total: steps of the run.
-        initial: steps done before.
-        log: where curves are written as well.
+    The bar goes from `initial` to `total` steps; `log` is where curves are written as well.
 
     Raises:
         ValueError: tensorboard is not installed.
@@ -391,14 +374,19 @@ class Progress:
 
 def open_tensorboard(folder: Path, step: int) -> Any:
     """A writer of curves; hides what an interrupted run wrote after `step`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as cause:
+    refuse_missing_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def refuse_missing_tensorboard() -> None:
+    """Raise ValueError if the optional package tensorboard is not installed."""
+    if find_spec("tensorboard") is None:
         raise ValueError(
             "log = tensorboard needs the package tensorboard; pip install 'sefar[log]', or set "
             "log = none"
-        ) from cause
-    return SummaryWriter(str(folder), purge_step=step + 1)
+        )
 
 
 @contextmanager

@@ -88,11 +88,7 @@ class TimeSformer(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def class_tokens(self, elements: Sequence[Tensor]) -> list[Feature]:
-        """The class token of each element after the last layer norm; patch tokens are not made.
-
-        Args:
-            elements: normalized clips, one for each of `sizes`.
-        """
+        """The class token of each of the normalized elements, after the last layer norm."""
         found: list[Feature] = [elements[0]] * len(elements)
         for places in places_by_length(elements):
             cls, patches = self.embed([elements[place] for place in places], places)
@@ -120,12 +116,7 @@ class TimeSformer(nn.Module):
     def embed(
         self, elements: Sequence[Tensor], places: Sequence[int]
     ) -> tuple[Feature, PatchTokens]:
-        """Tokens of elements of equal length, one after another in the batch.
-
-        Args:
-            elements: normalized clips.
-            places: the place of each in `sizes`.
-        """
+        """Tokens of elements of equal length, along the batch, by their places in `sizes`."""
         patches = self.patch_embed(torch.cat(list(elements)))
         batch = len(elements[0])
         time = torch.cat([self.time_embed[place].expand(batch, -1, -1) for place in places])

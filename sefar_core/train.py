@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
-from torch import Tensor, nn
+from torch import nn
 
 from qa_data.files import SefarError, first_few, sync, write_json
 from sefar_core.checkpoint import (
@@ -90,6 +89,7 @@ from sefar_core.run_dir import (
     forget_metrics_after,
     locked,
     open_run,
+    refuse_missing_tensorboard,
 )
 from sefar_core.sampling import SAMPLINGS
 from sefar_core.schedule import Schedule, learning_rate, rising_share
@@ -231,7 +231,10 @@ def optimizer_step(loop: "Loop", batches: Iterator[SslBatch]) -> dict[str, float
         clip_ids.append(batch.clip_ids)
         if teacher and config.teacher.ema_every == "micro_batch" and not last:
             teacher.update(loop.network)
-    norm = grad_norm(loop.network)
+    # Not finite if any gradient is not.
+    norm = nn.utils.get_total_norm(
+        [p.grad for p in loop.network.parameters() if p.grad is not None]
+    )
     metrics = means(accelerator, average(reports)) | {"grad_norm": norm.item()}
     refuse_infinite(loop, metrics, [report["loss"] for report in reports], clip_ids)
     if config.optim.clip_norm is not None:
@@ -246,12 +249,6 @@ def optimizer_step(loop: "Loop", batches: Iterator[SslBatch]) -> dict[str, float
 def average(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     """The mean of each number."""
     return {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
-
-
-def grad_norm(network: nn.Module) -> Tensor:
-    """L2 norm of the gradient of all parameters together; not finite if any of it is not."""
-    grads = [p.grad for p in network.parameters() if p.grad is not None]
-    return nn.utils.get_total_norm(grads)
 
 
 def refuse_infinite(
@@ -306,12 +303,7 @@ def log_step(
 class Loop:
     """The state of a run: networks, optimizer, and the step they have reached.
 
-    Args:
-        student: fresh or pretrained; moved to the device of the process.
-        config: of the run.
-        schedule: its plan.
-        accelerator: of the process.
-        run_dir: gets the states.
+    The student, fresh or pretrained, is moved to the device of the process; states go to run_dir.
     """
 
     def __init__(
@@ -352,16 +344,12 @@ class Loop:
         return self.config.batch_size // at_once
 
     @property
-    def updates_per_step(self) -> int:
-        """How often the teacher moves."""
-        return self.num_micro if self.config.teacher.ema_every == "micro_batch" else 1
-
-    @property
     def warmup_left(self) -> float:
         """Share of the warm-up model in the teacher at the end of the run; 0 without a teacher."""
         if self.schedule.warmup_steps == self.schedule.num_steps:
             return 0.0
-        return self.schedule.warmup_left(self.config.ema_decay, self.updates_per_step)
+        each = self.config.teacher.ema_every == "micro_batch"
+        return self.schedule.warmup_left(self.config.ema_decay, self.num_micro if each else 1)
 
     @property
     def clips_per_step(self) -> int:
@@ -455,18 +443,10 @@ def choose_method(config: LossConfig) -> Method:
 def build_optimizer(
     config: OptimConfig, student: nn.Module, *, fused: bool = False
 ) -> torch.optim.Optimizer:
+    shared: Any = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
     if config.kind == "adamw":
-        return torch.optim.AdamW(
-            student.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused
-        )
-    return torch.optim.SGD(
-        student.parameters(),
-        lr=config.lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
+        return torch.optim.AdamW(student.parameters(), **shared)
+    return torch.optim.SGD(student.parameters(), momentum=0.9, nesterov=True, **shared)
 
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
@@ -476,11 +456,8 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
         ValueError: the processes do not know of one another or cannot share the batch, or a
             package is missing.
     """
-    if config.log == "tensorboard" and find_spec("tensorboard") is None:
-        raise ValueError(
-            "log = tensorboard needs the package tensorboard; pip install 'sefar[log]', or set "
-            "log = none"
-        )
+    if config.log == "tensorboard":
+        refuse_missing_tensorboard()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(config.deterministic)

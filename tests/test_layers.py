@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,28 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("qa_data", "sefar_core", "sefar_mllm")
 METHOD = (
-    "shapes",
-    "sampling",
-    "perturbation",
-    "mixing",
-    "block",
-    "timesformer",
-    "model",
-    "teacher",
-    "regulation",
-    "loss",
-    "step",
+    *("shapes", "sampling", "perturbation", "mixing", "block", "timesformer", "model"),
+    *("teacher", "regulation", "loss", "step"),
 )
 METHOD_LIBRARIES = {
-    "collections.abc",
-    "copy",
-    "dataclasses",
-    "einops",
-    "itertools",
-    "jaxtyping",
-    "math",
-    "torch",
-    "typing",
+    *("collections.abc", "copy", "dataclasses", "itertools", "math", "typing"),
+    *("einops", "jaxtyping", "torch"),
 }
 IMPURE_CALLS = {"open", "print", "torch.manual_seed", "torch.seed", "torch.load", "torch.save"}
 SLOW_TO_IMPORT = {"torch", "torchvision", "timm", "transformers", "accelerate", "peft", "datasets"}
@@ -41,21 +27,13 @@ SLOW_TO_IMPORT = {"torch", "torchvision", "timm", "transformers", "accelerate", 
 # What a file may import of the other packages: the first line whose start fits decides.
 MAY_IMPORT = {
     "qa_data": (),
-    "sefar_core/data/": (
-        "qa_data.manifest",
-        "qa_data.taxonomy",
-        "qa_data.finegym",
-        "qa_data.files",
-        "qa_data.terminal",
+    "sefar_core/data/": tuple(
+        f"qa_data.{name}" for name in ("manifest", "taxonomy", "finegym", "files", "terminal")
     ),
     "sefar_core/": ("qa_data.files",),
     "sefar_mllm/": (
         "sefar_core",
-        "qa_data.questions",
-        "qa_data.blind",
-        "qa_data.manifest",
-        "qa_data.files",
-        "qa_data.terminal",
+        *(f"qa_data.{name}" for name in ("questions", "blind", "manifest", "files", "terminal")),
     ),
 }
 
@@ -96,6 +74,12 @@ def read(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
+@cache
+def imported(path: str, *, everywhere: bool = True) -> tuple[str, ...]:
+    return tuple(imports(read(path), everywhere=everywhere))
+
+
+@cache
 def module_file(name: str) -> str | None:
     """The file of a module of ours, or of the one that holds the name."""
     for dotted in (name, name.rpartition(".")[0]):
@@ -112,7 +96,7 @@ def reached_by(path: str) -> dict[str, str]:
     seen, queue = {path}, [path]
     while queue:
         current = queue.pop()
-        for name in imports(read(current), everywhere=False):
+        for name in imported(current, everywhere=False):
             ours = module_file(name) if within(name, PACKAGES) else None
             if ours is None:
                 found[name.partition(".")[0]] = current
@@ -122,31 +106,24 @@ def reached_by(path: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("path", sources(*PACKAGES))
-def test_packages_import_one_another_in_one_direction(path):
-    allowed = next(names for start, names in MAY_IMPORT.items() if path.startswith(start))
-    own = path.partition("/")[0]
-    foreign = [n for n in imports(read(path)) if within(n, PACKAGES) and not within(n, (own,))]
-    assert [name for name in foreign if not within(name, allowed)] == []
-
-
-@pytest.mark.parametrize("path", sources(*PACKAGES))
-def test_packages_import_neither_scripts_nor_tests(path):
-    assert [name for name in imports(read(path)) if within(name, ("scripts", "tests"))] == []
+def test_packages_import_one_another_in_one_direction_and_neither_scripts_nor_tests():
+    wrong = []
+    for path in sources(*PACKAGES):
+        allowed = next(names for start, names in MAY_IMPORT.items() if path.startswith(start))
+        allowed += (path.partition("/")[0],)
+        ours = [name for name in imported(path) if within(name, (*PACKAGES, "scripts", "tests"))]
+        wrong += [(path, name) for name in ours if not within(name, allowed)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("name", METHOD)
 def test_the_method_is_pure(name):
-    source = read(f"sefar_core/{name}.py")
+    path = f"sefar_core/{name}.py"
     allowed = METHOD_LIBRARIES | {f"sefar_core.{other}" for other in METHOD}
-    assert [found for found in imports(source) if not within(found, allowed)] == []
-    calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)}
+    assert [found for found in imported(path) if not within(found, allowed)] == []
+    tree = ast.parse(read(path))
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     assert calls & IMPURE_CALLS == set()
-
-
-@pytest.mark.parametrize("path", sources("qa_data"))
-def test_the_question_builder_names_no_torch(path):
-    assert [name for name in imports(read(path)) if within(name, {"torch", "torchvision"})] == []
 
 
 def undefined(*folders: str) -> list[str]:
@@ -175,8 +152,10 @@ def test_no_name_is_undefined(tmp_path):
     ]
 
 
-def test_the_question_builder_runs_without_torch():
-    modules = [path.removesuffix(".py").replace("/", ".") for path in sources("qa_data")]
+def test_the_question_builder_names_no_torch_and_runs_without_it():
+    paths = sources("qa_data")
+    assert [p for p in paths if any(within(n, {"torch", "torchvision"}) for n in imported(p))] == []
+    modules = [path.removesuffix(".py").replace("/", ".") for path in paths]
     code = "import sys; sys.modules['torch'] = None\n" + "\n".join(
         f"import {module.removesuffix('.__init__')}" for module in modules
     )
@@ -184,38 +163,32 @@ def test_the_question_builder_runs_without_torch():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", [*sources("scripts"), *(f"{p}/config.py" for p in PACKAGES[1:])])
-def test_a_command_line_is_parsed_before_anything_slow_is_imported(path):
-    slow = {name: by for name, by in reached_by(path).items() if name in SLOW_TO_IMPORT}
-    assert slow == {}
+def test_a_command_line_is_parsed_before_anything_slow_is_imported():
+    for path in [*sources("scripts"), *(f"{package}/config.py" for package in PACKAGES[1:])]:
+        slow = {name: by for name, by in reached_by(path).items() if name in SLOW_TO_IMPORT}
+        assert slow == {}, path
 
 
 def importers() -> dict[str, set[str]]:
     """The files of ours that each file of ours imports, at once or later."""
     places = sources(*PACKAGES, "scripts", "benchmarks", "demo")
     return {
-        path: {module_file(name) for name in imports(read(path))} & set(places) - {path}
+        path: {module_file(name) for name in imported(path)} & set(places) - {path}
         for path in places
     }
 
 
-def on_circles(graph: dict[str, set[str]]) -> list[str]:
-    """What reaches itself, sorted."""
-
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
-        queue = [start]
-        while queue:
-            found = graph.get(queue.pop(), set()) - seen
-            seen |= found
-            queue += found
-        return seen
-
-    return sorted(one for one in graph if one in reached(one))
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph, if there is any."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as found:
+        return found.args[1]
+    return []
 
 
 def test_no_modules_import_one_another_in_a_circle():
-    assert on_circles(importers()) == []
+    assert circle(importers()) == []
 
 
 def test_no_folders_of_a_package_import_one_another_in_a_circle():
@@ -225,23 +198,17 @@ def test_no_folders_of_a_package_import_one_another_in_a_circle():
         here = path.rpartition("/")[0]
         there = {other.rpartition("/")[0] for other in others} - {here}
         folders.setdefault(here, set()).update(name for name in there if "/" in name)
-    assert on_circles({name: found for name, found in folders.items() if "/" in name}) == []
+    assert circle({name: found for name, found in folders.items() if "/" in name}) == []
 
 
-def test_circles_are_found():
+def test_circles_imports_and_namesakes_are_found():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
-    assert on_circles(graph) == ["b", "c"]
-
-
-def test_imports_are_found_wherever_they_hide():
+    assert set(circle(graph)) == {"b", "c"}
     source = "import a.b\nfrom c import d\ndef f():\n    from e.g import h\nif True:\n    import i"
     assert sorted(imports(source)) == ["a.b", "c.d", "e.g.h", "i"]
     assert sorted(imports(source, everywhere=False)) == ["a.b", "c.d", "i"]
     with pytest.raises(AssertionError, match="relative"):
         list(imports("from . import x"))
-
-
-def test_a_package_is_not_its_namesake():
     assert within("qa_data.manifest.Clip", ("qa_data.manifest",))
     assert not within("qa_data.manifesto", ("qa_data.manifest",))
 

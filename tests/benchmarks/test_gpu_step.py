@@ -5,7 +5,6 @@ import itertools
 import json
 import weakref
 from dataclasses import replace
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -25,9 +24,7 @@ from benchmarks.gpu_step import (
     measure,
     whole_step,
 )
-from benchmarks.timing import result_name
 from sefar_core import run_dir
-from sefar_core.presets import preset
 
 DRY_RUN = GpuStep(networks=("toy",), labeled=(2,), device="cpu", turns=1)
 
@@ -61,14 +58,12 @@ def test_figures_follow_from_seconds_and_operations(monkeypatch):
     assert row == ["20.0", "2000", "50.0%", "39.9%", "1.5"]
 
 
-@pytest.fixture
-def compiled(monkeypatch):
-    """A step of one layer, compiled; whether each of its graphs has sizes that vary."""
-    graphs: list[bool] = []
-    students: list[weakref.ref] = []
+def test_every_batch_is_compiled_for_its_own_size_after_the_last_student_is_gone(monkeypatch):
+    """A step of one layer, compiled: graphs whose sizes vary, and students that are still alive."""
+    varying, alive, students = [], [], []
 
     def backend(graph, inputs):
-        graphs.append(any(isinstance(given, torch.SymInt) for given in inputs))
+        varying.append(any(isinstance(given, torch.SymInt) for given in inputs))
         return graph.forward
 
     def step_of_a_layer(network, variant, labeled, device):
@@ -78,23 +73,6 @@ def compiled(monkeypatch):
         return lambda: student(clips)
 
     monkeypatch.setattr(gpu_step, "whole_step", step_of_a_layer)
-    yield graphs, students
-    torch.compiler.reset()
-
-
-def test_every_batch_is_compiled_for_its_own_size(compiled):
-    graphs, _ = compiled
-    for labeled in (2, 3):
-        measure("toy", Variant(compile=True), labeled, DRY_RUN)
-    assert graphs == [False, False]
-    for labeled in (4, 5):  # without the reset the second has sizes that vary
-        gpu_step.whole_step("toy", Variant(compile=True), labeled, "cpu")()
-    assert graphs[-1]
-
-
-def test_memory_is_counted_after_the_last_student_is_gone(compiled, monkeypatch):
-    _, students = compiled
-    alive: list[bool] = []
     for name in ("empty_cache", "reset_peak_memory_stats"):
         monkeypatch.setattr(
             torch.cuda, name, lambda: alive.extend(s() is not None for s in students)
@@ -103,11 +81,16 @@ def test_memory_is_counted_after_the_last_student_is_gone(compiled, monkeypatch)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
     gc.disable()
     try:
-        for _ in range(2):
-            measure("toy", Variant(compile=True), 2, GpuStep(turns=1))
+        for labeled in (2, 3):
+            measure("toy", Variant(compile=True), labeled, GpuStep(turns=1))
     finally:
         gc.enable()
-    assert alive == [False, False]  # the first student, in the second measurement
+    assert varying == [False, False]
+    assert alive == [False, False]  # the first student, twice in the second measurement
+    for labeled in (4, 5):  # without the reset between them the second has sizes that vary
+        gpu_step.whole_step("toy", Variant(compile=True), labeled, "cpu")()
+    assert varying[-1]
+    torch.compiler.reset()
 
 
 @pytest.mark.slow
@@ -146,28 +129,21 @@ def test_what_was_measured_before_a_stop_is_in_the_file(tmp_path, monkeypatch, c
     assert capsys.readouterr().out.splitlines() == lines[: first + 2]
 
 
-def test_parts_are_files_of_their_own():
-    part = GpuStep(networks=("vit_b",), labeled=(8, 32), variants=("ours, bf16", "public, TF32"))
-    for settings, name in {
-        GpuStep(out=Path("results")): "",
-        GpuStep(variants=()): "-no-variants",
-        part: "-vit_b-8-32-ours-bf16-public-TF32",
-        DRY_RUN: "-toy-2-device-cpu-turns-1",
-    }.items():
-        assert result_name("gpu-step", settings) == f"gpu-step{name}"
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_student_is_compiled_and_recomputes_as_its_variant_says(name, monkeypatch):
     asked = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **how: asked.append(how))
-    student, teacher = gpu_step.build_networks(preset("demo").model, VARIANTS[name], "cpu")
-    assert asked == [{"dynamic": False}] * name.endswith("compiled")
-    assert student.backbone.recompute == name.endswith("recompute")
-    assert teacher.dropout_passes == 10
+    built = gpu_step.build_networks
+    monkeypatch.setattr(
+        gpu_step, "build_networks", lambda *_, **how: asked.append(how) or built(*_, **how)
+    )
+    whole_step("toy", VARIANTS[name], 1, "meta")
+    expected = {"passes": 10, "recompute": name.endswith("recompute"), "device": "meta"}
+    assert asked == [expected] + [{"dynamic": False}] * name.endswith("compiled")
 
 
-def test_variants_are_chosen_by_name_and_others_refused(capsys):
+def test_variants_are_chosen_by_name_and_others_refused(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert get_args(VariantName) == tuple(VARIANTS) == GpuStep().variants
     with pytest.raises(SystemExit):
         tyro.cli(GpuStep, args=["--variants", "ours, fp8"])

@@ -58,6 +58,7 @@ def test_runs_on_the_written_set_are_summed_up_over_the_second_half_of_their_ste
 
 
 def test_the_result_is_written_after_every_run(tmp_path, monkeypatch):
+    """And its name has the settings that are not the default, so that parts are files apart."""
     figures = {"seconds": 0.5, "clips_per_s": 64.0, "stall": 0.25}
 
     def stopped_at_the_second(word, store, settings, root):

@@ -1,4 +1,3 @@
-import math
 import random
 
 import numpy as np
@@ -163,14 +162,3 @@ def test_an_interval_knows_where_zero_is(low, high, above, holds):
     assert (found.is_above_zero, found.contains_zero) == (above, holds)
     ends = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     assert in_percent(0.15, found.limits, sign="+") == f"+15.0 {ends}"
-
-
-def test_the_interval_is_that_of_independent_clusters():
-    rng = np.random.default_rng(0)
-    by_source = rng.random(400)
-    values = np.repeat(by_source, 25)  # 25 equal clips a source tell no more than one
-    low, high = clustered_interval(values, [str(i // 25) for i in range(10_000)])
-    expected = 1.96 * by_source.std() / math.sqrt(400)
-    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
-    narrow = clustered_interval(values, [str(i) for i in range(10_000)])
-    assert narrow[1] - narrow[0] < (high - low) / 3

@@ -6,9 +6,8 @@ import torch
 
 from sefar_core.ablations import COMPONENTS, PERTURBED, RIVALS
 from sefar_core.checkpoint import build_model
-from sefar_core.config import TeacherConfig, TrainConfig
+from sefar_core.config import TeacherConfig, TrainConfig, dotted
 from sefar_core.presets import DATA_SETS, GROUPS, NETWORKS, WORDS, preset
-from sefar_core.run_dir import dotted
 from sefar_core.teacher import EmaTeacher
 from tests.oracles import tiny
 
