@@ -16,7 +16,7 @@ import pytest
 from benchmarks.blind_audit import audit_train, audit_val, read_lists
 from tests.finegym import finegym_folder
 
-SEEDS = {99: (0, 1), 288: (0,)}
+SEEDS = {99: (0, 1, 2), 288: (0,)}
 BLIND = (
     *(f"always {letter}" for letter in "ABCD"),
     *("longest option", "shortest option"),
