@@ -181,28 +181,26 @@ def _bound(found: Sequence[Audit]) -> str:
 
 def tables(lists: Lists, benchmark: int, seeds: Sequence[int]) -> list[str]:
     """Validation, validation with all clips kept, and training."""
-    name = f"Gym{benchmark}"
     val = {rule: [audit_val(lists, rule, seed) for seed in seeds] for rule in RULES}
     kept = {rule: [audit_val(lists, rule, s, common="keep") for s in seeds] for rule in KEPT}
     train = {rule: [audit_train(lists, rule, seed) for seed in seeds] for rule in RULES}
     variants = {name: [audit_variant(lists, name, seed) for seed in seeds] for name in VARIANTS}
-    some = val["public"][0]
+    some, percent = val["public"][0], "percent of the questions"
+
+    def section(title: str, columns: Mapping[str, Sequence[Audit]], figure: str) -> list[str]:
+        return [f"### Gym{benchmark}, {title}", "", *table(columns, figure), ""]
+
     return [
-        *(f"### {name}, validation, percent of the questions", ""),
-        *(*table(val, "micro"), ""),
+        *section(f"validation, {percent}", val, "micro"),
         f"Of the {some.num_questions:,} public questions {some.questions_of_shared_sources:,} are "
         f"about clips of the {some.shared_sources} source videos that the training questions of "
         f"seed {seeds[0]} know too.",
-        *("", furthest(val)),
-        *("", f"### {name}, validation, mean of the classes in percent", ""),
-        *(*table(val, "macro"), ""),
-        *(f"### {name}, validation, all clips kept, percent of the questions", ""),
-        *(*table(kept, "micro"), ""),
-        *(f"### {name}, validation, questions beyond which move, percent of the questions", ""),
-        *(*table(variants, "micro"), ""),
+        *("", furthest(val), ""),
+        *section("validation, mean of the classes in percent", val, "macro"),
+        *section(f"validation, all clips kept, {percent}", kept, "micro"),
+        *section(f"validation, questions beyond which move, {percent}", variants, "micro"),
         *(furthest(variants), ""),
-        *(f"### {name}, training questions of a 5 % draw, percent of the questions", ""),
-        *(*table(train, "micro"), ""),
+        *section(f"training questions of a 5 % draw, {percent}", train, "micro"),
     ]
 
 
