@@ -109,7 +109,7 @@ class ClassPool:
         """
         name = self.name(answer, key)
         if (name, size) not in self.designs:
-            self.designs[name, size] = option_design(
+            self.designs[name, size] = _option_design(
                 {one: n for one, n in self.num_clips.items() if self.name(one, key) == name},
                 {label: one.text for label, one in self.classes.items()},
                 size=size,
@@ -128,19 +128,12 @@ def pool_of(classes: Mapping[int, ElementClass], labels: Iterable[int]) -> Class
     return ClassPool(classes=classes, num_clips=dict(sorted(Counter(labels).items())))
 
 
-def option_design(
+def _option_design(
     num_clips: Mapping[int, float], text_of_class: Mapping[int, str], *, size: int, name: str
 ) -> OptionDesign:
-    """The exchangeable design over the texts of some classes.
+    """The exchangeable design over the texts of the classes that have clips.
 
-    Args:
-        num_clips: clips asked about by class; classes without any are never an option.
-        text_of_class: what each class prints.
-        size: texts in a set, the answer among them.
-        name: of the pool, for the error.
-
-    Raises:
-        TooFewOptions: fewer than `size` different texts.
+    Errors call the pool by its name.
     """
     total = sum(num_clips.values())
     members: dict[str, list[int]] = {}
@@ -282,14 +275,14 @@ def weights_for(inclusion: Sequence[float]) -> np.ndarray:
 
 def inclusions(weights: np.ndarray, size: int) -> np.ndarray:
     """Probability of each unit to be in a set of `size` units."""
-    after = set_weights(weights, size)
-    before = set_weights(weights[::-1], size)[:, ::-1]
+    after = _set_weights(weights, size)
+    before = _set_weights(weights[::-1], size)[:, ::-1]
     # A unit's sets: some members before it, the others after it.
     without = sum(before[taken, :-1] * after[size - 1 - taken, 1:] for taken in range(size))
     return weights * without / after[size, 0]
 
 
-def set_weights(weights: np.ndarray, size: int) -> np.ndarray:
+def _set_weights(weights: np.ndarray, size: int) -> np.ndarray:
     """Row r, column i: total weight of all sets of r of the units from i on (r = 0 .. size)."""
     total = np.zeros((size + 1, len(weights) + 1))
     total[0] = 1
@@ -300,8 +293,8 @@ def set_weights(weights: np.ndarray, size: int) -> np.ndarray:
 
 
 def draw_table(weights: np.ndarray, size: int) -> list[list[float]]:
-    """What `draw_set` reads: `set_weights`, each row turned so that it ascends."""
-    return set_weights(weights, size)[:, ::-1].tolist()
+    """What `draw_set` reads: `_set_weights`, each row turned so that it ascends."""
+    return _set_weights(weights, size)[:, ::-1].tolist()
 
 
 def draw_set(table: Sequence[Sequence[float]], rng: random.Random) -> list[int]:

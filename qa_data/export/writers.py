@@ -152,12 +152,7 @@ def _prompt_text(question: Question) -> str:
 
 
 def llava_json(questions: Sequence[Question], files: Mapping[str, str]) -> str:
-    """LLaVA's training file: one entry a question, video first, answered by its letter.
-
-    Args:
-        questions: to write.
-        files: path of each video.
-    """
+    """LLaVA's training file: one entry a question, the file of its video first, then its letter."""
     entries = [
         {
             "id": question.question_id,
@@ -173,12 +168,7 @@ def llava_json(questions: Sequence[Question], files: Mapping[str, str]) -> str:
 
 
 def messages_jsonl(questions: Sequence[Question], files: Mapping[str, str]) -> str:
-    """One line a question: `messages`, the user's with a video part before the text part.
-
-    Args:
-        questions: to write.
-        files: path of each video.
-    """
+    """One line a question: `messages`, the user's with the file of the video before the text."""
     lines = []
     for question in questions:
         request = [
@@ -331,12 +321,8 @@ def vlmevalkit_tsv(questions: Sequence[Question], files: Mapping[str, str]) -> s
 
     `candidates` holds the options of every set. The columns A, B, ... are left out of a set with
     an option that VLMEvalKit would show otherwise: beside 2.5, pandas reads 2 as 2.0, and None as
-    no cell at all. For the same reason `video` holds file names with their suffixes where a clip
-    id could be read as a number: 0001 would become 1.
-
-    Args:
-        questions: to write.
-        files: path of each video.
+    no cell at all. For the same reason `video` holds the names of `files` with their suffixes where
+    a clip id could be read as a number: 0001 would become 1.
 
     Raises:
         QuestionError: a question or a name reads as a number, or as no cell.

@@ -203,10 +203,11 @@ def hmdb51(home: Path) -> list[Laid]:
 
 
 def ssv2(home: Path) -> list[Laid]:
-    """Templates with brackets; labels in another order than the alphabet's."""
+    """Templates with brackets; labels in another order than the alphabet's, listed backward."""
     templates = ("Pushing [something] from left to right", "Holding [something]", "Dropping [it]")
     texts = [template.replace("[", "").replace("]", "") for template in templates]
-    _write(home / "labels.json", json.dumps({text: str(k) for k, text in enumerate(texts)}))
+    numbers = [(text, str(k)) for k, text in enumerate(texts)]
+    _write(home / "labels.json", json.dumps(dict(reversed(numbers))))
     laid = []
     for part, listed, ids in (("train", "pool", range(90)), ("validation", "test", range(90, 99))):
         entries = [

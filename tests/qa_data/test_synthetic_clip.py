@@ -16,7 +16,7 @@ from qa_data.synthetic.elements import (
     Style,
     motion_of,
 )
-from qa_data.synthetic.figure import ANKLES, HEAD, NECK, PELVIS, WRISTS
+from qa_data.synthetic.figure import ANKLES, HEAD, NECK, NUM_ANGLES, PELVIS, WRISTS
 
 cv2.setNumThreads(1)
 SIZE = 64
@@ -111,6 +111,19 @@ def test_the_stretched_figure_measures_at_least_its_share_of_the_frame():
         at = joint_pixels(shoot(element, filming_of(seed), make_source(0, seed, SIZE)), SIZE)
         head_to_ankle = np.linalg.norm(at[:, HEAD] - at[:, ANKLES].mean(axis=1), axis=-1)
         assert head_to_ankle.max() > 0.42 * SIZE * 0.9  # the crown lies a head's radius above
+
+
+def test_a_mirrored_performance_shows_the_other_side_from_the_same_place():
+    element = next(e for e in ALL_CLASSES if e.text == "salto forward stretched with 1 twist")
+    flat = {"habit": np.zeros(NUM_ANGLES), "yaw": 0.0, "elevation": 0.0}
+    plain, mirrored = (
+        joint_pixels(shoot(element, one, make_source(0, 0, SIZE)), SIZE)
+        for side in (False, True)
+        for one in [dataclasses.replace(filming_of(3), mirrored=side, **flat)]
+    )
+    other_side = [*range(4), *(joint + 1 - 2 * (joint % 2) for joint in range(4, 18))]
+    np.testing.assert_allclose(mirrored[:, other_side], plain, atol=1e-6)
+    assert np.abs(mirrored - plain).max() > 1
 
 
 def test_shapes_can_be_told_apart_by_their_joints():

@@ -26,7 +26,6 @@ from sefar_core.data.datasets.finediving import (
 )
 from sefar_core.data.datasets.records import ListError, Listing
 from sefar_core.data.video import probe, read_clip
-from tests.annotations import annotations_folder
 from tests.oracles.any_file import contents
 
 # Each dive by its steps: what they are called and how many pictures they have.
@@ -166,25 +165,6 @@ def test_odd_dives_of_the_published_lists_have_the_steps_of_the_pickles(tmp_path
     moments = [(clip.id, clip.text, clip.start_s, clip.end_s) for clip in listing.pool]
     assert ("01__1_0", "Back", 0.0, 1 / 25) in moments
     assert ("01__20_0", "1.5 Twists", 0.0, 36 / 25) in moments
-
-
-@pytest.mark.annotations
-def test_published_dives_that_were_refused_are_read():
-    listing = read_finediving_json(*published("finediving_json_frame0"))
-    first = listing.pool[0]
-    assert (first.id, first.text) == ("01__121_0", "Reverse")
-    assert (first.start_s, first.end_s) == (0.0, 1 / 25)
-    turned = read_finediving_json(*published("finediving_json_order")).pool
-    steps = [(clip.text, clip.start_s, clip.end_s) for clip in turned if clip.id[:6] == "03__67"]
-    assert steps == [
-        ("2.5 Twists", 0.0, 36 / 25),
-        ("2.5 Soms.Pike", 36 / 25, 52 / 25),
-        ("Entry", 52 / 25, 86 / 25),
-    ]
-
-
-def published(name: str) -> list[Path]:
-    return [annotations_folder() / name / f"{part}.json" for part in ("train", "val", "test")]
 
 
 def test_the_published_subsets_are_an_event_and_an_action(tmp_path):

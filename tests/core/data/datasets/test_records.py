@@ -68,6 +68,9 @@ def test_a_clip_that_is_listed_twice_is_named_with_both_places():
         lambda: refuse_repeat(seen, "a/b", "test.txt, line 9"),
         "test.txt, line 9: found a/b, which train.txt, line 1 lists already",
     )
+    refuse_repeat(seen, normalize("NFD", "Kür"), "train.txt, line 2")
+    composed = normalize("NFC", "Kür")
+    oracle.refuses(lambda: refuse_repeat(seen, composed, "test.txt, line 1"), "line 2 lists")
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.just(b"a\x0bb\xc2\x85c"))

@@ -4,12 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_data.finegym import read_elements
 from qa_data.manifest import by_split
-from qa_data.taxonomy import read_categories
 from sefar_core.data.datasets.find_files import resolve_paths
 from sefar_core.data.datasets.sefar_lists import read_sefar_lists
-from tests.finegym import finegym_folder
 from tests.oracles import lists as oracle
 
 GYM = "abc-_fghijk_E_000010_000020_A_0001_0002"
@@ -145,39 +142,6 @@ def test_classes_are_called_as_they_are_listed(tmp_path):
 def test_a_missing_list_is_named(tmp_path, gone):
     lists = {name: text for name, text in GYM_LISTS.items() if name not in gone}
     oracle.refuses(lambda: read_sefar_lists(written(tmp_path, lists)), tmp_path, *gone)
-
-
-@pytest.mark.slow
-@pytest.mark.lists
-def test_the_real_lists_in_the_public_form_are_read(tmp_path):
-    """Gym99's val list, and the uneven bars numbered from 0 as in the lists UB_10."""
-    folder = finegym_folder()
-    names = folder / "gym99_categories.txt"
-    known = read_categories(names)
-    train = read_elements(folder / "gym99_train_element_v1.1.txt")
-    val = read_elements(folder / "gym99_val_element.txt")
-    for part, first, listed, size in (
-        (None, 0, train[:1000], (1000, 8_521)),
-        ("UB", 74, train, (9_594, 2_814)),
-    ):
-        pool, test = (
-            [
-                f"/root/video/{one}.mp4 {label - first}"
-                for one, label in elements
-                if part in (None, known[label].event)
-            ]
-            for elements in (listed, val)
-        )
-        assert (len(pool), len(test)) == size
-        lists = {"train.csv": pool[:100], "unlabel.csv": pool[100:]}
-        lists |= {"val.csv": test, "test.csv": test}
-        written(tmp_path, {name: "\n".join(lines) for name, lines in lists.items()})
-        clips = read_sefar_lists(tmp_path, class_names=names, part=part).settled
-        counts = [len(by_split(clips, split)) for split in ("labeled", "unlabeled", "test")]
-        assert counts == [100, len(pool) - 100, len(test)]
-        for clip, line in zip(by_split(clips, "test"), test, strict=True):
-            found = known[int(line.split()[1]) + first]
-            assert (clip.text, clip.event) == (found.text, found.event)
 
 
 PATHS = st.text(st.sampled_from("ab /,.0-é#"), min_size=1, max_size=8).map(lambda s: f"x{s}.avi")
