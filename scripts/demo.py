@@ -1,6 +1,7 @@
 """Run the whole pipeline on a synthetic dataset: render, split, train, evaluate, chat, report.
 
     python scripts/demo.py                 # about a quarter of an hour on two CPU cores
+    python scripts/demo.py --quick         # 300 clips in three minutes, too few for conclusions
     python scripts/demo.py --out runs/demo # a second time: finished steps are reused
 
 Every step is a script; its command is printed before it runs, so that it can be run alone. A step
@@ -16,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +33,18 @@ from qa_data.synthetic.plan import SyntheticSettings
 from qa_data.taxonomy import read_categories
 from sefar_core.config import check_seed
 
-ENCODERS = ("sefar", "supervised", "random", "constant")
 SCRIPTS = Path(__file__).parent
+UPDATING = {"report.py", "evaluate_ssl.py"}  # they add to a folder that another step made
+NUM_LAST = 2  # steps that are known once the others are done
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
+    quick: bool = False
+    """Few clips, few epochs and two of the four encoders: shows that everything runs, and no more.
+    The options below change single sizes of it."""
     out: Path = Path("runs/demo")
-    """Folder of all outputs of the demo."""
+    """Folder of all outputs of the demo; runs/demo-quick by default with --quick."""
     num_train: int = 3000
     """Number of rendered training clips; a tenth is labeled."""
     num_test: int = 360
@@ -56,6 +63,24 @@ class Demo:
         check_seed(self.seed, least=0)
         SyntheticSettings(num_train=self.num_train, num_test=self.num_test)  # refuses too few
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Encoders in the language model."""
+        return (
+            ("sefar", "constant") if self.quick else ("sefar", "supervised", "random", "constant")
+        )
+
+
+QUICK = Demo(
+    quick=True, out=Path("runs/demo-quick"), num_train=240, num_test=60, epochs=8, mllm_epochs=4
+)
+
+
+def parse(arguments: Sequence[str]) -> Demo:
+    """The command line; --quick changes the default sizes, and its own place in it is free."""
+    default = QUICK if "--quick" in arguments else Demo()
+    return tyro.cli(Demo, args=arguments, default=default, description=__doc__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -64,58 +89,51 @@ class Step:
     name: str
     title: str
     command: tuple[str, ...]
-    makes: Path | None = None
-    """The folder that it writes."""
     transcript: Path | None = None
     """File for a copy of its output."""
+
+    @property
+    def makes(self) -> Path | None:
+        """The folder that it writes; None if it adds to a folder that another step made."""
+        if any(Path(word).name in UPDATING for word in self.command):
+            return None
+        pairs = zip(self.command, self.command[1:], strict=False)
+        return next((Path(path) for name, path in pairs if name in ("--out", "--run-dir")), None)
 
 
 def main(settings: Demo) -> None:
     refuse_unwritable(folders=[settings.out])
     settings.out.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    again = False
+    began, again = time.perf_counter(), False
     steps = [*data_steps(settings), *recognizer_steps(settings), *mllm_steps(settings)]
-    for number, step in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps) + 2}] {step.title}", flush=True)
+    for number, step in enumerate(chain(steps, last_steps(settings)), 1):
+        print(f"\n[{number}/{len(steps) + NUM_LAST}] {step.title}", flush=True)
         again = run(step, settings.out / "steps", again=again)
-    for number, step in enumerate((chat_step(settings), report_step(settings)), len(steps) + 1):
-        print(f"\n[{number}/{len(steps) + 2}] {step.title}", flush=True)
-        again = run(step, settings.out / "steps", again=again)
-    total = time.perf_counter() - began
-    print(f"\nThe demo took {total / 60:.1f} minutes. Open {settings.out / 'report.html'}.")
-
-
-def chat_step(settings: Demo) -> Step:
-    """Questions about one test video, which SeFAR's model has not seen."""
-    out = settings.out
-    clip = by_split(read_manifest(out / "splits/manifest.csv"), "test")[0]
-    others = [c.text for c in read_categories(out / "gym/categories.txt").values()
-              if c.event == clip.event and c.text != clip.text][:3]  # fmt: skip
-    options = "|".join(sorted([str(clip.text), *others]))
-    questions = ("What gymnastics move is this athlete performing?", f"/options {options}")
-    return script(
-        "chat",
-        f"Talk about a test video (it shows: {clip.text})",
-        *("chat.py", out / "gym/videos" / clip.path, "--model", out / "mllm/sefar/model"),
-        *("--question", *questions),
-        transcript=out / "chat.txt",
+    took, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"\nThe demo took {took / 60:.1f} minutes, and {used.ru_utime + used.ru_stime:.0f} CPU "
+        f"seconds. Open {settings.out / 'report.html'}."
     )
 
 
-def report_step(settings: Demo) -> Step:
-    return script("report", "Write the report", "report.py", "--out", settings.out)
-
-
 def script(
-    name: str, title: str, *command: str | Path | int, transcript: Path | None = None
+    name: str,
+    title: str,
+    file: str,
+    *arguments: str | Path | int,
+    launcher: Sequence[str] = (),
+    transcript: Path | None = None,
 ) -> Step:
-    """A step that runs one of the scripts beside this file."""
-    first, *rest = command
-    whole = (sys.executable, str(SCRIPTS / str(first)), *map(str, rest))
-    made = [Path(whole[i + 1]) for i, word in enumerate(whole) if word in ("--out", "--run-dir")]
-    makes = made[0] if made and first not in ("report.py", "evaluate_ssl.py") else None
-    return Step(name=name, title=title, command=whole, makes=makes, transcript=transcript)
+    """A step that runs one of the scripts beside this file, by `launcher` if options of Python
+    name another program."""
+    command = (sys.executable, *launcher, str(SCRIPTS / file), *map(str, arguments))
+    return Step(name=name, title=title, command=command, transcript=transcript)
+
+
+def videos(settings: Demo) -> tuple[str | Path, ...]:
+    """The options that name the clips."""
+    out = settings.out
+    return ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
 
 
 def data_steps(settings: Demo) -> list[Step]:
@@ -123,7 +141,6 @@ def data_steps(settings: Demo) -> list[Step]:
     out, gym = settings.out, settings.out / "gym"
     size = ("--num-train", settings.num_train, "--num-test", settings.num_test)
     common = (*size, "--seed", settings.seed, "--workers", os.cpu_count() or 1)
-    splits = ("--manifest", out / "splits/manifest.csv")
     lists = ("--train-list", gym / "train_element.txt", "--test-list", gym / "val_element.txt")
     return [
         script("gym", "Render gymnasts", "make_synthetic_gym.py", "--out", gym, *common),
@@ -143,21 +160,13 @@ def data_steps(settings: Demo) -> list[Step]:
             *("--rate", "0.1", "--val-from", "pool", "--val-rate", "0.12", "--out", out / "splits"),
             *("--seed", settings.seed),
         ),
-        script(
-            "check",
-            "Check every video file",
-            "check_videos.py",
-            *splits,
-            "--video-root",
-            gym / "videos",
-            "--quick",
-        ),
+        script("check", "Check every video file", "check_videos.py", *videos(settings), "--quick"),
         *(
             script(
                 f"qa_{rule}",
                 f"Build Gym-QA with the {rule} rule, and answer it without video",
                 "build_gym_qa.py",
-                *splits,
+                *("--manifest", out / "splits/manifest.csv"),
                 *("--categories", gym / "categories.txt", "--distractors", rule),
                 *("--out", out / f"qa-{rule}", "--seed", settings.seed),
             )
@@ -169,29 +178,30 @@ def data_steps(settings: Demo) -> list[Step]:
 def recognizer_steps(settings: Demo) -> list[Step]:
     """Train and evaluate SeFAR and its supervised-only baseline."""
     out = settings.out
-    videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
-    presets = {"sefar": "demo", "supervised": "demo+supervised"}
-    warmup = {"sefar": settings.epochs // 2, "supervised": settings.epochs}
-    titles = {"sefar": "SeFAR", "supervised": "the supervised baseline"}
+    runs = (
+        ("sefar", "SeFAR", "demo", settings.epochs // 2),
+        ("supervised", "the supervised baseline", "demo+supervised", settings.epochs),
+    )
     train = [
         script(
             f"train_{name}",
-            f"Train {titles[name]}",
+            f"Train {title}",
             "train_ssl.py",
-            *(preset, *videos, "--run-dir", out / name, "--seed", settings.seed),
-            *("--epochs", settings.epochs, "--warmup-epochs", warmup[name]),
+            *(preset, *videos(settings), "--run-dir", out / name, "--seed", settings.seed),
+            *("--epochs", settings.epochs, "--warmup-epochs", warmup),
         )
-        for name, preset in presets.items()
+        for name, title, preset, warmup in runs
     ]
     evaluate = [
         script(
             f"evaluate_{name}",
-            f"Evaluate {titles[name]} on unseen athletes",
+            f"Evaluate {title} on unseen athletes",
             "evaluate_ssl.py",
-            *("--run-dir", out / name, *videos, "--categories", out / "gym/categories.txt"),
+            *("--run-dir", out / name, *videos(settings)),
+            *("--categories", out / "gym/categories.txt"),
             *("--background-root", out / "background/videos", "--views", 3, "--crops", 1),
         )
-        for name in presets
+        for name, title, *_ in runs
     ]
     return [*train, *evaluate]
 
@@ -199,42 +209,66 @@ def recognizer_steps(settings: Demo) -> list[Step]:
 def mllm_steps(settings: Demo) -> list[Step]:
     """Train and score the language model on each encoder, under one protocol."""
     out = settings.out
-    videos = ("--manifest", out / "splits/manifest.csv", "--video-root", out / "gym/videos")
+    files = ("--questions", out / "qa-public/test.jsonl", out / "qa-hard/test.jsonl")
+    launcher = (
+        *("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+    )
     steps = []
-    for name in ENCODERS:
+    for name in settings.encoders:
         run_dir = out / ("supervised" if name == "supervised" else "sefar")
         tokens, model = out / "tokens" / name, out / "mllm" / name
         score = ("--model", model / "model", "--encoder-features", tokens)
-        files = ("--questions", out / "qa-public/test.jsonl", out / "qa-hard/test.jsonl")
         steps += [
-            script(f"tokens_{name}", f"Encode the clips: {name}", "extract_features.py", *videos,
-                   "--encoder", name, "--encoder-dir", run_dir, "--out", tokens),
-            finetune_step(settings, name, tokens, model),
-            script(f"score_{name}", f"Answer the test questions: {name}", "evaluate_mllm.py",
-                   *score, *files, "--out", model / "test"),
-        ]  # fmt: skip
-    shuffled = script("score_shuffled", "Answer the test questions with wrong videos: sefar",
-                      "evaluate_mllm.py", "--model", out / "mllm/sefar/model",
-                      "--encoder-features", out / "tokens/sefar", *files, "--shuffle-videos",
-                      "--out", out / "mllm/sefar/test-shuffled")  # fmt: skip
+            script(
+                f"tokens_{name}",
+                f"Encode the clips: {name}",
+                "extract_features.py",
+                *videos(settings),
+                *("--encoder", name, "--encoder-dir", run_dir, "--out", tokens),
+            ),
+            script(
+                f"finetune_{name}",
+                f"Fine-tune the model on {name}",
+                "finetune_mllm.py",
+                *("demo", "--encoder-features", tokens, "--run-dir", model),
+                *("--questions", out / "qa-hard/train.jsonl"),
+                *("--epochs", settings.mllm_epochs, "--seed", settings.seed),
+                launcher=launcher,
+            ),
+            script(
+                f"score_{name}",
+                f"Answer the test questions: {name}",
+                "evaluate_mllm.py",
+                *(*score, *files, "--out", model / "test"),
+            ),
+        ]
+    shuffled = script(
+        "score_shuffled",
+        "Answer the test questions with wrong videos: sefar",
+        "evaluate_mllm.py",
+        *("--model", out / "mllm/sefar/model", "--encoder-features", out / "tokens/sefar"),
+        *(*files, "--shuffle-videos", "--out", out / "mllm/sefar/test-shuffled"),
+    )
     return [*steps, shuffled]
 
 
-def finetune_step(settings: Demo, name: str, tokens: Path, model: Path) -> Step:
-    """`accelerate launch scripts/finetune_mllm.py` on one device."""
-    launch = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
-    command = (
-        sys.executable,
-        *launch,
-        str(SCRIPTS / "finetune_mllm.py"),
-        "demo",
-        *("--encoder-features", str(tokens), "--run-dir", str(model)),
-        *("--questions", str(settings.out / "qa-hard/train.jsonl")),
-        *("--epochs", str(settings.mllm_epochs), "--seed", str(settings.seed)),
+def last_steps(settings: Demo) -> Iterator[Step]:
+    """Questions about one test video, which SeFAR's model has not seen, and the report."""
+    out = settings.out
+    clip = by_split(read_manifest(out / "splits/manifest.csv"), "test")[0]
+    classes = read_categories(out / "gym/categories.txt").values()
+    others = [c.text for c in classes if c.event == clip.event and c.text != clip.text]
+    options = "|".join(sorted([str(clip.text), *others[:3]]))
+    questions = ("What gymnastics move is this athlete performing?", f"/options {options}")
+    yield script(
+        "chat",
+        f"Talk about a test video (it shows: {clip.text})",
+        *("chat.py", out / "gym/videos" / clip.path, "--model", out / "mllm/sefar/model"),
+        *("--question", *questions),
+        transcript=out / "chat.txt",
     )
-    title = f"Fine-tune the model on {name}"
-    return Step(name=f"finetune_{name}", title=title, command=command, makes=model)
+    yield script("report", "Write the report", "report.py", "--out", out)
 
 
 def run(step: Step, records: Path, *, again: bool) -> bool:
@@ -257,19 +291,15 @@ def run(step: Step, records: Path, *, again: bool) -> bool:
             f"the step «{step.title}» failed with exit code {code}; its message is above"
         )
     took = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     records.mkdir(exist_ok=True)
-    record.write_text(
-        json.dumps(
-            {
-                "title": step.title,
-                "command": command,
-                "began": time.time() - took,
-                "seconds": took,
-                "peak_gib": peak,
-            }
-        )
-    )
+    content = {
+        "title": step.title,
+        "command": command,
+        "began": time.time() - took,
+        "seconds": took,
+        "peak_gib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,
+    }
+    record.write_text(json.dumps(content))
     print(f"took {took:.0f} s", flush=True)
     return True
 
@@ -317,8 +347,9 @@ def relative(part: str) -> str:
     """A part of a command, relative to the working folder."""
     if part == sys.executable:
         return "python"
-    return str(Path(part).relative_to(Path.cwd())) if part.startswith(str(Path.cwd())) else part
+    path = Path(part)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else part
 
 
 if __name__ == "__main__":
-    start(main, partial(tyro.cli, Demo, description=__doc__))
+    start(main, partial(parse, sys.argv[1:]))

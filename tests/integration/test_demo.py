@@ -1,95 +1,206 @@
-"""The demo's steps: their commands exist, and finished steps are reused."""
+"""The demo: its commands exist, finished steps are reused, and a small run ends in a whole page."""
 
+import base64
 import importlib.util
+import json
 import re
-import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts/demo.py"
+from qa_data.manifest import by_split, read_manifest
+from qa_data.questions import Question, write_questions
+from tests.script_process import call_script
+
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("demo", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["demo"]
+def module(name: str):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look their module up
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
-def steps(demo, out: Path) -> list:
-    settings = demo.Demo(out=out)
-    return [
-        *demo.data_steps(settings),
-        *demo.recognizer_steps(settings),
-        *demo.mllm_steps(settings),
-    ]
+demo = module("demo")
+report = module("report")
 
 
-def test_every_option_of_every_step_is_known_to_its_script(demo, tmp_path):
-    help_texts: dict[tuple[str, str], str] = {}
-    for step in steps(demo, tmp_path):
+def steps(settings) -> list:
+    kinds = (demo.data_steps, demo.recognizer_steps, demo.mllm_steps)
+    return [step for kind in kinds for step in kind(settings)]
+
+
+def test_every_option_of_every_step_is_known_to_its_script(tmp_path):
+    found = steps(demo.Demo(out=tmp_path))
+    assert len({step.name for step in found}) == len(found) > 20
+    helps: dict[tuple[str, ...], str] = {}
+    for step in found:
         at = next(i for i, word in enumerate(step.command) if word.endswith(".py"))
-        script, rest = step.command[at], step.command[at + 1 :]
-        subcommand = "" if rest[0].startswith("--") else rest[0]
-        if (script, subcommand) not in help_texts:
-            command = [sys.executable, script, *filter(None, [subcommand]), "--help"]
-            ran = subprocess.run(command, capture_output=True, text=True, check=True)
-            help_texts[script, subcommand] = ran.stdout
+        rest = step.command[at + 1 :]
+        call = (Path(step.command[at]).name, *(rest[:1] if rest[0][0] != "-" else ()))
+        if call not in helps:
+            helps[call] = call_script(*call, "--help").stdout
         for option in (word for word in rest if word.startswith("--")):
-            assert re.search(rf"{re.escape(option)}(?![\w.-])", help_texts[script, subcommand]), (
-                script,
-                option,
-            )
+            assert re.search(rf"{re.escape(option)}(?![\w.-])", helps[call]), (call, option)
 
 
-def test_steps_have_names_of_their_own(demo, tmp_path):
-    names = [step.name for step in steps(demo, tmp_path)]
-    assert len(names) == len(set(names)) > 20
+@pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [
+        ("", ("runs/demo", 3000, 360, 24, 16, 4)),
+        ("--quick", ("runs/demo-quick", 240, 60, 8, 4, 2)),
+        ("--num-test 30 --quick --epochs 3 --out a", ("a", 240, 30, 3, 4, 2)),
+        ("--quick --num-train 99 --mllm-epochs 5", ("runs/demo-quick", 99, 60, 8, 5, 2)),
+    ],
+)
+def test_sizes_on_the_command_line_reach_the_steps(arguments, sizes):
+    out, *counts, num_encoders = sizes
+    made = {step.name: step.command for step in steps(demo.parse(arguments.split()))}
+    gym, train, tune = made["gym"], made["train_sefar"], made["finetune_sefar"]
+    given = [(gym, "--num-train"), (gym, "--num-test"), (train, "--epochs"), (tune, "--epochs")]
+    assert [int(words[words.index(option) + 1]) for words, option in given] == counts
+    assert f"{out}/gym" in gym
+    assert sum(name.startswith("finetune_") for name in made) == num_encoders
 
 
-def counting_step(demo, file: Path, word: str = "x"):
-    code = f"open({str(file)!r}, 'a').write({word!r})"
-    return demo.Step(name="count", title="count", command=(sys.executable, "-c", code))
+def step_of(tmp_path: Path, name: str, code: str = "pass"):
+    """A step that writes its name into a file and then runs a piece of code."""
+    note = f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})"
+    return demo.Step(name=name, title=name, command=(sys.executable, "-c", f"{note}; {code}"))
 
 
-def test_a_step_is_run_once_and_then_used_again(demo, tmp_path, capsys):
-    step, file = counting_step(demo, tmp_path / "count"), tmp_path / "count"
-    assert demo.run(step, tmp_path / "steps", again=False)
-    assert not demo.run(step, tmp_path / "steps", again=False)
-    assert file.read_text() == "x"
-    assert "reused" in capsys.readouterr().out
-
-
-def test_a_step_is_run_again_after_one_before_it_or_with_another_command(demo, tmp_path):
-    file = tmp_path / "count"
-    assert demo.run(counting_step(demo, file), tmp_path / "steps", again=False)
-    assert demo.run(counting_step(demo, file), tmp_path / "steps", again=True)
-    assert demo.run(counting_step(demo, file, "y"), tmp_path / "steps", again=False)
-    assert file.read_text() == "xxy"
-
-
-def test_a_failing_step_stops_the_demo_and_is_not_taken_for_done(demo, tmp_path):
-    step = demo.Step(
-        name="fail", title="fall", command=(sys.executable, "-c", "raise SystemExit(3)")
-    )
-    for _ in range(2):
-        with pytest.raises(SystemExit, match="fall.*exit code 3"):
-            demo.run(step, tmp_path / "steps", again=False)
-
-
-def test_what_ran_after_a_changed_step_is_done_again_even_after_an_interruption(demo, tmp_path):
-    records = tmp_path / "steps"
-    first, late = (
-        demo.Step(name=name, title=name, command=(sys.executable, "-c", "pass"))
-        for name in ("first", "late")
-    )
+def test_a_step_runs_again_only_when_it_or_an_earlier_one_changed(tmp_path, capsys):
+    records, first, late = tmp_path / "steps", step_of(tmp_path, "a"), step_of(tmp_path, "b")
     assert demo.run(first, records, again=False) and demo.run(late, records, again=False)
-    changed = demo.Step(name="first", title="first", command=(sys.executable, "-c", "1"))
+    assert not demo.run(late, records, again=False)
+    assert "reused" in capsys.readouterr().out
+    assert demo.run(late, records, again=True)
+    changed = step_of(tmp_path, "a", "1")
     assert demo.run(changed, records, again=False)  # the demo stops here and is started again
     assert not demo.run(changed, records, again=False)
     assert demo.run(late, records, again=False)
+    assert (tmp_path / "ran").read_text() == "abbab"
+
+
+def test_a_failing_step_stops_the_demo_and_is_not_taken_for_done(tmp_path):
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="fall.*exit code 3"):
+            demo.run(step_of(tmp_path, "fall", "raise SystemExit(3)"), tmp_path, again=False)
+
+
+def test_the_three_numbers_come_from_the_files_with_interval_and_chance(tmp_path):
+    row = {"num_clips": 60, "top1": 0.512, "top1_interval": [0.4, 0.6], "majority": 0.15}
+    row |= {"direction": 0.73, "direction_interval": None}
+    sets = {"qa-public/test": {"value": 0.9}, "qa-hard/test": {"value": 0.4}}
+    sets = {name: {"micro": one | {"low": 0.25, "high": 0.55}} for name, one in sets.items()}
+    for path, content in (
+        ("sefar/evaluation/test/scores.json", {"rows": {"student": row}}),
+        ("mllm/sefar/test/metrics.json", {"sets": sets}),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(json.dumps(content))
+    shared = {"video": "v", "stem": "s", "answer": 0}
+    questions = [
+        Question(question_id=str(count), options=tuple("abcd"[:count]), **shared)
+        for count in (2, 4)
+    ]
+    write_questions(questions, tmp_path / "qa-hard/test.jsonl")
+    found = [(one.title, one.score, one.chance) for one in report.headlines(tmp_path)]
+    assert found == [
+        ("Recognition, top-1", "51.2 [40.0, 60.0]", "15.0"),
+        ("Direction", "73.0 (no interval)", "50.0"),
+        ("Question accuracy", "40.0 [25.0, 55.0]", "37.5"),
+    ]
+    assert "too small for conclusions (60 test clips)" in report.size_note(tmp_path)
+
+
+class Page(HTMLParser):
+    """A page's pictures, tables and text; refuses tags that are not closed in their order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: dict[str, np.ndarray] = {}
+        self.captions: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        assert tag not in ("script", "link", "iframe") and "href" not in values
+        if tag == "img":
+            kind, data = values["src"].split(";base64,")
+            assert kind in ("data:image/png", "data:image/jpeg")
+            pixels = np.frombuffer(base64.b64decode(data), np.uint8)
+            self.pictures[values["alt"]] = cv2.imdecode(pixels, cv2.IMREAD_COLOR)
+        elif tag == "figcaption":
+            self.captions.append("")
+        elif tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in ("img", "br", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if "figcaption" in self.open:
+            self.captions[-1] += data
+        if self.open[-1:] in (["td"], ["th"]):  # code in a cell may break anywhere
+            self.tables[-1][-1][-1] += data
+
+
+def run_in_this_process(step) -> int:
+    """What the demo does in a process of its own, which takes seconds to import torch."""
+    at = next(i for i, word in enumerate(step.command) if word.endswith(".py"))
+    done = call_script(Path(step.command[at]).name, *step.command[at + 1 :])
+    print(done.stdout, done.stderr)
+    if step.transcript is not None:
+        step.transcript.write_text(done.stdout)
+    return done.returncode
+
+
+@pytest.mark.slow
+def test_a_small_run_ends_in_a_page_with_every_number_and_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "execute", run_in_this_process)
+    sizes = "--quick --num-train 120 --num-test 24 --epochs 2 --mllm-epochs 1"
+    demo.main(demo.parse([*sizes.split(), "--out", str(tmp_path)]))
+    check_page(tmp_path, capsys.readouterr().out)
+
+
+def check_page(out: Path, printed: str) -> None:
+    """The page of a demo run and what its last step printed."""
+    clips = by_split(read_manifest(out / "splits/manifest.csv"), "test")
+    assert f"quick: sizes too small for conclusions ({len(clips)} test clips)" in printed
+    text = (out / "report.html").read_text(encoding="utf-8")
+    first_screen, page = text.partition("Recognizing actions")[0], Page(text)
+    for one in report.headlines(out):
+        assert f"{one.title}: {one.score} %, chance {one.chance} %" in printed
+        number, _, interval = one.score.partition(" ")
+        assert f"<b>{number} %</b> {interval}<br>chance level {one.chance} %" in first_screen
+    probs = np.load(out / "sefar/evaluation/test/student_probs.npy")
+    assert f"{100 * np.sort(probs[0])[-2]:.1f} %" in first_screen
+    plots = {"student confusion", "trust", "curves", "the classes"}
+    assert page.pictures.keys() > plots | {clip.text for clip in clips}
+    assert all(picture is not None for picture in page.pictures.values())
+    assert page.pictures[clips[0].text].shape == (72, 4 * 72, 3)
+    assert len(page.captions) == text.count("<img") and all(page.captions)
+    for table in page.tables:  # 900 pixels take about 100 letters and the room between columns
+        columns = zip(*table, strict=True)
+        assert sum(max(map(len, column)) for column in columns) <= 100, table[0]
+    assert len(page.tables) >= 10 and "light dark" in text
