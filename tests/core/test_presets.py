@@ -52,6 +52,21 @@ def test_the_paper_s_preset_is_frozen_to_its_decisions():
             },
         ),
         ("recommended", {"model.sampling": "local_window"}),
+        (
+            "fixmatch",
+            {
+                "teacher.ema_decay": 0.0, "teacher.dropout_passes": 0, "loss.gamma_mix": 0.0,
+                "loss.regulation": "fixed", "loss.threshold": 0.95, "loss.ramp": "none",
+            },
+        ),
+        (
+            "svformer",
+            {
+                "model.sizes": (8,), "teacher.dropout_passes": 0, "loss.perturbation": "warp",
+                "loss.color_dropout": 0.2, "loss.regulation": "fixed", "loss.mix_targets": "sharp",
+                "loss.gamma_un": 2.0, "loss.gamma_mix": 2.0, "loss.ramp": "none",
+            },
+        ),
         ("gym288_10", {"expected_classes": 288, "expected_rate": 0.1}),
         ("sthsth", {"expected_classes": 174, "data.flip": False}),
         ("passes_1", {"teacher.dropout_passes": 1, "loss.regulation": "confidence_only"}),
