@@ -1,6 +1,7 @@
 """Settings of a comparison. This file does not import torch, so that `--help` is quick."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -96,3 +97,49 @@ def refuse_uneven_recognizers(config: CompareConfig) -> None:
                 f"--{name} names a run folder twice: {', '.join(map(str, folders))}; name one for "
                 f"all seeds once, or train the others with other seeds"
             )
+
+
+BLIND, RANDOM = "constant", "random"  # the encoders of the controls C1 and C5
+WEIGHTS = {
+    **dict.fromkeys(("sefar", "sefar_elements", "sefar_fused", RANDOM, BLIND), "sefar"),
+    "supervised": "supervised",
+    **dict.fromkeys(("clip", "clip_probe"), "clip"),
+    **dict.fromkeys(("eva", "eva_probe"), "eva"),
+}
+"""The setting that names an encoder's weights; for the controls, the network that they copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """An encoder of the comparison: one for all seeds, or one for each."""
+
+    name: str
+    weights: Mapping[int, Path]
+    """Folder of the weights, by seed; the first seed alone where one encoder serves all."""
+    per_seed: bool
+    """Whether each seed has its own encoder: fresh random weights, or its own recognizer."""
+
+    def tokens(self, seed: int, frame_order: str = "in_order") -> str:
+        """Name of the folder with the tokens that a seed reads."""
+        own = f"-seed-{seed}" if self.per_seed else ""
+        order = "" if frame_order == "in_order" else f"-frames_{frame_order}"
+        return f"{self.name}{own}{order}"
+
+
+def encoder_sources(config: CompareConfig) -> dict[str, EncoderSource]:
+    """The encoders whose weights are given, by name; the rows of all others are not measured.
+
+    The tokens of the blind encoder depend on their size alone, so one serves all seeds.
+    """
+    sources = {}
+    for name, setting in WEIGHTS.items():
+        given = getattr(config, setting) or ()
+        folders = given if isinstance(given, tuple) else (given,)
+        if folders:
+            per_seed = name == RANDOM or (name != BLIND and len(folders) > 1)
+            seeds = config.seeds if per_seed else config.seeds[:1]
+            weights = folders if len(folders) > 1 else folders * len(seeds)
+            sources[name] = EncoderSource(
+                name=name, weights=dict(zip(seeds, weights, strict=False)), per_seed=per_seed
+            )
+    return sources

@@ -1,12 +1,12 @@
-"""The experiments of a comparison: extract features, search learning rates, train, evaluate.
+"""One experiment: a row answers the test questions under one condition, with one seed.
 
-A `Run` is one trained row with one seed on one question folder, with all its evaluation
-conditions. It is written to OUT/runs/QUESTIONS/ROW/seed-S: the training (see `train.finetune`),
-predictions.jsonl, the generated answers and the option-text scores (spoken-test.jsonl,
-option-text-test.jsonl). The features of an encoder are in OUT/tokens/ENCODER, with -seed-S where
-each seed has its own encoder and -frames_ORDER for another frame order.
+`run_experiment` is the only road to predictions. They are in OUT/runs/QUESTIONS/ROW/seed-S; the
+folder of a row's own test also holds its training (see `train.finetune`) and its answers in other
+formats. Two things come before it: `extract_features` fills the token caches in
+OUT/tokens/ENCODER, with -seed-S where each seed has its own encoder and -frames_ORDER for another
+frame order, and `search_lr_factors` tunes the learning rates of each row.
 
-Each piece of work has a JSON record, written last, that is its cache key: question files by hash,
+Each piece of work is cached by its settings, a JSON record written last: question files by hash,
 tokens by their key, settings by value, the code of the packages by hash. Work with an equal record
 is reused; work with another record is refused, and never overwritten.
 """
@@ -21,12 +21,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -34,32 +35,39 @@ from qa_data.files import SefarError, as_json, write_json
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
-from sefar_core.evaluate import FRAME_ORDERS
+from sefar_core.data.class_names import class_names
 from sefar_core.run_dir import dotted, read_metrics
 from sefar_core.shipped import shipped
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
-from sefar_mllm.answer_text import score_other_formats, write_other_formats
+from sefar_mllm.answer_text import OtherFormats, score_other_formats, write_other_formats
 from sefar_mllm.checkpoint import load_trained
-from sefar_mllm.comparison.config import CompareConfig
+from sefar_mllm.comparison.baselines import (
+    classifier_probs,
+    predict_from_probs,
+    predict_text_only,
+    recognizer_probs,
+)
+from sefar_mllm.comparison.config import BLIND, EncoderSource
 from sefar_mllm.comparison.rows import (
-    CONDITION_ROWS,
+    FRAME_ORDERS,
+    LETTER_ROWS,
+    ROWS,
     TRAINED_ROWS,
+    BaselineRow,
     ConditionRow,
     EvalCondition,
     QuestionFolder,
+    Row,
     TrainedRow,
-    available_encoders,
-    encoder_path,
-    encoder_seeds,
-    has_encoder_per_seed,
+    row_encoder,
     train_questions,
     trained_row,
 )
 from sefar_mllm.config import FinetuneConfig, ProbeConfig
 from sefar_mllm.encoders import ENCODERS, recognizer_moments, with_frame_times
 from sefar_mllm.encoders.probe import read_probe
-from sefar_mllm.evaluation.evaluate import text_scored
+from sefar_mllm.evaluation.evaluate import blind_predictions, text_scored
 from sefar_mllm.feature_cache import TokenCache, read_index
 from sefar_mllm.features import extract
 from sefar_mllm.linear_probe import fit_probe, map_cache, save_probe
@@ -68,203 +76,293 @@ from sefar_mllm.scoring import Prediction, predict_answers, write_predictions
 from sefar_mllm.stages import forget_checkpoints
 from sefar_mllm.train import finetune
 
-TRAINED, SCORED, DIAGNOSED, PREDICTIONS = (
-    "trained.json",
-    "scored.json",
-    "told.json",
-    "predictions.jsonl",
-)
+TRAINED, TRIED = "trained.json", "tuned.json"
+SCORED, DIAGNOSED, PREDICTIONS = "scored.json", "told.json", "predictions.jsonl"
 SMALL = 2**24  # bytes; larger files of a language model count by name and size
 CODE = tuple(Path(__file__).parents[2] / name for name in ("qa_data", "sefar_core", "sefar_mllm"))
 ONLY_READ = tuple(f"sefar_mllm/comparison/{name}.py" for name in ("report", "statistics"))
 """Files that only read finished work; a change in them makes no work stale."""
 PROBE_BASES = {"clip_probe": "clip", "eva_probe": "eva"}
 UNMATCHED = {row.encoder for row in TRAINED_ROWS if not row.matched}  # one token an element
-TRIED = "tuned.json"
-LrFactors = Mapping[tuple[str, str], float]
-"""(question folder, row) -> factor on both learning rates."""
-Item = TypeVar("Item")
+ExperimentRow = TrainedRow | BaselineRow
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training, and every condition under which its model answers the test questions."""
+class Setup:
+    """What all experiments on one question folder share."""
 
     out: Path
     questions: QuestionFolder
-    row: TrainedRow
-    conditions: Sequence[ConditionRow]
-    seed: int
-    own_encoder: bool
-    """Whether this seed has its own encoder."""
+    clips: Sequence[Clip]
+    video_root: Path
+    encoders: Mapping[str, EncoderSource]
+    """The encoders whose weights are given, by name."""
+    grid: int
+    seeds: tuple[int, ...]
     finetune: FinetuneConfig
+    """Settings of every training, before its seed and the factor on its learning rates."""
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    """Factor on both learning rates, by trained row."""
     language_model: str
     """Hash of the language model's folder."""
-    option_symbols: Mapping[EvalCondition, str]
-    """The names of the options in the control C10."""
+    option_symbols: Mapping[int, Mapping[EvalCondition, str]]
+    """The names of the options in the control C10, by seed."""
     batch_size: int
 
-    @property
-    def folder(self) -> Path:
-        return run_folder(self.out, self.questions, self.row.name, self.seed)
+    def folder(self, row: str, seed: int) -> Path:
+        """Where a row of the table has its predictions."""
+        return self.out / "runs" / self.questions.name / row / f"seed-{seed}"
 
-    def tokens(self, condition: EvalCondition = "own_video") -> Path:
-        """The token cache that the model reads."""
+    def tokens(self, encoder: str, seed: int, condition: str = "own_video") -> Path:
+        """The token cache that a seed reads under a condition."""
         order = condition if condition in FRAME_ORDERS else "in_order"
-        seed = self.seed if self.own_encoder else None
-        return self.out / "tokens" / feature_folder(self.row.encoder, seed=seed, order=order)
+        return self.out / "tokens" / self.encoders[encoder].tokens(seed, order)
+
+    def finetune_of(self, row: TrainedRow, seed: int) -> FinetuneConfig:
+        """The settings of one training."""
+        config, factor = self.finetune, self.lr_factors[row.name]
+        lora = replace(config.lora, lr=config.lora.lr * factor)
+        return replace(config, seed=seed, lora=lora, projector_lr=config.projector_lr * factor)
+
+    def rows(self) -> list[Row]:
+        """The rows whose encoder is given, and whose option names the tokenizer has."""
+        symbols = self.option_symbols[self.seeds[0]]
+        return [
+            row
+            for row in ROWS
+            if (row_encoder(row) or BLIND) in self.encoders
+            and (row not in LETTER_ROWS or row.condition in symbols)
+        ]
+
+    def trained_rows(self) -> list[TrainedRow]:
+        return [row for row in self.rows() if isinstance(row, TrainedRow)]
+
+    def seeds_of(self, row: Row) -> tuple[int, ...]:
+        """All seeds; for a baseline those that have their own encoder, or the first."""
+        if not isinstance(row, BaselineRow):
+            return self.seeds
+        return self.seeds[:1] if row.encoder is None else tuple(self.encoders[row.encoder].weights)
+
+    def conditions_of(self, row: Row) -> list[EvalCondition]:
+        """How a row is evaluated, its own test first.
+
+        Rows that are trained on wrong data are not scored in other formats.
+        """
+        conditions: list[EvalCondition] = ["own_video"]
+        for one in self.rows():
+            if isinstance(one, ConditionRow) and one.base == row.name:
+                conditions.append(one.condition)
+        if isinstance(row, TrainedRow) and row.train_variant == "as_written":
+            conditions.append("other_formats")
+        return conditions
 
 
-def run_name(run: Run) -> str:
-    return f"{run.questions.name} {run.row.name} seed {run.seed}"
+Job = tuple[TrainedRow, int, Setup]
 
 
-def run_folder(out: Path, questions: QuestionFolder, row: str, seed: int) -> Path:
-    return out / "runs" / questions.name / row / f"seed-{seed}"
+def run_experiment(row: ExperimentRow, condition: EvalCondition, seed: int, setup: Setup) -> Path:
+    """Answer the test questions, unless that was done before with equal settings.
 
+    Args:
+        row: what answers. A trained row is trained first, unless it is.
+        condition: how the questions are asked.
+        seed: seed of the training and of every draw.
+        setup: what all experiments share.
 
-def complete_run(run: Run) -> None:
-    """Train the model and answer the test questions under each condition; skip finished work.
-
-    The output of the training goes to log.txt in the run's folder.
+    Returns:
+        The folder of predictions.jsonl, or of the files of `write_other_formats`.
 
     Raises:
-        StaleError: some of its files were made from other inputs.
+        StaleError: it was done before with other settings.
     """
-    if is_complete(run):
-        return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with output_to_file(run.folder / "log.txt"):
-        if not is_finished(run.folder / TRAINED, training_inputs(run)):
-            questions = train_questions(run.questions.train, run.row.train_variant, run.seed)
-            finetune(run.finetune, questions, run.tokens(), run.folder)
-            record_finished(run.folder / TRAINED, training_inputs(run))
-            forget_checkpoints(run.folder)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model, tokenizer = load_trained(run.folder / "model", device=device)
-        for folder, condition in run_conditions(run):
-            inputs = scoring_inputs(run, condition)
-            if not is_finished(folder / SCORED, inputs):
-                answers = predict_condition(run, model, tokenizer, condition)
-                folder.mkdir(parents=True, exist_ok=True)
-                write_predictions(text_scored(answers, run.questions.test), folder / PREDICTIONS)
-                record_finished(folder / SCORED, inputs)
-        if has_diagnostics(run.row):
-            run_diagnostics(run, model, tokenizer)
+    record = record_path(row, condition, seed, setup)
+    settings = experiment_settings(row, condition, seed, setup)
+    if not is_finished(record, settings):
+        asked = setup.questions.test
+        answers = (
+            answer_baseline(row, seed, setup)
+            if isinstance(row, BaselineRow)
+            else answer_trained(row, condition, seed, setup)
+        )
+        record.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(answers, OtherFormats):
+            write_other_formats(asked, answers, record.parent, "test")
+        else:
+            write_predictions(text_scored(answers, asked), record.parent / PREDICTIONS)
+        record_finished(record, settings)
+    return record.parent
 
 
-def is_complete(run: Run) -> bool:
-    """Whether the run has all its predictions.
-
-    Raises:
-        StaleError: some of its files were made from other inputs.
-    """
-    trained = is_finished(run.folder / TRAINED, training_inputs(run))
-    scored = [
-        is_finished(folder / SCORED, scoring_inputs(run, condition))
-        for folder, condition in run_conditions(run)
-    ]
-    diagnosed = not has_diagnostics(run.row) or is_finished(
-        run.folder / DIAGNOSED, scoring_inputs(run, "own_video")
-    )
-    return trained and all(scored) and diagnosed
+def record_path(row: ExperimentRow, condition: EvalCondition, seed: int, setup: Setup) -> Path:
+    """The record of an experiment, beside its answers."""
+    if condition == "other_formats":
+        return setup.folder(row.name, seed) / DIAGNOSED
+    name = row.name if condition == "own_video" else f"{row.name}-{condition}"
+    return setup.folder(name, seed) / SCORED
 
 
-def has_diagnostics(row: TrainedRow) -> bool:
-    """Whether the row is scored in other answer formats: all but those trained on wrong data."""
-    return row.train_variant == "as_written"
+def experiment_settings(
+    row: ExperimentRow, condition: EvalCondition, seed: int, setup: Setup
+) -> dict[str, Any]:
+    """Everything that the answers depend on; the cache key of an experiment."""
+    settings: dict[str, Any] = {"questions": file_hash(setup.questions.files["test"])}
+    if isinstance(row, TrainedRow):
+        return settings | {
+            "training": training_settings(row, setup.finetune_of(row, seed), setup),
+            "tokens": read_index(setup.tokens(row.encoder, seed, condition))["key"],
+            "shown": "own_video" if condition == "other_formats" else condition,
+            "markers": setup.option_symbols[seed].get(condition, LETTERS),
+        }
+    if row.kind == "rule":
+        return settings | {"train_questions": file_hash(setup.questions.files["train"])}
+    if row.encoder is None:
+        return settings | {"language_model": setup.language_model}
+    settings["tokens"] = read_index(setup.tokens(row.encoder, seed))["key"]
+    if row.kind == "classifier":
+        settings["labels"] = {clip.id: clip.label for clip in labeled(setup.clips)}
+    return settings
 
 
-def run_diagnostics(run: Run, model: Trained, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Generate answers and score the options' texts, unless that was done before."""
-    inputs = scoring_inputs(run, "own_video")
-    if is_finished(run.folder / DIAGNOSED, inputs):
-        return
-    questions = run.questions.test
-    cache = TokenCache(run.tokens(), [question.video for question in questions])
-    answers = score_other_formats(model, tokenizer, questions, cache, batch_size=run.batch_size)
-    write_other_formats(questions, answers, run.folder, "test")
-    record_finished(run.folder / DIAGNOSED, inputs)
+def answer_baseline(row: BaselineRow, seed: int, setup: Setup) -> list[Prediction]:
+    """The answers of a row without fine-tuning: the controls C0, C2 and C6."""
+    asked = setup.questions.test
+    if row.kind == "rule":
+        rng = np.random.default_rng(seed)
+        return blind_predictions(asked, setup.questions.train, rng=rng)[row.name]
+    if row.encoder is None:
+        model = setup.finetune.language_model
+        return predict_text_only(model, asked, batch_size=setup.batch_size, device=device())
+    videos = {question.video for question in asked}
+    if row.kind == "head":
+        weights = setup.encoders[row.encoder].weights[seed]
+        tested = [clip for clip in setup.clips if clip.id in videos]
+        names = class_names(setup.clips)
+        probs = recognizer_probs(weights, tested, setup.video_root, device(), names)
+    else:
+        num_classes = max(clip.label for clip in setup.clips if clip.label is not None) + 1
+        tokens = setup.tokens(row.encoder, seed)
+        probs = classifier_probs(tokens, labeled(setup.clips), sorted(videos), num_classes)
+    return predict_from_probs(probs, asked)
 
 
-def run_conditions(run: Run) -> Iterator[tuple[Path, EvalCondition]]:
-    """The folder and condition of each evaluation, the row's own test first."""
-    yield run.folder, "own_video"
-    for row in run.conditions:
-        yield run_folder(run.out, run.questions, row.name, run.seed), row.condition
-
-
-def predict_condition(
-    run: Run, model: Trained, tokenizer: PreTrainedTokenizerBase, condition: EvalCondition
-) -> list[Prediction]:
-    """The model's answers to the test questions under one condition."""
-    questions = run.questions.test
-    clips = [question.video for question in questions]
-    cache = TokenCache(run.tokens(condition), clips)
+def answer_trained(
+    row: TrainedRow, condition: EvalCondition, seed: int, setup: Setup
+) -> list[Prediction] | OtherFormats:
+    """The answers of a row's model, which is trained first unless it is."""
+    record = setup.folder(row.name, seed) / TRAINED
+    model, tokenizer = load_model(train(row, setup.finetune_of(row, seed), setup, record))
+    asked, size = setup.questions.test, setup.batch_size
+    tokens = TokenCache(setup.tokens(row.encoder, seed, condition), [one.video for one in asked])
+    if condition == "other_formats":
+        return score_other_formats(model, tokenizer, asked, tokens, batch_size=size)
     wrong = condition == "wrong_videos"
-    shown = mismatched_videos(questions, random.Random(run.seed)) if wrong else None
     return predict_answers(
         model,
         tokenizer,
-        questions,
-        cache,
-        shown=shown,
-        batch_size=run.batch_size,
-        letters=run.option_symbols.get(condition, LETTERS),
+        asked,
+        tokens,
+        shown=mismatched_videos(asked, random.Random(seed)) if wrong else None,
+        batch_size=size,
+        letters=setup.option_symbols[seed].get(condition, LETTERS),
     )
 
 
-def training_inputs(run: Run) -> dict[str, Any]:
-    """Everything that the trained model depends on; the cache key of the training."""
+def train(row: TrainedRow, config: FinetuneConfig, setup: Setup, record: Path) -> Path:
+    """Fine-tune on a row's questions, unless that was done before; the folder of the training.
+
+    Raises:
+        StaleError: it was done before with other settings.
+    """
+    settings = training_settings(row, config, setup)
+    if not is_finished(record, settings):
+        questions = train_questions(setup.questions.train, row.train_variant, config.seed)
+        finetune(config, questions, setup.tokens(row.encoder, config.seed), record.parent)
+        record_finished(record, settings)
+        forget_checkpoints(record.parent)
+    return record.parent
+
+
+def training_settings(row: TrainedRow, config: FinetuneConfig, setup: Setup) -> dict[str, Any]:
+    """Everything that a trained model depends on; the cache key of the training.
+
+    The language model counts by its hash, not by its path.
+    """
     return {
-        "questions": file_hash(run.questions.files["train"]),
-        "lessons": run.row.train_variant,
-        "tokens": read_index(run.tokens())["key"],
-        "language_model": run.language_model,
-        "finetune": asdict(cacheable_settings(run.finetune)),
+        "questions": file_hash(setup.questions.files["train"]),
+        "lessons": row.train_variant,
+        "tokens": read_index(setup.tokens(row.encoder, config.seed))["key"],
+        "language_model": setup.language_model,
+        "finetune": asdict(replace(config, language_model="", save_every_steps=0)),
     }
 
 
-def cacheable_settings(config: FinetuneConfig) -> FinetuneConfig:
-    """The settings without the path of the language model, whose hash is recorded in its place."""
-    return replace(config, language_model="", save_every_steps=0)
+@lru_cache(maxsize=1)
+def load_model(folder: Path) -> tuple[Trained, PreTrainedTokenizerBase]:
+    """The model of a finished training; the last one stays loaded for its other conditions."""
+    return load_trained(folder / "model", device=device())
 
 
-def scoring_inputs(run: Run, condition: EvalCondition) -> dict[str, Any]:
-    """Everything that a file of predictions depends on; its cache key."""
-    return {
-        "training": training_inputs(run),
-        "questions": file_hash(run.questions.files["test"]),
-        "tokens": read_index(run.tokens(condition))["key"],
-        "shown": condition,
-        "markers": run.option_symbols.get(condition, LETTERS),
-    }
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def labeled(clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if clip.split == "labeled"]
+
+
+def run_row(row: TrainedRow, seed: int, setup: Setup) -> None:
+    """All experiments of a trained row with one seed; their output goes to log.txt.
+
+    Raises:
+        StaleError: some were done before with other settings.
+    """
+    try:
+        with output_to_file(setup.folder(row.name, seed) / "log.txt"):
+            for condition in setup.conditions_of(row):
+                run_experiment(row, condition, seed, setup)
+    finally:
+        load_model.cache_clear()  # the next row needs its memory
+
+
+def row_name(row: Row, seed: int, setup: Setup) -> str:
+    return f"{setup.questions.name} {row.name} seed {seed}"
 
 
 @contextmanager
 def output_to_file(path: Path) -> Iterator[None]:
     """Append stdout and stderr, with progress bars, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         yield
 
 
-def unfinished_runs(runs: Sequence[Run]) -> list[Run]:
-    """The runs that are not finished; all are checked before any starts.
+def unfinished_rows(rows: Sequence[Job]) -> list[Job]:
+    """The rows with an experiment that is not finished; all are checked before any starts.
 
     Raises:
-        StaleError: some were made from other inputs.
+        StaleError: some were done with other settings.
     """
     todo, stale = [], []
-    for run in runs:
+    for job in rows:
         try:
-            if not is_complete(run):
-                todo.append(run)
+            if not is_complete(*job):
+                todo.append(job)
         except StaleError as problem:
             stale.append(str(problem))
     if stale:
-        raise StaleError(f"{len(stale)} of {len(runs)} runs are stale; the first: {stale[0]}")
+        raise StaleError(f"{len(stale)} of {len(rows)} runs are stale; the first: {stale[0]}")
     return todo
+
+
+def is_complete(row: TrainedRow, seed: int, setup: Setup) -> bool:
+    """Whether a row is trained and has all its answers with one seed."""
+    config = setup.finetune_of(row, seed)
+    records = {setup.folder(row.name, seed) / TRAINED: training_settings(row, config, setup)}
+    for condition in setup.conditions_of(row):
+        settings = experiment_settings(row, condition, seed, setup)
+        records[record_path(row, condition, seed, setup)] = settings
+    return all([is_finished(record, settings) for record, settings in records.items()])
 
 
 class StaleError(SefarError):
@@ -279,7 +377,7 @@ def is_finished(record: Path, inputs: dict[str, Any]) -> bool:
     """
     if not record.is_file():
         return False
-    requested = dotted(json.loads(as_json(with_code_hash(inputs))))
+    requested = dotted(json.loads(as_json({"code": code_hash(), **inputs})))
     try:
         saved = dotted(dict(json.loads(record.read_bytes())))
     except (ValueError, TypeError) as cause:
@@ -297,12 +395,8 @@ def is_finished(record: Path, inputs: dict[str, Any]) -> bool:
 
 def record_finished(record: Path, inputs: dict[str, Any]) -> None:
     """Write the record of finished work; called when all of the work is written."""
-    write_json(record, with_code_hash(inputs))
-
-
-def with_code_hash(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs and the hash of the code that uses them."""
-    return {"code": code_hash(), **inputs}
+    record.parent.mkdir(parents=True, exist_ok=True)
+    write_json(record, {"code": code_hash(), **inputs})
 
 
 @cache
@@ -341,205 +435,118 @@ def model_hash(name: str) -> str:
     return total.hexdigest()[:16]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeatureJob:
-    """One token cache to fill."""
-
-    encoder: str
-    order: str = "in_order"
-    seed: int
-    """The seed of this encoder, or the first seed where one encoder serves all."""
-    own: bool
-    """Whether each seed has its own encoder."""
-
-    @property
-    def folder(self) -> str:
-        return feature_folder(self.encoder, seed=self.seed if self.own else None, order=self.order)
+def feature_jobs(setup: Setup) -> list[tuple[str, str, int]]:
+    """Encoder, frame order and seed of every token cache of a comparison."""
+    wanted = dict.fromkeys((row.encoder, "in_order") for row in setup.trained_rows())
+    for row in setup.rows():
+        if isinstance(row, ConditionRow) and row.condition in FRAME_ORDERS:
+            wanted[trained_row(row.base).encoder, row.condition] = None
+    return [(name, order, s) for name, order in wanted for s in setup.encoders[name].weights]
 
 
-def feature_folder(encoder: str, *, seed: int | None, order: str = "in_order") -> str:
-    """Name of the folder with an encoder's tokens.
-
-    Args:
-        encoder: name of the encoder.
-        seed: the seed that this encoder belongs to; None where one encoder serves all.
-        order: frame order.
-    """
-    own = "" if seed is None else f"-seed-{seed}"
-    return f"{encoder}{own}" if order == "in_order" else f"{encoder}{own}-frames_{order}"
-
-
-def feature_jobs(config: CompareConfig) -> list[FeatureJob]:
-    """All token caches of this comparison."""
-    names = available_encoders(config)
-    wanted = [(name, "in_order") for name in dict.fromkeys(row.encoder for row in TRAINED_ROWS)]
-    wanted += [
-        (trained_row(row.base).encoder, str(row.condition))
-        for row in CONDITION_ROWS
-        if row.condition in FRAME_ORDERS
-    ]
-    return [
-        FeatureJob(encoder=name, order=order, seed=seed, own=has_encoder_per_seed(name, config))
-        for name, order in wanted
-        if name in names
-        for seed in encoder_seeds(name, config)
-    ]
-
-
-def extract_job(
-    job: FeatureJob, config: CompareConfig, clips: Sequence[Clip], *, device: str
+def extract_features(
+    encoder: str, order: str, seed: int, clips: Sequence[Clip], setup: Setup
 ) -> dict[str, Any]:
-    """Encode the clips that a cache lacks, and return the key of the cache.
+    """Encode the clips that a token cache lacks, and return the key of the cache.
 
     Raises:
         StaleError: the cache was begun by other code, or a probe was fitted on other tokens or
             labels.
     """
-    folder = config.out / "tokens" / job.folder
-    record = folder.with_name(f"{job.folder}.json")
-    if not is_finished(record, asdict(job)):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    source, folder = setup.encoders[encoder], setup.tokens(encoder, seed, order)
+    record = folder.with_name(f"{folder.name}.json")
+    settings = {"encoder": encoder, "order": order, "seed": seed, "own": source.per_seed}
+    if not is_finished(record, settings):
         # Written before the cache is complete: clips are added later by the same code only.
-        record_finished(record, asdict(job))
-    if job.encoder in PROBE_BASES:
-        fill_probe_cache(job, config, clips)
+        record_finished(record, settings)
+    if encoder in PROBE_BASES:
+        base = TokenCache(setup.tokens(PROBE_BASES[encoder], seed), [clip.id for clip in clips])
+        map_probe_tokens(base, clips, setup.out / "probes" / encoder, folder)
         return read_index(folder)["key"]
-    source = encoder_path(job.encoder, config, job.seed)
-    encoder = ENCODERS[job.encoder](source, seed=job.seed, device=device)
-    if encoder.any_moments:
-        encoder = with_frame_times(encoder, recognizer_moments(config.sefar[0]))
-    grid = config.grid if job.encoder not in UNMATCHED else 1
-    extract(clips, config.video_root, encoder, folder, grid=grid, frame_order=job.order)
+    network = ENCODERS[encoder](source.weights[seed], seed=seed, device=device())
+    if network.any_moments:
+        sefar = setup.encoders["sefar"].weights[setup.seeds[0]]
+        network = with_frame_times(network, recognizer_moments(sefar))
+    grid = setup.grid if encoder not in UNMATCHED else 1
+    extract(clips, setup.video_root, network, folder, grid=grid, frame_order=order)
     return read_index(folder)["key"]
 
 
-def weight_origins(config: CompareConfig) -> dict[str, str]:
-    """Whether the weights of each image model were verified; reported beside its numbers."""
-    image_models = {*PROBE_BASES, *PROBE_BASES.values()}
-    names = [name for name in available_encoders(config) if name in image_models]
-    folders = {name: config.out / "tokens" / feature_folder(name, seed=None) for name in names}
-    return {name: read_index(folder)["origin"]["weights"] for name, folder in folders.items()}
-
-
-def fill_probe_cache(job: FeatureJob, config: CompareConfig, clips: Sequence[Clip]) -> None:
+def map_probe_tokens(base: TokenCache, clips: Sequence[Clip], probe: Path, folder: Path) -> None:
     """C7: fit a linear map of CLIP's or EVA's tokens on the labels that SeFAR had, and apply it.
 
     Raises:
         StaleError: it was fitted before on other tokens or labels.
     """
-    base = TokenCache(config.out / "tokens" / PROBE_BASES[job.encoder], [c.id for c in clips])
-    folder = config.out / "probes" / job.encoder
-    labeled = [clip for clip in clips if clip.split == "labeled"]
-    defaults = ProbeConfig(features=base.folder, manifest=config.manifest, out=folder)
-    inputs = {
-        "tokens": base.key,
-        "labels": {clip.id: clip.label for clip in labeled},
-        "max_steps": defaults.max_steps,
-        "lr": defaults.lr,
-        "seed": defaults.seed,
-    }
-    record = folder.with_name(f"{job.encoder}.json")
-    if not is_finished(record, inputs):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        probe, report = fit_probe(
-            base, labeled, max_steps=defaults.max_steps, lr=defaults.lr, seed=defaults.seed
-        )
-        save_probe(folder, probe, report)
-        record_finished(record, inputs)
-    map_cache(base, read_probe(folder), folder, config.out / "tokens" / job.folder)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LrTrial:
-    """A training with one learning-rate factor, scored on the validation questions."""
-
-    run: Run
-    factor: float
-
-    @property
-    def folder(self) -> Path:
-        return self.run.folder.parent / "tuning" / f"factor-{self.factor:g}"
-
-
-def scale_lr(config: FinetuneConfig, factor: float) -> FinetuneConfig:
-    """The settings with both learning rates multiplied by a factor."""
-    lora = replace(config.lora, lr=config.lora.lr * factor)
-    return replace(config, lora=lora, projector_lr=config.projector_lr * factor)
+    options = {name: getattr(ProbeConfig, name) for name in ("max_steps", "lr", "seed")}
+    labels = {clip.id: clip.label for clip in labeled(clips)}
+    settings = {"tokens": base.key, "labels": labels, **options}
+    record = probe.with_name(f"{probe.name}.json")
+    if not is_finished(record, settings):
+        save_probe(probe, *fit_probe(base, labeled(clips), **options))
+        record_finished(record, settings)
+    map_cache(base, read_probe(probe), probe, folder)
 
 
 def search_lr_factors(
-    runs: Sequence[Run], grid: Sequence[float], *, dev_rate: float, jobs: int
-) -> LrFactors:
-    """C8: the best learning-rate factor of each row on each question folder, from one grid.
+    setups: Sequence[Setup], grid: Sequence[float], *, dev_rate: float, jobs: int
+) -> list[Setup]:
+    """C8: the setups with the best learning-rate factor of each row, from one grid.
 
     The choice is made with the first seed on validation questions: a part of the training
     questions, cut by source video and not trained on. Test questions are not read. The controls
-    that are trained on wrong data use the factor of the row that they are a control of.
-
-    Args:
-        runs: one for each row and question folder, with the settings to scale.
-        grid: factors; a single factor is used without a trial.
-        dev_rate: share of the training questions to choose on.
-        jobs: number of trials at a time.
+    that are trained on wrong data use the factor of the row that they are a control of. A grid of
+    a single factor needs no trial.
 
     Raises:
         StaleError: an earlier trial was made from other inputs.
         SefarError: the validation questions cannot be cut.
     """
-    tuned = [run for run in runs if run.row.train_variant == "as_written"]
     trials = [
-        LrTrial(
-            run=replace(run, finetune=replace(scale_lr(run.finetune, factor), dev_rate=dev_rate)),
-            factor=factor,
-        )
-        for run in tuned
+        (row, factor, dev_rate, setup)
+        for setup in setups
+        for row in setup.trained_rows()
+        if row.train_variant == "as_written"
         for factor in grid
         if len(grid) > 1
     ]
-    scores = run_parallel(run_trial, trials, jobs=jobs, label=trial_name)
-    best: dict[tuple[str, str], tuple[float, float]] = {}
-    for trial, score in zip(trials, scores, strict=True):
-        key = (trial.run.questions.name, trial.run.row.name)
-        if key not in best or score > best[key][0]:
-            best[key] = (score, trial.factor)
-    chosen = {key: factor for key, (_, factor) in best.items()}
-
-    def tuned_row(row: TrainedRow) -> str:
-        return row.name if row.train_variant == "as_written" else row.encoder
-
-    return {
-        (run.questions.name, run.row.name): chosen.get(
-            (run.questions.name, tuned_row(run.row)), grid[0]
-        )
-        for run in runs
+    found = run_parallel(run_trial, trials, jobs=jobs, label=trial_name)
+    scores = {
+        (setup.questions.name, row.encoder, factor): score
+        for (row, factor, _, setup), score in zip(trials, found, strict=True)
     }
 
+    def best(setup: Setup, row: TrainedRow) -> float:
+        name = setup.questions.name
+        return max(grid, key=lambda factor: scores.get((name, row.encoder, factor), 0.0))
 
-def run_trial(trial: LrTrial) -> float:
+    return [
+        replace(setup, lr_factors={row.name: best(setup, row) for row in setup.trained_rows()})
+        for setup in setups
+    ]
+
+
+def run_trial(row: TrainedRow, factor: float, dev_rate: float, setup: Setup) -> float:
     """Validation accuracy after the last epoch: class mean, or micro without classes.
 
     Not of the best epoch: the model of the last epoch answers the test questions.
     """
-    run, folder = trial.run, trial.folder
-    inputs = training_inputs(run)
-    if not is_finished(folder / TRIED, inputs):
-        folder.mkdir(parents=True, exist_ok=True)
-        with output_to_file(folder / "log.txt"):
-            finetune(run.finetune, run.questions.train, run.tokens(), folder)
-        record_finished(folder / TRIED, inputs)
-        forget_checkpoints(folder)
+    seed = setup.seeds[0]
+    folder = setup.folder(row.name, seed).parent / "tuning" / f"factor-{factor:g}"
+    config = replace(setup, lr_factors={row.name: factor}).finetune_of(row, seed)
+    with output_to_file(folder / "log.txt"):
+        train(row, replace(config, dev_rate=dev_rate), setup, folder / TRIED)
     lines = read_metrics(folder / "metrics.jsonl")
     last = [line for line in lines if "dev_micro" in line][-1]
     return float(last.get("dev_macro", last["dev_micro"]))
 
 
-def trial_name(trial: LrTrial) -> str:
-    run = trial.run
-    return f"{run.questions.name} {run.row.name}, learning rates times {trial.factor:g}"
+def trial_name(row: TrainedRow, factor: float, dev_rate: float, setup: Setup) -> str:
+    return f"{setup.questions.name} {row.name}, learning rates times {factor:g}"
 
 
 def run_parallel(
-    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, label: Callable
+    work: Callable[..., Result], items: Sequence[tuple], *, jobs: int, label: Callable
 ) -> list[Result]:
     """The result of the work for each item, in their order; stops at the first error.
 
@@ -547,21 +554,21 @@ def run_parallel(
 
     Args:
         work: a module-level function, so that other processes can import it.
-        items: arguments of the work.
+        items: arguments of each call.
         jobs: number of processes; 1 works in this process.
-        label: progress message for a finished item.
+        label: progress message for the arguments of a finished call.
     """
     began = time.perf_counter()
 
-    def print_progress(done: int, item: Item) -> None:
+    def report(done: int, item: tuple) -> None:
         left = (time.perf_counter() - began) / done * (len(items) - done) / 60
-        print(f"[{done}/{len(items)}] {label(item)}; about {left:.0f} min left", flush=True)
+        print(f"[{done}/{len(items)}] {label(*item)}; about {left:.0f} min left", flush=True)
 
-    results: list[Result] = []
     if jobs == 1:
-        for item in items:
-            results.append(work(item))
-            print_progress(len(results), item)
+        results = []
+        for done, item in enumerate(items, 1):
+            results.append(work(*item))
+            report(done, item)
         return results
     with _terminate_together(), _process_pool(jobs) as pool:
         with without_interrupts():
@@ -569,7 +576,7 @@ def run_parallel(
         try:
             for done, future in enumerate(as_completed(waiting), 1):
                 future.result()
-                print_progress(done, waiting[future])
+                report(done, waiting[future])
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in waiting]
@@ -585,10 +592,10 @@ def _process_pool(jobs: int) -> ProcessPoolExecutor:
     )
 
 
-def _in_worker(work: Callable[[Item], Result], item: Item) -> Result:
+def _in_worker(work: Callable[..., Result], item: tuple) -> Result:
     """The work in a worker process; an interruption becomes SystemExit, which can be pickled."""
     try:
-        return work(item)
+        return work(*item)
     except Interrupted as stop:
         raise SystemExit(stop.exit_code) from None
 

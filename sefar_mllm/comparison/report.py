@@ -7,7 +7,6 @@ most often in the public training file, on the public validation file.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 
 from sefar_core.plots import plt, save
 from sefar_core.run_dir import dotted, read_metrics
-from sefar_mllm.comparison.config import CompareConfig
 from sefar_mllm.comparison.rows import (
     CONDITION_ROWS,
     ROWS,
@@ -26,15 +24,14 @@ from sefar_mllm.comparison.rows import (
 )
 from sefar_mllm.comparison.statistics import (
     FIRST,
+    NOT_MEASURED,
     Decision,
     FolderNumbers,
-    RowNumbers,
     signed,
     times_trained,
 )
 from sefar_mllm.evaluation.significance import SeedComparison, SeedMean
 
-NOT_MEASURED = "not measured"
 HOLDS = {True: "holds", False: "does not hold", None: NOT_MEASURED}
 BLIND_ROWS = (
     ("C0", "chance"),
@@ -44,6 +41,22 @@ BLIND_ROWS = (
     ("C9", "apparatus known"),
     ("C9", "apparatus known, commonest answer"),
 )
+PUBLISHED = (
+    ("CLIP ViT-L", 37.3, 41.0, "published, Table 5"),
+    ("EVA-CLIP ViT-G/14", 43.7, 44.8, "published, Table 5"),
+    ("ViT-L/14", 44.3, 46.0, "published, Table 5"),
+    ("SeFAR", 49.0, 56.2, "published, Table 5"),
+    (
+        "commonest training answer, no video",
+        46.7,
+        None,
+        "measured on the public file; class mean 24.3",
+    ),
+)
+TABLE_5 = [
+    dict(zip(("name", "gym_qa_99", "gym_qa_288", "source"), row, strict=True)) for row in PUBLISHED
+]
+"""Micro accuracy in percent on Gym-QA-99 and Gym-QA-288; None where there is no figure."""
 SHOWN_CLASSES = 40
 CURVES = ("sefar", "clip", "eva", "supervised", "random", "constant")
 
@@ -58,7 +71,7 @@ def comparison_page(
     blocks = [
         "# Encoders in the language model",
         "## Decisions",
-        decision_list(decided),
+        "\n".join(f"- {one.words}" for one in decided),
         training_sentence(budget),
     ]
     for questions in sets:
@@ -91,18 +104,20 @@ def comparison_page(
         "## Published figures",
         "Not comparable with the rows above: prompts, projector, LoRA settings and scoring of the "
         "paper are not public.",
-        published_table(),
+        markdown(
+            ["row", "Gym-QA-99, micro", "Gym-QA-288, micro", "source"],
+            [
+                [name, f"{a:.1f}", f"{b:.1f}" if b else "-", source]
+                for name, a, b, source in PUBLISHED
+            ],
+        ),
         "## Decision rule, condition by condition",
         *(condition_table(one) for one in decided),
         "## Budget, settings and versions",
         lr_sentence(budget),
-        budget_lines(budget),
+        "\n".join(f"- {name}: {value}" for name, value in dotted(dict(budget)).items()),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def decision_list(decided: Sequence[Decision]) -> str:
-    return "\n".join(f"- {one.words}" for one in decided)
 
 
 def training_sentence(budget: Mapping[str, Any]) -> str:
@@ -118,55 +133,52 @@ def training_sentence(budget: Mapping[str, Any]) -> str:
 def row_table(one: FolderNumbers) -> str:
     """Every row: accuracies in percent with 95 % intervals."""
     measured = next(row for row in one.rows.values() if row is not None)
-    events, subsets = list(measured.per_event), list(measured.subsets)
-    header = ["row", "control", "description", "micro", "class mean", "every rotation", *events]
-    header += [subset.replace("_", " ") for subset in subsets]
-    header += ["seeds"]
+    header = ["row", "control", "description", "micro", "class mean", "every rotation"]
+    header += [*measured.per_event, *(name.replace("_", " ") for name in measured.subsets), "seeds"]
     rows = []
     for row in ROWS:
-        row_numbers = one.rows[row.name]
+        numbers = one.rows[row.name]
+        line = [row.name, row.control or "-", row.description]
         if isinstance(row, ConditionRow) and one.rows[row.base] is None:
             continue  # the row of its model reads "not measured"
-        start = [row.name, row.control or "-", row.description]
-        if row_numbers is None:
-            rows.append([*start, NOT_MEASURED, *["-"] * (len(header) - len(start) - 1)])
-            continue
-        rows.append(
-            [
-                *start,
-                *accuracies(row_numbers),
-                *(f"{100 * row_numbers.per_event[event].mean.value:.1f}" for event in events),
-                *(percent(row_numbers.subsets[subset]) for subset in subsets),
-                str(row_numbers.num_seeds),
-            ]
-        )
+        if numbers is None:
+            line += [NOT_MEASURED, *["-"] * (len(header) - len(line) - 1)]
+        else:
+            macro = "no classes" if numbers.macro is None else percent(numbers.macro)
+            line += [percent(numbers.micro), macro, tenths(numbers.strict)]
+            line += [tenths(numbers.per_event[name].mean.value) for name in measured.per_event]
+            line += [percent(numbers.subsets[name]) for name in measured.subsets]
+            line += [str(numbers.num_seeds)]
+        rows.append(line)
     return markdown(header, rows)
 
 
-def accuracies(row: RowNumbers) -> list[str]:
-    """Micro, class mean, strict."""
-    macro = "no classes" if row.macro is None else percent(row.macro)
-    return [percent(row.micro), macro, f"{100 * row.strict:.1f}"]
+def tenths(share: float) -> str:
+    """A share in percent."""
+    return f"{100 * share:.1f}"
 
 
 def percent(number: SeedMean | None) -> str:
     """Mean over seeds with its interval, and the standard deviation of single seeds."""
     if number is None:
         return "no questions"
-    spread = "" if number.spread is None else f" (seeds ±{100 * number.spread:.1f})"
+    spread = "" if number.spread is None else f" (seeds ±{tenths(number.spread)})"
     return f"{number.mean}{spread}"
+
+
+def points(gap: SeedComparison | None) -> tuple[str, str]:
+    """Class mean and micro, in points."""
+    if gap is None:
+        return "-", "-"
+    return "no classes" if gap.macro is None else signed(gap.macro), signed(gap.micro)
 
 
 def difference_table(one: FolderNumbers) -> str:
     """`sefar` minus each row, with McNemar's p-value of each seed."""
     rows = [
-        [
-            row.name,
-            *points(one.differences[row.name]),
-            ", ".join(f"{p:.2g}" for p in one.mcnemar_p[row.name]),
-        ]
-        for row in ROWS
-        if row.name in one.differences
+        [name, *points(one.differences[name]), ", ".join(f"{p:.2g}" for p in one.mcnemar_p[name])]
+        for name in (row.name for row in ROWS)
+        if name in one.differences
     ]
     return markdown([f"{FIRST} minus", "class mean", "micro", "McNemar p"], rows)
 
@@ -174,37 +186,22 @@ def difference_table(one: FolderNumbers) -> str:
 def drop_table(one: FolderNumbers) -> str:
     """The ablation drop of each model under each condition, and the extra drop of `sefar`."""
     rows = [
-        [
-            row.base,
-            row.description,
-            *points(one.drops[row.name]),
-            *(points(one.extra_drops[row.name]) if row.name in one.extra_drops else ("-", "-")),
-        ]
+        [row.base, row.description, *points(drop), *points(one.extra_drops.get(row.name))]
         for row in CONDITION_ROWS
-        if row.name in one.drops
+        if (drop := one.drops.get(row.name))
     ]
     header = ["row", "condition", "drop, class mean", "drop, micro"]
     header += [f"extra drop of {FIRST}, class mean", f"extra drop of {FIRST}, micro"]
     return markdown(header, rows)
 
 
-def points(gap: SeedComparison) -> tuple[str, str]:
-    """Class mean and micro, in points."""
-    return "no classes" if gap.macro is None else signed(gap.macro), signed(gap.micro)
-
-
 def diagnostics_table(one: FolderNumbers) -> str:
-    rows = [
-        [
-            name,
-            f"{100 * row.unreadable:.1f}",
-            percent(row.generated),
-            percent(row.text_sum),
-            percent(row.text_mean),
-            "-" if row.text_information is None else percent(row.text_information),
-        ]
-        for name, row in one.diagnostics.items()
-    ]
+    """The trained rows in other answer formats."""
+    rows = []
+    for name, row in one.diagnostics.items():
+        shares = [percent(each) for each in (row.generated, row.text_sum, row.text_mean)]
+        information = "-" if row.text_information is None else percent(row.text_information)
+        rows.append([name, tenths(row.unreadable), *shares, information])
     header = ["row", "no option named", "generated", "text, sum", "text, mean", "text, PMI"]
     return markdown(header, rows)
 
@@ -212,83 +209,38 @@ def diagnostics_table(one: FolderNumbers) -> str:
 def letter_table(one: FolderNumbers) -> str:
     """Letter bias and calibration of the rows with a language model."""
     names = [row.name for row in ROWS if not isinstance(row, BaselineRow) or row.kind == "text"]
-    shown = [(name, row) for name in names if (row := one.rows[name]) is not None]
-    letters = list(shown[0][1].letters)
+    shown = {name: row for name in names if (row := one.rows[name]) is not None}
+    letters = list(next(iter(shown.values())).letters)
     rows = [
-        [
-            name,
-            *(f"{100 * row.letters[letter]:.0f}" for letter in letters),
-            f"{100 * row.letter_spread:.1f}",
-            f"{100 * row.calibration_error:.1f}",
-        ]
-        for name, row in shown
+        [name, *(f"{100 * row.letters[letter]:.0f}" for letter in letters)]
+        + [tenths(row.letter_spread), tenths(row.calibration_error)]
+        for name, row in shown.items()
     ]
     return markdown(["row", *letters, "spread", "calibration error"], rows)
 
 
 def blind_table(blind: Mapping[str, Any]) -> str:
+    """The audit of the test questions; ± is one standard error."""
     rows = []
-    for control, name in BLIND_ROWS:
-        scores = blind.get(name)
-        rows.append(
-            [name, control, NOT_MEASURED, "-"]
-            if scores is None
-            else [
-                name,
-                control,
-                f"{100 * scores['micro']:.1f} ± {100 * scores['micro_se']:.1f}",
-                f"{100 * scores['macro']:.1f} ± {100 * scores['macro_se']:.1f}",
-            ]
-        )
+    for control, rule in BLIND_ROWS:
+        found = blind.get(rule, {})
+        scores = [
+            f"{tenths(found[kind])} ± {tenths(found[f'{kind}_se'])}"
+            for kind in ("micro", "macro")
+            if found
+        ]
+        rows.append([rule, control, *(scores or [NOT_MEASURED, "-"])])
     return markdown(["rule", "control", "micro", "class mean"], rows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """Micro accuracy in percent on Gym-QA-99 and Gym-QA-288; None where there is no figure."""
-
-    name: str
-    gym_qa_99: float
-    gym_qa_288: float | None
-    source: str
-
-
-PAPER = "published, Table 5"
-TABLE_5 = (
-    Published(name="CLIP ViT-L", gym_qa_99=37.3, gym_qa_288=41.0, source=PAPER),
-    Published(name="EVA-CLIP ViT-G/14", gym_qa_99=43.7, gym_qa_288=44.8, source=PAPER),
-    Published(name="ViT-L/14", gym_qa_99=44.3, gym_qa_288=46.0, source=PAPER),
-    Published(name="SeFAR", gym_qa_99=49.0, gym_qa_288=56.2, source=PAPER),
-    Published(
-        name="commonest training answer, no video",
-        gym_qa_99=46.7,
-        gym_qa_288=None,
-        source="measured on the public file; class mean 24.3",
-    ),
-)
-
-
-def published_table() -> str:
-    rows = [
-        [
-            one.name,
-            f"{one.gym_qa_99:.1f}",
-            "-" if one.gym_qa_288 is None else f"{one.gym_qa_288:.1f}",
-            one.source,
-        ]
-        for one in TABLE_5
-    ]
-    return markdown(["row", "Gym-QA-99, micro", "Gym-QA-288, micro", "source"], rows)
-
-
 def condition_table(one: Decision) -> str:
+    """Every condition of the decision about two rows."""
     rows = [
         [each.name, HOLDS[each.holds], each.words, each.over_all_questions]
         for each in one.conditions
     ]
-    return f"### {one.first} against {one.second}\n\n" + markdown(
-        ["condition", "result", "class-mean points [95 %]", "over all questions (micro)"], rows
-    )
+    header = ["condition", "result", "class-mean points [95 %]", "over all questions (micro)"]
+    return f"### {one.first} against {one.second}\n\n{markdown(header, rows)}"
 
 
 def lr_sentence(budget: Mapping[str, Any]) -> str:
@@ -303,25 +255,21 @@ def lr_sentence(budget: Mapping[str, Any]) -> str:
     )
 
 
-def budget_lines(budget: Mapping[str, Any]) -> str:
-    """Settings and versions, nested ones under dotted names."""
-    return "\n".join(f"- {name}: {value}" for name, value in dotted(dict(budget)).items())
-
-
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plot_all(numbers: Mapping[str, FolderNumbers], config: CompareConfig) -> None:
-    """All plots, written to the folder plots."""
-    folder = config.out / "plots"
+def plot_all(
+    numbers: Mapping[str, FolderNumbers], metrics: Mapping[str, Mapping[str, Path]], folder: Path
+) -> None:
+    """All plots, written to a folder; `metrics` are training logs by question folder and row."""
     folder.mkdir(exist_ok=True)
     for name, one in numbers.items():
         plot_rows(one, folder / f"{name}-rows.png")
         plot_row_classes(one, folder / f"{name}-classes.png")
         plot_row_letters(one, folder / f"{name}-letters.png")
-        plot_learning(config, name, folder / f"{name}-learning.png")
+        plot_learning(metrics[name], folder / f"{name}-learning.png")
 
 
 def plot_rows(one: FolderNumbers, path: Path) -> None:
@@ -378,13 +326,12 @@ def plot_row_letters(one: FolderNumbers, path: Path) -> None:
     save(figure, path)
 
 
-def plot_learning(config: CompareConfig, questions: str, path: Path) -> None:
-    """Training loss of the encoders, first seed; dashed, validation accuracy if measured."""
+def plot_learning(metrics: Mapping[str, Path], path: Path) -> None:
+    """Training loss of the encoders; dashed, validation accuracy if measured."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
     for name in CURVES:
-        metrics = config.out / "runs" / questions / name / f"seed-{config.seeds[0]}/metrics.jsonl"
-        if metrics.is_file():
-            lines = read_metrics(metrics)
+        if name in metrics:
+            lines = read_metrics(metrics[name])
             losses = [line["loss"] for line in lines if "loss" in line]
             (drawn,) = axes.plot(np.linspace(0, 1, len(losses)), losses, label=name)
             scores = [line["dev_micro"] for line in lines if "dev_micro" in line]

@@ -1,4 +1,4 @@
-"""The rows of the comparison: encoders and controls C0 to C12, and the inputs of each row.
+"""The rows of the comparison: encoders and controls C0 to C12, and the questions of each row.
 
 A `TrainedRow` is a language model fine-tuned once for each seed. A `ConditionRow` evaluates the
 model of a trained row under another condition, such as wrong videos. A `BaselineRow` needs no
@@ -21,222 +21,139 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS, Question, QuestionError
-from sefar_mllm.comparison.config import CompareConfig
+from sefar_mllm.comparison.config import BLIND
 from sefar_mllm.dataset import load_questions
-from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.evaluation.metrics import prior_adversarial, unseen_sources
 from sefar_mllm.mismatched_videos import mismatched_videos
 from sefar_mllm.prompt import marker_ids
 
 TrainVariant = Literal["as_written", "wrong_videos", "wrong_answers"]
 EvalCondition = Literal[
-    "own_video", "wrong_videos", "reversed", "shuffled", "middle", "letters_digits", "letters_drawn"
+    "own_video",
+    "wrong_videos",
+    "reversed",
+    "shuffled",
+    "middle",
+    "letters_digits",
+    "letters_drawn",
+    "other_formats",
 ]
-BLIND = "constant"
+"""How the test questions are asked. `other_formats`: own videos, answers generated and scored by
+their text; a check of the measure that has no row."""
 DIGITS = "123456789"
-RANDOM_ENCODER = "random"
-RECOGNIZERS = ("sefar", "supervised")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TrainedRow:
     """A model that is fine-tuned on tokens of one encoder."""
 
-    name: str
     encoder: str
-    control: str = ""
+    control: str
     """Control of the protocol, such as C3; empty for an encoder under test."""
     description: str
     train_variant: TrainVariant = "as_written"
     matched: bool = True
     """Whether it has the common number of tokens; ablations with fewer tokens do not."""
 
+    @property
+    def name(self) -> str:
+        right = self.train_variant == "as_written"
+        return self.encoder if right else f"{self.encoder}-trained_on_{self.train_variant}"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class ConditionRow:
     """The trained model of another row, evaluated under another condition."""
 
-    name: str
     base: str
+    condition: EvalCondition
     control: str
     description: str
-    condition: EvalCondition
+
+    @property
+    def name(self) -> str:
+        return f"{self.base}-{self.condition}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BaselineRow:
     """A row without fine-tuning."""
 
     name: str
-    kind: Literal["rule", "text", "head", "probe"]
     control: str
     description: str
+    kind: Literal["rule", "text", "head", "classifier"]
     encoder: str | None = None
 
 
 Row = TrainedRow | ConditionRow | BaselineRow
 
 ENCODER_ROWS = (
-    TrainedRow(name="sefar", encoder="sefar", description="SeFAR's frame tokens"),
-    TrainedRow(name="clip", encoder="clip", description="CLIP ViT-L/14"),
-    TrainedRow(name="eva", encoder="eva", description="EVA-CLIP ViT-g/14"),
-    TrainedRow(
-        name="supervised",
-        encoder="supervised",
-        control="C7",
-        description="the same network on the same labels, without SeFAR",
-    ),
-    TrainedRow(
-        name="clip_probe", encoder="clip_probe", control="C7", description="CLIP given the labels"
-    ),
-    TrainedRow(
-        name="eva_probe", encoder="eva_probe", control="C7", description="EVA given the labels"
-    ),
-    TrainedRow(
-        name="random",
-        encoder="random",
-        control="C5",
-        description="the same network with random weights, drawn anew for each seed",
-    ),
-    TrainedRow(
-        name=BLIND, encoder="constant", control="C1", description="blind: one value for every clip"
-    ),
+    TrainedRow("sefar", "", "SeFAR's frame tokens"),
+    TrainedRow("clip", "", "CLIP ViT-L/14"),
+    TrainedRow("eva", "", "EVA-CLIP ViT-g/14"),
+    TrainedRow("supervised", "C7", "the same network on the same labels, without SeFAR"),
+    TrainedRow("clip_probe", "C7", "CLIP given the labels"),
+    TrainedRow("eva_probe", "C7", "EVA given the labels"),
+    TrainedRow("random", "C5", "the same network with random weights, drawn anew for each seed"),
+    TrainedRow(BLIND, "C1", "blind: one value for every clip"),
 )
-ABLATIONS = (
-    TrainedRow(
-        name="sefar_elements",
-        encoder="sefar_elements",
-        description="the class token of each element in place of frame tokens",
-        matched=False,
-    ),
-    TrainedRow(
-        name="sefar_fused",
-        encoder="sefar_fused",
-        description="the one feature that SeFAR's classifier sees",
-        matched=False,
-    ),
+ELEMENTS = "the class token of each element in place of frame tokens"
+FUSED = "the one feature that SeFAR's classifier sees"
+OTHER_ANSWERS = "trained on answers permuted among the questions"
+TRAINED_ROWS = (
+    *ENCODER_ROWS,
+    TrainedRow("sefar_elements", "", ELEMENTS, matched=False),
+    TrainedRow("sefar_fused", "", FUSED, matched=False),
+    TrainedRow("sefar", "C3", "trained on another clip's video", "wrong_videos"),
+    TrainedRow("sefar", "C11", OTHER_ANSWERS, "wrong_answers"),
 )
-CORRUPTED_ROWS = (
-    TrainedRow(
-        name="sefar-trained_on_wrong_videos",
-        encoder="sefar",
-        control="C3",
-        description="trained on another clip's video",
-        train_variant="wrong_videos",
-    ),
-    TrainedRow(
-        name="sefar-trained_on_wrong_answers",
-        encoder="sefar",
-        control="C11",
-        description="trained on answers permuted among the questions",
-        train_variant="wrong_answers",
-    ),
-)
-TRAINED_ROWS = (*ENCODER_ROWS, *ABLATIONS, *CORRUPTED_ROWS)
-
-WRONG_VIDEO_ROWS = tuple(
-    ConditionRow(
-        name=f"{row.name}-wrong_videos",
-        base=row.name,
-        control="C3",
-        description="another clip's video in the test",
-        condition="wrong_videos",
-    )
-    for row in ENCODER_ROWS
-    if row.name != BLIND
-)
-FRAME_ORDER_WORDS: dict[EvalCondition, str] = {
+FRAME_ORDERS: Mapping[EvalCondition, str] = {
     "reversed": "frames in reversed order",
     "shuffled": "frames shuffled",
     "middle": "the middle frame, repeated",
 }
-FRAME_ORDER_ROWS = tuple(
-    ConditionRow(
-        name=f"{name}-{order}", base=name, control="C4", description=description, condition=order
-    )
-    for name in ("sefar", "clip", "eva", "supervised")
-    for order, description in FRAME_ORDER_WORDS.items()
-)
 LETTER_ROWS = (
-    ConditionRow(
-        name="sefar-letters_digits",
-        base="sefar",
-        control="C10",
-        description="options called 1 to 4",
-        condition="letters_digits",
-    ),
-    ConditionRow(
-        name="sefar-letters_drawn",
-        base="sefar",
-        control="C10",
-        description="options called by letters drawn from E to Z",
-        condition="letters_drawn",
-    ),
+    ConditionRow("sefar", "letters_digits", "C10", "options called 1 to 4"),
+    ConditionRow("sefar", "letters_drawn", "C10", "options called by letters drawn from E to Z"),
 )
-CONDITION_ROWS = (*WRONG_VIDEO_ROWS, *FRAME_ORDER_ROWS, *LETTER_ROWS)
-
+CONDITION_ROWS = (
+    *(
+        ConditionRow(row.name, "wrong_videos", "C3", "another clip's video in the test")
+        for row in ENCODER_ROWS
+        if row.name != BLIND
+    ),
+    *(
+        ConditionRow(name, order, "C4", description)
+        for name in ("sefar", "clip", "eva", "supervised")
+        for order, description in FRAME_ORDERS.items()
+    ),
+    *LETTER_ROWS,
+)
+PRIOR = "the option that was the answer most often in the training questions"
+HEAD = "no language model: the recognizer's classes, restricted to the options"
+CLASSIFIER = "no language model: a linear classifier on the mean token"
 BASELINE_ROWS = (
-    BaselineRow(
-        name="prior",
-        kind="rule",
-        control="C0",
-        description="the option that was the answer most often in the training questions",
-    ),
-    BaselineRow(name="longest", kind="rule", control="C0", description="the longest option"),
-    BaselineRow(
-        name="text_only",
-        kind="text",
-        control="C2",
-        description="the language model before fine-tuning, no video",
-    ),
+    BaselineRow("prior", "C0", PRIOR, "rule"),
+    BaselineRow("longest", "C0", "the longest option", "rule"),
+    BaselineRow("text_only", "C2", "the language model before fine-tuning, no video", "text"),
+    *(BaselineRow(f"{name}_head", "C6", HEAD, "head", name) for name in ("sefar", "supervised")),
     *(
-        BaselineRow(
-            name=f"{name}_head",
-            kind="head",
-            control="C6",
-            description="no language model: the recognizer's classes, restricted to the options",
-            encoder=name,
-        )
-        for name in ("sefar", "supervised")
-    ),
-    *(
-        BaselineRow(
-            name=f"{name}_classifier",
-            kind="probe",
-            control="C6",
-            description="no language model: a linear classifier on the mean token",
-            encoder=name,
-        )
+        BaselineRow(f"{name}_classifier", "C6", CLASSIFIER, "classifier", name)
         for name in ("sefar", "supervised", "clip", "eva", "random")
     ),
 )
 ROWS: tuple[Row, ...] = (*TRAINED_ROWS, *CONDITION_ROWS, *BASELINE_ROWS)
 
-PATH_FIELDS = {
-    "sefar": "sefar",
-    "sefar_elements": "sefar",
-    "sefar_fused": "sefar",
-    "random": "sefar",
-    "constant": "sefar",
-    "supervised": "supervised",
-    "clip": "clip",
-    "clip_probe": "clip",
-    "eva": "eva",
-    "eva_probe": "eva",
-}
-"""The setting of `CompareConfig` that names the folder of an encoder's weights."""
-
-
-def row_encoder(row: Row) -> str | None:
-    """The encoder whose tokens or head a row uses; None for text alone."""
-    if isinstance(row, ConditionRow):
-        return trained_row(row.base).encoder
-    return row.encoder
-
 
 def trained_row(name: str) -> TrainedRow:
     """The trained row of this name."""
     return next(row for row in TRAINED_ROWS if row.name == name)
+
+
+def row_encoder(row: Row) -> str | None:
+    """The encoder whose tokens or head a row uses; None for text alone."""
+    return trained_row(row.base).encoder if isinstance(row, ConditionRow) else row.encoder
 
 
 def option_symbols(
@@ -272,7 +189,7 @@ def comparable_symbols(tokenizer: PreTrainedTokenizerBase, symbols: str) -> str:
     return max(groups.values(), key=len, default="")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class QuestionFolder:
     """Training and test questions with one distractor rule, from scripts/build_gym_qa.py."""
 
@@ -297,8 +214,8 @@ def read_question_folders(folders: Sequence[Path], clips: Sequence[Clip]) -> lis
     """The questions in these folders.
 
     Raises:
-        QuestionError: a folder is incomplete, two share a name or a rule, or a training question
-            is about a clip that is not labeled.
+        QuestionError: a folder is incomplete, two share a name or a rule, a training question is
+            about a clip that is not labeled, or the wrong-video control is not possible.
     """
     sets = [read_question_folder(folder, clips) for folder in folders]
     for kind in ("name", "rule"):
@@ -331,29 +248,17 @@ def read_question_folder(folder: Path, clips: Sequence[Clip]) -> QuestionFolder:
             f"{audit} is damaged, or has no audit of the test questions and no distractor rule "
             f"({cause!r}); build the questions again with scripts/build_gym_qa.py"
         ) from cause
-    train, test = (
-        load_controllable_questions(folder / f"{name}.jsonl") for name in ("train", "test")
-    )
-    return QuestionFolder(
-        name=folder.resolve().name,
-        rule=rule,
-        folder=folder,
-        train=train,
-        test=test,
-        blind=blind,
-        subsets={
-            "prior_adversarial": prior_adversarial(test, train),
-            "unseen_sources": unseen_sources(test, clips),
-        },
-    )
+    train, test = (controllable(folder / f"{name}.jsonl") for name in ("train", "test"))
+    subsets = {
+        "prior_adversarial": prior_adversarial(test, train),
+        "unseen_sources": unseen_sources(test, clips),
+    }
+    name = folder.resolve().name
+    return QuestionFolder(name, rule, folder, train, test, blind, subsets)
 
 
-def load_controllable_questions(path: Path) -> Sequence[Question]:
-    """The questions of a file, checked to allow the wrong-video control.
-
-    Raises:
-        QuestionError: the file is not readable, or too many clips share a class, answer or source.
-    """
+def controllable(path: Path) -> Sequence[Question]:
+    """The questions of a file, checked to allow the wrong-video control."""
     questions = load_questions(path)
     try:
         mismatched_videos(questions, random.Random(0))
@@ -392,42 +297,3 @@ def permute_answers(questions: Sequence[Question], rng: random.Random) -> list[Q
         replace(question, answer=positions[len(question.options)].pop(), option_labels=None)
         for question in questions
     ]
-
-
-def encoder_paths(encoder: str, config: CompareConfig) -> tuple[Path, ...]:
-    """The weight folders of an encoder; empty if none is given."""
-    given = getattr(config, PATH_FIELDS[encoder])
-    if given is None:
-        return ()
-    return given if isinstance(given, tuple) else (given,)
-
-
-def available_encoders(config: CompareConfig) -> list[str]:
-    """Encoders whose folder is given; the rows of all others read "not measured"."""
-    return [name for name in PATH_FIELDS if name in ENCODERS and encoder_paths(name, config)]
-
-
-def has_encoder_per_seed(encoder: str, config: CompareConfig) -> bool:
-    """Whether every seed has its own encoder: fresh random weights, or its own recognizer.
-
-    The tokens of the blind encoder depend on their size alone, so one serves all seeds.
-    """
-    return encoder == RANDOM_ENCODER or (
-        encoder != BLIND and len(encoder_paths(encoder, config)) > 1
-    )
-
-
-def encoder_seeds(encoder: str, config: CompareConfig) -> tuple[int, ...]:
-    """The seeds that have their own encoder; the first seed where one encoder serves all."""
-    return config.seeds if has_encoder_per_seed(encoder, config) else config.seeds[:1]
-
-
-def encoder_path(encoder: str, config: CompareConfig, seed: int) -> Path:
-    """The weight folder of a seed's encoder."""
-    folders = encoder_paths(encoder, config)
-    return folders[config.seeds.index(seed) if len(folders) > 1 else 0]
-
-
-def num_recognizers(config: CompareConfig) -> dict[str, int]:
-    """How many trainings of each recognizer are given, by the name of its row."""
-    return {name: len(paths) for name in RECOGNIZERS if (paths := encoder_paths(name, config))}

@@ -1,76 +1,58 @@
-"""The comparison from end to end: features, baselines, trainings, numbers, page.
+"""The comparison from end to end: features, learning rates, experiments, numbers, page.
 
 C8, the budget that all matched rows share, is checked before anything is trained.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from qa_data.files import SefarError, write_json, write_text
-from qa_data.manifest import Clip, read_manifest
+from qa_data.manifest import read_manifest
 from sefar_core.data.class_names import refuse_several_names
 from sefar_core.run_dir import read_metrics, surroundings
-from sefar_mllm.answer_text import OtherFormats, read_other_formats
+from sefar_mllm.answer_text import read_other_formats
 from sefar_mllm.build import load_tokenizer
-from sefar_mllm.comparison.baselines import answer_baseline, baseline_seeds
-from sefar_mllm.comparison.config import CompareConfig, refuse_uneven_recognizers
+from sefar_mllm.comparison.config import (
+    CompareConfig,
+    encoder_sources,
+    refuse_uneven_recognizers,
+)
 from sefar_mllm.comparison.experiment import (
     PREDICTIONS,
+    PROBE_BASES,
     UNMATCHED,
-    Run,
-    complete_run,
-    extract_job,
+    Setup,
+    extract_features,
     feature_jobs,
-    has_diagnostics,
     model_hash,
-    run_folder,
-    run_name,
+    row_name,
+    run_experiment,
     run_parallel,
-    scale_lr,
+    run_row,
     search_lr_factors,
-    unfinished_runs,
-    weight_origins,
+    unfinished_rows,
 )
 from sefar_mllm.comparison.report import TABLE_5, comparison_page, plot_all
-from sefar_mllm.comparison.rows import (
-    CONDITION_ROWS,
-    LETTER_ROWS,
-    ROWS,
-    TRAINED_ROWS,
-    BaselineRow,
-    QuestionFolder,
-    Row,
-    available_encoders,
-    has_encoder_per_seed,
-    num_recognizers,
-    option_symbols,
-    read_question_folders,
-    row_encoder,
-)
+from sefar_mllm.comparison.rows import BaselineRow, option_symbols, read_question_folders
 from sefar_mllm.comparison.statistics import (
     COMPARISON_NAMES,
+    FolderNumbers,
     compute_diagnostics,
     compute_numbers,
     decisions,
 )
 from sefar_mllm.encoders import refuse_unequal_moments
 from sefar_mllm.evaluation.evaluate import json_fields
-from sefar_mllm.evaluation.significance import Runs
+from sefar_mllm.feature_cache import read_index
 from sefar_mllm.scoring import read_predictions
+
+RECOGNIZERS = ("sefar", "supervised")
+METRICS = "metrics.jsonl"
 
 
 def compare_encoders(config: CompareConfig) -> dict[str, Any]:
-    """Train and score every row whose encoder is given, and write the comparison.
-
-    Args:
-        config: all settings.
-
-    Returns:
-        The content of comparison.json.
+    """Train and score every row whose encoder is given; the content of comparison.json.
 
     Raises:
         QuestionError: a question folder cannot be used.
@@ -81,100 +63,80 @@ def compare_encoders(config: CompareConfig) -> dict[str, Any]:
         CheckpointError: the language model's tokenizer cannot be used.
         Interrupted: SIGTERM or SIGINT arrived; the same command resumes.
     """
+    setups = prepare(config)
+    budget = shared_budget(config, extract_all(setups))
+    setups = search_lr_factors(setups, config.lr_grid, dev_rate=config.dev_rate, jobs=config.jobs)
+    runs = [
+        (row, seed, setup)
+        for seed in config.seeds
+        for setup in setups
+        for row in setup.trained_rows()
+    ]
+    todo = unfinished_rows(runs)
+    for setup in setups:
+        for row in setup.rows():
+            if isinstance(row, BaselineRow):
+                for seed in setup.seeds_of(row):
+                    run_experiment(row, "own_video", seed, setup)
+    run_parallel(run_row, todo, jobs=config.jobs, label=row_name)
+    budget["weights"] = weight_origins(setups[0])
+    budget["steps"] = {setup.questions.name: shared_steps(setup) for setup in setups}
+    budget["factors"] = {
+        f"{setup.questions.name}, {row}": factor
+        for setup in setups
+        for row, factor in setup.lr_factors.items()
+    }
+    return write_results(config, setups, budget)
+
+
+def prepare(config: CompareConfig) -> list[Setup]:
+    """What the experiments on each question folder share; bad input is refused before any work."""
     refuse_uneven_recognizers(config)
-    load_tokenizer(config.finetune.language_model)  # a bad tokenizer is refused before any work
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = load_tokenizer(config.finetune.language_model)
     clips = read_manifest(config.manifest)
     refuse_several_names(clips, config.manifest)
     sets = read_question_folders(config.questions, clips)
-    budget = shared_budget(config, extract_all(config, needed_clips(clips, sets), device))
-    runs = plan_runs(config, sets)
-    first = [run for run in runs if run.seed == config.seeds[0]]
-    factors = search_lr_factors(first, config.lr_grid, dev_rate=config.dev_rate, jobs=config.jobs)
-    runs = [
-        replace(run, finetune=scale_lr(run.finetune, factors[run.questions.name, run.row.name]))
-        for run in runs
-    ]
-    todo = unfinished_runs(runs)
-    for questions in sets:
-        for row in measured_rows(config):
-            if isinstance(row, BaselineRow):
-                answer_baseline(row, questions, clips, config, device=device)
-    run_parallel(complete_run, todo, jobs=config.jobs, label=run_name)
-    budget["weights"] = weight_origins(config)
-    budget["steps"] = {
-        one.name: shared_steps({run_name(run): run.folder for run in runs if run.questions == one})
-        for one in sets
-    }
-    budget["factors"] = {f"{name}, {row}": factor for (name, row), factor in factors.items()}
-    return write_results(config, sets, budget)
-
-
-def measured_rows(config: CompareConfig) -> list[Row]:
-    """The rows whose encoder is given; all others are not measured."""
-    names = available_encoders(config)
-    return [row for row in ROWS if row_encoder(row) is None or row_encoder(row) in names]
-
-
-def needed_clips(clips: Sequence[Clip], sets: Sequence[QuestionFolder]) -> list[Clip]:
-    """The labeled clips, and the clips of test questions."""
-    tested = {question.video for one in sets for question in one.test}
-    return [clip for clip in clips if clip.split == "labeled" or clip.id in tested]
-
-
-def extract_all(config: CompareConfig, clips: Sequence[Clip], device: str) -> dict[str, dict]:
-    """Fill every token cache. Returns the key of each cache, by its folder."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    tested = [clip for clip in clips if clip.split != "labeled"]
-    return {
-        job.folder: extract_job(
-            job, config, clips if job.order == "in_order" else tested, device=device
-        )
-        for job in feature_jobs(config)
-    }
-
-
-def plan_runs(config: CompareConfig, sets: Sequence[QuestionFolder]) -> list[Run]:
-    """Every training of every question folder and seed; all rows of the first seed come first."""
-    names = available_encoders(config)
-    language_model = model_hash(config.finetune.language_model)
-    tokenizer = load_tokenizer(config.finetune.language_model)
     widest = max(len(question.options) for one in sets for question in one.test)
     symbols = {seed: option_symbols(tokenizer, widest, seed) for seed in config.seeds}
-    return [
-        Run(
-            out=config.out,
-            questions=questions,
-            row=row,
-            conditions=[
-                one
-                for one in CONDITION_ROWS
-                if one.base == row.name
-                and (one not in LETTER_ROWS or one.condition in symbols[seed])
-            ],
-            seed=seed,
-            own_encoder=has_encoder_per_seed(row.encoder, config),
-            finetune=replace(config.finetune, seed=seed),
-            language_model=language_model,
-            option_symbols=symbols[seed],
-            batch_size=config.batch_size,
+    shared = Setup(
+        out=config.out,
+        questions=sets[0],
+        clips=clips,
+        video_root=config.video_root,
+        encoders=encoder_sources(config),
+        grid=config.grid,
+        seeds=config.seeds,
+        finetune=config.finetune,
+        language_model=model_hash(config.finetune.language_model),
+        option_symbols=symbols,
+        batch_size=config.batch_size,
+    )
+    return [replace(shared, questions=questions) for questions in sets]
+
+
+def extract_all(setups: Sequence[Setup]) -> dict[str, dict[str, Any]]:
+    """Fill every token cache: labeled clips and those of test questions; controls only the latter.
+
+    Returns:
+        The key of each cache, by the name of its folder.
+    """
+    shared = setups[0]
+    asked = {question.video for setup in setups for question in setup.questions.test}
+    needed = [clip for clip in shared.clips if clip.split == "labeled" or clip.id in asked]
+    tested = [clip for clip in needed if clip.split != "labeled"]
+    return {
+        shared.tokens(encoder, seed, order).name: extract_features(
+            encoder, order, seed, needed if order == "in_order" else tested, shared
         )
-        for seed in config.seeds
-        for questions in sets
-        for row in TRAINED_ROWS
-        if row.encoder in names
-    ]
+        for encoder, order, seed in feature_jobs(shared)
+    }
 
 
 def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The budget of all matched rows: moments, tokens, settings, seeds.
 
     Questions, steps and settings are shared by construction; moments and number of tokens are
-    properties of the caches.
-
-    Args:
-        config: all settings.
-        keys: key of every token cache, by its folder.
+    properties of the caches, whose keys are given by folder.
 
     Raises:
         ValueError: caches were made at different moments.
@@ -197,7 +159,9 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
         "moments": some["moments"],
         "tokens": len(some["moments"]) * some["grid"] ** 2,
         "seeds": list(config.seeds),
-        "recognizers": num_recognizers(config),
+        "recognizers": {
+            name: len(folders) for name in RECOGNIZERS if (folders := getattr(config, name))
+        },
         "lr_grid": list(config.lr_grid),
         "dev_rate": config.dev_rate,
         "finetune": finetune,
@@ -210,33 +174,43 @@ def refuse_unlike_seeds(keys: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         SefarError: names the caches.
     """
-    rows: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    rows: dict[tuple[str, str], list[str]] = {}
     for name, key in keys.items():
-        rows.setdefault((key["encoder"], key.get("frame_order", "")), []).append((name, key))
+        rows.setdefault((key["encoder"], key.get("frame_order", "")), []).append(name)
     for (encoder, _), caches in rows.items():
-        names = ", ".join(name for name, _ in caches)
-        if len({key["dim"] for _, key in caches}) > 1:
+        names = ", ".join(caches)
+        if len({keys[name]["dim"] for name in caches}) > 1:
             raise SefarError(
                 f"the networks of {encoder} have tokens of different widths ({names}); give "
                 f"trainings of one architecture as the seeds of one row"
             )
-        if len({key["digest"] for _, key in caches}) < len(caches):
+        if len({keys[name]["digest"] for name in caches}) < len(caches):
             raise SefarError(
                 f"two networks of {encoder} have the same weights ({names}); give trainings of "
                 f"other seeds, or one folder that serves all seeds"
             )
 
 
-def shared_steps(folders: Mapping[str, Path]) -> int:
-    """The number of optimizer steps of every training on a question folder, from their metrics.
+def weight_origins(setup: Setup) -> dict[str, str]:
+    """Whether the weights of each image model were verified; reported beside its numbers."""
+    return {
+        name: read_index(setup.tokens(name, setup.seeds[0]))["origin"]["weights"]
+        for name in setup.encoders
+        if name in {*PROBE_BASES, *PROBE_BASES.values()}
+    }
 
-    Args:
-        folders: folders of the trainings, by name.
+
+def shared_steps(setup: Setup) -> int:
+    """The number of optimizer steps of every training on a question folder, from their metrics.
 
     Raises:
         SefarError: the numbers differ.
     """
-    steps = {name: last_step(folder / "metrics.jsonl") for name, folder in folders.items()}
+    steps = {}
+    for seed in setup.seeds:
+        for row in setup.trained_rows():
+            lines = read_metrics(setup.folder(row.name, seed) / METRICS)
+            steps[row_name(row, seed, setup)] = max(int(line["step"]) for line in lines)
     if len(set(steps.values())) != 1:
         raise SefarError(
             f"trainings of one comparison took different numbers of steps: {steps}; delete the "
@@ -245,55 +219,38 @@ def shared_steps(folders: Mapping[str, Path]) -> int:
     return next(iter(steps.values()))
 
 
-def last_step(metrics: Path) -> int:
-    """The last step that a training logged."""
-    return max(int(line["step"]) for line in read_metrics(metrics))
-
-
-def read_runs(config: CompareConfig, questions: QuestionFolder) -> dict[str, Runs]:
-    """Predictions of every measured row, one list for each seed."""
-    runs: dict[str, Runs] = {}
-    for row in measured_rows(config):
-        seeds = baseline_seeds(row, config) if isinstance(row, BaselineRow) else config.seeds
-        files = [run_folder(config.out, questions, row.name, s) / PREDICTIONS for s in seeds]
-        if row not in LETTER_ROWS or all(file.is_file() for file in files):
-            runs[row.name] = [read_predictions(file) for file in files]
-    return runs
-
-
-def read_diagnostics(
-    config: CompareConfig, questions: QuestionFolder
-) -> dict[str, list[OtherFormats]]:
-    """Answers of the measured trained rows in other formats, for each seed."""
-    return {
+def read_numbers(setup: Setup, resamples: int) -> FolderNumbers:
+    """The numbers of one question folder, from the files of its finished experiments."""
+    rows = setup.rows()
+    runs = {
         row.name: [
-            read_other_formats(run_folder(config.out, questions, row.name, seed), "test")
-            for seed in config.seeds
+            read_predictions(setup.folder(row.name, seed) / PREDICTIONS)
+            for seed in setup.seeds_of(row)
         ]
-        for row in TRAINED_ROWS
-        if has_diagnostics(row) and row.encoder in available_encoders(config)
+        for row in rows
     }
+    formats = {
+        row.name: [read_other_formats(setup.folder(row.name, seed), "test") for seed in setup.seeds]
+        for row in rows
+        if "other_formats" in setup.conditions_of(row)
+    }
+    diagnostics = compute_diagnostics(setup.questions.test, formats, resamples=resamples)
+    return compute_numbers(setup.questions, runs, diagnostics, resamples=resamples)
 
 
 def write_results(
-    config: CompareConfig, sets: Sequence[QuestionFolder], budget: dict[str, Any]
+    config: CompareConfig, setups: Sequence[Setup], budget: dict[str, Any]
 ) -> dict[str, Any]:
     """Write comparison.json, comparison.md and the plots."""
-    numbers = {}
-    for one in sets:
-        diagnostics = compute_diagnostics(
-            one.test, read_diagnostics(config, one), resamples=config.resamples
-        )
-        numbers[one.name] = compute_numbers(
-            one, read_runs(config, one), diagnostics, resamples=config.resamples
-        )
-    decided = decisions(numbers, num_seeds=len(config.seeds), recognizers=num_recognizers(config))
+    sets = [setup.questions for setup in setups]
+    numbers = {setup.questions.name: read_numbers(setup, config.resamples) for setup in setups}
+    decided = decisions(numbers, num_seeds=len(config.seeds), recognizers=budget["recognizers"])
     ran = surroundings()
     content = {
         "verdicts": [asdict(one) for one in decided],
         "sets": {name: json_fields(one, COMPARISON_NAMES) for name, one in numbers.items()},
         "blind": {one.name: one.blind for one in sets},
-        "published": [asdict(one) for one in TABLE_5],
+        "published": TABLE_5,
         "budget": budget,
         "settings": asdict(config),
         "run": ran,
@@ -301,5 +258,12 @@ def write_results(
     write_json(config.out / "comparison.json", content)
     page = comparison_page(numbers, decided, sets, budget | {"ran": ran})
     write_text(config.out / "comparison.md", page)
-    plot_all(numbers, config)
+    curves = {
+        setup.questions.name: {
+            row.name: setup.folder(row.name, setup.seeds[0]) / METRICS
+            for row in setup.trained_rows()
+        }
+        for setup in setups
+    }
+    plot_all(numbers, curves, config.out / "plots")
     return content

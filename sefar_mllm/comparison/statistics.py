@@ -20,20 +20,21 @@ generates no letter, or whose generated answers are far below its letter likelih
 unsuitable prompt. docs/paper_map.md, row "letter scoring".
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from qa_data.questions import Question
 from sefar_core.intervals import Interval, in_percent
 from sefar_mllm.answer_text import OtherFormats, failure_rate, pointwise_information
-from sefar_mllm.comparison.rows import BLIND, CONDITION_ROWS, ROWS, ConditionRow, QuestionFolder
+from sefar_mllm.comparison.config import BLIND
+from sefar_mllm.comparison.rows import CONDITION_ROWS, ROWS, ConditionRow, QuestionFolder
 from sefar_mllm.evaluation.diagnostics import best_options, credits
 from sefar_mllm.evaluation.evaluate import JSON_NAMES
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import (
-    OverSeeds,
     Runs,
     SeedComparison,
     SeedMean,
@@ -44,11 +45,12 @@ from sefar_mllm.evaluation.significance import (
     over_seeds,
     share_over_seeds,
 )
-from sefar_mllm.scoring import Prediction
 
+Estimated = TypeVar("Estimated")
 FIRST = "sefar"
 OPPONENTS = ("clip", "eva", "supervised", "clip_probe", "eva_probe", "random", BLIND)
 COMPARED_RULES = ("public", "hard")
+NOT_MEASURED = "not measured"
 LABEL_MATCHED = {
     "clip": ("supervised", "clip_probe"),
     "eva": ("supervised", "eva_probe"),
@@ -133,27 +135,22 @@ def compute_numbers(
     *,
     resamples: int,
 ) -> FolderNumbers:
-    """All numbers of one question folder.
-
-    Every estimate has its own generator with the same seed, so that all resample the same source
-    videos.
-
-    Args:
-        questions: the question folder.
-        runs: predictions of every measured row.
-        diagnostics: the trained rows in other answer formats.
-        resamples: number of bootstrap resamples of the source videos.
+    """All numbers of one question folder, from the predictions of every measured row.
 
     Raises:
         SefarError: two rows did not answer the same questions.
     """
 
     def minus(name: str, other: str) -> SeedComparison:
-        rng = np.random.default_rng(0)
-        return compare_seeds(runs[name], runs[other], resamples=resamples, rng=rng)
+        return _resampled(compare_seeds, runs[name], runs[other], resamples=resamples)
 
-    changed = {row.name for row in CONDITION_ROWS}
-    others = [name for name in runs if name not in {FIRST, *changed} and FIRST in runs]
+    def pair(row: ConditionRow) -> tuple[Runs, Runs]:
+        return runs[row.base], runs[row.name]
+
+    changed = [row for row in CONDITION_ROWS if row.name in runs]
+    same = {row.condition: row for row in changed if row.base == FIRST}
+    others = [name for name in runs if name not in {FIRST, *(row.name for row in changed)}]
+    others = others if FIRST in runs else []
     return FolderNumbers(
         rule=questions.rule,
         num_questions=len(questions.test),
@@ -167,39 +164,59 @@ def compute_numbers(
         differences={name: minus(FIRST, name) for name in others},
         mcnemar_p={name: mcnemar_per_seed(runs[FIRST], runs[name]) for name in others},
         above_blind={name: minus(name, BLIND) for name in runs if name != BLIND and BLIND in runs},
-        drops=ablation_drops(runs, resamples),
-        extra_drops=extra_drops(runs, resamples),
+        drops={
+            row.name: _resampled(ablation_drop, *pair(row), resamples=resamples) for row in changed
+        },
+        extra_drops={
+            row.name: _resampled(
+                compare_drops, pair(same[row.condition]), pair(row), resamples=resamples
+            )
+            for row in changed
+            if row.base != FIRST and row.condition in same
+        },
         diagnostics=dict(diagnostics),
     )
 
 
+def _resampled(estimate: Callable[..., Estimated], *values: Any, resamples: int) -> Estimated:
+    """An estimate with its own generator: one seed, so that all resample the same sources."""
+    return estimate(*values, resamples=resamples, rng=np.random.default_rng(0))
+
+
 def row_numbers(runs: Runs, questions: QuestionFolder, *, resamples: int) -> RowNumbers:
     """The numbers of one row over its seeds."""
-    whole = _over_seeds(runs, resamples)
-    singles = [
-        compute_metrics(run, resamples=resamples, rng=np.random.default_rng(0)) for run in runs
-    ]
-    events = {event: _ids(runs[0], event) for event in singles[0].per_event}
+
+    def among(ids: Collection[str]) -> SeedMean:
+        found = [[one for one in run if one.question_id in ids] for run in runs]
+        return _resampled(over_seeds, found, resamples=resamples).micro
+
+    whole = _resampled(over_seeds, runs, resamples=resamples)
+    singles = [_resampled(compute_metrics, run, resamples=resamples) for run in runs]
     return RowNumbers(
         num_seeds=whole.num_seeds,
         micro=whole.micro,
         macro=whole.macro,
-        strict=_mean([one.strict for one in singles]),
+        strict=_mean(one.strict for one in singles),
         per_event={
-            event: _over_seeds(_among(runs, ids), resamples).micro for event, ids in events.items()
+            event: among({one.question_id for one in runs[0] if one.event == event})
+            for event in singles[0].per_event
         },
-        subsets={
-            name: _over_seeds(_among(runs, ids), resamples).micro if ids else None
-            for name, ids in questions.subsets.items()
+        subsets={name: among(ids) if ids else None for name, ids in questions.subsets.items()},
+        per_class={
+            label: _mean(p.choice == p.answer for run in runs for p in run if p.label == label)
+            for label in singles[0].per_class
         },
-        per_class={label: _class_accuracy(runs, label) for label in singles[0].per_class},
         letters={
-            letter: _mean([one.letters.get(letter, 0) / one.num_questions for one in singles])
+            letter: _mean(one.letters.get(letter, 0) / one.num_questions for one in singles)
             for letter in singles[0].answer_letters
         },
-        letter_spread=_mean([one.letter_spread for one in singles]),
-        calibration_error=_mean([one.calibration.error for one in singles]),
+        letter_spread=_mean(one.letter_spread for one in singles),
+        calibration_error=_mean(one.calibration.error for one in singles),
     )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def mcnemar_per_seed(firsts: Runs, seconds: Runs) -> tuple[float, ...]:
@@ -207,53 +224,6 @@ def mcnemar_per_seed(firsts: Runs, seconds: Runs) -> tuple[float, ...]:
     if len(seconds) == 1:
         seconds = [*seconds] * len(firsts)
     return tuple(mcnemar_of(one, other) for one, other in zip(firsts, seconds, strict=True))
-
-
-def ablation_drops(runs: Mapping[str, Runs], resamples: int) -> dict[str, SeedComparison]:
-    """The ablation drop of each model under each measured condition."""
-    return {
-        row.name: ablation_drop(
-            runs[row.base], runs[row.name], resamples=resamples, rng=np.random.default_rng(0)
-        )
-        for row in CONDITION_ROWS
-        if row.name in runs
-    }
-
-
-def extra_drops(runs: Mapping[str, Runs], resamples: int) -> dict[str, SeedComparison]:
-    """How much larger the drop of `sefar` is than that of another model, under one condition."""
-
-    def pair(row: ConditionRow) -> tuple[Runs, Runs]:
-        return runs[row.base], runs[row.name]
-
-    same = {row.condition: row for row in CONDITION_ROWS if row.base == FIRST and row.name in runs}
-    return {
-        row.name: compare_drops(
-            pair(same[row.condition]), pair(row), resamples=resamples, rng=np.random.default_rng(0)
-        )
-        for row in CONDITION_ROWS
-        if row.name in runs and row.base != FIRST and row.condition in same
-    }
-
-
-def _over_seeds(runs: Runs, resamples: int) -> OverSeeds:
-    return over_seeds(runs, resamples=resamples, rng=np.random.default_rng(0))
-
-
-def _among(runs: Runs, ids: frozenset[str]) -> Runs:
-    return [[one for one in run if one.question_id in ids] for run in runs]
-
-
-def _ids(run: Sequence[Prediction], event: str) -> frozenset[str]:
-    return frozenset(one.question_id for one in run if one.event == event)
-
-
-def _class_accuracy(runs: Runs, label: int) -> float:
-    return _mean([float(p.choice == p.answer) for run in runs for p in run if p.label == label])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +273,7 @@ def decisions(
     Args:
         sets: numbers of each question folder.
         num_seeds: fine-tunings of each row.
-        recognizers: trainings of the recognizer of each row that has one.
+        recognizers: by row, how many trainings of its recognizer there are.
     """
     gaps = collect_gaps(sets)
     return [
@@ -328,11 +298,9 @@ def collect_gaps(sets: Mapping[str, FolderNumbers]) -> Gaps:
             if row.name in one.drops
         }
         for pair, gap in pairs.items():
-            gaps[(rule, *pair)] = (
-                None
-                if gap.macro is None or gap.macro.limits is None
-                else Gap(macro=gap.macro, micro=gap.micro)
-            )
+            macro = gap.macro
+            measured = Gap(macro=macro, micro=gap.micro) if macro and macro.limits else None
+            gaps[(rule, *pair)] = measured
     return gaps
 
 
@@ -345,33 +313,45 @@ def decide(first: str, second: str, gaps: Gaps, *, trained: str) -> Decision:
         gaps: paired differences; one that is missing or None was not measured.
         trained: how many trainings there are, in words (`times_trained`).
     """
-    models = (first,) if second in BLIND_CONTROLS else (first, second)
-    conditions = [_above(gaps, rule, first, second) for rule in COMPARED_RULES]
-    for model in models:
+    conditions = [
+        _above(f"{first} above {second} on {rule} questions", gaps.get((rule, first, second)))
+        for rule in COMPARED_RULES
+    ]
+    for model in (first,) if second in BLIND_CONTROLS else (first, second):
+        wrong = f"{model}-wrong_videos"
+        if (model, second) != (first, BLIND):
+            name = f"{model} is above the blind model on {{}} questions"
+            conditions += [
+                _above(name.format(rule), gaps.get((rule, model, BLIND))) for rule in COMPARED_RULES
+            ]
+        name = f"{model} falls to the blind model with wrong videos, {{}} questions"
         conditions += [
-            _above_blind(gaps, rule, model)
+            _falls(
+                name.format(rule), gaps.get((rule, wrong, BLIND)), gaps.get((rule, model, wrong))
+            )
             for rule in COMPARED_RULES
-            if (model, second) != (first, BLIND)
         ]
-        conditions += [_falls(gaps, rule, model) for rule in COMPARED_RULES]
     conditions.append(_label_matched(gaps, LABEL_MATCHED.get(second, ("supervised",))))
-    holds = [condition.holds for condition in conditions]
-    unmeasured = all(one is None for one in holds[: len(COMPARED_RULES)])
-    claimed = None if unmeasured else False if False in holds else None if None in holds else True
+    compared = any(one.holds is not None for one in conditions[: len(COMPARED_RULES)])
     return Decision(
         first=first,
         second=second,
-        claimed=claimed,
+        claimed=_all_hold([one.holds for one in conditions]) if compared else None,
         conditions=tuple(conditions),
-        words=_sentence(first, second, conditions, trained),
+        words=_sentence(first, second, conditions, trained)
+        if compared
+        else f"{first} against {second}: not measured.",
     )
 
 
-def _above(gaps: Gaps, rule: str, first: str, second: str) -> Condition:
-    gap = gaps.get((rule, first, second))
-    name = f"{first} above {second} on {rule} questions"
+def _all_hold(holds: Sequence[bool | None]) -> bool | None:
+    """One that fails decides; without one, what was not measured leaves it open."""
+    return False if False in holds else None if None in holds else True
+
+
+def _above(name: str, gap: Gap | None) -> Condition:
     if gap is None:
-        return Condition(name=name, holds=None, words="not measured")
+        return Condition(name=name, holds=None, words=NOT_MEASURED)
     return Condition(
         name=name,
         holds=gap.macro.is_above_zero,
@@ -380,43 +360,27 @@ def _above(gaps: Gaps, rule: str, first: str, second: str) -> Condition:
     )
 
 
-def _above_blind(gaps: Gaps, rule: str, model: str) -> Condition:
-    return replace(
-        _above(gaps, rule, model, BLIND),
-        name=f"{model} is above the blind model on {rule} questions",
-    )
-
-
-def _falls(gaps: Gaps, rule: str, model: str) -> Condition:
+def _falls(name: str, left: Gap | None, drop: Gap | None) -> Condition:
     """With wrong videos the model loses accuracy and is no longer above the blind model.
 
     It may be below. The loss is required because "not above" alone holds whenever there are too few
     questions for a narrow interval.
     """
-    wrong = f"{model}-wrong_videos"
-    left, drop = gaps.get((rule, wrong, BLIND)), gaps.get((rule, model, wrong))
-    name = f"{model} falls to the blind model with wrong videos, {rule} questions"
-    holds = [
-        None if left is None or left.macro.low is None else left.macro.low <= 0,
-        None if drop is None else drop.macro.is_above_zero,
-    ]
     if left is None and drop is None:
-        return Condition(name=name, holds=None, words="not measured")
+        return Condition(name=name, holds=None, words=NOT_MEASURED)
+    above = None if left is None else left.macro.is_above_zero
+    loses = None if drop is None else drop.macro.is_above_zero
+    remains, lost = (NOT_MEASURED if gap is None else signed(gap.macro) for gap in (left, drop))
+    if left is not None and left.macro.high is not None:
+        remains += f", up to {100 * left.macro.high:+.1f} may remain"
     return Condition(
         name=name,
-        holds=False if False in holds else None if None in holds else True,
-        words=f"wrong videos minus the blind model {_left(left)}; own minus wrong videos "
-        f"{'not measured' if drop is None else signed(drop.macro)}",
-        over_all_questions=f"{'-' if left is None else signed(left.micro)}; "
-        f"{'-' if drop is None else signed(drop.micro)}",
+        holds=_all_hold([None if above is None else not above, loses]),
+        words=f"wrong videos minus the blind model {remains}; own minus wrong videos {lost}",
+        over_all_questions="; ".join(
+            "-" if gap is None else signed(gap.micro) for gap in (left, drop)
+        ),
     )
-
-
-def _left(gap: Gap | None) -> str:
-    """What may remain above the blind model: the upper limit of the interval."""
-    if gap is None or gap.macro.high is None:
-        return "not measured"
-    return f"{signed(gap.macro)}, up to {100 * gap.macro.high:+.1f} may remain"
 
 
 def _label_matched(gaps: Gaps, rows: Sequence[str]) -> Condition:
@@ -429,13 +393,11 @@ def _label_matched(gaps: Gaps, rows: Sequence[str]) -> Condition:
     return Condition(
         name=f"label-matched rows in the same table: {', '.join(rows)}",
         holds=None if missing else True,
-        words=f"not measured: {', '.join(missing)}" if missing else "measured",
+        words=f"{NOT_MEASURED}: {', '.join(missing)}" if missing else "measured",
     )
 
 
 def _sentence(first: str, second: str, conditions: Sequence[Condition], trained: str) -> str:
-    if all(one.holds is None for one in conditions[: len(COMPARED_RULES)]):
-        return f"{first} against {second}: not measured."
     failed = [f"{one.name} ({one.words})" for one in conditions if one.holds is False]
     unknown = [one.name for one in conditions if one.holds is None]
     if failed:
@@ -453,13 +415,7 @@ def _sentence(first: str, second: str, conditions: Sequence[Condition], trained:
 
 
 def times_trained(rows: Sequence[str], num_seeds: int, recognizers: Mapping[str, int]) -> str:
-    """The number of trainings behind some rows, in words.
-
-    Args:
-        rows: names of the rows.
-        num_seeds: fine-tunings of each row.
-        recognizers: trainings of the recognizer of each row that has one.
-    """
+    """The number of trainings behind some rows, in words; arguments as in `decisions`."""
     if num_seeds == 1:
         return "one training seed, which does not measure the variation of training"
     counts = {row: recognizers[row] for row in rows if row in recognizers}
@@ -484,12 +440,7 @@ Answers = Mapping[str, Sequence[OtherFormats]]
 def compute_diagnostics(
     questions: Sequence[Question], answers: Answers, *, resamples: int
 ) -> dict[str, RowDiagnostics]:
-    """The diagnostics of all rows.
-
-    Args:
-        questions: the test questions.
-        answers: answers to the same questions; all rows have the same number of seeds.
-        resamples: number of bootstrap resamples of the source videos.
+    """The diagnostics of all rows, which answered the test questions with the same seeds.
 
     Raises:
         ValueError: a row and the blind row did not score the same questions.
@@ -497,26 +448,24 @@ def compute_diagnostics(
     sources = [question.source or question.video for question in questions]
 
     def share(choices: Sequence[Sequence[int | None]]) -> SeedMean:
-        rows = [credits(questions, one) for one in choices]
-        rng = np.random.default_rng(0)
-        return share_over_seeds(rows, sources, resamples=resamples, rng=rng)
+        right = [credits(questions, one) for one in choices]
+        return _resampled(share_over_seeds, right, sources, resamples=resamples)
+
+    def best(runs: Sequence[Mapping[str, Sequence[float]]]) -> SeedMean:
+        return share([best_options(questions, scores) for scores in runs])
 
     def row(name: str, runs: Sequence[OtherFormats]) -> RowDiagnostics:
         blind = answers.get(BLIND) if name != BLIND else None
-        sums, means = (
-            [{key: getattr(one, kind) for key, one in run.texts.items()} for run in runs]
-            for kind in ("sums", "means")
-        )
         return RowDiagnostics(
-            unreadable=float(np.mean([failure_rate(run.generated) for run in runs])),
+            unreadable=_mean(failure_rate(run.generated) for run in runs),
             generated=share([generated_choices(questions, run) for run in runs]),
-            text_sum=share([best_options(questions, one) for one in sums]),
-            text_mean=share([best_options(questions, one) for one in means]),
+            text_sum=best([{key: one.sums for key, one in run.texts.items()} for run in runs]),
+            text_mean=best([{key: one.means for key, one in run.texts.items()} for run in runs]),
             text_information=None
             if blind is None
-            else share(
+            else best(
                 [
-                    best_options(questions, pointwise_information(run.texts, other.texts))
+                    pointwise_information(run.texts, other.texts)
                     for run, other in zip(runs, blind, strict=True)
                 ]
             ),
