@@ -10,6 +10,7 @@ import sefar_core.cli
 
 import pytest
 import torch
+from PIL import Image
 
 from qa_data.manifest import Clip, read_manifest
 from qa_data.synthetic.clip import write_video
@@ -201,6 +202,14 @@ def test_the_picture_shows_the_first_test_clip_of_each_class_of_pairs_far_apart(
     assert [clip.id for clip in chosen] == ["0-0", "1-0", "4-0", "5-0"]
     with pytest.raises(ValueError, match="class 4 has no test clip"):
         choose_clips([clip for clip in test if clip.label != 4], classes, 2)
+
+
+def test_the_picture_moves_and_is_small():
+    path = ROOT / "docs/images/demo.webp"
+    assert path.stat().st_size <= 1_500_000
+    with Image.open(path) as picture:
+        assert getattr(picture, "n_frames", 1) >= 12
+        assert picture.info["loop"] == 0  # forever
 
 
 @pytest.mark.parametrize("page", PAGES)
