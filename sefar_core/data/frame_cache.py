@@ -101,8 +101,10 @@ class FrameCache:
             packed = self._bytes[self._bounds[number] : self._bounds[number + 1]]
             blue_first = cv2.imdecode(packed, cv2.IMREAD_COLOR)
             if blue_first is None:
-                words = f"frame {number} of {self.folder} is damaged; delete the folder to decode"
-                raise SefarError(f"{words} it again")
+                raise SefarError(
+                    f"frame {number} of {self.folder} is damaged; delete the folder to decode it "
+                    f"again"
+                )
             cv2.cvtColor(blue_first, cv2.COLOR_BGR2RGB, dst=frame)
         return torch.from_numpy(frames[places])
 
@@ -145,10 +147,8 @@ def open_frame_cache(
 
 
 def _key(clips: Sequence[Clip], video_root: Path, config: CacheConfig) -> str:
-    """Changes with the clips, their files, and the size and kind of the frames.
-
-    Of a folder of pictures, with the files that come, go or are renamed; not with one that is
-    written over in place.
+    """Changes with the clips, their files, and the size and kind of the frames; with a folder's
+    pictures that come, go or are renamed, not with one that is written over in place.
     """
     contents = (FORMAT, config.kind, config.short_side)
     digest = hashlib.blake2b(repr(contents).encode(), digest_size=8)
@@ -188,9 +188,10 @@ def fill(folder: Path, packed: "_PackedClips", workers: int) -> None:
 
 def decode_rest(packed: "_PackedClips", draft: Path, workers: int) -> None:
     """Add the clips that the journal does not have, with a progress bar."""
+    journal, frames = draft / "clips.jsonl", draft / "frames.bin"
     with writing(draft, 0):
         draft.mkdir(exist_ok=True)
-        done = whole_clips(draft / "clips.jsonl", draft / "frames.bin")
+        done = whole_clips(journal, frames)
     ids = {clip.id for clip in done}
     todo = [place for place, clip in enumerate(packed.clips) if clip.id not in ids]
     # A generator of its own, so that decoding leaves the global random state alone.
@@ -201,11 +202,11 @@ def decode_rest(packed: "_PackedClips", draft: Path, workers: int) -> None:
     bar = tqdm(loader, initial=len(done), total=len(packed), desc="decode", unit="clip")
     for number, (clip, content) in enumerate(bar):
         # As if the clips to come were as large as this one.
-        with writing(draft / "frames.bin", content.numel() * (len(todo) - number)):
-            with (draft / "frames.bin").open("ab") as pixels:
+        with writing(frames, content.numel() * (len(todo) - number)):
+            with frames.open("ab") as pixels:
                 pixels.write(content.numpy().data)
             # The journal last: a clip that it names is whole.
-            with (draft / "clips.jsonl").open("a", encoding="utf-8") as lines:
+            with journal.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(clip._asdict()) + "\n")
 
 
