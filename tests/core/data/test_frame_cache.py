@@ -138,8 +138,11 @@ def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, ki
         open_frame_cache(CLIPS, root, storage)
     (draft,) = caches(tmp_path)
     assert draft.name.startswith(".")  # a half one is never taken for a cache
-    with (draft / "frames.bin").open("ab") as file:
-        file.write(b"half a clip")
+    if lost := kind == "jpeg":  # the last frames of the last clip did not reach the disk
+        os.truncate(draft / "frames.bin", (draft / "frames.bin").stat().st_size - 1)
+    else:
+        with (draft / "frames.bin").open("ab") as file:
+            file.write(b"half a clip")
     with (draft / "clips.jsonl").open("a") as file:
         file.write('{"id": "half')
     (root / "c.mp4").write_bytes(sound)
@@ -147,7 +150,7 @@ def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, ki
 
     decoded.clear()
     cache = open_frame_cache(CLIPS, root, storage)
-    assert decoded == ["c.mp4", "a.mp4"]  # uneven and part, the last two
+    assert decoded == ["b.mp4"] * lost + ["c.mp4", "a.mp4"]  # uneven and part are the last two
     fresh = open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "fresh", kind))
     fractions = np.random.default_rng(0).random(9).tolist()
     for clip in CLIPS:
