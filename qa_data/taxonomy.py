@@ -121,7 +121,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _element_class(where: str, line: str) -> ElementClass:
     match = CLASS_LINE.fullmatch(line) or GYM530_LINE.fullmatch(line)
-    if match is None:
+    if match is None or "\0" in line:
         raise TaxonomyError(
             f"{where}: found {line!r:.90}; expected a line such as "
             f"'Clabel: 0; set: 1; Glabel: 1; (VT) round-off, flic-flac on'"

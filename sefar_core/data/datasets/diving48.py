@@ -7,7 +7,13 @@ the lists. Source: svcl.ucsd.edu/projects/resound/dataset.html.
 from pathlib import Path
 
 from qa_data.manifest import Clip
-from sefar_core.data.datasets.records import ListError, Listing, read_list_json, refuse_repeat
+from sefar_core.data.datasets.records import (
+    UNWRITABLE,
+    ListError,
+    Listing,
+    read_list_json,
+    refuse_repeat,
+)
 
 
 def read_diving48(vocab: Path, train: Path, test: Path) -> Listing:
@@ -37,7 +43,8 @@ def read_diving48(vocab: Path, train: Path, test: Path) -> Listing:
 def _classes(path: Path) -> dict[int, str]:
     entries = _entries(path)
     for label, words in enumerate(entries):
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        texts = words if isinstance(words, list) else [None]
+        if not all(isinstance(word, str) and not UNWRITABLE.search(word) for word in texts):
             raise ListError(
                 f"{path}, class {label}: found {words!r:.80}, not the words of a class, such as "
                 f'["Back", "15som", "05Twis", "FREE"]; give Diving48_vocab.json'

@@ -25,12 +25,18 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 import numpy as np
 
 from qa_data.manifest import Clip
-from sefar_core.data.datasets.records import ListError, Listing, read_list_json, refuse_repeat
+from sefar_core.data.datasets.records import (
+    UNWRITABLE,
+    ListError,
+    Listing,
+    read_list_json,
+    refuse_repeat,
+)
 from sefar_core.data.pictures import NOMINAL_FPS
 
 MOST_PICTURES = 1_000_000
@@ -260,7 +266,7 @@ def _pickled_dive(where: str, key: Key, entry: object, level: Level) -> Dive:
     """A dive from its entry in one of the three annotation pickles."""
     num_frames, steps = None, []
     action_type, labels, names = _parts(entry)
-    if not isinstance(action_type, str) or not action_type:
+    if not _is_name(action_type):
         raise ListError(
             f"{where}: found {brief(entry):.120}, without an action type; give an annotation .pkl "
             f"of FineDiving"
@@ -300,6 +306,11 @@ def _types(where: str, labels: object) -> list[int]:
     )
 
 
+def _is_name(value: object) -> TypeGuard[str]:
+    """Whether it is a text that may stand in a manifest."""
+    return isinstance(value, str) and value != "" and UNWRITABLE.search(value) is None
+
+
 def _whole_number(value: object) -> int | None:
     return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
 
@@ -310,7 +321,7 @@ def _names(where: str, types: Sequence[int], names: object) -> dict[int, str]:
     Public code works around dives whose pictures bear a number (22) that has no name, while a name
     (23) has no picture. One such pair in a dive belongs together.
     """
-    if not isinstance(names, dict) or not all(isinstance(n, str) and n for n in names.values()):
+    if not isinstance(names, dict) or not all(map(_is_name, names.values())):
         raise ListError(
             f"{where}: found sub-action_types {brief(names):.120}, not a dict of numbers and "
             f"names; fetch the file again"
@@ -348,7 +359,7 @@ def _json_dives(path: Path, level: Level) -> Iterator[Dive]:
         found = entry if isinstance(entry, dict) else {}
         source, num_frames = found.get("_source_info"), found.get("num_frames")
         action_type = source.get("action_type") if isinstance(source, dict) else None
-        if not isinstance(action_type, str) or not action_type:
+        if not _is_name(action_type):
             raise ListError(f"{where}: found no action_type in _source_info; fetch the list again")
         if type(num_frames) is not int or not 0 < num_frames <= MOST_PICTURES:
             raise ListError(f"{where}: found num_frames {num_frames!r:.80}; fetch the list again")
@@ -391,7 +402,7 @@ def _cut(where: str, event: object, num_frames: int) -> StepChange:
     found = event if isinstance(event, dict) else {}
     before, arrow, after = str(found.get("comment")).partition(" -> ")
     frame = found.get("frame")
-    if not before or not after:
+    if not _is_name(before) or not _is_name(after):
         raise ListError(
             f"{where}: found the comment {found.get('comment')!r:.80} of a step, not one such as "
             f"'Back -> Entry'; fetch the list again"
