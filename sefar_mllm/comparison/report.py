@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sefar_core.config import dotted
 from sefar_core.plots import plt, save
-from sefar_core.run_dir import dotted, read_metrics
+from sefar_core.run_dir import read_metrics
 from sefar_mllm.comparison.rows import (
     CONDITION_ROWS,
     ROWS,
