@@ -145,6 +145,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_none_may_join_it(toy, tmp_
     # As if it was killed again, while it wrote the last checkpoint.
     newest = max((run_dir / "checkpoints/joint").iterdir(), key=lambda path: path.stat().st_mtime)
     (newest / "complete").unlink()
+    (newest / "optimizer.pt").write_bytes(b"half")
     toy.finetune(run_dir, config)
     assert fingerprints(run_dir, MODEL) == fingerprints(tmp_path / "whole", MODEL)
 

@@ -377,10 +377,12 @@ def test_a_run_that_is_stopped_and_killed_at_random_moments_ends_like_an_undistu
 @pytest.mark.slow
 def test_a_compiled_run_learns_what_a_plain_one_does(world, tmp_path, scripts):
     """Warm-up and semi-supervised steps, of different batches; teacher and states are plain."""
-    words = command(world, tmp_path / "compiled", replace(PLAIN, compile=True))
+    model = replace(PLAIN.model, depth=1)
+    plain_config = replace(PLAIN, model=model, steps=4)  # two of each kind
+    words = command(world, tmp_path / "compiled", replace(plain_config, compile=True))
     codes, output = scripts.run(*words, backend="aot_eager")
     assert codes == [0] and "compiles with {'dynamic': False}" in output, output[-2000:]
-    fit(PLAIN, **places(world, tmp_path / "plain"))
+    fit(plain_config, **places(world, tmp_path / "plain"))
     for role in ROLES:
         plain, compiled = (
             load_file(tmp_path / name / f"{role}/model.safetensors")
