@@ -21,7 +21,7 @@ from sefar_core.cli import refuse_unwritable, start
 import tyro
 
 from sefar_mllm.comparison.config import CompareConfig
-from sefar_mllm.presets import choose_preset
+from sefar_mllm.config import choose_preset
 
 
 def main(settings: CompareConfig) -> None:

@@ -36,8 +36,7 @@ from qa_data.generate import resample_distractors
 from qa_data.manifest import read_manifest
 from qa_data.questions import Question, QuestionError
 from qa_data.taxonomy import read_categories
-from sefar_mllm.config import FinetuneConfig
-from sefar_mllm.presets import choose_preset
+from sefar_mllm.config import FinetuneConfig, choose_preset
 
 
 @dataclass(frozen=True, kw_only=True)

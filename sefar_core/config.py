@@ -6,6 +6,7 @@ and their docstrings are its help texts.
 
 import math
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,32 @@ RegulationName = Literal["adaptive", "confidence_only", "fixed"]
 
 SEEDS = (-(2**63), 2**63 - 1)
 """Smallest and largest seed that torch accepts."""
+
+SHIPPED = {
+    "demo:vit": ("sefar_core", "demo_weights/vit.safetensors"),
+    "demo:llm": ("sefar_mllm", "demo_weights"),
+}
+"""Names of the demo's small models, which are files of the packages: package and place in it.
+
+Settings and model folders record the name, which is the same on every machine and from every
+working folder, where a path is not. demo/backbone.py and demo/llm.py make the models.
+"""
+OLD_PATHS = {"demo/backbone/vit.safetensors": "demo:vit", "demo/llm": "demo:llm"}
+"""Where they were in a checkout, which settings of older code record."""
+
+
+def present_name(name: str | Path) -> str:
+    """The name of a shipped model for the path that it had, unless that exists; else `name`."""
+    return str(name) if Path(name).exists() else OLD_PATHS.get(str(name), str(name))
+
+
+def shipped(name: str | Path) -> str:
+    """The path of a shipped model, by its name or its old path; any other name as it is."""
+    present = present_name(name)
+    if present not in SHIPPED:
+        return present
+    package, place = SHIPPED[present]
+    return str(files(package).joinpath(place))
 
 
 def check(holds: bool, rule: str, found: object) -> None:

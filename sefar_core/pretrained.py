@@ -35,10 +35,9 @@ from sefar_core.checkpoint import (
     read_weights,
     refuse_misfits,
 )
-from sefar_core.config import ModelConfig
+from sefar_core.config import ModelConfig, shipped
 from sefar_core.model import SefarModel
 from sefar_core.sampling import SAMPLINGS, Moments, Sampling
-from sefar_core.shipped import shipped
 from sefar_core.timesformer import TimeSformer
 
 TIMM = "timm:"

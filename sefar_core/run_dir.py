@@ -26,8 +26,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from tqdm import tqdm
 
 from qa_data.files import SefarError, as_json, remove_drafts, write_json, write_text, writing
-from sefar_core.config import RegulationName, dotted
-from sefar_core.shipped import present_name
+from sefar_core.config import RegulationName, dotted, present_name
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
 ROLES = ("student", "teacher", "best")

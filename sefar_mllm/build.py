@@ -34,7 +34,7 @@ from transformers import (
 
 from qa_data.files import SefarError
 from sefar_core.checkpoint import CheckpointError
-from sefar_core.shipped import present_name, shipped
+from sefar_core.config import present_name, shipped
 from sefar_mllm.adapters import lora_parameters, projector_parameters
 from sefar_mllm.model import SefarVlmForConditionalGeneration, word_table
 from sefar_mllm.model_config import SefarVlmConfig, lasting_place

@@ -33,7 +33,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from qa_data.files import new_folder, write_json, write_text
 from sefar_core.checkpoint import CheckpointError
-from sefar_core.shipped import PLACES, present_name, shipped
+from sefar_core.config import SHIPPED, present_name, shipped
 from sefar_mllm.adapters import Trained, add_adapters, composite
 from sefar_mllm.build import (
     UNREADABLE,
@@ -259,7 +259,7 @@ def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
         return str(found)
     # Of /CHECKOUT/demo/llm the end says which it was; the fingerprint would refuse another model.
     named = present_name(Path(*Path(recorded).parts[-2:]))
-    if named in PLACES:
+    if named in SHIPPED:
         return named
     if config.language_model_from_hub or _was_fetched(recorded):
         return recorded

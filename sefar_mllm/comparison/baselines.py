@@ -24,10 +24,10 @@ from qa_data.files import SefarError
 from qa_data.manifest import Clip
 from qa_data.questions import Question
 from sefar_core.checkpoint import load_for_classes
+from sefar_core.config import shipped
 from sefar_core.data.dataloaders import LoaderConfig, evaluation_views
 from sefar_core.data.dataset import read_from_folder, view_moments
 from sefar_core.evaluate import predict as class_probs
-from sefar_core.shipped import shipped
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.feature_cache import TokenCache

@@ -35,10 +35,9 @@ from qa_data.files import SefarError, as_json, write_json
 from qa_data.manifest import Clip
 from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
-from sefar_core.config import dotted
+from sefar_core.config import dotted, shipped
 from sefar_core.data.class_names import class_names
 from sefar_core.run_dir import read_metrics
-from sefar_core.shipped import shipped
 from sefar_core.signals import Interrupted
 from sefar_mllm.adapters import Trained
 from sefar_mllm.answer_text import OtherFormats, score_other_formats, write_other_formats

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from sefar_core.config import OLD_PATHS, SHIPPED, shipped
 from sefar_core.presets import preset
 from sefar_core.run_dir import open_run
-from sefar_core.shipped import OLD_PATHS, PLACES, shipped
 from sefar_core.train import fresh_student
 from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.checkpoint import language_model_of
+from sefar_mllm.config import PRESETS
 from sefar_mllm.model_config import SefarVlmConfig
-from sefar_mllm.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = {
@@ -55,7 +55,7 @@ def test_both_presets_start_from_the_shipped_weights():
 def test_old_paths_are_the_same_weights_unless_they_exist():
     for old, name in OLD_PATHS.items():
         assert shipped(old) == shipped(name) and Path(shipped(name)).exists()
-    assert set(OLD_PATHS.values()) == PLACES.keys()
+    assert set(OLD_PATHS.values()) == SHIPPED.keys()
     Path("demo/llm").mkdir(parents=True)
     assert shipped("demo/llm") == "demo/llm"
     assert shipped("mine/demo/llm") == "mine/demo/llm"
@@ -113,7 +113,7 @@ def test_the_wheel_holds_the_weights_and_not_what_makes_them(tmp_path):
         from sefar_core.presets import preset
         from sefar_core.train import fresh_student
         from sefar_mllm.build import load_language_model
-        from sefar_mllm.presets import PRESETS
+        from sefar_mllm.config import PRESETS
         fresh_student(preset("demo"), 12)
         load_language_model(PRESETS["demo"].language_model)
         print(json.dumps([sefar_core.__file__, sefar_mllm.__file__]))

@@ -24,10 +24,9 @@ from sefar_mllm import train
 from sefar_mllm.adapters import composite, lora_parameters, projector_parameters
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import CheckpointError, load_trained
-from sefar_mllm.config import FinetuneConfig, LoraSettings
+from sefar_mllm.config import PRESETS, FinetuneConfig, LoraSettings
 from sefar_mllm.dataset import QuestionDataset
 from sefar_mllm.evaluation.significance import compare
-from sefar_mllm.presets import PRESETS
 from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn, encode_conversation, question_text
 from sefar_mllm.scoring import read_predictions
 from sefar_mllm.stages import QuestionTrainer

@@ -7,9 +7,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from qa_data.questions import Question, write_questions
-from sefar_mllm.config import FinetuneConfig, LoraSettings
+from sefar_mllm.config import PRESETS, FinetuneConfig, LoraSettings
 from sefar_mllm.feature_cache import TokenCache
-from sefar_mllm.presets import PRESETS
 from sefar_mllm.stages import QuestionTrainer
 from sefar_mllm.train import finetune
 from tests.integration.faulty_script import options
