@@ -88,9 +88,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "*batch token dim"]:
         """What the heads gather, side by side, before the output projection.
 
-        Args:
-            tokens: not yet normalized.
-            norm: of the tokens.
+        `tokens` are not yet normalized.
         """
         rows = tokens.reshape(-1, *tokens.shape[-2:])  # the fused kernels take one batch axis
         q, k, v = rearrange(

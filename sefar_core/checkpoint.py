@@ -71,10 +71,8 @@ def save_encoder(
 ) -> None:
     """Write the network and its settings, all or nothing; an encoder of that name is replaced.
 
-    The names of its classes, in their order, are kept with it if they are known.
-
-    Raises:
-        WriteError: the disk is full, or refuses otherwise.
+    The names of its classes, in their order, are kept with it if they are known. WriteError if the
+    disk is full, or refuses otherwise.
     """
     settings = asdict(config) | {
         "pretrained": None if config.pretrained is None else config.pretrained.name,
@@ -95,9 +93,8 @@ def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_encoder(folder: Path | str) -> SefarModel:
     """The trained recognizer in a folder, frozen and in evaluation mode.
 
-    Args:
-        folder: an encoder (config.json and model.safetensors), or the folder of a training run,
-            of which the student is taken, as published.
+    `folder` is an encoder (config.json and model.safetensors), or a training run, of which the
+    student is taken, as published.
 
     Raises:
         CheckpointError: the folder, a file or a tensor is missing, or a tensor is of another shape
@@ -115,16 +112,9 @@ def load_for_classes(
 ) -> tuple[SefarModel, ClassMatch]:
     """The trained recognizer in a folder, its classes in the order of a manifest.
 
-    Args:
-        folder: as for `load_encoder`.
-        class_names: names of the manifest's classes by label; None where one is not known.
-
-    Returns:
-        The network, and how its classes fit: "unchecked" if encoder or manifest has no names.
-
-    Raises:
-        CheckpointError: as for `load_encoder`; or the encoder scores another number of classes,
-            or classes of other names.
+    `class_names` are those of the manifest by label; None where one is not known. Also returns how
+    the classes fit: "unchecked" if encoder or manifest has no names. CheckpointError as for
+    `load_encoder`, or if the encoder scores another number of classes, or classes of other names.
     """
     model = load_encoder(folder)
     count = model.classifier.out_features
@@ -148,9 +138,7 @@ def load_for_classes(
 
 def read_class_names(folder: Path) -> ClassNames | None:
     """Names of the classes of an encoder, or of a run's student, by class; None if none are kept.
-
-    Raises:
-        CheckpointError: its settings are missing or damaged.
+    CheckpointError if its settings are missing or damaged.
     """
     path = encoder_in(folder) / SETTINGS
     settings = read_settings(path)
@@ -175,10 +163,8 @@ def encoder_in(folder: Path | str) -> Path:
 
 
 def read_architecture(folder: Path) -> tuple[ModelConfig, int]:
-    """Settings of an encoder's network, and how many classes it scores.
-
-    Raises:
-        CheckpointError: they are missing, damaged, or not those of an encoder.
+    """Settings of an encoder's network, and how many classes it scores. CheckpointError if they are
+    missing, damaged, or not those of an encoder.
     """
     settings = read_settings(folder / SETTINGS)
     num_classes = settings.pop("num_classes")
@@ -212,10 +198,8 @@ def read_settings(path: Path) -> dict:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, cut off, or not safetensors.
+    """The tensors of a safetensors file. CheckpointError if the file is missing, cut off, or not
+    safetensors.
     """
     if not path.is_file():
         found = "is not a file" if path.exists() else "does not exist"
@@ -229,10 +213,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights whose every name and shape agrees.
-
-    Raises:
-        CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
+    """Load weights whose every name and shape agrees. CheckpointError if a tensor is missing,
+    unknown, of another shape, or not finite.
     """
     refuse_misfits(module.state_dict(), state, path, fix="use the settings it was trained with")
     module.load_state_dict(state)
@@ -242,9 +224,7 @@ def refuse_misfits(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, *, fix: str
 ) -> None:
     """Refuse tensors of a file that a network cannot use, by name, saying what the fix is.
-
-    Raises:
-        CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
+    CheckpointError if a tensor is missing, unknown, of another shape, or not finite.
     """
     faults = [f"{name} is missing" for name in expected.keys() - found.keys()]
     faults += [f"{name} is unknown" for name in found.keys() - expected.keys()]
@@ -304,13 +284,8 @@ class TrainState(NamedTuple):
 def save_state(states: Path, state: TrainState, *, keep_last: int = 2) -> Path:
     """Write a state, all or nothing, and remove old ones.
 
-    Args:
-        states: the folder of all states of the run.
-        state: what to write.
-        keep_last: newest states that stay. The best ones that these name stay as well.
-
-    Raises:
-        WriteError: the disk is full, or refuses otherwise. Older states are untouched.
+    The `keep_last` newest states stay, and the best ones that these name. WriteError if the disk is
+    full, or refuses otherwise. Older states are untouched.
     """
     final = state_folder(states, state.step)
     tensors = {role: contiguous(getattr(state, role)) for role in ROLES if getattr(state, role)}
@@ -391,10 +366,8 @@ def read_state_head(folder: Path) -> dict:
 
 
 def read_state(folder: Path, origin: Origin) -> TrainState:
-    """A whole state, found by `latest_whole`, for a run of this origin to resume from.
-
-    Raises:
-        ValueError: the state has another schema, or its random draws had another origin.
+    """A whole state, found by `latest_whole`, for a run of this origin to resume from. ValueError
+    if the state has another schema, or its random draws had another origin.
     """
     head = read_state_head(folder)
     for name, wanted in {"schema": SCHEMA, **origin._asdict()}.items():

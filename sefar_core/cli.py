@@ -39,10 +39,7 @@ def start(
 ) -> None:
     """Run a script.
 
-    Args:
-        work: what the script does, given its settings.
-        parse: reads the command line.
-        failure: exit code where the work ends in a known error.
+    `parse` reads the command line; `failure` is the exit code where the work ends in a known error.
 
     Raises:
         SystemExit: with the exit code, where it is not 0. The message is on stderr.

@@ -21,10 +21,8 @@ Value = TypeVar("Value")
 def refuse_separate_runs(accelerator: Accelerator) -> None:
     """Refuse processes that were launched together but do not know of one another.
 
-    Each would act as the main process and overwrite the others' files.
-
-    Raises:
-        ValueError: the launcher started more or fewer processes than `accelerate` found.
+    Each would act as the main process and overwrite the others' files. ValueError if the launcher
+    started more or fewer processes than `accelerate` found.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:

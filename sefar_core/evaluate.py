@@ -54,16 +54,9 @@ class DirectionScores:
 def predict(network: nn.Module, views: Iterable, device: torch.device) -> tuple[Probs, Tensor]:
     """Class probabilities of every clip, averaged over its views, and the clips' labels.
 
-    Args:
-        network: elements to logits; put in evaluation mode here.
-        views: batches (elements, labels, clip positions); every clip comes as often as any other.
-        device: of the network.
-
-    Returns:
-        Probabilities and labels, in the order of the clips' positions.
-
-    Raises:
-        ValueError: the network's scores are not numbers.
+    `views` are batches (elements, labels, clip positions) with every clip as often as any other;
+    the results are in the order of the positions. The network is put in evaluation mode. ValueError
+    if the network's scores are not numbers.
     """
     network.eval()
     gathered, labels, places = [], [], []
@@ -100,10 +93,8 @@ def first_of_each(values: Int[Tensor, "view"], place: Int[Tensor, "view"]) -> In
 def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
     """Scores of a set of clips, by their true classes.
 
-    `sources` are the videos that they were cut from, empty where they are not known.
-
-    Raises:
-        ValueError: no clip.
+    `sources` are the videos that they were cut from, empty where they are not known. ValueError for
+    no clip.
     """
     if len(labels) == 0:
         raise ValueError("no clip to score; check the split of the manifest")

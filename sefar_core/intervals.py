@@ -52,10 +52,7 @@ class Interval:
 def in_percent(value: float, limits: Sequence[float] | None, *, sign: str = "") -> str:
     """A share in percent with its interval: `58.9 [44.8, 72.1]`, or `58.9 (no interval)`.
 
-    Args:
-        value: share, or difference of two shares.
-        limits: low and high; None for no interval.
-        sign: `+` to print the sign of every number.
+    With `+` as `sign` every number has its sign; a value is a share or a difference of shares.
     """
     number, *ends = (f"{100 * one:{sign}.1f}" for one in (value, *(limits or ())))
     return f"{number} [{', '.join(ends)}]" if ends else f"{number} (no interval)"
@@ -97,8 +94,7 @@ class Estimate:
 def sources_of(names: Sequence[str]) -> tuple[int, Int[np.ndarray, "question"]]:
     """How many sources there are, and the number of each question's.
 
-    Args:
-        names: of the source videos; an empty name is unknown and a source of its own.
+    An empty name is unknown and a source of its own.
     """
     known, source = np.unique(np.asarray(names), return_inverse=True)
     if "" not in known:
@@ -114,12 +110,8 @@ def resample_sources(
 ) -> Resamples:
     """Draw as many sources as there are, with replacement, many times.
 
-    The draws depend on the set of sources alone, not on the order or number of their questions.
-
-    Args:
-        sources: the video that each question's clip was cut from; empty where it is not known.
-        resamples: how often; memory is 8 bytes for each resample and source.
-        rng: what draws.
+    The draws depend on the set of sources alone, not on the order or number of their questions. A
+    source is empty where it is not known. Memory is 8 bytes for each resample and source.
     """
     count, source = sources_of(sources)
     times = np.empty((resamples, count))
@@ -135,13 +127,8 @@ def clustered_interval(
     """95 % interval of the mean over clips; None if all clips come from one source.
 
     Sources are drawn one by one, not by `resample_sources`, so that the published intervals of
-    recognizers stay what they are.
-
-    Args:
-        values: one number a clip.
-        sources: the video that each clip was cut from; empty where it is not known.
-        draws: bootstrap samples; memory is 8 bytes for each sample and source.
-        seed: of the draws.
+    recognizers stay what they are. A source is empty where it is not known. Memory is 8 bytes for
+    each draw and source.
     """
     count, source = sources_of(sources)
     rng = np.random.default_rng(seed)
@@ -154,10 +141,8 @@ def clustered_interval(
 
 
 def mean(values: Float[np.ndarray, "question"], draws: Resamples) -> Estimate:
-    """Mean over the questions, one number each, on the draws of their sources.
-
-    Raises:
-        ValueError: no question.
+    """Mean over the questions, one number each, on the draws of their sources. ValueError for no
+    question.
     """
     return class_mean(values, np.zeros(len(values), dtype=int), draws)
 
@@ -167,10 +152,7 @@ def class_mean(
 ) -> Estimate:
     """Mean over classes of the means within them; classes that a resample misses are left out.
 
-    Questions of one source alone get no interval.
-
-    Raises:
-        ValueError: no question.
+    Questions of one source alone get no interval. ValueError for no question.
     """
     if len(values) == 0:
         raise ValueError("a mean over no question; leave the part out")

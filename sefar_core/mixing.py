@@ -75,20 +75,10 @@ def draw_mix_plan(
 ) -> MixPlan:
     """Draw the partners and masks of one step.
 
-    Args:
-        batch: clips in the unlabeled batch.
-        grid: patches along each side of a frame.
-        num_elements: one mask is drawn for each.
-        share: part of the mixture that is the clip's own, in [0, 1] (paper: Beta(10, 10)).
-        generator: source of all draws.
-        partners: `one_for_all` or `one_each`.
-
-    Returns:
-        The plan. Each mask keeps floor(share * grid * grid) patches; the targets use the share
-        itself, as published.
-
-    Raises:
-        ValueError: a share outside [0, 1].
+    `grid` counts the patches along a side of a frame. `share` is the clip's own part of the
+    mixture, in [0, 1] (paper: Beta(10, 10)): each mask keeps floor(share * grid * grid) patches;
+    the targets use the share itself, as published. `partners` is `one_for_all` or `one_each`.
+    ValueError for a share outside [0, 1].
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is the clip's own part of the mixture, in [0, 1], got {share}")
@@ -119,10 +109,8 @@ def tube_mix(clip: Clip, partner: Clip, keep: KeepMask, *, patch: int) -> Clip:
     """`clip` where `keep` is true and `partner` elsewhere, the same patches in every frame.
 
     Mixing pixels by whole patches (of `patch` pixels) equals mixing patch tokens, since the patch
-    embedding has its stride equal to its kernel.
-
-    Raises:
-        ValueError: the mask's patches do not tile the frame.
+    embedding has its stride equal to its kernel. ValueError if the mask's patches do not tile the
+    frame.
     """
     pixels = repeat(keep, "row column -> (row high) (column wide)", high=patch, wide=patch)
     if pixels.shape != clip.shape[-2:]:

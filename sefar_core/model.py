@@ -35,19 +35,10 @@ class SefarModel(nn.Module):
     """Elements in, class logits out.
 
     `features()` and `classify()` are separate, so that many dropout passes of the head cost one
-    pass of the backbone.
-
-    Args:
-        backbone: shared by all elements.
-        sizes: frames of each element, the context last.
-        dim: width of the backbone's tokens.
-        num_classes: classes to score.
-        fusion_dim: width of the fused feature.
-        dropout: of the fused feature before the class scores.
-        mean: subtracted from each color of the clips, after scaling to [0, 1]; kept for
-            the code that prepares them.
-        std: divides each color, likewise.
-        sampling: how its elements sample a clip (a name in SAMPLINGS), likewise.
+    pass of the backbone. `sizes` are the frames of each element, the context last; `dropout` is
+    that of the fused feature before the class scores. `mean` and `std`, which each color of a clip
+    is normalized by after scaling to [0, 1], and `sampling`, a name in SAMPLINGS, are kept for the
+    code that prepares the clips.
     """
 
     def __init__(  # noqa: PLR0913 - the sizes of the published head
@@ -79,13 +70,8 @@ class SefarModel(nn.Module):
         self.classifier = nn.Linear(fusion_dim, num_classes)
 
     def features(self, elements: Sequence[Tensor]) -> Feature:
-        """The fused feature of each clip, before the dropout.
-
-        Args:
-            elements: one clip tensor (batch, channel, frame, height, width) an element.
-
-        Raises:
-            ValueError: not the elements that the model was built for.
+        """The fused feature of each clip, before the dropout. ValueError for elements that the
+        model was not built for.
         """
         self.check(elements)
         seen = self.backbone.class_tokens(elements)
@@ -101,10 +87,8 @@ class SefarModel(nn.Module):
         return self.classify(self.features(elements))
 
     def frame_tokens(self, elements: Sequence[Tensor]) -> FrameTokens:
-        """Patch tokens of every frame of every element, frames in the order of time.
-
-        Raises:
-            ValueError: not the elements that the model was built for.
+        """Patch tokens of every frame of every element, frames in the order of time. ValueError for
+        elements that the model was not built for.
         """
         self.check(elements)
         patches = [self.backbone(clip, place)[1] for place, clip in enumerate(elements)]

@@ -153,12 +153,8 @@ def drop_color_planes(
     """Set whole color planes of a clip to zero, in all of its frames, and rescale the others.
 
     The public code, as SVFormer before it, does so with probability 0.2 to each element's planes;
-    zero is the mean color here. Paper: not mentioned.
-
-    Args:
-        elements: normalized clips.
-        generator: source of the draws.
-        drop: probability of each (clip, element, color), in [0, 1).
+    zero is the mean color here. Paper: not mentioned. `drop` is the probability of each (clip,
+    element, color), in [0, 1).
     """
     if drop == 0:
         return list(elements)

@@ -140,9 +140,7 @@ def load_vit(
 
 def read_vit(path: Path) -> dict[str, Tensor]:
     """The tensors of a file under timm's names, and those of a TimeSformer's parts beside them.
-
-    Raises:
-        CheckpointError: the file is missing, or something in it is not a tensor.
+    CheckpointError if the file is missing, or something in it is not a tensor.
     """
     found: Any = read_weights(path) if path.suffix == ".safetensors" else read_torch(path)
     if isinstance(found, Mapping):
@@ -166,11 +164,9 @@ def our_name(name: str) -> str:
 
 
 def fetch_vit(name: str, backbone: TimeSformer) -> dict[str, Tensor]:
-    """The pretrained weights of a ViT of timm, downloaded unless they are cached.
-
-    Raises:
-        CheckpointError: timm does not know the name or has no weights for it, they cannot be
-            downloaded, or the ViT has another number of heads.
+    """The pretrained weights of a ViT of timm, downloaded unless they are cached. CheckpointError
+    if timm does not know the name or has no weights for it, they cannot be downloaded, or the ViT
+    has another number of heads.
     """
     if not timm.is_model(name):
         raise CheckpointError(
@@ -282,10 +278,8 @@ def release_state(model: SefarModel) -> dict[str, Tensor]:
 
 
 def read_parts(path: Path) -> tuple[dict[str, Tensor], str]:
-    """`model_state`, without the names of wrappers, and `cfg`.
-
-    Raises:
-        CheckpointError: either is missing or something else.
+    """`model_state`, without the names of wrappers, and `cfg`. CheckpointError if either is missing
+    or something else.
     """
     parts = read_torch(path)
     if not isinstance(parts, Mapping) or not {"model_state", "cfg"} <= parts.keys():
@@ -303,9 +297,7 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], str]:
 
 def read_sizes(state: Mapping[str, Tensor], path: Path) -> tuple[ModelConfig, int]:
     """Settings of the network and number of classes, by the shapes of a few tensors.
-
-    Raises:
-        CheckpointError: one of them is missing, or does not fit such a network.
+    CheckpointError if one of them is missing, or does not fit such a network.
     """
 
     def shape(name: str, num_axes: int) -> tuple[int, ...]:
@@ -381,9 +373,7 @@ def read_torch(path: Path) -> Any:
     A pickle can run any program when it is read. This one is read by torch's own reader, which
     refuses everything else before it is made. Tensors are mapped from the file where its form
     allows it, so that what is never used, such as an optimizer's state, is never read.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, not from torch.save, or holds other objects.
+    CheckpointError if the file is missing, damaged, not from torch.save, or holds other objects.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file; check the path")
@@ -412,10 +402,8 @@ def read_torch(path: Path) -> Any:
 
 
 def named_tensors(found: Any, path: Path) -> dict[str, Tensor]:
-    """A mapping of names to plain tensors of real numbers, and nothing else.
-
-    Raises:
-        CheckpointError: something else.
+    """A mapping of names to plain tensors of real numbers, and nothing else. CheckpointError for
+    something else.
     """
     if not isinstance(found, Mapping):
         raise CheckpointError(

@@ -46,20 +46,16 @@ def adaptive_weight(confidence: PerClip, spread: PerClip) -> PerClip:
 
 
 def confidence_only(confidence: PerClip, spread: PerClip) -> PerClip:
-    """The part of the paper's weight that a single prediction gives; ignores the spread.
-
-    Raises:
-        ValueError: a confidence outside [0, 1].
+    """The part of the paper's weight that a single prediction gives; ignores the spread. ValueError
+    for a confidence outside [0, 1].
     """
     check(confidence)
     return (2 * torch.sigmoid(confidence.exp() - math.e)).detach()
 
 
 def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -> PerClip:
-    """1 where the confidence reaches `threshold`, else 0; ignores the spread.
-
-    Raises:
-        ValueError: a confidence outside [0, 1].
+    """1 where the confidence reaches `threshold`, else 0; ignores the spread. ValueError for a
+    confidence outside [0, 1].
     """
     check(confidence)
     reached = (confidence >= threshold).to(confidence.dtype)
@@ -69,10 +65,8 @@ def fixed_threshold(confidence: PerClip, spread: PerClip, *, threshold: float) -
 def choose_regulation(name: str, *, threshold: float) -> Callable[[PerClip, PerClip], PerClip]:
     """The rule that `loss.regulation` names: trust, as a function of confidence and spread.
 
-    The fixed regulation requires the confidence `threshold`; the others ignore it.
-
-    Raises:
-        ValueError: an unknown name.
+    The fixed regulation requires the confidence `threshold`; the others ignore it. ValueError for
+    an unknown name.
     """
     regulations: dict[str, Callable[[PerClip, PerClip], PerClip]] = {
         "adaptive": adaptive_weight,

@@ -49,18 +49,10 @@ def open_run(
     """Make the folder of a run, and write its settings and this session into it.
 
     Prints a note if other code began the run, whose result may then differ. Settings that did not
-    exist when the run began had no effect on it: they count as their defaults.
-
-    Args:
-        run_dir: made if missing; may hold the same run, to resume.
-        settings: a dataclass, stored as config.json.
-        seed: of the run.
-        data: what the run trains on, stored with the settings.
-        free: dotted names of settings that may differ when a run is resumed.
-
-    Raises:
-        ValueError: the folder holds a run of other settings, or its config.json or run.json is
-            damaged.
+    exist when the run began had no effect on it: they count as their defaults. `data` is what the
+    run trains on, stored with the settings; `free` are dotted names of settings that may differ
+    when a run is resumed. ValueError if the folder holds a run of other settings, or its
+    config.json or run.json is damaged.
     """
     wanted = json.loads(as_json(dataclasses.asdict(settings) | (data or {})))
     if (run_dir / "config.json").exists():
@@ -98,11 +90,7 @@ def refuse_other_settings(
 
 
 def read_run_config(path: Path) -> dict[str, Any]:
-    """The settings that a run was started with.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """The settings that a run was started with. ValueError if the file is damaged."""
     try:
         found = json.loads(path.read_bytes())
         return dict(found)
@@ -114,10 +102,8 @@ def read_run_config(path: Path) -> dict[str, Any]:
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
-    """The sessions that run.json reports, oldest first; none if nothing ran.
-
-    Raises:
-        ValueError: it is damaged.
+    """The sessions that run.json reports, oldest first; none if nothing ran. ValueError if it is
+    damaged.
     """
     path = run_dir / "run.json"
     if not path.exists():
@@ -174,9 +160,7 @@ def commit() -> str:
 
 def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl") -> None:
     """Drop the lines after a step that the run returns to, and a line that a kill cut short.
-
-    Raises:
-        ValueError: another line is damaged.
+    ValueError if another line is damaged.
     """
     path = run_dir / name
     if path.exists():
@@ -188,11 +172,7 @@ def forget_metrics_after(run_dir: Path, step: int, *, name: str = "metrics.jsonl
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The reports in metrics.jsonl, one a step.
-
-    Raises:
-        ValueError: there is none, or a line is damaged.
-    """
+    """The reports in metrics.jsonl, one a step. ValueError for none, or a damaged line."""
     lines = path.read_bytes().splitlines()
     reports = [parse_report(line, path, number) for number, line in enumerate(lines, start=1)]
     if not reports:
@@ -201,11 +181,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_report(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    """One line of metrics.jsonl.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """One line of metrics.jsonl. ValueError if it is damaged."""
     try:
         report = json.loads(line)
         if type(report["step"]) is not int:
@@ -240,9 +216,7 @@ class RunHistory(NamedTuple):
 
 def read_history(run_dir: Path) -> RunHistory | None:
     """The history in a folder; None where no run was: neither config.json nor metrics.jsonl.
-
-    Raises:
-        ValueError: one of the two files is missing, or damaged.
+    ValueError if one of the two files is missing, or damaged.
     """
     config, metrics = run_dir / "config.json", run_dir / "metrics.jsonl"
     missing = [path for path in (config, metrics) if not path.exists()]

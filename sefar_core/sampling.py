@@ -64,10 +64,8 @@ def sample_fractions(sizes: Sequence[int], generator: torch.Generator) -> Moment
 
 
 def center_fractions(sizes: Sequence[int], offset: float = 0.5) -> Moments:
-    """The same moments every time: `offset` (in [0, 1)) of the way through each segment.
-
-    Raises:
-        ValueError: an offset outside [0, 1).
+    """The same moments every time: `offset` (in [0, 1)) of the way through each segment. ValueError
+    for an offset outside [0, 1).
     """
     check_offset(offset)
     num_segments = sum(sizes)
@@ -91,9 +89,7 @@ def sample_windows(sizes: Sequence[int], generator: torch.Generator) -> Moments:
 
 def center_windows(sizes: Sequence[int], offset: float = 0.5) -> Moments:
     """The same moments every time: windows and context moments `offset` of the way along.
-
-    Raises:
-        ValueError: an offset outside [0, 1).
+    ValueError for an offset outside [0, 1).
     """
     check_offset(offset)
     *fine, context = sizes

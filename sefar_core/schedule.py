@@ -15,10 +15,8 @@ FIRST_FALL, SECOND_FALL = 25 / 30, 28 / 30  # of the run, where the published ra
 def learning_rate(highest: float, schedule: Literal["step", "cosine"], progress: float) -> float:
     """The rate at a part of the run.
 
-    Args:
-        highest: the rate at the start.
-        schedule: `step` falls to a tenth and to a hundredth, as published; `cosine` falls to 0.
-        progress: part of the run that is over, in [0, 1).
+    `step` falls to a tenth and to a hundredth, as published; `cosine` falls to 0. `progress` is the
+    part of the run that is over, in [0, 1).
     """
     if schedule == "cosine":
         return highest * 0.5 * (1 + math.cos(math.pi * progress))

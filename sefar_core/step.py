@@ -70,13 +70,7 @@ def ssl_step(  # noqa: PLR0913 - two networks, a batch, and how it is used
 ) -> SslOutcome:
     """The paper on one screen. The caller owns backward, optimizer and teacher.update().
 
-    Args:
-        student: elements to logits, in training mode.
-        teacher: labels the weak view.
-        batch: labeled clips, and two views of the unlabeled ones.
-        method: the interchangeable parts.
-        mix: whom to mix with whom; None leaves the mixing loss out.
-        generator: source of the draws of perturbation and color dropout.
+    The student is in training mode. Without `mix` the mixing loss is left out.
     """
     pseudo = teacher.predict(batch.weak)
     trust = method.regulate(pseudo.confidence, pseudo.spread)
@@ -127,12 +121,8 @@ def micro_step(
 ) -> tuple[Losses, dict[str, float]]:
     """The losses of one micro-batch, and its numbers for metrics.jsonl.
 
-    Args:
-        student: in training mode; may be wrapped for distributed training.
-        teacher: None in the warm-up, which trains on labels alone.
-        batch: on the student's device.
-        method: the interchangeable parts.
-        generators: consumed.
+    The student is in training mode and may be wrapped for distributed training. Without a teacher,
+    in the warm-up, it trains on labels alone.
     """
     if teacher is None:
         losses, logits = supervised_step(student, batch.labeled, batch.labels)

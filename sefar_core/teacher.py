@@ -90,10 +90,8 @@ def summarize(probs: Tensor) -> PseudoLabel:
 
 
 def refuse_hidden_dropout(network: SefarModel) -> None:
-    """One backbone pass may serve all predictions only if nothing in it is random.
-
-    Raises:
-        ValueError: a dropout other than the head's.
+    """One backbone pass may serve all predictions only if nothing in it is random. ValueError for a
+    dropout other than the head's.
     """
     for name, module in network.named_modules():
         hidden = type(module).__name__.startswith("Dropout") and module is not network.dropout

@@ -104,9 +104,7 @@ class TimeSformer(nn.Module):
     def forward(self, clip: Element, element: int) -> tuple[Feature, PatchTokens]:
         """Class token and patch tokens of one element, after the last layer norm.
 
-        Args:
-            clip: the element's frames, normalized.
-            element: its place in `sizes`: which time embedding it gets.
+        The clip is normalized; `element` is its place in `sizes`, which decides its time embedding.
         """
         cls, patches = self.embed([clip], [element])
         for block in self.blocks:

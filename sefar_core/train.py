@@ -165,12 +165,8 @@ def run_steps(
 ) -> None:
     """Train from the loop's step to the end of its schedule.
 
-    Args:
-        loop: networks and optimizer, fresh or resumed; its run folder gets the states.
-        batches: micro-batches in order, from the loop's step on.
-        stop_request: whether the run shall end early.
-        progress: reports each step; None on all but the main process.
-        validate: scores the networks that are saved; None without validation clips.
+    `batches` are micro-batches in order, from the loop's step on. `progress` is None on all but the
+    main process, `validate` without validation clips.
 
     Raises:
         FloatingPointError: a loss or a gradient is not finite.
@@ -259,12 +255,8 @@ def refuse_infinite(
 ) -> None:
     """Stop all processes if a loss or the gradient is not finite on any of them.
 
-    Args:
-        loop: to stop.
-        metrics: of the step, the same on all processes.
-        losses: of this process's micro-batches.
-        clip_ids: of the same micro-batches; the message names the clips of those whose loss is not
-            finite, or all clips where every loss is.
+    The message names the clips of the micro-batches whose loss is not finite, or all clips where
+    every loss is.
 
     Raises:
         FloatingPointError: on the main process, naming the clips.
@@ -450,11 +442,8 @@ def build_optimizer(
 
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
-    """The device or devices of this process, and its number format.
-
-    Raises:
-        ValueError: the processes do not know of one another or cannot share the batch, or a
-            package is missing.
+    """The device or devices of this process, and its number format. ValueError if the processes do
+    not know of one another or cannot share the batch, or a package is missing.
     """
     if config.log == "tensorboard":
         refuse_missing_tensorboard()
@@ -499,10 +488,8 @@ def refuse_other_data(config: TrainConfig, clips: TrainClips) -> None:
 
 
 def plan(config: TrainConfig, num_labeled: int) -> Schedule:
-    """The run in optimizer steps.
-
-    Raises:
-        ValueError: the rate would still rise when the run ends, or no whole batch is left.
+    """The run in optimizer steps. ValueError if the rate would still rise when the run ends, or no
+    whole batch is left.
     """
     schedule = Schedule(
         num_labeled=num_labeled,
@@ -556,9 +543,7 @@ def open_session(
     loop: Loop, clips: TrainClips, held_out: ValidationClips | None, video_root: Path
 ) -> None:
     """Add to run.json where this session starts, and check the clips unless the run is over.
-
-    Raises:
-        VideoReadError: a clip that the run needs has no file.
+    VideoReadError if a clip that the run needs has no file.
     """
     bare = classes_without_labels(clips)
     session = {

@@ -32,15 +32,9 @@ def add_adapters(
 ) -> PeftModel:
     """The model with LoRA in its language model, a trained projector, and all else frozen.
 
-    Args:
-        model: the composite model; it is changed in place. In 4 bits, parameters that are not
-            quantized become float32.
-        rank: of the LoRA matrices.
-        alpha: LoRA's scale; the update is multiplied by alpha / rank.
-        dropout: of the LoRA branch's input, in [0, 1).
-
-    Raises:
-        ValueError: a layer lacks one of the seven linears; only the others would be adapted.
+    The model is changed in place; in 4 bits, parameters that are not quantized become float32.
+    LoRA's update is multiplied by alpha / rank; `dropout`, of the input of its branch, is in [0,
+    1). ValueError if a layer lacks one of the seven linears; only the others would be adapted.
     """
     refuse_other_layers(model)
     settings = LoraConfig(
@@ -82,10 +76,8 @@ def refuse_other_layers(model: SefarVlmForConditionalGeneration) -> None:
 
 
 def composite(model: Trained) -> SefarVlmForConditionalGeneration:
-    """The composite model with LoRA and projector, without peft's wrapper if it has one.
-
-    Raises:
-        TypeError: it is another model.
+    """The composite model with LoRA and projector, without peft's wrapper if it has one. TypeError
+    if it is another model.
     """
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(inner, SefarVlmForConditionalGeneration):
@@ -120,10 +112,8 @@ def learn_projector_alone(model: nn.Module, alone: bool) -> None:
 
 
 def optimizer_groups(model: nn.Module, *, lora_lr: float, projector_lr: float) -> list[dict]:
-    """Parameter groups with a name and a learning rate each, without empty ones.
-
-    Raises:
-        ValueError: a parameter is trained that is neither LoRA nor projector.
+    """Parameter groups with a name and a learning rate each, without empty ones. ValueError if a
+    parameter is trained that is neither LoRA nor projector.
     """
     lora = [p for _, p in lora_parameters(model) if p.requires_grad]
     projector = [p for _, p in projector_parameters(model) if p.requires_grad]

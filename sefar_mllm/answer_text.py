@@ -92,16 +92,8 @@ def score_other_formats(
 ) -> OtherFormats:
     """Generate an answer to every question, and score the texts of its options.
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: the questions; their numbers of options may differ.
-        cache: tokens of the clips that are shown.
-        shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions answered at a time.
-
-    Raises:
-        ValueError: a prompt is longer than the model reads.
+    `shown` is the clip to show for each question's clip; by default its own. ValueError if a prompt
+    is longer than the model reads.
     """
     given = (model, tokenizer, questions, cache)
     return OtherFormats(
@@ -123,9 +115,7 @@ def generate_answers(  # noqa: PLR0913 - the questions, the model, and the lengt
     """The model's greedy answer to every question with its options in order, in their order.
 
     Args: see `score_other_formats`; `max_new_tokens` is the longest answer (a letter is one token).
-
-    Raises:
-        ValueError: a prompt is longer than the model reads.
+    ValueError if a prompt is longer than the model reads.
     """
     config = composite(model).config
     answers: dict[str, GeneratedAnswer] = {}
@@ -157,11 +147,7 @@ def as_answer(
 
 
 def failure_rate(answers: Sequence[GeneratedAnswer]) -> float:
-    """Share of the answers that name no option, in [0, 1].
-
-    Raises:
-        ValueError: there are no answers.
-    """
+    """Share of the answers that name no option, in [0, 1]. ValueError if there are no answers."""
     if not answers:
         raise ValueError("there are no answers to count; give at least one question")
     return sum(answer.choice is None for answer in answers) / len(answers)
@@ -178,10 +164,7 @@ def option_text_scores(
 ) -> dict[str, TextScore]:
     """Scores of every question's options, by question id, in the order of the questions.
 
-    Args: see `score_other_formats`.
-
-    Raises:
-        ValueError: a prompt is longer than the model reads.
+    Args: see `score_other_formats`. ValueError if a prompt is longer than the model reads.
     """
     vlm = composite(model)
     scores: dict[str, TextScore] = {}
@@ -249,15 +232,8 @@ def pointwise_information(
 ) -> dict[str, tuple[float, ...]]:
     """How much more likely the video makes each option: log-probabilities less a blind run's.
 
-    Args:
-        scores: of a run that sees the videos, by question id.
-        blind: of a run that does not, of the same questions.
-
-    Returns:
-        By question id, a number for each option.
-
-    Raises:
-        ValueError: the runs differ in their questions or in the number of options.
+    By question id, a number for each option. ValueError if the runs differ in their questions or in
+    the number of options.
     """
     unlike = [
         name

@@ -45,10 +45,8 @@ KEPT = ["model.multi_modal_projector", "lm_head"]  # not quantized; whole names 
 
 
 def four_bit_settings() -> BitsAndBytesConfig:
-    """Settings of the quantized language model; runs on CUDA, and slowly on a CPU.
-
-    Raises:
-        SefarError: bitsandbytes is not installed.
+    """Settings of the quantized language model; runs on CUDA, and slowly on a CPU. SefarError if
+    bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
         raise SefarError(
@@ -70,11 +68,8 @@ UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, Unpi
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Llama-family model, checked.
-
-    Raises:
-        CheckpointError: it is missing, does not begin texts with bos, lacks an end mark, or cannot
-            encode the prompts.
+    """The tokenizer of a Llama-family model, checked. CheckpointError if it is missing, does not
+    begin texts with bos, lacks an end mark, or cannot encode the prompts.
     """
     here = Path(shipped(folder))
     if here.is_dir() and not any((here / name).is_file() for name in TOKENIZER_FILES):
@@ -117,13 +112,8 @@ def load_language_model(
     """A Llama-family language model with all its weights.
 
     Weights come from safetensors, or from PyTorch's files (Vicuna v1.5 has no others), of which
-    only tensors are read.
-
-    Args:
-        name: folder, hub name, or `demo:llm`.
-        dtype: of its weights; with `four_bit`, of those that are not quantized.
-        device: where to put it.
-        four_bit: quantize its linears.
+    only tensors are read. `name` is a folder, a hub name, or `demo:llm`. With `four_bit`, `dtype`
+    is that of the weights that are not quantized.
 
     Raises:
         CheckpointError: it is missing, is damaged, lacks weights, or is of another family.
@@ -161,14 +151,8 @@ def load_language_model(
 
 
 def refuse_gaps(name: str | Path, report: dict[str, Any]) -> None:
-    """Refuse weights that transformers has drawn at random.
-
-    Args:
-        name: of the model that was loaded.
-        report: its loading info.
-
-    Raises:
-        CheckpointError: a tensor is missing or of another shape than in the config.
+    """Refuse weights that transformers has drawn at random, by its loading info. CheckpointError if
+    a tensor is missing or of another shape than in the config.
     """
     for what in ("missing", "mismatched"):
         found = sorted(str(key) for key in report[f"{what}_keys"])
@@ -193,16 +177,9 @@ def build_vlm(  # noqa: PLR0913 - everything that a model is made of
 ) -> SefarVlmForConditionalGeneration:
     """A language model behind a fresh projector.
 
-    Args:
-        language_model: folder or hub name.
-        token_dim: width of the encoder's tokens.
-        token_shape: frames, rows and columns of a clip's tokens.
-        encoder: key and origin of the encoder's token cache.
-        anchor_ids: tokens of the word that projected tokens start around.
-        seed: of the projector's weights.
-        dtype: of the language model; the projector stays in float32.
-        device: where to put the model.
-        four_bit: quantize the language model's linears.
+    `token_shape` are frames, rows and columns of a clip's tokens, `encoder` key and origin of the
+    encoder's token cache. Projected tokens start around the word of `anchor_ids`. `dtype` and
+    `four_bit` are for the language model; the projector stays in float32.
 
     Raises:
         CheckpointError: the language model cannot be used.

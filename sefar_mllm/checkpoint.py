@@ -63,11 +63,7 @@ def save_trained(
 ) -> None:
     """Write adapter, config, tokenizer and fingerprint, all or nothing, over an older folder.
 
-    Args:
-        model: with adapters. If it is sharded, all processes call this.
-        tokenizer: its tokenizer.
-        folder: what to write.
-        writes: whether this process writes the folder.
+    If the model is sharded, all processes call this, and one of them `writes`.
     """
     weights, logits = whole_trained(model), fingerprint_logits(model, tokenizer)
     if not writes:
@@ -126,10 +122,8 @@ def load_trained(
 
 
 def read_config(folder: Path) -> SefarVlmConfig:
-    """The composite config of a folder that holds a trained model.
-
-    Raises:
-        CheckpointError: a file is missing, or the config is not of a SefarVlm.
+    """The composite config of a folder that holds a trained model. CheckpointError if a file is
+    missing, or the config is not of a SefarVlm.
     """
     weights = () if is_merged(folder) else ("adapter_config.json", ADAPTER)
     for name in ("config.json", *weights, fingerprint_file(folder).name):
@@ -193,11 +187,9 @@ def load_adapted(
 
 
 def read_adapter(folder: Path, model: PeftModel) -> dict[str, Tensor]:
-    """The tensors of a folder's adapter, exactly those that the model takes.
-
-    Raises:
-        CheckpointError: the file is damaged, or a tensor is missing, unknown, or of another shape;
-            peft would keep fresh weights in its place.
+    """The tensors of a folder's adapter, exactly those that the model takes. CheckpointError if the
+    file is damaged, or a tensor is missing, unknown, or of another shape; peft would keep fresh
+    weights in its place.
     """
     path = folder / ADAPTER
     try:
@@ -248,10 +240,7 @@ def language_model_of(folder: Path, config: SefarVlmConfig) -> str:
     """The language model that a folder's adapter was trained on: its folder, or its hub name.
 
     Where an older config does not say which of the two it is, the hub is not queried; a model that
-    was fetched from there before is taken.
-
-    Raises:
-        CheckpointError: there is no such folder.
+    was fetched from there before is taken. CheckpointError if there is no such folder.
     """
     recorded = config.language_model
     found = recorded_folder(recorded, folder)
@@ -297,17 +286,9 @@ def merge(
     """Write the whole model of an adapter's folder, all or nothing.
 
     LoRA is added to the linears in float32, and the sum is rounded once, to the dtype of the
-    language model; the projector stays in float32.
-
-    Args:
-        folder: what fine-tuning wrote.
-        out: gets config, weights, tokenizer, fingerprint and model card; only an older
-            merged folder is replaced.
-        language_model: folder or hub name, if it is not where it was in training.
-        dtype: of the merged language model; by default that of its files.
-
-    Returns:
-        out.
+    language model; the projector stays in float32. Only an older merged folder is replaced at
+    `out`, which is returned. `language_model` is given if it is not where it was in training;
+    `dtype`, of the merged language model, is by default that of its files.
 
     Raises:
         CheckpointError: `folder` is not an adapter, does not fit its language model, or `out` holds
@@ -332,10 +313,8 @@ def merge(
 
 
 def refuse_foreign(out: Path) -> None:
-    """Refuse to replace what merging did not write.
-
-    Raises:
-        CheckpointError: `out` is a file, or a folder of something else.
+    """Refuse to replace what merging did not write. CheckpointError if `out` is a file, or a folder
+    of something else.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -370,10 +349,8 @@ def fingerprint_file(folder: Path) -> Path:
 
 
 def read_fingerprint(folder: Path) -> tuple[str, Float[Tensor, "logit"]]:
-    """Precision and logits of a folder's fingerprint.
-
-    Raises:
-        CheckpointError: there is no fingerprint, or it is damaged.
+    """Precision and logits of a folder's fingerprint. CheckpointError if there is no fingerprint,
+    or it is damaged.
     """
     path = fingerprint_file(folder)
     try:
@@ -414,10 +391,8 @@ def fingerprint_logits(
 
 
 def check_fingerprint(model: Trained, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Compare a loaded model with the fingerprint in its folder.
-
-    Raises:
-        CheckpointError: its logits differ by more than rounding.
+    """Compare a loaded model with the fingerprint in its folder. CheckpointError if its logits
+    differ by more than rounding.
     """
     stored_precision, stored = read_fingerprint(folder)
     computed = fingerprint_logits(model, tokenizer)

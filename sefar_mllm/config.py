@@ -281,12 +281,8 @@ class PresetChoice(NamedTuple):
 def choose_preset(arguments: Sequence[str], script: str) -> PresetChoice:
     """The preset that the first argument names; with --help alone, vicuna_7b for its values.
 
-    Args:
-        arguments: the command line without the script.
-        script: path of the script, for its usage line.
-
-    Raises:
-        ValueError: the first argument is not a preset.
+    `arguments` is the command line without the script; `script` is for its usage line. ValueError
+    if the first argument is not a preset.
     """
     name, *changes = arguments or ("",)
     if name in ("-h", "--help"):

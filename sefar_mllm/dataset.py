@@ -240,13 +240,8 @@ def padding_share(lengths: Sequence[int], *, batch_size: int) -> float:
 def split_batch(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
     """Questions that a process takes at a time, and how many times, for one step.
 
-    Args:
-        batch_size: questions of a step, over all processes.
-        micro_batch_size: the most that a process takes at a time.
-        processes: number of processes.
-
-    Raises:
-        SefarError: the processes cannot have equal parts.
+    `batch_size` counts over all processes; a process takes at most `micro_batch_size` at a time.
+    SefarError if the processes cannot have equal parts.
     """
     part, rest = divmod(batch_size, processes)
     if rest or not part:
@@ -261,10 +256,8 @@ def split_batch(batch_size: int, micro_batch_size: int, processes: int) -> tuple
 def refuse_other_questions(
     given: Sequence[Question], drawn: Sequence[Question], epoch: int
 ) -> None:
-    """Questions of an epoch must be about the same clips, with the same answers.
-
-    Raises:
-        SefarError: they are not; the message names what differs.
+    """Questions of an epoch must be about the same clips, with the same answers. SefarError if they
+    are not; the message names what differs.
     """
     wanted, found = (
         Counter((one.video, one.options[one.answer]) for one in questions)
@@ -283,10 +276,8 @@ def refuse_other_questions(
 
 def refuse_too_long(dataset: QuestionDataset, max_length: int, *, epochs: int = 1) -> None:
     """Check the length of every prompt of every epoch, and leave the dataset in the first.
-
-    Raises:
-        SefarError: some prompts are longer than the model reads, which would cut the video or the
-            question.
+    SefarError if some prompts are longer than the model reads, which would cut the video or the
+    question.
     """
     fixed = dataset.redraw is None and dataset.answer_style == "letter"
     for epoch in range(1 if fixed else epochs):  # the order of the options hardly matters
@@ -310,10 +301,7 @@ def refuse_too_long(dataset: QuestionDataset, max_length: int, *, epochs: int = 
 def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
     """Questions of a file of any form that `schema.read_any` takes.
 
-    Args:
-        path: the file.
-        manifest: table of their clips, which gives questions without a class their class,
-            apparatus and source.
+    A manifest of their clips gives questions without a class their class, apparatus and source.
 
     Raises:
         QuestionError: the file is missing, is not a question file, or does not fit the manifest.
@@ -325,9 +313,7 @@ def load_questions(path: Path, manifest: Path | None = None) -> list[Question]:
 
 def name_sets(paths: Sequence[Path]) -> list[str]:
     """A name for each question file: its stem, after its folder's name where two stems are equal.
-
-    Raises:
-        SefarError: a file is given twice.
+    SefarError if a file is given twice.
     """
     stems = [path.stem for path in paths]
     names = [

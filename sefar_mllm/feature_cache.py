@@ -72,10 +72,6 @@ class Place(NamedTuple):
 class TokenCache:
     """The tokens of some clips. Shards that hold none of them are not read.
 
-    Args:
-        folder: made by scripts/extract_features.py.
-        clip_ids: the clips to read.
-
     Attributes:
         key: what the tokens depend on.
         origin: folder and seed that the encoder was made from; for image models `weights`, too:
@@ -130,16 +126,10 @@ def check_keys(
 ) -> None:
     """Refuse tokens that are not those that `who` was trained with.
 
-    Args:
-        found: key of the cache that is there.
-        wanted: key of the cache that it must equal.
-        where: the cache that is there, in words.
-        who: what needs the tokens, in words.
-        any_frame_order: the frames may have another order, for the control that shows a trained
-            model frames in another order; everything else must be equal.
-
-    Raises:
-        CacheError: the keys differ; the message names the first field that does.
+    `where` (the cache that is there) and `who` are words for the message. With `any_frame_order`
+    the frames may have another order, for the control that shows a trained model frames in another
+    order; everything else must be equal. CacheError if the keys differ; the message names the first
+    field that does.
     """
     for name in dict.fromkeys([*wanted, *found]):
         if name == "frame_order" and any_frame_order:
@@ -157,10 +147,8 @@ def check_keys(
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """A cache's `key` and `origin`.
-
-    Raises:
-        CacheError: there is no index, it is damaged, or the cache is of another format.
+    """A cache's `key` and `origin`. CacheError if there is no index, it is damaged, or the cache is
+    of another format.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -188,11 +176,9 @@ def read_index(folder: Path) -> dict[str, Any]:
 def read_places(folder: Path, key: Mapping[str, Any]) -> dict[str, Place]:
     """Where each clip's tokens are. Only headers are read.
 
-    A clip may be in two shards, if a process outlived its run. Both were made with one key from
-    one span, so the first is taken.
-
-    Raises:
-        CacheError: a shard is damaged or of another cache, or two cut a clip differently.
+    A clip may be in two shards, if a process outlived its run. Both were made with one key from one
+    span, so the first is taken. CacheError if a shard is damaged or of another cache, or two cut a
+    clip differently.
     """
     cache = key_hash(key)
     places: dict[str, Place] = {}
@@ -289,12 +275,9 @@ def write_tokens(
 ) -> None:
     """Write tokens that were not made by `extract`, such as an exact map of a cache's tokens.
 
-    Args:
-        folder: made if missing; clips that it holds already are left as they are.
-        key: everything that the tokens depend on: the fields of `features.token_key`.
-        origin: folder and seed that the encoder was made from.
-        clips: which piece of which video each clip is: `TokenCache.spans` of the source.
-        tokens: of each clip, in the same order; stored as float16.
+    `key` has the fields of `features.token_key`; `clips` are spans as in `TokenCache.spans`, with
+    their tokens in the same order, stored as float16. The folder is made if missing; clips that it
+    holds already are left as they are.
 
     Raises:
         CacheError: the folder holds other tokens, or these are not finite in 16 bits.
@@ -339,10 +322,8 @@ def write_shard(
 
 
 def read_head(path: Path) -> Head:
-    """Which clips a shard holds; the tokens are not read.
-
-    Raises:
-        CacheError: the file is cut short, or is not a shard.
+    """Which clips a shard holds; the tokens are not read. CacheError if the file is cut short, or
+    is not a shard.
     """
     try:
         with safe_open(path, framework="pt") as shard:
@@ -354,10 +335,8 @@ def read_head(path: Path) -> Head:
 
 
 def read_rows(head: Head) -> Float16[Tensor, "clip frame row column dim"]:
-    """The tokens of a shard.
-
-    Raises:
-        CacheError: the file is cut short, or does not hold a row of finite tokens for each clip.
+    """The tokens of a shard. CacheError if the file is cut short, or does not hold a row of finite
+    tokens for each clip.
     """
     try:
         with safe_open(head.path, framework="pt") as shard:

@@ -69,18 +69,9 @@ def extract(
 ) -> int:
     """Encode the clips that the cache in `folder` does not have yet.
 
-    Every process of a run under `accelerate launch` calls it and encodes its part.
-
-    Args:
-        clips: any clips of a manifest.
-        video_root: folder that the clips' paths are relative to.
-        encoder: the encoder.
-        folder: the cache; made if missing. runs.jsonl in it records every run.
-        grid: tokens are pooled to grid x grid a frame.
-        frame_order: key of `FRAME_ORDERS`; all but in_order are controls.
-
-    Returns:
-        How many clips all processes encoded.
+    Every process of a run under `accelerate launch` calls it and encodes its part. Tokens are
+    pooled to grid x grid a frame; frame orders other than in_order are controls. runs.jsonl in the
+    folder records every run. Returns how many clips all processes encoded.
 
     Raises:
         CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
@@ -208,8 +199,7 @@ def fill_shard(
 ) -> Exception | None:
     """Write some batches as one shard; if one fails or a signal comes, those before it.
 
-    Returns:
-        The error, if there was one.
+    Returns the error, if there was one.
     """
     done: dict[str, Piece] = {}
     rows: list[Tensor] = []
@@ -245,10 +235,8 @@ def stop_together(
 
 
 def token_key(encoder: Encoder, grid: int, frame_order: str = "in_order") -> dict[str, Any]:
-    """What the tokens of an encoder depend on; a cache's key.
-
-    Raises:
-        ValueError: there is no such frame order.
+    """What the tokens of an encoder depend on; a cache's key. ValueError if there is no such frame
+    order.
     """
     if frame_order not in FRAME_ORDERS:
         raise ValueError(

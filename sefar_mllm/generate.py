@@ -45,13 +45,8 @@ def generate_ids(  # noqa: PLR0913 - the prompts, and how an answer may end
 ) -> list[list[int]]:
     """The answers' ids, without the end mark.
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        ids: prompts that end where the answer begins.
-        tokens: the video of each.
-        max_new_tokens: longest answer.
-        end_id: the end mark of an answer; None generates `max_new_tokens` in every row.
-        static_cache: see `static_cache_of`.
+    The prompts end where the answer begins. `end_id` is the end mark of an answer; None generates
+    `max_new_tokens` in every row. `static_cache` as in `static_cache_of`.
     """
     vlm = composite(model)
     inputs = _inputs(vlm, ids, tokens, max_new_tokens=max_new_tokens, end_id=end_id)

@@ -54,9 +54,7 @@ class Choice(NamedTuple):
 
 def held_out(sources: Sequence[str], seed: int) -> Bool[Tensor, "clip"]:
     """Which clips are left out while settings are tried: whole sources, a fifth of the clips.
-
-    Raises:
-        ValueError: all clips come from one source.
+    ValueError if all clips come from one source.
     """
     names = sorted(set(sources))
     if len(names) < 2:
@@ -144,12 +142,8 @@ def fit_probe(
 ) -> tuple[Probe, dict[str, Any]]:
     """The probe of the cache's encoder, and its metrics.
 
-    Args:
-        cache: tokens of the labeled and val clips, at least.
-        clips: of the manifest; those of other splits are not used.
-        max_steps: most optimizer steps; a multiple of `CHECK_STEPS`.
-        lr: learning rate of AdamW.
-        seed: of the cut into sources seen and held out.
+    Clips of other splits than labeled and val are not used. `max_steps` is a multiple of
+    `CHECK_STEPS`; `seed` is that of the cut into sources seen and held out.
 
     Raises:
         CacheError: these tokens cannot be the base of a probe.
@@ -198,10 +192,7 @@ def fit_classifier(
 ) -> nn.Linear:
     """Multinomial logistic regression with weight decay, by L-BFGS from zero; no random numbers.
 
-    Args:
-        features: standardized features of clips.
-        labels: class of each clip.
-        num_classes: number of classes.
+    The features are standardized.
     """
     head = nn.Linear(features.shape[1], num_classes)
     nn.init.zeros_(head.weight)
@@ -227,15 +218,8 @@ def mean_tokens(cache: TokenCache, clip_ids: Sequence[str]) -> Float[Tensor, "cl
 
 
 def save_probe(folder: Path, probe: Probe, metrics: dict[str, Any]) -> None:
-    """Write a probe, all or nothing; one of that name is replaced.
-
-    Args:
-        folder: gets config.json and probe.safetensors.
-        probe: the first result of `fit_probe`.
-        metrics: its second result.
-
-    Raises:
-        CheckpointError: the folder holds something else.
+    """Write a probe, all or nothing; one of that name is replaced. CheckpointError if the folder
+    holds something else.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).exists():
         raise CheckpointError(
@@ -252,14 +236,8 @@ def save_probe(folder: Path, probe: Probe, metrics: dict[str, Any]) -> None:
 def map_cache(cache: TokenCache, probe: Probe, probe_dir: Path, folder: Path) -> None:
     """Write the tokens that the probe's encoder would give for all clips of its base's cache.
 
-    Args:
-        cache: tokens of the base encoder.
-        probe: of the same encoder.
-        probe_dir: folder of the probe, for the cache's origin.
-        folder: gets the mapped tokens; clips that it holds already are left.
-
-    Raises:
-        CacheError: the probe was trained on other tokens, or the folder holds other ones.
+    Clips that the folder holds already are left. CacheError if the probe was trained on other
+    tokens, or the folder holds other ones.
     """
     encoder, digest = cache.key["encoder"], cache.key["digest"]
     if (encoder, digest) != (probe.base, probe.base_digest):

@@ -19,14 +19,9 @@ def mismatched_videos(questions: Sequence[Question], rng: random.Random) -> dict
     """Another clip for every clip, each shown once, none of its own class, answer or source.
 
     A maximum matching by augmenting paths (Berge, PNAS 43, 1957): each clip takes the first free
-    clip that fits; where none does, clips along a shortest path exchange theirs.
-
-    Args:
-        questions: about the clips; several may be about one.
-        rng: draws.
-
-    Raises:
-        ValueError: there is no such matching: too many clips share a class, an answer or a source.
+    clip that fits; where none does, clips along a shortest path exchange theirs. Several questions
+    may be about one clip. ValueError if there is no such matching: too many clips share a class, an
+    answer or a source.
     """
     marks = marks_of(questions)
     clips, free = sorted(marks), sorted(marks)

@@ -63,9 +63,7 @@ class SefarVlmModel(PreTrainedModel):
         clip_ids: Sequence[str] | None = None,
     ) -> Float[Tensor, "batch token embed"]:
         """Embeddings of the ids, with each row's placeholders filled by its clip's tokens.
-
-        Raises:
-            SefarError: a row has another number of placeholders than its clip has tokens.
+        SefarError if a row has another number of placeholders than its clip has tokens.
         """
         place = input_ids == self.config.video_token_id
         table = self.get_input_embeddings()
@@ -201,11 +199,7 @@ def decodes(input_ids: Int[Tensor, "batch token"], past_key_values: Cache | None
 
 
 def word_table(model: PreTrainedModel) -> nn.Embedding:
-    """The table of the language model's token embeddings.
-
-    Raises:
-        TypeError: it is not a plain table.
-    """
+    """The table of the language model's token embeddings. TypeError if it is not a plain table."""
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding):
         raise TypeError(f"expected a table of embeddings, found {type(table).__name__}")

@@ -73,9 +73,8 @@ def lasting_place(name: str | Path) -> str:
 def recorded_folder(recorded: str, model_folder: Path) -> Path | None:
     """The folder that was recorded; None if it is not there.
 
-    Args:
-        recorded: absolute path, or one relative to the working directory or the model folder.
-        model_folder: holds the record.
+    `recorded` is absolute, or relative to the working directory or to the model folder that holds
+    the record.
     """
     if not recorded:
         return None

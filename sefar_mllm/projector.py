@@ -21,10 +21,7 @@ GELU_RMS = 0.65  # root mean square of gelu(x) for x ~ N(0, 1)
 class Projector(nn.Module):
     """LayerNorm, frame position, Linear, GELU, Linear; always in 32-bit floats, autocast or not.
 
-    Args:
-        token_dim: width of the encoder's tokens.
-        num_frames: frames of a clip, each with a position of its own.
-        embed_dim: width of the language model's embeddings.
+    Each of `num_frames` frames of a clip has a position of its own.
     """
 
     def __init__(self, token_dim: int, num_frames: int, embed_dim: int):
@@ -40,10 +37,8 @@ class Projector(nn.Module):
     ) -> None:
         """Draw the weights: projected tokens are around a word's embedding, with the words' spread.
 
-        Args:
-            anchor: embedding that every projected token starts from.
-            embed_rms: root mean square of the language model's embedding entries, > 0.
-            generator: for the draws.
+        `anchor` is the embedding that every projected token starts from, `embed_rms` the root mean
+        square of the language model's embedding entries, > 0.
         """
         if embed_rms <= 0:
             raise ValueError(f"embed_rms must be > 0, got {embed_rms}; are the embeddings empty?")

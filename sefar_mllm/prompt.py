@@ -60,14 +60,9 @@ def question_text(
 ) -> str:
     """A multiple-choice question on one line: `stem A. first B. second ... request`.
 
-    The option marker of Vicuna's tokenizer is then the same token as the answer's letter.
-
-    Args:
-        stem: the question.
-        options: 2 or more texts, no more than there are letters.
-        request: which form the answer has.
-        letters: the options' markers, one character each; other ones than A, B, C, ... show
-            whether the model depends on the letters.
+    The option marker of Vicuna's tokenizer is then the same token as the answer's letter. There are
+    2 or more options, no more than letters. Letters other than A, B, C, ..., one character each,
+    show whether the model depends on them.
     """
     if not 2 <= len(options) <= len(letters):
         raise ValueError(
@@ -86,19 +81,11 @@ def encode_conversation(
 ) -> EncodedPrompt:
     """Ids and labels of a conversation about one video.
 
-    Args:
-        tokenizer: a Llama-family tokenizer with bos and eos.
-        turns: the conversation; only the last may lack its answer, and the ids then end in
-            `ASSISTANT:`, ready for generation.
-        num_video_tokens: number of placeholders for the video; 0 for text alone.
-        video_id: the placeholder's id, outside the tokenizer's vocabulary.
-
-    Returns:
-        Answers and the end mark after each are labeled, everything else is `IGNORE`.
-
-    Raises:
-        ValueError: no turns, an unanswered turn that is not the last, an empty text, or a
-            placeholder id that the tokenizer could produce.
+    Only the last turn may lack its answer; the ids then end in `ASSISTANT:`, ready for generation.
+    Text alone has 0 video tokens; `video_id`, their placeholder, is outside the tokenizer's
+    vocabulary. Answers and the end mark after each are labeled, everything else is `IGNORE`.
+    ValueError for no turns, an unanswered turn that is not the last, an empty text, or a
+    placeholder id that the tokenizer could produce.
     """
     if not turns:
         raise ValueError("a conversation needs at least one turn, got none")
@@ -133,10 +120,8 @@ def encode_example(
     num_video_tokens: int,
     video_id: int,
 ) -> EncodedPrompt:
-    """`encode_conversation` for training: refuses a conversation without labels.
-
-    Raises:
-        ValueError: no id has a label, so the loss of this item would silently be zero.
+    """`encode_conversation` for training: refuses a conversation without labels. ValueError if no
+    id has a label, so the loss of this item would silently be zero.
     """
     prompt = encode_conversation(
         tokenizer, turns, num_video_tokens=num_video_tokens, video_id=video_id
@@ -153,9 +138,7 @@ def encode_question(
     tokenizer: PreTrainedTokenizerBase, turn: Turn, config: SefarVlmConfig, question_id: str
 ) -> EncodedPrompt:
     """`encode_conversation` of one turn about the clip of a question, for a composite model.
-
-    Raises:
-        ValueError: the prompt is longer than the model reads; nothing is ever cut.
+    ValueError if the prompt is longer than the model reads; nothing is ever cut.
     """
     prompt = encode_conversation(
         tokenizer,
@@ -174,9 +157,7 @@ def encode_question(
 
 def letter_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
     """The ids of the first `count` letters as they follow `ASSISTANT:` (Llama: 319 350 315 360).
-
-    Raises:
-        ValueError: a letter is not a single token, so letter likelihoods would be wrong.
+    ValueError if a letter is not a single token, so letter likelihoods would be wrong.
     """
     ids = []
     for letter in LETTERS[:count]:
@@ -193,11 +174,9 @@ def letter_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
 def marker_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> tuple[list[int], list[int]]:
     """Ids of option markers after `ASSISTANT:`: those that all begin with, and the last of each.
 
-    Llama's tokenizer makes one token of a letter; a digit follows a token for the space.
-
-    Raises:
-        ValueError: a marker occurs twice or is not a single token after the common ids, so
-            likelihoods of single tokens would be wrong.
+    Llama's tokenizer makes one token of a letter; a digit follows a token for the space. ValueError
+    if a marker occurs twice or is not a single token after the common ids, so likelihoods of single
+    tokens would be wrong.
     """
     pieces = [_plain(tokenizer, letter) for letter in letters]
     shared = pieces[0][:-1]

@@ -79,15 +79,9 @@ def predict_answers(  # noqa: PLR0913 - the questions, the model, and the form o
 ) -> list[Prediction]:
     """The model's letter scores for every question, in all rotations of its options.
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: the questions; their numbers of options may differ.
-        cache: tokens of the clips that are shown.
-        shown: the clip to show for each question's clip; by default its own.
-        batch_size: questions scored at a time (see `batches_by_options`).
-        letters: markers of the options, in the questions and as answers. Others than A, B, C, ...
-            (`1234`, `QXJM`) show whether the model depends on the letters.
+    `shown` is the clip to show for each question's clip; by default its own. `letters` mark the
+    options, in the questions and as answers: others than A, B, C, ... (`1234`, `QXJM`) show whether
+    the model depends on the letters.
 
     Raises:
         ValueError: a prompt is longer than the model reads, or a letter is not a single token.
@@ -123,15 +117,8 @@ def letter_logits(
 ) -> Float[Tensor, "question rotation letter"]:
     """Logits of the letters after `ASSISTANT:`; in rotation r letter k is option (k + r) mod n.
 
-    Args:
-        model: fine-tuned, in evaluation mode.
-        tokenizer: its tokenizer.
-        questions: with equally many options.
-        tokens: of the clip that is shown with each question.
-        letters: markers of the options.
-
-    Raises:
-        ValueError: a prompt is longer than the model reads, or a letter is not a single token.
+    The questions have equally many options; `tokens` are those of the clip shown with each.
+    ValueError if a prompt is longer than the model reads, or a letter is not a single token.
     """
     vlm = composite(model)
     shared, last = marker_ids(tokenizer, letters[: len(questions[0].options)])
@@ -163,13 +150,8 @@ def rotate(options: tuple[str, ...], rotation: int) -> tuple[str, ...]:
 def option_log_probs(
     letter_logits: Float[Tensor, "question rotation letter"],
 ) -> Float[Tensor, "question rotation option"]:
-    """Log-probability of each option in each rotation, among the letters alone.
-
-    Args:
-        letter_logits: in rotation r the letter k is option (k + r) mod n.
-
-    Raises:
-        ValueError: the number of rotations is not the number of letters.
+    """Log-probability of each option in each rotation, among the letters alone. ValueError if the
+    number of rotations is not the number of letters.
     """
     _, rotations, letters = letter_logits.shape
     if rotations != letters:
@@ -203,9 +185,7 @@ def as_prediction(
     question: Question, shown: str, logits: Float[Tensor, "rotation letter"]
 ) -> Prediction:
     """One question's scores as a record; options of equal text are equally right in `strict`.
-
-    Raises:
-        FloatingPointError: a logit is not a finite number.
+    FloatingPointError if a logit is not a finite number.
     """
     if not torch.isfinite(logits).all():
         raise FloatingPointError(
@@ -228,10 +208,8 @@ def as_prediction(
 def batches_by_options(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
     """Batches of questions with equally many options and about equal length: little padding.
 
-    Args:
-        questions: in any order.
-        size: of a batch of questions with up to 4 options. With more options batches are smaller:
-            the tokens of a question's rotations grow with the square of their number.
+    `size` is that of a batch of questions with up to 4 options. With more options batches are
+    smaller: the tokens of a question's rotations grow with the square of their number.
     """
     ordered = sorted(questions, key=lambda q: (len(q.options), sum(map(len, q.options))))
     start = 0
@@ -246,16 +224,13 @@ def batches_by_options(questions: Sequence[Question], size: int) -> Iterator[lis
 def parse_letter(text: str, count: int) -> int | None:
     """The option that a generated answer names, or None.
 
-    Strict: the answer begins with a capital letter that is followed by `)`, `.` or `:`, or that
-    is all there is in its line. Anything else counts as no answer, and no answer counts as wrong.
-    A letter and a blank are not enough: "A salto" begins with an article, and reading it as the
-    first option would add answers to it that the model did not give. "Based on" is not the letter
-    B, a letter later in the text does not count, and nothing is guessed. Where the letters of other
-    options follow ("A: B", "A.B.C.D", a list of the options), no single option is named.
-
-    Args:
-        text: what was generated, without the prompt.
-        count: how many options the question has, 2 to 26.
+    Strict: the answer begins with a capital letter that is followed by `)`, `.` or `:`, or that is
+    all there is in its line. Anything else counts as no answer, and no answer counts as wrong. A
+    letter and a blank are not enough: "A salto" begins with an article, and reading it as the first
+    option would add answers to it that the model did not give. "Based on" is not the letter B, a
+    letter later in the text does not count, and nothing is guessed. Where the letters of other
+    options follow ("A: B", "A.B.C.D", a list of the options), no single option is named. `count` is
+    how many options the question has, 2 to 26.
     """
     match = STRICT_LETTER.match(text)
     if match is None:
@@ -283,11 +258,7 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in a file.
-
-    Raises:
-        SefarError: the file is missing, or a line is not a prediction.
-    """
+    """The predictions in a file. SefarError if it is missing, or a line is not a prediction."""
     if not path.is_file():
         raise SefarError(f"no predictions at {path}; make them with scripts/evaluate_mllm.py")
     names = {field.name for field in fields(Prediction)}

@@ -42,9 +42,7 @@ def join(prompts: Sequence[Sequence[int]]) -> Joined:
     """One row of the prompts' common prefix and the rest of each.
 
     Every prompt keeps at least its last token as its own, so that equal prompts stay separate.
-
-    Raises:
-        ValueError: there are no prompts, or an empty one.
+    ValueError if there are no prompts, or an empty one.
     """
     if not prompts or not all(prompts):
         raise ValueError(f"expected prompts of at least one token, got {list(prompts)}")
@@ -90,11 +88,8 @@ def hidden_states(
 ) -> Float[Tensor, "line token embed"]:
     """Last hidden states of the rows, padded on the right to the longest.
 
-    Args:
-        vlm: the composite model, in evaluation mode.
-        rows: prompts about one clip each, with the placeholders in the common prefix.
-        tokens: each row's clip.
-        pad_id: any id of the vocabulary.
+    Each row has prompts about one clip, with the placeholders in the common prefix; `pad_id` is any
+    id of the vocabulary.
 
     Raises:
         ValueError: the model's attention does not accept such a mask.

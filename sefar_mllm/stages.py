@@ -93,13 +93,8 @@ def run_stage(
 ) -> None:
     """Train the parameters of this stage, from its last complete checkpoint if there is one.
 
-    Args:
-        config: all settings.
-        model: with adapters; parameters that this stage does not train are frozen.
-        dataset: the questions to train on.
-        stage: its name, length and first step.
-        stop_signal: SIGTERM or SIGINT, if one came.
-        validate_fn: scores the validation questions at the end of each epoch.
+    Parameters that this stage does not train are frozen. `validate_fn` scores the validation
+    questions at the end of each epoch.
 
     Raises:
         FloatingPointError: loss or gradient is no longer a finite number.
@@ -134,10 +129,8 @@ def run_stage(
 
 
 def arguments(config: FinetuneConfig, stage: Stage) -> TrainingArguments:
-    """The Trainer's settings for one stage.
-
-    Raises:
-        SefarError: the processes cannot split a step's questions.
+    """The Trainer's settings for one stage. SefarError if the processes cannot split a step's
+    questions.
     """
     processes = PartialState().num_processes
     at_a_time, pieces = split_batch(config.batch_size, config.micro_batch_size, processes)
@@ -299,12 +292,7 @@ def steps_done(stages: Sequence[Stage]) -> int:
 
 
 def last_whole(folder: Path, *, clean: bool) -> Path | None:
-    """The newest checkpoint that was written to its end.
-
-    Args:
-        folder: of the stage's checkpoints.
-        clean: remove those that were not.
-    """
+    """The newest checkpoint that was written to its end; with `clean` others are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=step_of)
     whole = [path for path in found if (path / COMPLETE).exists()]
     if clean:
@@ -315,9 +303,7 @@ def last_whole(folder: Path, *, clean: bool) -> Path | None:
 
 def refuse_damaged(checkpoint: Path) -> None:
     """Check the file that the Trainer reads first; the Trainer's own message names no file.
-
-    Raises:
-        ValueError: it is damaged.
+    ValueError if it is damaged.
     """
     path = checkpoint / "trainer_state.json"
     try:

@@ -191,10 +191,8 @@ def facts(
 
 
 def refuse_rounding_shards() -> None:
-    """Refuse FSDP settings that checkpoints do not support, or that round the projector.
-
-    Raises:
-        SefarError: FSDP of version 1, or with mixed precision.
+    """Refuse FSDP settings that checkpoints do not support, or that round the projector. SefarError
+    for FSDP of version 1, or with mixed precision.
     """
     version = os.environ.get("FSDP_VERSION", "1")
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -207,10 +205,8 @@ def refuse_rounding_shards() -> None:
 
 
 def refuse_lone_ranks() -> None:
-    """Refuse several processes that are not one group: each would train and write alone.
-
-    Raises:
-        SefarError: the environment names more processes than accelerate has found.
+    """Refuse several processes that are not one group: each would train and write alone. SefarError
+    if the environment names more processes than accelerate has found.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     # The first call decides whether this process is one of a group, and on which device it runs.

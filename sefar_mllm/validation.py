@@ -41,15 +41,9 @@ def cut_validation(
     stays within `rate` and every class of its clips keeps a training question: in a long tail a
     plain draw would remove some classes from training. The validation questions therefore have
     fewer of the rarest classes than training, so their macro accuracy compares runs and does not
-    predict the test's.
-
-    Args:
-        questions: each with a source; those without a class are split by their sources alone.
-        rate: share of the questions to hold out, in [0, 1); 0 keeps all for training.
-        seed: of the order of the sources.
-
-    Raises:
-        SefarError: a question has no source, or less than half of `rate` can be held out.
+    predict the test's. `rate` is the share of the questions to hold out, in [0, 1); 0 keeps all for
+    training. Questions without a class are split by their sources alone. SefarError if a question
+    has no source, or less than half of `rate` can be held out.
     """
     if rate == 0:
         return list(questions), []

@@ -84,12 +84,9 @@ def check_clips(
 ) -> Generator[list[Health]]:
     """The health of every clip, file after file, as the files are done; each file is opened once.
 
-    Args:
-        clips: of a manifest.
-        video_root: folder that their paths start from.
-        quick: read packets only. Damaged pictures inside an intact container go unseen.
-        workers: processes; 0 works in this one, which a file can then crash or hang.
-        patience_s: a file that gives no frame for so many seconds counts as hung.
+    With `quick` only packets are read: damaged pictures inside an intact container go unseen. With
+    0 `workers` this process works, which a file can then crash or hang. A file that gives no frame
+    for `patience_s` seconds counts as hung.
     """
     by_path = sorted(clips, key=lambda clip: clip.path)
     files = [list(group) for _, group in groupby(by_path, key=lambda clip: clip.path)]
@@ -141,9 +138,7 @@ def examined(
     """A file's probe, and what decoding finds in each stretch of it.
 
     What stretches have in common is decoded once; where that is damaged, each by itself.
-
-    Raises:
-        VideoReadError: no frame comes out of it.
+    VideoReadError if no frame comes out of it.
     """
     found: dict[Span, Fault | None] = {}
     info: VideoInfo | None = None

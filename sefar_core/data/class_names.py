@@ -56,12 +56,9 @@ def class_names(clips: Sequence[Clip], num_classes: int | None = None) -> ClassN
 def match_classes(known: Sequence[str | None] | None, wanted: Sequence[str | None]) -> ClassMatch:
     """Compare the classes of a network with those of a manifest.
 
-    Args:
-        known: the network's names by class; None for a network that keeps none.
-        wanted: the manifest's names by label.
-
-    Raises:
-        ClassMismatch: some names differ, and the classes are not the same ones in another order.
+    `known` are the network's names by class (None: it keeps none), `wanted` the manifest's by
+    label. ClassMismatch if some names differ, and the classes are not the same ones in another
+    order.
     """
     pairs = [
         (label, one, other)

@@ -244,13 +244,9 @@ def training_stream(  # noqa: PLR0913 - what, and which part of it
 class ClipStream(Sampler[tuple[int, int]]):
     """(pass, position of the clip) without end; streams of other names are shuffled otherwise.
 
-    Args:
-        num_clips: clips of one pass.
-        seed: of the shuffling.
-        name: literal, for it seeds the shuffling too.
-        start: clips that all ranks together have taken before.
-        shard: this process takes clips start + rank, start + rank + num_ranks, ...
-        per_pass: clips that are taken of each pass, whose others are left out; none takes all.
+    `name` is a literal, for it seeds the shuffling too. `start` clips were taken before by all
+    ranks together; this process takes start + rank, start + rank + num_ranks, ... Of each pass
+    `per_pass` clips are taken and the others left out; None takes all.
     """
 
     def __init__(  # noqa: PLR0913 - where it starts, and which part of it this is

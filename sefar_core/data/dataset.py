@@ -66,9 +66,7 @@ def read_from_folder(
     """The frames of a clip at fractions of its length, decoded from its file under `root`.
 
     Larger frames are scaled down to `short_side`; `read` is one of `video_backends.READERS`.
-
-    Raises:
-        VideoReadError: the file is unreadable, ends too early, or its pictures are too elongated.
+    VideoReadError if the file is unreadable, ends too early, or its pictures are too elongated.
     """
     path, start_s, end_s = on_disk(root / clip.path), clip.start_s, clip.end_s
     frames = read(path, fractions, start_s=start_s, end_s=end_s, short_side=short_side)

@@ -252,9 +252,7 @@ def _refuse_unclean(frame: VideoFrame, shown: Timeline, *, first: bool) -> None:
 
 def settle(path: Path, heartbeat: Callable[[], None] = lambda: None) -> Timeline:
     """The pictures that come out of a full decode, and when each is shown; a heartbeat for each.
-
-    Raises:
-        VideoReadError: the decoder refuses a picture, or pictures are lost.
+    VideoReadError if the decoder refuses a picture, or pictures are lost.
     """
     with opened(path) as (container, stream):
         announced = frame_index.whole(container, stream, keep=False)

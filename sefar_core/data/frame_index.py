@@ -170,10 +170,8 @@ def outline(
 ) -> Timeline:
     """As `whole`, by the marks of all packets: hours of video take some megabytes.
 
-    `first` is the timestamp of the first picture that came out, if one was decoded.
-
-    Raises:
-        EOFError: there is none, or nothing says when pictures are shown.
+    `first` is the timestamp of the first picture that came out, if one was decoded. EOFError if
+    there is none, or nothing says when pictures are shown.
     """
     if not marks:
         raise EOFError("it holds no frame")

@@ -103,10 +103,8 @@ def choose_val_sources(
     """Sources that hold about `rate` of the clips, while every class keeps clips elsewhere.
 
     Classes need not be among those cut; of several cuts the one that shows most of them is taken.
-    Every class keeps `min_per_class` clips; one of fewer keeps them all.
-
-    Raises:
-        SefarError: less than half of `rate` can be cut.
+    Every class keeps `min_per_class` clips; one of fewer keeps them all. SefarError if less than
+    half of `rate` can be cut.
     """
     wanted = rate * len(clips)
     if wanted <= 0.5:
@@ -220,22 +218,13 @@ def split_test(
     """Training pool and test clips of a data set, cut as `how` says.
 
     `official` leaves both as they are listed. `official_disjoint` keeps the test clips and leaves
-    out the training clips of their source videos. `by_source` cuts all clips anew by source
-    video, the test split as large as it was; lists that share no source video, or whose sources
-    are not known, stay as they are. A data set without test clips gets them by `by_source`: by
-    source video where it is known, clip by clip where not, of every class the same share as far
-    as the sources allow.
-
-    Args:
-        pool: training clips with labels.
-        test: test clips with labels; may be empty.
-        how: the variant.
-        rate: share of the clips for test if there are no test clips, in [0, 1); 0 makes none.
-        one_sided: see `SplitConfig.one_sided`.
-        seed: of a new cut.
-
-    Returns:
-        Both, in the order pool, test, with the splits `labeled` and `test`.
+    out the training clips of their source videos. `by_source` cuts all clips anew by source video,
+    the test split as large as it was; lists that share no source video, or whose sources are not
+    known, stay as they are. A data set without test clips gets them by `by_source`: by source video
+    where it is known, clip by clip where not, of every class the same share as far as the sources
+    allow. `rate` is the share of the clips for test if there are no test clips, in [0, 1); 0 makes
+    none. `one_sided` as in `SplitConfig`. The result is the pool (split `labeled`) and the test
+    clips.
 
     Raises:
         SefarError: a clip lacks a label, or is in both lists; a class (of `leave_out`: every

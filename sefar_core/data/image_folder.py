@@ -72,10 +72,8 @@ class FrameFolder:
 
     def decode(self, numbers: Iterable[int] | None = None) -> Iterator[VideoFrame]:
         """The pictures with these numbers within the stretch, all of them by default.
-
-        Raises:
-            VideoReadError: a picture cannot be read, is too elongated, or has another size than
-                those before it.
+        VideoReadError if a picture cannot be read, is too elongated, or has another size than those
+        before it.
         """
         decoders: dict[str, VideoCodecContext] = {}
         sizes: dict[tuple[int, int], str] = {}

@@ -36,11 +36,8 @@ class NeverJumps(Misnamed):
 def jump(
     path: Path, file: tuple[InputContainer, VideoStream], start_s: float, end_s: float | None
 ) -> Timeline | None:
-    """The stretch of an open file as `frame_index.stretch` finds it; None where its times cannot
-    be trusted.
-
-    Raises:
-        NeverJumps: times of no stretch of this file can be trusted.
+    """The stretch of an open file as `frame_index.stretch` finds it; None where its times cannot be
+    trusted. NeverJumps if times of no stretch of this file can be trusted.
     """
     container, stream = file
     if not any(name in container.format.name for name in STORED + REPEATED):

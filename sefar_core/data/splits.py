@@ -128,11 +128,9 @@ def split_pool(pool: Sequence[Clip], config: SplitConfig) -> list[Clip]:
     question of budget: with `val_from="labeled"` those that the rate has labeled, with
     `val_from="pool"` all of them, which tunes on labels that the rate does not count.
 
-    Unlabeled clips lose their labels; those of a validation source are left out.
-
-    Raises:
-        SefarError: the pool is empty or lacks labels, or no validation sources can be cut
-            without taking the clips from training that a class must have there.
+    Unlabeled clips lose their labels; those of a validation source are left out. SefarError if the
+    pool is empty or lacks labels, or no validation sources can be cut without taking the clips from
+    training that a class must have there.
     """
     unknown = sum(clip.label is None for clip in pool)
     if not pool or unknown:

@@ -90,10 +90,8 @@ def crop(
 ) -> Float[Tensor, "3 frame side side"]:
     """The square of the scaled frames that a placement names, colors in [0, 255].
 
-    Bilinear between pixel centers, without antialiasing, as in the public code.
-
-    Raises:
-        ValueError: the scaled frames are smaller than the square.
+    Bilinear between pixel centers, without antialiasing, as in the public code. ValueError if the
+    scaled frames are smaller than the square.
     """
     size, top, left = _square_of(frames, placement, crop_size)
     seen = []
@@ -114,9 +112,7 @@ def squares(
 
     OpenCV's interpolation weights have 11 bits: no color is further off than 0.8 of 255, on average
     0.27, of which plain rounding takes 0.25. Training travels on these; evaluation does not.
-
-    Raises:
-        ValueError: the scaled frames are smaller than the square.
+    ValueError if the scaled frames are smaller than the square.
     """
     size, top, left = _square_of(frames, placement, crop_size)
     seen = np.empty((len(frames), crop_size, crop_size, 3), np.uint8)

@@ -55,9 +55,7 @@ def run_isolated(
     Work, tasks and answers can be pickled. An exception in the work is a crash, whose traceback
     goes to stderr; `patience_s` without a heartbeat is a hang, and the process is killed. `preload`
     is the module that the work needs, imported once for all processes where that can be.
-
-    Raises:
-        RuntimeError: a process dies before it is given a task.
+    RuntimeError if a process dies before it is given a task.
     """
     left = deque(tasks)
     crew: list[Worker[Task]] = []

@@ -93,10 +93,8 @@ class Conversation:
         return "".join(self.ask(text)).strip()
 
     def ask(self, text: str) -> Generator[str, None, None]:
-        """The answer, piece by piece; a complete answer is kept in `turns`.
-
-        Raises:
-            ChatError: the question is empty, or longer than the limits or the model allow.
+        """The answer, piece by piece; a complete answer is kept in `turns`. ChatError if the
+        question is empty, or longer than the limits or the model allow.
         """
         ids = self.prompt(text)
         answer = ""
@@ -118,10 +116,8 @@ class Conversation:
 
     def option_probs(self, options: Sequence[str], stem: str = STEM) -> list[float]:
         """Probability of each option as the answer to `stem`, averaged over their rotations.
-
-        Raises:
-            ChatError: fewer than two options, an empty or repeated one, or more than the limits,
-                the model or its tokenizer's letters allow.
+        ChatError for fewer than two options, an empty or repeated one, or more than the limits, the
+        model or its tokenizer's letters allow.
         """
         question = self.choice(options, stem)
         with self._adapter():
@@ -147,10 +143,8 @@ class Conversation:
         return question
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of the turns and of this question, ending where its answer begins.
-
-        Raises:
-            ChatError: the question is empty, or longer than the limits or the model allow.
+        """Ids of the turns and of this question, ending where its answer begins. ChatError if the
+        question is empty, or longer than the limits or the model allow.
         """
         refuse_text(text, "question", self.limits)
         if len(self.turns) >= self.limits.max_turns:
@@ -184,10 +178,8 @@ class Conversation:
 
 
 def choice_of(options: Sequence[str], stem: str, limits: ChatLimits) -> Question:
-    """A question about the conversation's video with these options.
-
-    Raises:
-        ChatError: fewer than two options, too many, an empty, repeated or too long one.
+    """A question about the conversation's video with these options. ChatError for fewer than two
+    options, too many, an empty, repeated or too long one.
     """
     if not 2 <= len(options) <= len(LETTERS) or len(set(options)) < len(options):
         raise ChatError(

@@ -78,11 +78,8 @@ class BatchQuestion:
 
 
 def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
-    """The questions of a file.
-
-    Raises:
-        SefarError: there is no such file, it is not UTF-8 or is empty, or lines are not questions;
-            the message has their numbers.
+    """The questions of a file. SefarError if there is no such file, it is not UTF-8 or is empty, or
+    lines are not questions; the message has their numbers.
     """
     fix = "give a UTF-8 file of JSON lines"
     missing = f"cannot read {path}: there is no such file; {fix}"
@@ -104,11 +101,7 @@ def read_batch(path: Path, limits: ChatLimits) -> list[BatchQuestion]:
 
 
 def question_of(line: str, number: int, limits: ChatLimits) -> BatchQuestion:
-    """The question of a line.
-
-    Raises:
-        ValueError: it is not a question; the message says why.
-    """
+    """The question of a line. ValueError if it is not a question; the message says why."""
     entry = parse_json(line)
     if not isinstance(entry, dict) or not {"video", "question"} <= entry.keys() <= set(FIELDS):
         raise ValueError(f"found {line:.80}; expected an object of video, question, [id, options]")
@@ -163,10 +156,8 @@ def open_answers(
 
 
 def written_with(out: Path, beside: Path) -> dict[str, Any]:
-    """The settings of a file of answers, read from the file beside it.
-
-    Raises:
-        SefarError: the file is not of a batch, or its settings are damaged.
+    """The settings of a file of answers, read from the file beside it. SefarError if the file is
+    not of a batch, or its settings are damaged.
     """
     if not out.is_file() or not beside.is_file():
         what = "a folder" if out.is_dir() else "not a file of answers"
@@ -178,10 +169,8 @@ def written_with(out: Path, beside: Path) -> dict[str, Any]:
 
 
 def answer_of(out: Path, line: str, number: int, expected: Mapping[str, Answer]) -> Answer:
-    """The answer in a line, to one of the questions of this run.
-
-    Raises:
-        SefarError: it is not such an answer.
+    """The answer in a line, to one of the questions of this run. SefarError if it is not such an
+    answer.
     """
     try:
         answer = json.loads(line)
@@ -224,19 +213,10 @@ def answer_all(
 ) -> dict[str, str]:
     """Answer the questions that `out` does not answer yet.
 
-    Args:
-        assistant: the model with its encoder.
-        questions: with distinct ids.
-        out: file of answers, one JSON object a line; in the end in the order of the questions.
-        settings: what the answers depend on; see `made_with`.
-        video_root: folder that the videos' paths are relative to.
-        batch_size: questions answered at a time.
-
-    Returns:
-        By id, the error of each question that could not be answered.
-
-    Raises:
-        SefarError: `out` holds other answers, or a path leads out of `video_root`.
+    The questions have distinct ids. `out` gets one JSON object a line, in the end in the order of
+    the questions. `settings` is what the answers depend on (`made_with`). Returned, by id: the
+    error of each question that could not be answered. SefarError if `out` holds other answers, or a
+    path leads out of `video_root`.
     """
     paths = {question.id: path_of(question, video_root) for question in questions}
     answers = open_answers(out, questions, settings)
@@ -269,10 +249,7 @@ def made_with(
     model: Path, limits: ChatLimits, *, four_bit: bool, video_root: Path | None
 ) -> dict[str, Any]:
     """What answers depend on: the model, by its fingerprint, its precision, the limits, and the
-    folder of the videos.
-
-    Raises:
-        OSError: there is no fine-tuned model in the folder.
+    folder of the videos. OSError if there is no fine-tuned model in the folder.
     """
     return {
         "model": hashlib.sha256(fingerprint_file(model).read_bytes()).hexdigest()[:16],
@@ -284,10 +261,7 @@ def made_with(
 
 def path_of(question: BatchQuestion, video_root: Path | None) -> Path:
     """The path of a question's video; below the root links are followed, since their targets are
-    read.
-
-    Raises:
-        SefarError: its path leads out of the root.
+    read. SefarError if its path leads out of the root.
     """
     if video_root is None:
         return on_disk(Path(question.video))

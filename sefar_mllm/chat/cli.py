@@ -57,10 +57,8 @@ class Chat:
             yield from self._current().ask(line.strip())
 
     def watch(self, path: str | Path) -> None:
-        """Open a video and start a new conversation; /adapter keeps its state.
-
-        Raises:
-            VideoReadError: it is missing, broken or unsuitable; the conversation is unchanged.
+        """Open a video and start a new conversation; /adapter keeps its state. VideoReadError if it
+        is missing, broken or unsuitable; the conversation is unchanged.
         """
         conversation = self.assistant.watch(path, untrusted=True)
         if self.conversation is not None:

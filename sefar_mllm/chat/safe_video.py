@@ -80,11 +80,8 @@ def read_frames_apart(
     """`read_frames` in other processes, which may crash or hang: each clip with its frames or its
     error, in the order in which they finish.
 
-    Args:
-        clips: any videos.
-        moments: fractions of each, in [0, 1), ascending.
-        workers: processes.
-        patience_s: a video that takes longer is abandoned.
+    `moments` are fractions of each video, in [0, 1), ascending. A video that takes longer than
+    `patience_s` is abandoned.
     """
     work = partial(_confined, moments=tuple(moments))
     report = run_isolated(work, clips, workers=workers, patience_s=patience_s, preload=__name__)

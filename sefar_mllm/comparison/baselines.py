@@ -60,10 +60,8 @@ def recognizer_probs(
     """Class probabilities of each clip from the recognizer's own head, at its center moments.
 
     They are in the order of `names`, the class names of the manifest by label. A recognizer with
-    the same classes in another order is matched by name, with a note.
-
-    Raises:
-        CheckpointError: the recognizer scores other classes.
+    the same classes in another order is matched by name, with a note. CheckpointError if the
+    recognizer scores other classes.
     """
     model, match = load_for_classes(folder, names)
     if match.state != "same":
@@ -101,10 +99,8 @@ def classifier_probs(
 def predict_from_probs(probs: Probs, questions: Sequence[Question]) -> list[Prediction]:
     """Answers from class probabilities, restricted to the classes of the options.
 
-    For `strict`, an option with the text of the right one is right.
-
-    Raises:
-        SefarError: a question does not have the classes of its options.
+    For `strict`, an option with the text of the right one is right. SefarError if a question does
+    not have the classes of its options.
     """
     predictions = []
     for question in questions:

@@ -164,17 +164,8 @@ Job = tuple[TrainedRow, int, Setup]
 def run_experiment(row: ExperimentRow, condition: EvalCondition, seed: int, setup: Setup) -> Path:
     """Answer the test questions, unless that was done before with equal settings.
 
-    Args:
-        row: what answers. A trained row is trained first, unless it is.
-        condition: how the questions are asked.
-        seed: seed of the training and of every draw.
-        setup: what all experiments share.
-
-    Returns:
-        The folder of predictions.jsonl, or of the files of `write_other_formats`.
-
-    Raises:
-        StaleError: it was done before with other settings.
+    A trained row is trained first, unless it is. Returns the folder of predictions.jsonl, or of the
+    files of `write_other_formats`. StaleError if it was done before with other settings.
     """
     record = record_path(row, condition, seed, setup)
     settings = experiment_settings(row, condition, seed, setup)
@@ -270,9 +261,7 @@ def answer_trained(
 
 def train(row: TrainedRow, config: FinetuneConfig, setup: Setup, record: Path) -> Path:
     """Fine-tune on a row's questions, unless that was done before; the folder of the training.
-
-    Raises:
-        StaleError: it was done before with other settings.
+    StaleError if it was done before with other settings.
     """
     settings = training_settings(row, config, setup)
     if not is_finished(record, settings):
@@ -312,10 +301,8 @@ def labeled(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def run_row(row: TrainedRow, seed: int, setup: Setup) -> None:
-    """All experiments of a trained row with one seed; their output goes to log.txt.
-
-    Raises:
-        StaleError: some were done before with other settings.
+    """All experiments of a trained row with one seed; their output goes to log.txt. StaleError if
+    some were done before with other settings.
     """
     try:
         with output_to_file(setup.folder(row.name, seed) / "log.txt"):
@@ -339,9 +326,7 @@ def output_to_file(path: Path) -> Iterator[None]:
 
 def unfinished_rows(rows: Sequence[Job]) -> list[Job]:
     """The rows with an experiment that is not finished; all are checked before any starts.
-
-    Raises:
-        StaleError: some were done with other settings.
+    StaleError if some were done with other settings.
     """
     todo, stale = [], []
     for job in rows:
@@ -370,10 +355,8 @@ class StaleError(SefarError):
 
 
 def is_finished(record: Path, inputs: dict[str, Any]) -> bool:
-    """Whether this work was finished before with equal inputs.
-
-    Raises:
-        StaleError: it was finished with other inputs, or the record is damaged.
+    """Whether this work was finished before with equal inputs. StaleError if it was finished with
+    other inputs, or the record is damaged.
     """
     if not record.is_file():
         return False
@@ -447,11 +430,8 @@ def feature_jobs(setup: Setup) -> list[tuple[str, str, int]]:
 def extract_features(
     encoder: str, order: str, seed: int, clips: Sequence[Clip], setup: Setup
 ) -> dict[str, Any]:
-    """Encode the clips that a token cache lacks, and return the key of the cache.
-
-    Raises:
-        StaleError: the cache was begun by other code, or a probe was fitted on other tokens or
-            labels.
+    """Encode the clips that a token cache lacks, and return the key of the cache. StaleError if the
+    cache was begun by other code, or a probe was fitted on other tokens or labels.
     """
     source, folder = setup.encoders[encoder], setup.tokens(encoder, seed, order)
     record = folder.with_name(f"{folder.name}.json")
@@ -474,9 +454,7 @@ def extract_features(
 
 def map_probe_tokens(base: TokenCache, clips: Sequence[Clip], probe: Path, folder: Path) -> None:
     """C7: fit a linear map of CLIP's or EVA's tokens on the labels that SeFAR had, and apply it.
-
-    Raises:
-        StaleError: it was fitted before on other tokens or labels.
+    StaleError if it was fitted before on other tokens or labels.
     """
     options = {name: getattr(ProbeConfig, name) for name in ("max_steps", "lr", "seed")}
     labels = {clip.id: clip.label for clip in labeled(clips)}
@@ -551,12 +529,8 @@ def run_parallel(
     """The result of the work for each item, in their order; stops at the first error.
 
     SIGTERM and Ctrl-C are passed on to the worker processes; a training among them saves first.
-
-    Args:
-        work: a module-level function, so that other processes can import it.
-        items: arguments of each call.
-        jobs: number of processes; 1 works in this process.
-        label: progress message for the arguments of a finished call.
+    `work` is a module-level function, so that other processes can import it; `label` gives the
+    progress message for the arguments of a finished call. One job works in this process.
     """
     began = time.perf_counter()
 

@@ -161,10 +161,7 @@ def option_symbols(
 ) -> Mapping[EvalCondition, str]:
     """C10: other names for the options than A, B, C, D, as far as the tokenizer has them.
 
-    Args:
-        tokenizer: tokenizer of the language model.
-        num_options: number of options of the question with the most.
-        seed: seed of the letters that are drawn.
+    `num_options` is that of the question with the most; `seed` draws the letters.
     """
     symbols: dict[EvalCondition, str] = {}
     digits = DIGITS[:num_options]
@@ -211,11 +208,9 @@ class QuestionFolder:
 
 
 def read_question_folders(folders: Sequence[Path], clips: Sequence[Clip]) -> list[QuestionFolder]:
-    """The questions in these folders.
-
-    Raises:
-        QuestionError: a folder is incomplete, two share a name or a rule, a training question is
-            about a clip that is not labeled, or the wrong-video control is not possible.
+    """The questions in these folders. QuestionError if a folder is incomplete, two share a name or
+    a rule, a training question is about a clip that is not labeled, or the wrong-video control is
+    not possible.
     """
     sets = [read_question_folder(folder, clips) for folder in folders]
     for kind in ("name", "rule"):

@@ -117,8 +117,7 @@ def prepare(config: CompareConfig) -> list[Setup]:
 def extract_all(setups: Sequence[Setup]) -> dict[str, dict[str, Any]]:
     """Fill every token cache: labeled clips and those of test questions; controls only the latter.
 
-    Returns:
-        The key of each cache, by the name of its folder.
+    Returns the key of each cache, by the name of its folder.
     """
     shared = setups[0]
     asked = {question.video for setup in setups for question in setup.questions.test}
@@ -202,9 +201,7 @@ def weight_origins(setup: Setup) -> dict[str, str]:
 
 def shared_steps(setup: Setup) -> int:
     """The number of optimizer steps of every training on a question folder, from their metrics.
-
-    Raises:
-        SefarError: the numbers differ.
+    SefarError if the numbers differ.
     """
     steps = {}
     for seed in setup.seeds:

@@ -135,10 +135,8 @@ def compute_numbers(
     *,
     resamples: int,
 ) -> FolderNumbers:
-    """All numbers of one question folder, from the predictions of every measured row.
-
-    Raises:
-        SefarError: two rows did not answer the same questions.
+    """All numbers of one question folder, from the predictions of every measured row. SefarError if
+    two rows did not answer the same questions.
     """
 
     def minus(name: str, other: str) -> SeedComparison:
@@ -270,10 +268,8 @@ def decisions(
 ) -> list[Decision]:
     """The decision rule for `sefar` against every other encoder.
 
-    Args:
-        sets: numbers of each question folder.
-        num_seeds: fine-tunings of each row.
-        recognizers: by row, how many trainings of its recognizer there are.
+    `num_seeds` counts the fine-tunings of each row, `recognizers` by row the trainings of its
+    recognizer.
     """
     gaps = collect_gaps(sets)
     return [
@@ -307,11 +303,8 @@ def collect_gaps(sets: Mapping[str, FolderNumbers]) -> Gaps:
 def decide(first: str, second: str, gaps: Gaps, *, trained: str) -> Decision:
     """Apply the rule to two rows of the table.
 
-    Args:
-        first: the row that may be better.
-        second: the other row.
-        gaps: paired differences; one that is missing or None was not measured.
-        trained: how many trainings there are, in words (`times_trained`).
+    A gap that is missing or None was not measured. `trained` says in words how many trainings there
+    are (`times_trained`).
     """
     conditions = [
         _above(f"{first} above {second} on {rule} questions", gaps.get((rule, first, second)))
@@ -441,9 +434,7 @@ def compute_diagnostics(
     questions: Sequence[Question], answers: Answers, *, resamples: int
 ) -> dict[str, RowDiagnostics]:
     """The diagnostics of all rows, which answered the test questions with the same seeds.
-
-    Raises:
-        ValueError: a row and the blind row did not score the same questions.
+    ValueError if a row and the blind row did not score the same questions.
     """
     sources = [question.source or question.video for question in questions]
 

@@ -55,10 +55,8 @@ class Encoder:
 def with_frame_times(encoder: Encoder, moments: Sequence[float]) -> Encoder:
     """The encoder with the moments of another, so that the two can be compared.
 
-    The moments are taken as they are: rounded ones could show the frame before.
-
-    Raises:
-        ValueError: it is made for moments of its own.
+    The moments are taken as they are: rounded ones could show the frame before. ValueError if it is
+    made for moments of its own.
     """
     moments = tuple(moments)
     if moments == encoder.moments:
@@ -72,10 +70,8 @@ def with_frame_times(encoder: Encoder, moments: Sequence[float]) -> Encoder:
 
 
 def pool(tokens: FrameTokens, grid: int) -> Float[Tensor, "batch frame {grid} {grid} dim"]:
-    """Mean tokens of a grid x grid of areas in each frame.
-
-    Raises:
-        ValueError: the grid is below 1, or larger than the grid of tokens.
+    """Mean tokens of a grid x grid of areas in each frame. ValueError if the grid is below 1, or
+    larger than the grid of tokens.
     """
     rows, columns = tokens.shape[2:4]
     if grid < 1:
@@ -103,11 +99,8 @@ def pool(tokens: FrameTokens, grid: int) -> Float[Tensor, "batch frame {grid} {g
 def refuse_unequal_moments(keys: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse to compare encoders that were shown different moments of a clip.
 
-    Args:
-        keys: `Encoder.key`, or the key of a token cache, by name in the comparison.
-
-    Raises:
-        ValueError: two of them differ; the message names all, with their moments.
+    `keys` are `Encoder.key`, or keys of token caches, by name in the comparison. ValueError if two
+    of them differ; the message names all, with their moments.
     """
     seen: dict[tuple[float, ...], list[str]] = {}
     for name, key in keys.items():
@@ -128,9 +121,7 @@ def origin_of(folder: Path, seed: int) -> dict[str, Any]:
 def digest_of(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
     """A hash of tensors (names, shapes and values) and settings, short enough to read.
 
-    Args:
-        state: the weights.
-        settings: what the weights do not show, such as the number of heads; must be JSON.
+    `settings` are what the weights do not show, such as the number of heads; they must be JSON.
     """
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(state):

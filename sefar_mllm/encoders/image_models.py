@@ -95,13 +95,9 @@ EVA = ImageModel(
 def clip(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """CLIP ViT-L/14 of OpenAI.
 
-    Args:
-        folder: settings and weights as timm or transformers publish them, or their hub name.
-        seed: not used; the weights are given.
-        device: where it runs.
-
-    Raises:
-        CheckpointError: the folder lacks them, or they are another model's.
+    `folder` has settings and weights as timm or transformers publish them, or is their hub name.
+    The seed is not used: the weights are given. CheckpointError if the folder lacks them, or they
+    are another model's.
     """
     return image_encoder(CLIP, folder, seed=seed, device=device)
 
@@ -212,10 +208,8 @@ class WeightFolder:
 def local_folder(folder: Path, wanted: str) -> Path:
     """The folder, or where the hub's files of that name are, which are fetched if need be.
 
-    What is fetched is announced on stderr, since it may be gigabytes.
-
-    Raises:
-        CheckpointError: there is no such folder, and the hub has no such name or is not reached.
+    What is fetched is announced on stderr, since it may be gigabytes. CheckpointError if there is
+    no such folder, and the hub has no such name or is not reached.
     """
     if folder.is_dir():
         return folder
@@ -242,13 +236,9 @@ def local_folder(folder: Path, wanted: str) -> Path:
 def read_folder(folder: Path, wanted: str) -> WeightFolder:
     """The weights in a folder of one of the three layouts.
 
-    Args:
-        folder: holds the settings and the weights.
-        wanted: what to put there, for the messages.
-
-    Raises:
-        CheckpointError: settings or weights are missing or damaged, colors are not three finite
-            numbers each, those of the deviation above 0, or only a pickle is there.
+    `wanted` says what to put there, for the messages. CheckpointError if settings or weights are
+    missing or damaged, colors are not three finite numbers each, those of the deviation above 0, or
+    only a pickle is there.
     """
     folder = Path(folder)
     own, other = folder / SETTINGS, folder / OPEN_CLIP_SETTINGS

@@ -64,8 +64,7 @@ class Probe:
     def logits(self, features: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip class"]:
         """Class scores of clips, columns in the order of `labels`.
 
-        Args:
-            features: the mean of all tokens of each clip, as the base encoder gives them.
+        `features` are the mean of all tokens of each clip, as the base encoder gives them.
         """
         return self.mapped(features) @ self.weight.T + self.bias
 
@@ -73,14 +72,9 @@ class Probe:
 def clip_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """`clip` with the map in `folder`.
 
-    Args:
-        folder: what scripts/fit_probe.py wrote.
-        seed: not used; the weights are given.
-        device: where the base encoder runs.
-
-    Raises:
-        CheckpointError: there is no such probe, it is another encoder's, or the encoder that it
-            names is not the one that it was trained on.
+    `folder` is what scripts/fit_probe.py wrote. The seed is not used: the weights are given.
+    CheckpointError if there is no such probe, it is another encoder's, or the encoder that it names
+    is not the one that it was trained on.
     """
     return _probed("clip", folder, seed, device)
 
@@ -93,10 +87,8 @@ def eva_probe(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
 def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
     """The base encoder with its tokens mapped by the probe.
 
-    The origin of the probe gets what is known of the base's weights.
-
-    Raises:
-        CheckpointError: the probe was trained on the tokens of another encoder.
+    The origin of the probe gets what is known of the base's weights. CheckpointError if the probe
+    was trained on the tokens of another encoder.
     """
     if (probe.base, probe.base_digest) != (base.name, base.digest):
         raise CheckpointError(
@@ -114,10 +106,8 @@ def on_top(base: Encoder, probe: Probe, origin: dict[str, Any]) -> Encoder:
 
 
 def read_probe(folder: Path) -> Probe:
-    """The probe in a folder.
-
-    Raises:
-        CheckpointError: settings or weights are missing, damaged, or do not belong together.
+    """The probe in a folder. CheckpointError if settings or weights are missing, damaged, or do not
+    belong together.
     """
     folder = Path(folder)
     if not (folder / SETTINGS).is_file():

@@ -48,23 +48,16 @@ class Network(NamedTuple):
 def sefar(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """The recognizer in `folder`, trained with SeFAR.
 
-    Args:
-        folder: what scripts/train_ssl.py wrote: a run, or an encoder in it. An encoder folder
-            without its run is accepted as it is.
-        seed: not used; the weights are given.
-        device: where it runs.
-
-    Raises:
-        CheckpointError: there is no such network, or it was trained on labels alone.
+    `folder` is what scripts/train_ssl.py wrote: a run, or an encoder in it; one without its run is
+    accepted as it is. The seed is not used: the weights are given. CheckpointError if there is no
+    such network, or it was trained on labels alone.
     """
     return _recognizer("sefar", _trained_with_sefar(folder, seed), device)
 
 
 def supervised(folder: Path, *, seed: int = 0, device: str = "cpu") -> Encoder:
     """The recognizer in `folder`, trained on the same labels without SeFAR. See `sefar`.
-
-    Raises:
-        CheckpointError: there is no such network, or it was trained on unlabeled clips, too.
+    CheckpointError if there is no such network, or it was trained on unlabeled clips, too.
     """
     network = _trained(folder, seed)
     if _labels_alone(Path(folder)) is False:

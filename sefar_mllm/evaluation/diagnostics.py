@@ -52,17 +52,9 @@ def diagnose(
 ) -> Diagnosis:
     """Compare the primary number with the two other answer formats.
 
-    An option with the text of the right one is right.
-
-    Args:
-        questions: the question set.
-        predictions: predictions of the same questions, in the same order, credited by text.
-        answers: answers to the same questions in the other formats.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-
-    Raises:
-        SefarError: predictions or generated answers are not those of the questions.
+    An option with the text of the right one is right. The predictions are credited by text and in
+    the order of the questions. SefarError if predictions or generated answers are not those of the
+    questions.
     """
     ids = [question.question_id for question in questions]
     answered = list(answers.generated)
@@ -101,11 +93,9 @@ def diagnose(
 def interpret_gap(gap: Interval, letter_gap: Interval, unreadable: float) -> str:
     """What the generated answers say about the primary number.
 
-    Args:
-        gap: accuracy of the generated answers minus the primary number.
-        letter_gap: accuracy of the generated answers minus that of the likelihoods with the options
-            in the same order.
-        unreadable: share of the generated answers that name no option.
+    `gap` is the accuracy of the generated answers minus the primary number, `letter_gap` that
+    accuracy minus that of the likelihoods with the options in the same order, and `unreadable` the
+    share of the generated answers that name no option.
     """
     points = f"generated answers are {100 * gap.value:+.1f} points from the primary number"
     if gap.contains_zero is None:
@@ -126,9 +116,7 @@ def interpret_gap(gap: Interval, letter_gap: Interval, unreadable: float) -> str
 def best_options(questions: Sequence[Question], scores: Mapping[str, Sequence[float]]) -> list[int]:
     """Index of each question's option with the highest score; the first of equal scores.
 
-    Args:
-        questions: questions in the order of the result.
-        scores: scores of the options, by question id.
+    `scores` of the options are by question id.
     """
     rows = [scores[one.question_id] for one in questions]
     return [max(range(len(row)), key=row.__getitem__) for row in rows]

@@ -56,13 +56,7 @@ def score_file(
 ) -> Metrics:
     """Predict the answers of one question set, write the predictions, and compute the metrics.
 
-    Args:
-        config: controls and paths.
-        model: a model from `checkpoint.load_trained`.
-        tokenizer: tokenizer of the model.
-        questions: the question set.
-        name: name of the set, used in the name of its predictions file.
-        subsets: question ids of each named subset.
+    `name`, of the set, is in the name of its predictions file; `subsets` are question ids by name.
 
     Raises:
         CacheError: the cache lacks a clip, or its tokens are not those that the model was trained
@@ -95,9 +89,7 @@ def diagnose_file(
     name: str,
 ) -> Diagnosis:
     """Score one question set in two other answer formats, and compare with its predictions.
-
-    Raises:
-        SefarError: `score_file` has not written the predictions of this set.
+    SefarError if `score_file` has not written the predictions of this set.
     """
     predictions = read_predictions(config.out / f"predictions-{name}.jsonl")
     cache, shown = open_tokens(config, model, questions), shown_clips(config, questions)
@@ -130,10 +122,7 @@ def open_tokens(
     """The tokens of the questions' clips, checked to be those that the model was trained on.
 
     With the frame-order control, the frame order alone may differ, and must be the requested one.
-
-    Raises:
-        CacheError: the cache lacks a clip, or its tokens are not those that the model was trained
-            on.
+    CacheError if the cache lacks a clip, or its tokens are not those that the model was trained on.
     """
     cache = TokenCache(config.encoder_features, [question.video for question in questions])
     order = config.frame_order
@@ -153,10 +142,8 @@ def open_tokens(
 
 
 def shown_clips(config: EvaluateConfig, questions: Sequence[Question]) -> dict[str, str] | None:
-    """The clip to show for each question's clip; None for its own.
-
-    Raises:
-        ValueError: a clip shares its class, answer or source with too many others.
+    """The clip to show for each question's clip; None for its own. ValueError if a clip shares its
+    class, answer or source with too many others.
     """
     if not config.shuffle_videos:
         return None
@@ -210,18 +197,8 @@ def blind_predictions(
 
     `prior` takes the option that was the right answer most often in the training questions,
     `longest` the option with the most characters. A rule gives its answer the probability 1, in
-    every rotation.
-
-    Args:
-        questions: questions to answer.
-        train: training questions, in which answers are counted.
-        rng: breaks ties.
-
-    Returns:
-        Predictions by the name of the rule.
-
-    Raises:
-        SefarError: there are no questions, or no training questions.
+    every rotation. Answers are counted in `train`; `rng` breaks ties. The predictions are by the
+    name of the rule. SefarError if there are no questions, or no training questions.
     """
     if not questions or not train:
         raise SefarError(

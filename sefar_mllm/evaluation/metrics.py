@@ -106,14 +106,7 @@ def compute_metrics(
 ) -> Metrics:
     """The metrics of one question set.
 
-    Args:
-        predictions: predictions of every question of the set.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-        subsets: question ids of each named subset.
-
-    Raises:
-        SefarError: there are no predictions.
+    `subsets` are the question ids of each named subset. SefarError if there are no predictions.
     """
     if not predictions:
         raise SefarError("there are no predictions to score; check the question file")
@@ -202,12 +195,8 @@ def calibration(
 ) -> Calibration:
     """Bin the questions by confidence in 15 bins of equal width over (0, 1].
 
-    Args:
-        confidence: probability of the chosen option, in (0, 1].
-        right: whether the chosen option is right.
-
-    Raises:
-        ValueError: a confidence is outside (0, 1], for example a log-probability.
+    `confidence` is the probability of the chosen option. ValueError if a confidence is outside (0,
+    1], for example a log-probability.
     """
     if not ((confidence > 0) & (confidence <= 1 + 1e-6)).all():
         raise ValueError(
@@ -239,10 +228,8 @@ def known_subsets(
 ) -> dict[str, frozenset[str]]:
     """The subsets that can be determined, by name.
 
-    Args:
-        questions: the question set.
-        train: training questions of the model, for `prior_adversarial`.
-        clips: the manifest, for `unseen_sources`.
+    `train`, the training questions of the model, gives `prior_adversarial`; `clips`, the manifest,
+    gives `unseen_sources`.
     """
     subsets = {"right_text_twice": right_text_twice(questions)}
     if train is not None:
@@ -256,9 +243,7 @@ def prior_adversarial(questions: Iterable[Question], train: Sequence[Question]) 
     """Questions in which a wrong option was the answer more often than the right one.
 
     Answers are counted by text in the training questions: answering by frequency is wrong here.
-
-    Raises:
-        ValueError: there are no training questions.
+    ValueError if there are no training questions.
     """
     if not train:
         raise ValueError("no training questions to count answers in; check the question file")
@@ -274,10 +259,8 @@ def prior_adversarial(questions: Iterable[Question], train: Sequence[Question]) 
 def unseen_sources(questions: Iterable[Question], clips: Iterable[Clip]) -> frozenset[str]:
     """Questions about source videos from which no labeled or unlabeled clip was cut.
 
-    Args:
-        questions: the question set; questions of unknown source are never included.
-        clips: the manifest; models are trained on its splits labeled and unlabeled. If the source
-            of one of these clips is unknown, no source counts as unseen.
+    Models are trained on the splits labeled and unlabeled. Questions of unknown source are never
+    included; if the source of one of these clips is unknown, no source counts as unseen.
     """
     seen = {clip.source for clip in clips if clip.split in ("labeled", "unlabeled")}
     if "" in seen:

@@ -26,9 +26,7 @@ NAME_WIDTH = 50  # characters of a class name; FineGym's longest have three time
 def score_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table:
     """One row for each question set.
 
-    Args:
-        metrics: metrics by the name of the set.
-        control: the control in words; None without one.
+    `control` is the control in words; None without one.
     """
     view = Table(
         *("questions", "n", "sources", "chance", "micro", "macro", "strict"),
@@ -117,12 +115,7 @@ def plot_set(
 ) -> None:
     """Plot classes-NAME.png (if there are classes), letters-NAME.png and reliability-NAME.png.
 
-    Args:
-        metrics: metrics of the set.
-        questions: the question set.
-        folder: folder of the plots.
-        name: name of the set.
-        train: training questions, in which classes are counted; without them the set itself.
+    Classes are counted in `train`, or without it in the set itself.
     """
     known = train is not None and all(one.label is not None for one in train)
     counted = train if train is not None and known else questions

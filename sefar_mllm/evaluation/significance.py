@@ -60,14 +60,8 @@ def compare(
 ) -> Comparison:
     """The difference of two models on the same questions, with paired intervals.
 
-    Args:
-        first: predictions of one model.
-        second: predictions of the other model, in any order.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-
-    Raises:
-        SefarError: the two did not answer the same questions, or there are none.
+    The predictions of the second model come in any order. SefarError if the two did not answer the
+    same questions, or there are none.
     """
     right, other = align_runs([first, second])
     labels = class_labels(first)
@@ -83,11 +77,8 @@ def compare(
 
 
 def align_runs(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run question"]:
-    """1.0 for each right answer, else 0.0, with all runs in the order of the first run.
-
-    Raises:
-        SefarError: the runs did not answer the same questions about the same clips, or there
-            are none.
+    """1.0 for each right answer, else 0.0, with all runs in the order of the first run. SefarError
+    if the runs did not answer the same questions about the same clips, or there are none.
     """
     if not runs or not runs[0]:
         raise SefarError("there are no predictions to compare; check the question file")
@@ -111,10 +102,8 @@ def align_runs(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run q
 
 
 def mcnemar_of(first: Sequence[Prediction], second: Sequence[Prediction]) -> float:
-    """McNemar's p-value of two runs over the same questions.
-
-    Raises:
-        SefarError: they did not answer the same questions, or there are none.
+    """McNemar's p-value of two runs over the same questions. SefarError if they did not answer the
+    same questions, or there are none.
     """
     right, other = align_runs([first, second])
     return mcnemar(int((right > other).sum()), int((right < other).sum()))
@@ -124,14 +113,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Probability that a fair coin divides the discordant questions at least as unevenly.
 
     Exact two-sided binomial test with probability 1/2 (McNemar, Psychometrika 12, 1947), in
-    integers up to the last division. 1 if no question is discordant.
-
-    Args:
-        only_first: questions that only the first model answers right.
-        only_second: questions that only the second model answers right.
-
-    Raises:
-        ValueError: a negative count.
+    integers up to the last division. 1 if no question is discordant. ValueError for a negative
+    count.
     """
     if min(only_first, only_second) < 0:
         raise ValueError(f"counts cannot be negative, got {only_first} and {only_second}")
@@ -176,15 +159,8 @@ class SeedComparison:
 
 
 def over_seeds(runs: Runs, *, resamples: int, rng: np.random.Generator) -> OverSeeds:
-    """Mean and spread of one model's runs.
-
-    Args:
-        runs: predictions of each training seed, on the same questions.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-
-    Raises:
-        SefarError: the runs did not answer the same questions, or there are none.
+    """Mean and spread of one model's runs. SefarError if the runs did not answer the same
+    questions, or there are none.
     """
     micro, macro = _of_each_run(runs, resamples=resamples, rng=rng)
     drawn = draw_runs(len(runs), resamples=resamples, rng=rng)
@@ -201,17 +177,8 @@ def compare_seeds(
     """The difference of two models, each trained several times.
 
     The runs of the two models are drawn independently: a common seed number does not pair runs of
-    different models.
-
-    Args:
-        firsts: predictions of each training seed of one model.
-        seconds: predictions of the other model on the same questions; the number of seeds may
-            differ.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-
-    Raises:
-        SefarError: the runs did not answer the same questions, or there are none.
+    different models. The numbers of seeds may differ. SefarError if the runs did not answer the
+    same questions, or there are none.
     """
     if not firsts or not seconds:
         raise SefarError(
@@ -229,11 +196,7 @@ def share_over_seeds(
 ) -> SeedMean:
     """Mean over runs of a share of the questions.
 
-    Args:
-        credits: for each run, 1.0 or 0.0 for each question.
-        sources: source video of each question.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
+    `credits` has, for each run, 1.0 or 0.0 for each question.
     """
     draws = resample_sources(sources, resamples=resamples, rng=rng)
     estimates = [mean(one, draws) for one in credits]
@@ -288,14 +251,8 @@ def ablation_drop(
 ) -> SeedComparison:
     """Accuracy that trained models lose under a control: their own test minus the control.
 
-    Args:
-        own: predictions of each trained model in its own test.
-        control: predictions of the same models in the same order, under the control.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-
-    Raises:
-        SefarError: the runs did not answer the same questions, or their numbers differ.
+    The models of both sides are the same, in the same order. SefarError if the runs did not answer
+    the same questions, or their numbers differ.
     """
     return _differences([(own, control)], resamples=resamples, rng=rng)
 
@@ -309,15 +266,9 @@ def compare_drops(
 ) -> SeedComparison:
     """Whether one model loses more accuracy under a control than another.
 
-    Args:
-        first: runs of one model in its own test, and under the control.
-        second: runs of the other model, likewise.
-        resamples: number of bootstrap resamples.
-        rng: generator of the resamples.
-
-    Returns:
-        Drop of the first model (`ablation_drop`) minus that of the second model. Runs of the two
-        models are drawn independently, both tests of one run together.
+    Each model is its runs in its own test, and under the control. The result is the drop of the
+    first (`ablation_drop`) minus that of the second. Runs of the two models are drawn
+    independently, both tests of one run together.
 
     Raises:
         SefarError: as in `ablation_drop`.
