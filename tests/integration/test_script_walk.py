@@ -5,7 +5,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
 from qa_data.manifest import Clip, write_manifest
@@ -121,10 +120,8 @@ def places(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(places, monkeypatch):
+def run(places):
     """A function: script, arguments and what else they name -> exit code and stderr."""
-    # Defaults of compare_encoders.py are no paths until they are given.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
     def run(name: str, arguments: str, **named: object) -> tuple[int, str]:
         # Paths may hold blanks, so that arguments are split first.

@@ -1,8 +1,10 @@
 """Experiments train on and ask what row, condition and seed say, and are cached by them."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -249,9 +251,21 @@ def test_hashes_follow_the_files_of_the_code_and_of_a_language_model(tmp_path):
     assert model_hash("lmsys/vicuna-7b-v1.5") == "lmsys/vicuna-7b-v1.5"
 
 
-def test_results_are_in_the_order_of_the_items(capsys):
+def test_results_are_in_the_order_of_the_items(capsys, monkeypatch):
     assert run_parallel(abs, [(-3,), (2,), (-1,)], jobs=1, label=str) == [3, 2, 1]
     assert "[3/3] -1" in capsys.readouterr().out
+    others_are_done = Event()
+
+    def work(number):
+        if number == -3:
+            assert others_are_done.wait(60)
+        if number == -1:
+            others_are_done.set()
+        return abs(number)
+
+    monkeypatch.setattr(experiment, "_process_pool", ThreadPoolExecutor)  # the first ends last
+    assert run_parallel(work, [(-3,), (2,), (-1,)], jobs=2, label=str) == [3, 2, 1]
+    assert "[3/3] -3" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,9 +2,7 @@
 
 import re
 from functools import cache
-from unittest.mock import patch
 
-import jaxtyping
 import pytest
 
 from tests.script_process import COLUMNS, ROOT, call_script, run_script
@@ -23,9 +21,7 @@ CASES = [(name, word) for name in SCRIPTS for word in ["", *FIRST_WORDS.get(name
 @cache
 def shown(name: str, word: str) -> str:
     """What --help of a script prints, behind its first word if there is one."""
-    # Defaults of compare_encoders.py are no paths until they are given.
-    with patch.object(jaxtyping.config, "jaxtyping_disable", True):
-        done = call_script(name, *word.split(), "--help")
+    done = call_script(name, *word.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
