@@ -53,22 +53,10 @@ def test_every_merged_weight_is_the_base_weight_plus_the_scaled_product(llm, sav
 def test_a_merged_folder_loads_by_the_auto_class_and_by_ours_and_answers_alike(saved, merged):
     adapted, tokenizer = load_trained(saved)
     models = [adapted, load_trained(merged)[0], AutoModelForImageTextToText.from_pretrained(merged)]
-    ids = torch.tensor([prompt(adapted, tokenizer)])
-    written = []
     for model in models:
         torch.testing.assert_close(
             logits(model, tokenizer), logits(adapted, tokenizer), atol=1e-5, rtol=1e-5
         )
-        found = composite(model).generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            video_tokens=toy_trained.video(),
-            max_new_tokens=6,
-            min_new_tokens=6,
-            do_sample=False,
-        )
-        written.append(found[0, ids.shape[1] :].tolist())
-    assert written[0] == written[1] == written[2] and len(written[0]) == 6
 
 
 def test_a_merged_folder_holds_no_encoder_and_names_it(saved, merged):

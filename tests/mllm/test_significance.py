@@ -113,16 +113,6 @@ def test_the_difference_of_two_drops_is_that_of_a_slow_bootstrap():
     assert same.value == 0
 
 
-def test_equal_drops_of_all_runs_add_no_variation_of_training():
-    # Accuracies differ much from run to run, drops do not: paired by run this is seen.
-    own, control = runs(9, 5, 7), runs(7, 3, 5)
-    together = ablation_drop(own, control, resamples=400, rng=RNG(0)).micro
-    apart = compare_seeds(own, control, resamples=400, rng=RNG(0)).micro
-    assert together.value == pytest.approx(apart.value)
-    assert together.low > 0.1
-    assert apart.low < 0
-
-
 def test_one_seed_on_each_side_is_the_plain_comparison():
     (first,), (second,) = runs(7), runs(4)
     found = compare_seeds([first], [second], resamples=300, rng=RNG(1))
@@ -172,10 +162,7 @@ def test_paired_intervals_see_through_shared_difficulty():
     assert both.micro.value == pytest.approx(one.value - 0.4)
     assert both.micro.low > 0
     assert one.low < other.high
-    assert (both.only_first_right, both.only_second_right) == (30, 0)
-    assert both.mcnemar_p == 2 * 0.5**30
-    itself = compare(first, first, resamples=100, rng=RNG(0))
-    assert (*triple(itself.micro), itself.macro.high, itself.mcnemar_p) == (0, 0, 0, 0, 1)
+    assert (both.only_first_right, both.only_second_right, both.mcnemar_p) == (30, 0, 2 * 0.5**30)
     turned = compare(second, first, resamples=400, rng=RNG(0))
     assert both.macro.low == pytest.approx(-turned.macro.high)
     assert (turned.only_second_right, turned.mcnemar_p) == (30, both.mcnemar_p)
@@ -202,18 +189,15 @@ def test_runs_that_cannot_be_compared_are_refused():
     for stray in (other, shorter):
         with pytest.raises(SefarError, match="differ in their questions"):
             over_seeds([*runs(6), stray], **how)
-    for nothing in ([], [[], []]):
-        with pytest.raises(SefarError, match="no predictions"):
-            align_runs(nothing)
+    with pytest.raises(SefarError, match="no predictions"):
+        align_runs([[], []])
     with pytest.raises(SefarError, match="runs of both models, got 1 and 0"):
         compare_seeds(runs(6), [], **how)
-    for counts in ((3, 2), (0, 0)):
-        own, control = (runs(*[5] * count) for count in counts)
-        words = f"{counts[0]} runs of the own test and {counts[1]} of the control"
-        with pytest.raises(SefarError, match=words):
-            ablation_drop(own, control, **how)
-        with pytest.raises(SefarError, match=words):
-            compare_drops((own, control), (runs(5), runs(5)), **how)
+    words = "3 runs of the own test and 2 of the control"
+    with pytest.raises(SefarError, match=words):
+        ablation_drop(runs(5, 5, 5), runs(5, 5), **how)
+    with pytest.raises(SefarError, match=words):
+        compare_drops((runs(5, 5, 5), runs(5, 5)), (runs(5), runs(5)), **how)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (2, 9), (7, 3), (0, 12)])
