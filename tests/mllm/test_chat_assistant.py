@@ -141,6 +141,15 @@ def test_options_that_cannot_be_scored_are_refused(conversation, options, words)
         conversation.option_probs(options)
 
 
+def test_a_tokenizer_without_single_letters_scores_no_options(conversation, monkeypatch):
+    def none(tokenizer, letters):
+        raise ValueError("no single tokens")
+
+    monkeypatch.setattr(module, "marker_ids", none)
+    with pytest.raises(ChatError, match="ask without options"):
+        conversation.option_probs(NO_LETTER[:2])
+
+
 def test_options_whose_rotations_would_fill_the_memory_are_refused(conversation, monkeypatch):
     assert 4 * module.MAX_JOINED**2 < 2e9  # bytes of the mask
     options = ["salto forward tucked", "stalder", "giant circle"]

@@ -119,7 +119,7 @@ def test_a_second_run_repeats_only_what_failed(assistant, encoded, tmp_path, mon
     assert fixed[:2] + fixed[3:] == before[:2] + before[3:]
 
 
-@pytest.mark.parametrize("cut", [20, 0])
+@pytest.mark.parametrize("cut", [1, 0])  # 1 is the end of the line alone
 def test_a_stopped_run_resumes_after_its_last_whole_line(
     assistant, encoded, answered, tmp_path, cut
 ):
@@ -277,6 +277,15 @@ def test_lines_that_are_not_questions_are_named(tmp_path, line, words):
     with pytest.raises(SefarError, match="has 1 faults") as refusal:
         read_batch(path, LIMITS)
     assert words in str(refusal.value)
+
+
+def test_files_without_questions_are_refused(tmp_path):
+    path = tmp_path / "in.jsonl"
+    with pytest.raises(SefarError, match="in.jsonl.*there is no such file; give"):
+        read_batch(path, LIMITS)
+    path.write_bytes(b"\n \n")
+    with pytest.raises(SefarError, match="in.jsonl is empty; write"):
+        read_batch(path, LIMITS)
 
 
 def test_the_settings_of_answers_are_all_that_they_depend_on(tmp_path):

@@ -253,6 +253,15 @@ def test_tensors_that_do_not_fit_are_named(copy, edit, words):
         ENCODERS["clip"](copy)
 
 
+def test_a_key_without_its_query_and_value_is_named(tmp_path):
+    toy.transformers_folder(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["vision_model.encoder.layers.1.self_attn.v_proj.bias"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="blocks.1.attn.qkv.bias is missing"):
+        ENCODERS["clip"](tmp_path)
+
+
 def test_without_weights_there_is_no_encoder(folders, tmp_path):
     with pytest.raises(CheckpointError, match="does not hold an image model.* put .*hub"):
         ENCODERS["clip"](tmp_path)

@@ -16,6 +16,7 @@ from sefar_mllm.prompt import (
     encode_example,
     letter_ids,
     marker_ids,
+    missing_for_prompts,
     question_text,
 )
 from tests.oracles import toy_llm
@@ -136,3 +137,14 @@ def test_a_byte_level_tokenizer_is_refused_with_what_it_lacks(tmp_path):
     words = str(refused.value)
     assert f"{tmp_path}/llama3 lacks" in words and "vicuna-7b-v1.5" in words
     assert "for a blank alone" in words and "the blank before a text" in words
+
+
+def test_a_tokenizer_that_joins_a_newline_to_what_follows_is_refused(tokenizer, monkeypatch):
+    assert missing_for_prompts(tokenizer) == []
+    call = type(tokenizer).__call__
+
+    def joined(self, text, **settings):
+        return {"input_ids": [7]} if text == "\n" else call(self, text, **settings)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", joined)
+    assert missing_for_prompts(tokenizer) == ["a token for a newline alone"]
