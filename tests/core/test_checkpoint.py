@@ -83,10 +83,6 @@ def change_settings(folder, **changed):
     [
         (lambda f: weights(f).unlink(), r"model\.safetensors does not exist; check the path"),
         (
-            lambda f: (weights(f).unlink(), weights(f).mkdir()),
-            r"\.safetensors is not a file; check",
-        ),
-        (
             lambda f: os.truncate(weights(f), weights(f).stat().st_size - 100),
             "not a whole safetensors",
         ),

@@ -1,23 +1,21 @@
 """How a script ends: which errors are a line, which a traceback, and with which exit code."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sefar_core.cli import paragraphs_of_help, refuse_unwritable, start
+from sefar_core.cli import refuse_unwritable, start
 
 import pytest
 import tyro
-from tyro import _strings
 
-from qa_data.files import SefarError
 from sefar_core.checkpoint import CheckpointError
 from sefar_core.data.video import VideoReadError
 from sefar_core.signals import Interrupted, StoppedByAnother
+from tests.oracles.full_disk import files_of_at_most
 from tests.script_process import LIMIT_S, ROOT, environment, started
 
 
@@ -32,16 +30,14 @@ def ended(error: BaseException, capsys, *, failure: int = 1) -> tuple[object, st
     return end.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "kind", [CheckpointError, SefarError, ValueError, OSError, FloatingPointError]
-)
+@pytest.mark.parametrize("kind", [CheckpointError, OSError, FloatingPointError])
 def test_known_errors_are_a_line_with_the_script_s_exit_code(kind, capsys):
     for failure in (1, 2):
         printed = ended(kind("a.csv, line 3: no label"), capsys, failure=failure)
         assert printed == (failure, "error: a.csv, line 3: no label\n")
 
 
-@pytest.mark.parametrize("bug", [KeyError("a"), TypeError("b"), RuntimeError("c"), IndexError()])
+@pytest.mark.parametrize("bug", [KeyError("a"), RuntimeError("c")])
 def test_bugs_keep_their_traceback(bug):
     def work(settings):
         raise bug
@@ -79,7 +75,6 @@ SAVED = "stopped after step 5; saved in runs/a/states"
         ),
         # A name cannot rewrite the terminal.
         (ValueError("no \x1b[2J\x9b31m\u202e\udc80file"), 1, "error: no [2J31mfile\n"),
-        (BrokenPipeError(32, "Broken pipe"), 1, "error: [Errno 32] Broken pipe\n"),
     ],
 )
 def test_what_ends_a_script_is_told_in_one_line(error, code, printed, capsys):
@@ -102,14 +97,7 @@ def test_a_folder_that_may_be_made_is_not_refused_and_not_made(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "output"),
-    [
-        ("files", "{}"),
-        ("files", "{}/file/x"),
-        ("folders", "{}/file"),
-        ("folders", "{}/file/x"),
-        ("files", "/dev/full"),
-        ("folders", "/proc/x"),
-    ],
+    [("files", "{}"), ("files", "{}/file/x"), ("folders", "{}/file"), ("files", "/dev/full")],
 )
 def test_an_output_in_an_impossible_place_is_refused_by_name(tmp_path, kind, output, capsys):
     (tmp_path / "file").write_text("kept")
@@ -122,16 +110,9 @@ def test_an_output_in_an_impossible_place_is_refused_by_name(tmp_path, kind, out
 
 
 def test_a_full_disk_is_found_before_the_work(tmp_path, capsys):
-    """A limit on the size of files takes the part of the disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with pytest.raises(SystemExit):
-            refuse_unwritable(folders=[tmp_path / "out"])
-        printed = capsys.readouterr().err
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "takes no files (File too large); make room" in printed
+    with pytest.raises(SystemExit), files_of_at_most(0):
+        refuse_unwritable(folders=[tmp_path / "out"])
+    assert "takes no files (File too large); make room" in capsys.readouterr().err
 
 
 LOOP = """
@@ -147,17 +128,6 @@ def work(settings):
     signal.raise_signal(signal.SIGINT)
     print("went on")
 start(work, lambda: None)
-"""
-
-# The import system has callbacks, whose errors Python only prints.
-HIDDEN = """
-import signal, weakref
-import sefar_core.cli
-class Thing: pass
-thing = Thing()
-kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
-del thing
-print("went on")
 """
 
 SWALLOWED = """
@@ -183,7 +153,6 @@ except BaseException:
         ("import sefar_core.cli\nraise KeyboardInterrupt", "", (130, "", "interrupted\n")),
         (LOOP, "heard", (130, "2\n", "interrupted\n")),
         (LOOP, "ignored", (0, "0\nwent on\n", "")),
-        (HIDDEN, "", (130, "", "interrupted\n")),
         (SWALLOWED, "folder", (130, "before\n", "interrupted\n")),
     ],
 )
@@ -229,21 +198,13 @@ PROSE = (
 EXAMPLE = "    run this --count 7   # however long the line may be, " + 50 * "so "
 
 
-@pytest.mark.parametrize("columns", [60, 100])
-def test_help_is_wrapped_by_the_terminal_and_not_by_the_source(capsys, monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def test_help_is_wrapped_by_the_terminal_and_not_by_the_source(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
     text = f"{PROSE[:40]}\n{PROSE[40:]}\n\n{EXAMPLE.rstrip()}\n    run that\n\nThe end."
     with pytest.raises(SystemExit):
         start(lambda settings: None, lambda: tyro.cli(Optional, args=["--help"], description=text))
     _, prose, example, end, settings = capsys.readouterr().out.split("\n\n", 4)
     assert " ".join(prose.split()) == " ".join(f"{PROSE[:40]} {PROSE[40:]}".split())
-    assert 1 < len(prose.splitlines()) and max(map(len, prose.splitlines())) <= columns
+    assert 1 < len(prose.splitlines()) and max(map(len, prose.splitlines())) <= 60
     assert (example, end) == (f"{EXAMPLE.rstrip()}\n    run that", "The end.")
     assert "setting whose source breaks its line." in " ".join(settings.replace("│", " ").split())
-
-
-def test_another_version_of_tyro_still_starts_every_script(monkeypatch):
-    monkeypatch.delattr(_strings, "remove_single_line_breaks")
-    with paragraphs_of_help():
-        assert not hasattr(_strings, "remove_single_line_breaks")
-    assert not hasattr(_strings, "remove_single_line_breaks")

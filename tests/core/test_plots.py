@@ -3,7 +3,6 @@
 import warnings
 
 import cv2
-import matplotlib
 import numpy as np
 import pytest
 
@@ -40,24 +39,3 @@ def test_signs_of_formulas_are_letters(tmp_path):
         plots.save(figure, tmp_path / "text.png")
         ink[name] = (cv2.imread(str(tmp_path / "text.png")) < 128).any(axis=(0, 2)).sum()
     assert ink["$x^2$"] == pytest.approx(ink["x^2"] + ink["$$"], abs=4)
-
-
-def test_fonts_of_other_scripts_are_named_if_they_are_installed(monkeypatch):
-    class Installed:
-        name = "Noto Sans CJK JP"
-
-    before = matplotlib.rcParams["font.family"]
-    assert before[0] == "DejaVu Sans"
-    assert set(before) <= {font.name for font in matplotlib.font_manager.fontManager.ttflist}
-    monkeypatch.setattr(matplotlib.font_manager.fontManager, "ttflist", [Installed])
-    try:
-        plots.print_names_as_they_are()
-        assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK JP"]
-    finally:
-        matplotlib.rcParams["font.family"] = before
-
-
-def test_a_picture_that_cannot_be_written_leaves_no_figure_open(tmp_path):
-    with pytest.raises(OSError):
-        plot_curves({"loss": ([1], [0.5])}, tmp_path / "nowhere" / "curves.png", ylabel="loss")
-    assert plt.get_fignums() == []

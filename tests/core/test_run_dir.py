@@ -1,10 +1,9 @@
 """The folder of a run: settings, sessions, reports of its steps, timing, the lock."""
 
 import json
-import resource
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,9 @@ from sefar_core.run_dir import (
     locked,
     open_run,
     read_history,
-    run_of,
     sessions,
 )
+from tests.oracles.full_disk import files_of_at_most
 from tests.oracles.holder import held
 
 
@@ -37,7 +36,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Settings:
-    optim: Inner = field(default_factory=Inner)
+    optim: Inner = Inner()
     epochs: int = 3
 
 
@@ -71,15 +70,13 @@ def test_every_session_of_a_run_stays_on_record(tmp_path, monkeypatch, capsys):
     assert content["steps"] == 3 and len(content["earlier_sessions"]) == 3
 
 
-RECORD_FIX = r"run\.json is damaged .*delete it: the run resumes"
-SETTINGS_FIX = r"config\.json is damaged .*or delete it and resume"
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [("run.json", text, RECORD_FIX) for text in ("", "[]", "7", '{"seed": 0}')]
-    + [("run.json", '{"commit": 1, "earlier_sessions": 5}', RECORD_FIX)]
-    + [("config.json", text, SETTINGS_FIX) for text in ("", '{"a":', "[1]", "7", "null")],
+    [
+        ("run.json", "", r"run\.json is damaged .*delete it: the run resumes"),
+        ("run.json", '{"seed": 0}', r"run\.json is damaged .*delete it: the run resumes"),
+        ("config.json", '{"a":', r"config\.json is damaged .*or delete it and resume"),
+    ],
 )
 def test_a_damaged_file_of_a_run_is_named_with_its_fix(tmp_path, name, text, message):
     open_run(tmp_path, Settings(), seed=7)
@@ -88,12 +85,6 @@ def test_a_damaged_file_of_a_run_is_named_with_its_fix(tmp_path, name, text, mes
         open_run(tmp_path, Settings(), seed=7)
     (tmp_path / name).unlink()
     open_run(tmp_path, Settings(), seed=7)
-
-
-def test_encoders_of_a_run_lead_to_it_and_a_run_to_itself():
-    run = Path("runs/gym99")
-    assert {run_of(run / name) for name in ("student", "teacher", "best")} == {run}
-    assert run_of(run) == run and run_of(run / "states") == run / "states"
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -156,9 +147,7 @@ def test_a_run_is_read_back_as_it_was_written(trained):
     assert read_history(trained / "student") is None  # encoders alone have no history
 
 
-@pytest.mark.parametrize(
-    "line", ['{"step": 2, "lo', "", "[]", '{"loss": 1}', '{"step": "3"}', '{"step": 1e999}', "\xff"]
-)
+@pytest.mark.parametrize("line", ['{"step": 2, "lo', '{"loss": 1}', "\xff"])
 def test_a_damaged_line_is_named_and_nothing_is_dropped(trained, line):
     path = trained / "metrics.jsonl"
     first, _, third = path.read_bytes().splitlines()
@@ -176,16 +165,8 @@ def test_a_damaged_line_is_named_and_nothing_is_dropped(trained, line):
     ("name", "text", "message"),
     [
         ("config.json", None, r"config\.json is missing: .*give the whole folder"),
-        ("metrics.jsonl", None, r"metrics\.jsonl is missing: .*give the whole folder"),
         ("metrics.jsonl", "", r"metrics\.jsonl is empty: the run has taken no step"),
-        ("config.json", "", r"config\.json holds no settings of a run"),
-        ("config.json", "[]", r"config\.json holds no settings of a run"),
         ("config.json", '{"loss": {"regulation": "fixed", "threshold": 0.3}}', "no settings of a"),
-        (
-            "config.json",
-            '{"loss": {"regulation": "strict", "threshold": 1}, "teacher": {"dropout_passes": 2}}',
-            r"config\.json .*must be one of .*strict",
-        ),
     ],
 )
 def test_half_a_history_and_settings_of_other_code_are_refused(trained, name, text, message):
@@ -235,19 +216,10 @@ def test_tensorboard_that_is_missing_is_reported_with_its_fix(tmp_path, monkeypa
         Progress(tmp_path, total=2, initial=0, log="tensorboard")
 
 
-def test_a_run_folder_that_cannot_be_made_or_locked_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match=r"cannot write .*run/lock.*Not a directory"):
-        with locked(tmp_path / "file/run"):
-            pass
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with pytest.raises(WriteError, match=r"cannot write .*run/lock.*File too large"):
-            with locked(tmp_path / "run"):
-                pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_run_folder_on_a_full_disk_is_named(tmp_path):
+    full = pytest.raises(WriteError, match=r"cannot write .*run/lock.*File too large")
+    with full, files_of_at_most(0), locked(tmp_path / "run"):
+        pass
 
 
 def test_a_run_folder_in_use_is_refused_until_its_process_is_dead(tmp_path):

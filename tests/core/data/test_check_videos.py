@@ -7,12 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from qa_data.manifest import Clip, write_manifest
+from qa_data.manifest import Clip
 from sefar_core.data import check_videos
 from sefar_core.data.check_videos import Fault, Health, check_file, oddities_of
 from sefar_core.data.video import VideoInfo, probe
 from tests.oracles import videos as oracle
-from tests.script_process import call_script
 
 INFO = VideoInfo(
     num_frames=50,
@@ -26,9 +25,6 @@ INFO = VideoInfo(
     container="mov,mp4",
     flags=(),
 )
-
-
-PAIR = (("x", "labeled"), ("y", "test"))
 
 
 def clip_of(name: str, **cells) -> Clip:
@@ -103,9 +99,6 @@ def test_damage_between_clips_of_one_file_is_blamed_on_those_that_need_it(tmp_pa
     ("changes", "oddities"),
     [
         ({"fps": 17.0}, ("odd_rate",)),
-        ({"width": 321}, ("odd_side",)),
-        ({"height": 48}, ("small",)),
-        ({"num_frames": 1}, ("one_frame",)),
         *(({"fps": fps}, ()) for fps in (24000 / 1001, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0)),
     ],
 )
@@ -133,27 +126,3 @@ def test_the_summary_counts_faults_and_oddities_apart():
         "        1  rotated",
         "3 clips in 3 files: 2 sound, 1 broken",
     ]
-
-
-def test_clips_with_one_fault_share_a_line():
-    fault = Fault("empty", "a.mp4 is empty")
-    report = [Health(clip=clip_of("a.mp4", id=n), info=None, faults=(fault,)) for n in "xy"]
-    assert check_videos.fault_lines(report) == ["x, y: a.mp4 is empty"]
-
-
-def test_fault_kinds_do_not_come_from_the_file_name(tmp_path):
-    path = tmp_path / "this is empty and does not exist.mp4"
-    path.write_text("no video")
-    (found,) = check_file([clip_of(path.name)], lambda: None, video_root=tmp_path, quick=True)
-    assert [fault.kind for fault in found.faults] == ["unreadable"]
-
-
-def test_the_script_names_one_file_in_two_splits(tmp_path):
-    oracle.write_video(tmp_path / "1.mp4", oracle.numbered_frames(2))
-    clips = [clip_of("1.mp4", id=n, label=k, split=split) for k, (n, split) in enumerate(PAIR)]
-    clips[1] = replace(clips[1], path="./1.mp4")
-    write_manifest(clips, tmp_path / "m.csv")
-    paths = ("--manifest", tmp_path / "m.csv", "--video-root", tmp_path)
-    done = call_script("check_videos.py", *paths, "--workers", 0, "--quick")
-    assert done.returncode == 0
-    assert "the same file: ./1.mp4, 1.mp4 (clip x, labeled" in done.stdout

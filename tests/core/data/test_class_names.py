@@ -26,7 +26,6 @@ from sefar_core.data.class_names import (
     refuse_several_names,
 )
 from sefar_core.data.dataloaders import read_train_clips
-from sefar_mllm.comparison import baselines
 
 TINY = ModelConfig(image_size=32, patch_size=16, dim=16, depth=1, num_heads=2, fusion_dim=8)
 NAMES = ("FX salto", "UB salto", "stalder")
@@ -57,7 +56,6 @@ def elements():
 def test_names_are_by_label_with_their_apparatus_and_gaps_stay_gaps():
     assert class_names(CLIPS) == NAMES
     assert class_names(CLIPS[:2]) == ("FX salto", None, "stalder")
-    assert class_names([*CLIPS, replace(CLIPS[0], label=None, text=None)], 4) == (*NAMES, None)
     assert class_names([clip("x", 0, None), clip("y", 0, "Ku\u0308r")]) == ("Kür",)
     assert class_names([clip("x", 1, "class 1"), clip("y", 0, "class 1")]) == ("class 1", None)
 
@@ -66,9 +64,7 @@ def test_names_are_by_label_with_their_apparatus_and_gaps_stay_gaps():
     ("known", "asked", "state", "order", "unnamed"),
     [
         ("abc", "abc", "same", None, 0),
-        ("aab", "aab", "same", None, 0),
         ((*"ab", None), "abc", "same", None, 1),
-        (("a", None, None), ("a", None, "c"), "same", None, 2),
         ("abc", "cab", "by_name", (2, 0, 1), 0),
         (None, "abc", "unchecked", None, 0),
         ("abc", (None, None, None), "unchecked", None, 0),
@@ -79,7 +75,7 @@ def test_classes_are_the_same_matched_by_name_or_unchecked(known, asked, state, 
     assert (found.state, found.order, found.unnamed) == (state, order, unnamed)
 
 
-@pytest.mark.parametrize("asked", ["abd", "acd", "aab", "ba?"])
+@pytest.mark.parametrize("asked", ["abd", "aab"])
 def test_other_names_are_refused_and_named(asked):
     with pytest.raises(ClassMismatch, match="class . is '.' there and '.' here"):
         match_classes("abc", asked)
@@ -115,23 +111,6 @@ def test_scores_follow_the_order_of_the_manifest_or_other_classes_are_refused(ru
         load_for_classes(run_dir, NAMES[:2])
 
 
-def test_the_head_of_a_recognizer_is_matched_by_name_and_says_so(run_dir, monkeypatch, capsys):
-    """Beside the language model, class numbers of questions meet those of a recognizer."""
-    monkeypatch.setattr(baselines, "evaluation_views", lambda *_, **__: [])
-    monkeypatch.setattr(
-        baselines, "class_probs", lambda model, *_: (model(elements()).softmax(-1), None)
-    )
-    asked = (NAMES[2], NAMES[0], NAMES[1])
-    straight = baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", NAMES)
-    assert capsys.readouterr().out == ""
-    turned = baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", asked)
-    assert "matched by name" in capsys.readouterr().out
-    for name, row in straight.items():
-        torch.testing.assert_close(turned[name], row[[2, 0, 1]], rtol=0, atol=1e-5)
-    with pytest.raises(CheckpointError, match="other classes"):
-        baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", ("x", "y", "z"))
-
-
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
@@ -140,21 +119,13 @@ def script():
     return module
 
 
-@pytest.mark.parametrize(
-    ("sha256", "told"),
-    [
-        (None, "has no class names"),
-        ("this", "trained with this manifest"),
-        ("other", "trained with another manifest"),
-    ],
-)
-def test_an_old_run_says_what_could_not_be_checked(script, run_dir, tmp_path, sha256, told):
+@pytest.mark.parametrize("manifest_is", ["this", "another"])
+def test_an_old_run_says_what_could_not_be_checked(script, run_dir, tmp_path, manifest_is):
     manifest = tmp_path / "manifest.csv"
     write_manifest(CLIPS, manifest)
-    if sha256 is not None:
-        own = hashlib.sha256(manifest.read_bytes()).hexdigest()
-        kept = {"manifest_sha256": own if sha256 == "this" else "0" * 64}
-        (run_dir / "config.json").write_text(json.dumps(kept))
+    own = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    kept = {"manifest_sha256": own if manifest_is == "this" else "0" * 64}
+    (run_dir / "config.json").write_text(json.dumps(kept))
     settings = script.EvaluateSsl(run_dir=run_dir, manifest=manifest, video_root=tmp_path)
 
     def note(names):
@@ -163,7 +134,8 @@ def test_an_old_run_says_what_could_not_be_checked(script, run_dir, tmp_path, sh
         return script.note_on_classes(settings, match)
 
     unchecked = note((None, None, None))
-    assert unchecked.startswith("class names could not be checked") and told in unchecked
+    assert unchecked.startswith("class names could not be checked")
+    assert f"trained with {manifest_is} manifest" in unchecked
     assert note(NAMES) is None
     assert "matched by name" in note(NAMES[::-1])
     assert "names of 2 classes could not be compared" in note((NAMES[0], None, None))
@@ -182,7 +154,3 @@ def test_a_label_with_several_names_is_refused_by_training_and_evaluation(script
         read_train_clips(manifest, need_unlabeled=True)
     one, other, _ = read_manifest(manifest)
     refuse_several_names([one, replace(other, label=6)], manifest)
-    # Names in pictures are those that are compared.
-    clips = [replace(one, id=e, label=n, event=e) for n, e in ((0, "UB"), (2, "BB"))]
-    expected = ["UB salto forward", "class 1", "BB salto forward"]
-    assert script.classes_of(settings, clips)[0] == expected

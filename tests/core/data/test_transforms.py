@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from sefar_core.data.transforms import (
     Augmentation,
@@ -151,27 +150,3 @@ def test_squares_become_what_a_network_takes_each_in_its_place():
         value = batch[clip, frame, row, column, color].item() / 255
         expected = (value - pixels.mean[color]) / pixels.std[color]
         assert got[clip, color, frame, row, column].item() == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize("num_frames", [1, 8])
-@pytest.mark.parametrize("short_side", [9, 24, 40])
-def test_scaling_color_by_color_gives_the_bits_of_scaling_the_whole_clip(
-    short_side, num_frames, monkeypatch
-):
-    """Of the largest frames that a chat takes, all colors as floats are 400 MB."""
-    sizes = []
-
-    def noted(clip, **settings):
-        sizes.append(clip.numel())
-        return interpolate(clip, **settings)
-
-    shape = (num_frames, 24, 37, 3)
-    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator())
-    size = (short_side, round(37 * short_side / 24))
-    interpolate = F.interpolate
-    whole = frames.permute(3, 0, 1, 2).float()
-    expected = interpolate(whole, size=size, mode="bilinear", align_corners=False)
-    monkeypatch.setattr(F, "interpolate", noted)
-    got = crop(frames, Placement(short_side, 0.0, 1.0, True), 8)
-    assert got.equal(expected[..., :8, -8:].flip(-1))
-    assert set(sizes) <= {num_frames * 24 * 37}

@@ -3,7 +3,6 @@
 import os
 from concurrent import futures
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from threading import Timer
 
@@ -51,7 +50,7 @@ def assert_same_frames(got, expected) -> None:
     assert (got.int() - expected.int()).abs().float().mean() < 3
 
 
-@pytest.mark.parametrize("span", [(None, None), (0.2, 0.9), (None, 0.5), (0.5, None)])
+@pytest.mark.parametrize("span", [(None, None), (0.2, 0.9)])
 def test_readers_agree_frame_by_frame(clip, decord, span):
     fractions = [0.999, 0.0, 0.5, 0.5, *np.random.default_rng(0).random(10).tolist()]
     got = decord(clip, fractions, start_s=span[0], end_s=span[1])
@@ -63,18 +62,6 @@ def test_readers_agree_frame_by_frame(clip, decord, span):
     assert small.shape == expected.shape == (2, 24, 32, 3)
     # Scaled after the conversion to RGB, not before: sharp edges of color differ.
     assert (small.int() - expected.int()).abs().float().mean() < 6
-
-
-def test_readers_refuse_the_same_places(clip, decord):
-    for places in ([], [-0.1], [1.1], [float("nan")]):
-        with pytest.raises(ValueError, match="fractions must"):
-            decord(clip, places)
-    with pytest.raises(ValueError, match="has no length"):
-        decord(clip, [0.5], start_s=0.5, end_s=0.5)
-    with pytest.raises(VideoReadError, match=r"clip.mp4 ends after 1.000 s"):
-        decord(clip, [0.9], start_s=0.5, end_s=9.0)
-    with pytest.raises(VideoReadError, match="does not exist"):
-        decord(clip.with_name("absent.mp4"), [0.5])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +100,6 @@ def frames_of(path: Path, *numbers: int, num_frames: int = 30, timeout_s: float 
     [
         ("exit", r"died reading frames 3 to 7 of exit\..*data.reader to auto"),
         ("half then hang", r"hangs on frames 3 to 7 of half then hang: no answer within"),
-        ("half then exit", r"died reading frames 3 to 7 of half then exit\."),
     ],
 )
 def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, words, monkeypatch):
@@ -130,23 +116,6 @@ def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, wor
     assert frames_of(Path("sound"), 3, 7).shape == (2, 2, 2, 3)
     video_backends._worker_of(os.getpid()).stop()
     video_backends._worker_of.cache_clear()
-
-
-def test_a_reader_that_never_gets_ready_is_killed(tmp_path, monkeypatch):
-    """Only in the process of its own is the import of what it needs slow."""
-    (tmp_path / "sleeper.py").write_text(
-        "import multiprocessing, time\n"
-        "if multiprocessing.current_process().name != 'MainProcess':\n"
-        "    time.sleep(3600)\n"
-        "def work(request, heartbeat): ...\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(video_backends, "read_by_decord", import_module("sleeper").work)
-    video_backends._worker_of.cache_clear()
-    first = video_backends._worker_of(os.getpid()).process
-    with pytest.raises(VideoReadError, match="hangs on frames 3 to 7 .*: no answer within 1 s"):
-        frames_of(Path("sound"), 3, 7, timeout_s=1.0)
-    assert not first.is_alive()
 
 
 def test_one_reading_process_serves_clip_after_clip(clip, decord):
@@ -217,15 +186,3 @@ def test_readers_agree_on_real_files_and_those_that_decord_misreads_are_refused(
     for seed in range(3):
         fractions = np.random.default_rng(seed).random(8).tolist()
         assert_same_frames(decord(path, fractions), read_fractions(path, fractions))
-
-
-@real_videos
-@pytest.mark.videos
-def test_decord_really_hangs_on_a_real_file_and_is_stopped(decord):
-    path = REAL / "damaged/hang_55.mp4"
-    assert probe(path).num_frames == 39
-    first = video_backends._worker_of(os.getpid()).process
-    with pytest.raises(VideoReadError, match="hangs on frames 179 to 179"):
-        # It counts as the header does, so that the count does not give it away.
-        frames_of(path, 179, num_frames=180, timeout_s=2.0)
-    assert not first.is_alive()
