@@ -85,18 +85,13 @@ def print_flips(folder: Path, name: str, copies: int) -> None:
     print(f"| {name} | {copies} | {' | '.join(str(count[column]) for column in COLUMNS)} |")
 
 
-def main(copies: int = 100, only: Sequence[str] = FLIPPED + FLIPPED_REAL) -> None:
-    """Measure and print.
-
-    Args:
-        copies: damaged copies of each file of the second table.
-        only: the files of the second table.
-    """
+def main(copies: int = 100) -> None:
+    """Measure and print, with so many damaged copies of each file of the second table."""
     av.logging.set_level(av.logging.PANIC)
     with tempfile.TemporaryDirectory() as folder:
         print_kinds(Path(folder))
     print()
-    for name in [name for name in only if name in CASES]:
+    for name in [name for name in FLIPPED + FLIPPED_REAL if name in CASES]:
         with tempfile.TemporaryDirectory() as folder:
             print_flips(Path(folder), name, copies)
 

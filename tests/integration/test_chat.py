@@ -27,8 +27,7 @@ from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders import ENCODERS
 from sefar_mllm.feature_cache import CacheError, TokenCache
 from sefar_mllm.features import extract, token_key
-from tests.oracles.poison import passing_hours
-from tests.oracles.poisoned_videos import poisoned_frames
+from tests.oracles.poison import passing_hours, poisoned_frames
 from tests.script_process import LIMIT_S, call_script, run_script
 from tests.world import MODEL
 

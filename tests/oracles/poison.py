@@ -45,15 +45,21 @@ def poisoned_check(
 def poisoned_numbers(request: DecordRequest, heartbeat: Callable[[], None]) -> np.ndarray:
     """Black frames, except for files of certain names; of some, half of the answer is sent."""
     swallow(request.path)
-    if request.path in ("half then hang", "half then exit"):
+    if request.path == "half then hang":
 
         def send_half(pipe: Connection, message: memoryview) -> None:
             half = bytes(message)[: len(message) // 2]
             os.write(pipe.fileno(), struct.pack("!i", len(message)) + half)
-            swallow(request.path.removeprefix("half then "))
+            swallow("hang")
 
         Connection._send_bytes = send_half  # type: ignore[attr-defined]
     return np.zeros((len(request.numbers), 2, 2, 3), np.uint8)
+
+
+def poisoned_frames(clip, heartbeat: Callable[[], None], *, moments: Sequence[float]) -> np.ndarray:
+    """Black frames for a chat, except for files of certain names."""
+    swallow(clip.path.stem)
+    return np.zeros((len(moments), 2, 2, 3), np.uint8)
 
 
 def swallow(name: str) -> None:

@@ -26,6 +26,7 @@ from sefar_core.data.class_names import (
     refuse_several_names,
 )
 from sefar_core.data.dataloaders import read_train_clips
+from sefar_mllm.comparison import baselines
 
 TINY = ModelConfig(image_size=32, patch_size=16, dim=16, depth=1, num_heads=2, fusion_dim=8)
 NAMES = ("FX salto", "UB salto", "stalder")
@@ -109,6 +110,23 @@ def test_scores_follow_the_order_of_the_manifest_or_other_classes_are_refused(ru
     assert "\n" not in str(one.value)
     with pytest.raises(CheckpointError, match="scores 3 classes, but the manifest has 2"):
         load_for_classes(run_dir, NAMES[:2])
+
+
+def test_the_head_of_a_recognizer_is_matched_by_name_and_says_so(run_dir, monkeypatch, capsys):
+    """Beside the language model, class numbers of questions meet those of a recognizer."""
+    monkeypatch.setattr(baselines, "evaluation_views", lambda *_, **__: [])
+    monkeypatch.setattr(
+        baselines, "class_probs", lambda model, *_: (model(elements()).softmax(-1), None)
+    )
+    asked = (NAMES[2], NAMES[0], NAMES[1])
+    straight = baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", NAMES)
+    assert capsys.readouterr().out == ""
+    turned = baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", asked)
+    assert "matched by name" in capsys.readouterr().out
+    for name, row in straight.items():
+        torch.testing.assert_close(turned[name], row[[2, 0, 1]], rtol=0, atol=1e-5)
+    with pytest.raises(CheckpointError, match="other classes"):
+        baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", ("x", "y", "z"))
 
 
 @pytest.fixture(scope="module")

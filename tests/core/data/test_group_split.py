@@ -100,20 +100,6 @@ def test_official_disjoint_keeps_test_and_drops_training_clips_of_its_videos():
 TRIANGLE = pairs([(0, "a"), (0, "b"), (1, "b"), (1, "c"), (2, "a"), (2, "c")])
 
 
-def test_classes_of_one_source_can_stay_in_training_or_leave():
-    for seed in range(3):
-        pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="keep", seed=seed)
-        assert labels(pool) == {0, 1, 2, 3, 9} and labels(test) == {0, 1, 2, 3}
-    pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="leave_out")
-    assert labels(pool) == labels(test) == {0, 1, 2, 3}
-    assert len(pool) + len(test) == 240
-    # Classes that stand in one another's way.
-    kept, test = split_test(TRIANGLE, [], one_sided="keep")
-    assert labels(kept) == {0, 1, 2} and len(labels(test)) == 2
-    kept, test = split_test(TRIANGLE, [], one_sided="leave_out")
-    assert len(labels(kept)) == 2 and labels(kept) == labels(test)
-
-
 def test_a_folder_of_ones_own_gets_test_clips_of_every_class():
     pool = [clip(n, min(n // 50, 3), "") for n in range(300)]  # 50, 50, 50 and 150 clips
     kept, test = split_test(pool, [], rate=0.2)

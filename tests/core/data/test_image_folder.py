@@ -1,6 +1,5 @@
 """A folder of numbered pictures is read as the video that they were taken from."""
 
-import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from qa_data.manifest import Clip
@@ -18,7 +15,6 @@ from sefar_core.data import video_backends
 from sefar_core.data.check_videos import Health, check_clips
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-from sefar_core.data.image_folder import open_folder
 from sefar_core.data.pictures import NOMINAL_FPS, side_ratio_problem
 from sefar_core.data.video import VideoReadError, clip_length, probe, read_clip, read_fractions
 from tests.frames_at import frames_at
@@ -233,24 +229,6 @@ def test_another_picture_makes_another_frame_cache(tmp_path):
     (folder / "00002.png").unlink()
     open_frame_cache([whole], root, config)
     assert len(list((tmp_path / "cache").glob("raw-*"))) == 2
-
-
-NAMES = st.text("0189._-aé ", min_size=1, max_size=6).filter(lambda name: name not in (".", ".."))
-
-
-@given(st.lists(st.tuples(NAMES, st.sampled_from([".jpg", ".PNG", ".jpeg", "", ".txt"]))))
-def test_any_names_are_put_in_order_or_refused(tmp_path_factory, names):
-    folder = tmp_path_factory.mktemp("names")
-    for name, suffix in names:
-        (folder / f"{name}{suffix}").touch()
-    try:
-        found = open_folder(folder).names
-    except VideoReadError as refused:
-        assert str(folder) in str(refused)
-    else:
-        digits = [re.findall("[0-9]+", name)[-1] for name in found]
-        numbers = [int(number) for number in digits]
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_pictures_too_elongated_to_be_scaled_are_refused_wherever_frames_are_read(tmp_path):

@@ -9,11 +9,10 @@ import pytest
 from sefar_core.data import frame_index
 from sefar_core.data.decode import opened, runs
 from sefar_core.data.seek import jump, leads_right
-from sefar_core.data.video import clip_length, read_fractions, record_of
+from sefar_core.data.video import read_fractions
 from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
-from tests.oracles.numbered_table import BY_NAME
 
 FPS = 25
 
@@ -91,14 +90,6 @@ def test_a_group_that_is_the_same_both_ways_is_jumped_to(tmp_path):
     assert shown is not None and shown.jumped and len(shown.packets) < 20
     whole = oracle.decode_in_order(path)
     np.testing.assert_array_equal(frames_at(path, [40 / FPS])[0].numpy(), whole[40])
-
-
-def test_a_format_whose_times_need_the_whole_file_is_tried_once(tmp_path):
-    BY_NAME["h264-b.nut"].make(path := tmp_path / "clip.nut")
-    got = read_fractions(path, [0.0, 0.9], start_s=2 / FPS, end_s=8 / FPS)
-    assert numbered.read_numbers(got) == [2, 7]
-    assert record_of(path).jumps_lead_right is False
-    assert clip_length(path, start_s=2 / FPS) == pytest.approx(46 / FPS)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])

@@ -26,12 +26,10 @@ FILES = [
     "decord_rot_0.mov",
     "decord_rot_90.mov",
     "mmaction2_demo_armwrestling.mp4",
-    "mmaction2_part_0.mp4",
     "torchcodec_nasa_13013.mp4",
     "damaged/odd.mp4",
     "damaged/vfr.mp4",
     "damaged/hang_55.mp4",
-    "damaged/cut_copy.mp4",
     "damaged/opengop.mp4",
     "damaged/fast_trunc.mp4",
 ]
