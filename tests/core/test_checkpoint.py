@@ -22,7 +22,6 @@ from sefar_core.checkpoint import (
     complete_states,
     latest_whole,
     optimizer_tensors,
-    read_class_names,
     read_state,
     restore_optimizer,
     save_encoder,
@@ -106,16 +105,6 @@ def test_an_encoder_that_does_not_load_is_refused_by_what_is_wrong(encoder, dama
     damage(folder)
     with pytest.raises(CheckpointError, match=message):
         sefar_core.load_encoder(folder)
-
-
-@pytest.mark.parametrize(
-    "changed", [{"num_classes": "12"}, {"num_classes": -3}, {"class_names": [["x"]] * 5}]
-)
-def test_senseless_settings_of_an_encoder_are_named(encoder, changed):
-    _, folder = encoder
-    change_settings(folder, **changed)
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        read_class_names(folder)
 
 
 def trained(steps: int):

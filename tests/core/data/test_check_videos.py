@@ -2,15 +2,12 @@
 
 from dataclasses import replace
 
-import av
-import cv2
-import numpy as np
 import pytest
 
 from qa_data.manifest import Clip
 from sefar_core.data import check_videos
 from sefar_core.data.check_videos import Fault, Health, check_file, oddities_of
-from sefar_core.data.video import VideoInfo, probe
+from sefar_core.data.video import VideoInfo
 from tests.oracles import videos as oracle
 
 INFO = VideoInfo(
@@ -35,42 +32,6 @@ def healthy(name: str, **changes) -> Health:
     return Health(clip=clip_of(name), info=replace(INFO, **changes), faults=())
 
 
-def test_a_file_is_opened_and_decoded_once_however_many_clips_are_in_it(tmp_path, monkeypatch):
-    opened: list[int] = []
-
-    def counting(path, *rest, **options):
-        opened.append(1)
-        return real(path, *rest, **options)
-
-    real = av.open
-    path = oracle.write_referring_clip(tmp_path / "a.mp4")
-    clips = [clip_of("a.mp4", id=str(n)) for n in range(3)]
-    clips.append(clip_of("a.mp4", id="part", start_s=0.2, end_s=0.5))
-    expected, heartbeats = probe(path), []
-    monkeypatch.setattr(av, "open", counting)
-    report = check_file(clips, lambda: heartbeats.append(1), video_root=tmp_path, quick=False)
-    assert [h.faults for h in report] == [(), (), (), ()]
-    assert (len(opened), len(heartbeats)) == (1, 30)
-    assert report[0].info == expected
-
-
-def test_every_picture_of_a_folder_gives_a_beat(tmp_path):
-    picture = np.zeros((64, 64, 3), dtype=np.uint8)
-    (tmp_path / "dive").mkdir()
-    for number in range(1, 31):
-        cv2.imwrite(str(tmp_path / "dive" / f"{number:05d}.jpg"), picture)
-    whole = [clip_of("dive"), clip_of("dive", id="step", start_s=0.2, end_s=0.6)]
-    heartbeats: list[int] = []
-    for clips, expected in ((whole, 30), (whole[1:], 10)):
-        heartbeats.clear()
-        report = check_file(clips, lambda: heartbeats.append(1), video_root=tmp_path, quick=False)
-        assert {found.faults for found in report} == {()}
-        assert len(heartbeats) == expected
-    (tmp_path / "dive" / "00012.jpg").write_bytes(b"\xff\xd8")
-    report = check_file(whole, lambda: None, video_root=tmp_path, quick=False)
-    assert all("00012.jpg" in found.faults[0].words for found in report)
-
-
 def test_overlapping_clips_share_one_pass_and_distant_ones_decode_no_more_than_theirs(tmp_path):
     frames = oracle.numbered_frames(120)
     oracle.write_video(tmp_path / "a.mp4", frames, options={"g": "10", "bf": "0"})
@@ -88,9 +49,11 @@ def test_damage_between_clips_of_one_file_is_blamed_on_those_that_need_it(tmp_pa
     path = oracle.write_noise(tmp_path / "a.mp4", 60, options=options)
     oracle.overwrite_packet(path, 45)
     spans = [(0.0, 0.3), (0.2, 0.6), (0.5, 1.0), (0.9, 1.55), (1.4, 1.6), (0.9, 1.3), (1.7, 1.9)]
+    spans += [(None, 0.9), (1.4, None)]
     clips = [clip_of("a.mp4", id=str(n), start_s=s, end_s=e) for n, (s, e) in enumerate(spans)]
     report = check_file(clips, lambda: None, video_root=tmp_path, quick=False)
-    assert [bool(h.faults) for h in report] == [False, False, False, True, True, False, False]
+    blamed = [number for number, health in enumerate(report) if health.faults]
+    assert blamed == [3, 4, 8]
     assert report[3].faults[0].kind == "undecodable"
     assert "45 of 60 frames were read before that, at 1.500 s" in report[3].faults[0].words
 
@@ -114,15 +77,3 @@ def test_a_few_clips_of_another_size_are_told_and_a_mixed_set_is_not():
     mixed = [healthy(f"{n}.mp4", width=300 + 2 * n) for n in range(19)]
     assert all(h.oddities == () for h in check_videos.with_odd_sizes(mixed))
     assert check_videos.with_odd_sizes([lost]) == [lost]
-
-
-def test_the_summary_counts_faults_and_oddities_apart():
-    broken = Health(clip=clip_of("b"), info=None, faults=(Fault("missing", "b is missing"),))
-    odd = Health(clip=clip_of("c"), info=INFO, faults=(), oddities=("rotated",))
-    assert check_videos.summary([healthy("a"), broken, odd]).splitlines() == [
-        "broken:",
-        "        1  missing",
-        "odd, but read right:",
-        "        1  rotated",
-        "3 clips in 3 files: 2 sound, 1 broken",
-    ]

@@ -18,7 +18,6 @@ from sefar_core.checkpoint import (
     read_class_names,
     save_encoder,
 )
-from sefar_core.config import ModelConfig
 from sefar_core.data.class_names import (
     ClassMismatch,
     class_names,
@@ -27,8 +26,8 @@ from sefar_core.data.class_names import (
 )
 from sefar_core.data.dataloaders import read_train_clips
 from sefar_mllm.comparison import baselines
+from tests.oracles import tiny
 
-TINY = ModelConfig(image_size=32, patch_size=16, dim=16, depth=1, num_heads=2, fusion_dim=8)
 NAMES = ("FX salto", "UB salto", "stalder")
 SCRIPT = Path(__file__).parents[3] / "scripts/evaluate_ssl.py"
 
@@ -44,14 +43,9 @@ CLIPS = [clip("a", 0, "salto", "FX"), clip("b", 2, "stalder"), clip("c", 1, "sal
 def run_dir(tmp_path):
     torch.manual_seed(0)
     for role in ("student", "teacher"):
-        model = build_model(TINY, num_classes=3)
-        save_encoder(model, TINY, tmp_path / "run" / role, class_names=NAMES)
+        model = build_model(tiny.CONFIG, num_classes=3)
+        save_encoder(model, tiny.CONFIG, tmp_path / "run" / role, class_names=NAMES)
     return tmp_path / "run"
-
-
-def elements():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, 3, frames, 32, 32, generator=generator) for frames in TINY.sizes]
 
 
 def test_names_are_by_label_with_their_apparatus_and_gaps_stay_gaps():
@@ -86,13 +80,13 @@ def test_other_names_are_refused_and_named(asked):
 
 def test_an_encoder_keeps_its_class_names_and_one_without_still_loads(run_dir):
     assert read_class_names(run_dir / "teacher") == read_class_names(run_dir) == NAMES
-    before = sefar_core.load_encoder(run_dir)(elements())
+    before = sefar_core.load_encoder(run_dir)(tiny.elements())
     config = run_dir / "student/config.json"
     settings = json.loads(config.read_text())
     del settings["class_names"]
     config.write_text(json.dumps(settings))
     assert read_class_names(run_dir) is None
-    torch.testing.assert_close(sefar_core.load_encoder(run_dir)(elements()), before)
+    torch.testing.assert_close(sefar_core.load_encoder(run_dir)(tiny.elements()), before)
     assert load_for_classes(run_dir, NAMES)[1].state == "unchecked"
     config.write_text(json.dumps(settings | {"class_names": ["FX salto"]}))
     with pytest.raises(CheckpointError, match="names other classes than its 3"):
@@ -103,8 +97,8 @@ def test_scores_follow_the_order_of_the_manifest_or_other_classes_are_refused(ru
     straight, same = load_for_classes(run_dir, NAMES)
     turned, match = load_for_classes(run_dir, (NAMES[1], NAMES[2], NAMES[0]))
     assert (same.state, match.state) == ("same", "by_name")
-    expected = straight(elements())[:, [1, 2, 0]]
-    torch.testing.assert_close(turned(elements()), expected, rtol=0, atol=1e-5)
+    expected = straight(tiny.elements())[:, [1, 2, 0]]
+    torch.testing.assert_close(turned(tiny.elements()), expected, rtol=0, atol=1e-5)
     with pytest.raises(CheckpointError, match="other classes: 1 classes .* 'stalder' there") as one:
         load_for_classes(run_dir, (*NAMES[:2], "giant"))
     assert "\n" not in str(one.value)
@@ -116,7 +110,7 @@ def test_the_head_of_a_recognizer_is_matched_by_name_and_says_so(run_dir, monkey
     """Beside the language model, class numbers of questions meet those of a recognizer."""
     monkeypatch.setattr(baselines, "evaluation_views", lambda *_, **__: [])
     monkeypatch.setattr(
-        baselines, "class_probs", lambda model, *_: (model(elements()).softmax(-1), None)
+        baselines, "class_probs", lambda model, *_: (model(tiny.elements()).softmax(-1), None)
     )
     asked = (NAMES[2], NAMES[0], NAMES[1])
     straight = baselines.recognizer_probs(run_dir, CLIPS[:2], Path(), "cpu", NAMES)

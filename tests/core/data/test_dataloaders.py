@@ -25,7 +25,6 @@ from sefar_core.data.dataloaders import (
     choose_reader,
     evaluation_batches,
     fixed_views,
-    split_workers,
     training_batches,
     training_stream,
 )
@@ -248,19 +247,6 @@ def test_no_more_loader_processes_run_than_are_asked_for_and_none_is_idle(root, 
         assert time.monotonic() < until
         time.sleep(0.01)
     assert_same(found, plain[:4])
-
-
-@pytest.mark.parametrize("ratio", [1, 3, 7])
-def test_loader_processes_are_split_so_that_the_slower_stream_is_as_fast_as_can_be(ratio):
-    def slower(labeled: int, unlabeled: int) -> float:
-        return max(1 / labeled, 2 * ratio / unlabeled)
-
-    for workers in range(2, 40):
-        labeled, unlabeled = split_workers(workers, ratio)
-        assert labeled + unlabeled == workers and min(labeled, unlabeled) >= 1
-        best = min(slower(part, workers - part) for part in range(1, workers))
-        assert slower(labeled, unlabeled) <= 1.35 * best
-    assert split_workers(1, ratio) == (1, 1) and split_workers(0, ratio) == (0, 0)
 
 
 def test_a_cache_changes_no_batch(root, plain, tmp_path):

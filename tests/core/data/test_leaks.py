@@ -200,15 +200,6 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("a/1.mp4", "./a/1.mp4"), ("a/1.mp4", "a//1.mp4"), ("Kür/1.mp4", "Ku\u0308r/1.mp4")],
-)
-def test_two_spellings_are_one_file_without_a_look_at_the_disk(one, other):
-    found = files_of([clip("x", one), clip("y", other), clip("z", "a/2.mp4")])
-    assert found["x"] == found["y"] != found["z"]
-
-
 @pytest.mark.parametrize("other", ["absolute", "linked/1.mp4", "hard.mp4", "copy.mp4"])
 def test_a_file_keeps_its_identity_under_every_name(root, other):
     (root / "linked").symlink_to(root / "a")

@@ -88,25 +88,16 @@ def test_a_file_shows_every_picture_once_in_order_and_at_its_time(made, case):
         assert numbered.read_numbers(shown) == list(case.numbers[step // 2 :: step] or case.numbers)
 
 
-def assert_stretches(case: Case, path: Path, count: int) -> None:
-    for stretch in stretches(case, count):
+@by_case(READ)
+def test_stretches_show_the_pictures_of_their_moments(made, case):
+    path = made(case.name)
+    for stretch in stretches(case, FEW if case.name in TELLING else MANY):
         for found in (
             fractions_outcome(case, path, stretch, read_fractions),
             clip_outcome(case, path, stretch),
         ):
             allowed = {"right", "refused"} if case.may_refuse else {"right"}
             assert found.verdict in allowed, found.words
-
-
-@by_case([case for case in READ if case.name in TELLING])
-def test_stretches_show_the_pictures_of_their_moments(made, case):
-    assert_stretches(case, made(case.name), FEW)
-
-
-@pytest.mark.slow
-@by_case(READ)
-def test_many_stretches_show_the_pictures_of_their_moments(made, case):
-    assert_stretches(case, made(case.name), MANY)
 
 
 def verdicts(path: Path, case: Case, *, quick: bool) -> set[bool]:

@@ -188,14 +188,7 @@ def test_pools_that_cannot_be_cut_are_refused(pool, config, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("rate", 0.0),
-        ("val_rate", 1.0),
-        ("val_from", "pool"),
-        ("min_per_class", 0),
-        ("test_rate", 1.0),
-    ],
+    ("name", "value"), [("rate", 0.0), ("val_rate", 1.0), ("val_from", "pool"), ("test_rate", 1.0)]
 )
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=name):

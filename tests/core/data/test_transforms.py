@@ -13,7 +13,6 @@ from sefar_core.data.transforms import (
     draw_placement,
     fixed_placements,
     normalize,
-    normalized_crop,
     squares,
     to_network,
 )
@@ -117,11 +116,6 @@ def test_colors_are_normalized_each_by_its_own_mean_and_deviation():
     got = normalize(clip, (0.1, 0.2, 0.3), (0.5, 0.25, 0.1))
     for color, expected in enumerate([-0.2, 1.2, 7.0]):
         assert got[color].unique().item() == pytest.approx(expected, abs=1e-5)
-    frames, place = telltale_frames(), Placement(14, 0.3, 0.7, True)
-    view = normalized_crop(frames, place, Pixels(10, (0.45, 0.4, 0.5), (0.2, 0.3, 0.1)))
-    expected = normalize(crop(frames, place, 10), (0.45, 0.4, 0.5), (0.2, 0.3, 0.1))
-    assert torch.equal(view, expected)
-    assert view.shape == (3, 2, 10, 10) and view.dtype == torch.float32
 
 
 def grainy_frames(height: int, width: int) -> torch.Tensor:

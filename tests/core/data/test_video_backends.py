@@ -13,26 +13,12 @@ from torch.utils.data import DataLoader
 
 from sefar_core.config import DataConfig
 from sefar_core.data import video_backends
-from sefar_core.data.video import VideoReadError, probe, read_fractions
+from sefar_core.data.video import VideoReadError, read_fractions
 from sefar_core.data.video_backends import READERS, choose_file_reader
 from sefar_core.data.worker_pool import DecordRequest
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_numbers
 from tests.script_process import LIMIT_S
-
-REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
-real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")
-FILES = [
-    "decord_rot_0.mov",
-    "decord_rot_90.mov",
-    "mmaction2_demo_armwrestling.mp4",
-    "torchcodec_nasa_13013.mp4",
-    "damaged/odd.mp4",
-    "damaged/vfr.mp4",
-    "damaged/hang_55.mp4",
-    "damaged/opengop.mp4",
-    "damaged/fast_trunc.mp4",
-]
 
 
 @pytest.fixture(scope="module")
@@ -170,17 +156,3 @@ def test_the_readers_are_known_by_name_and_auto_is_pyav(capsys):
         tyro.cli(DataConfig, args=["--reader", "torchcodec"])
     words = capsys.readouterr().err
     assert all(name in words for name in ("torchcodec", "auto", "decord"))
-
-
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize("file", FILES)
-def test_readers_agree_on_real_files_and_those_that_decord_misreads_are_refused(decord, file):
-    path = REAL / file
-    if flags := probe(path).flags:
-        with pytest.raises(VideoReadError, match=f"cannot be trusted.*marked {', '.join(flags)}"):
-            decord(path, [0.5])
-        return
-    for seed in range(3):
-        fractions = np.random.default_rng(seed).random(8).tolist()
-        assert_same_frames(decord(path, fractions), read_fractions(path, fractions))
