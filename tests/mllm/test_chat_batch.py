@@ -6,6 +6,7 @@ import pytest
 
 from qa_data.files import SefarError
 from sefar_core.data.video import VideoReadError
+from sefar_mllm.adapters import composite
 from sefar_mllm.chat import batch as chat_batch
 from sefar_mllm.chat.batch import (
     BatchQuestion,
@@ -81,9 +82,16 @@ def run(assistant, out, lines=LINES, *, settings=SETTINGS, **more):
 def test_batched_answers_are_those_of_single_conversations(
     assistant, encoded, tmp_path, monkeypatch, batch_size, compiled
 ):
+    caches = set()
+    hook = composite(assistant.model).register_forward_pre_hook(
+        lambda _, args, inputs: caches.add(type(inputs["past_key_values"]).__name__),
+        with_kwargs=True,
+    )
     monkeypatch.setattr(assistant, "compiled", compiled)
     broken = run(assistant, tmp_path / "out.jsonl", batch_size=batch_size)
     monkeypatch.setattr(assistant, "compiled", False)
+    hook.remove()
+    assert caches == {"StaticCache" if compiled else "DynamicCache"}
     assert broken == {"c": "gone.mp4 does not exist"}
     assert encoded == {"0.mp4": 1, "1.mp4": 1, "2.mp4": 1, "gone.mp4": 1}
     found = read_lines(tmp_path / "out.jsonl")

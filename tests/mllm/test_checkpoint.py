@@ -10,7 +10,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import composite
 from sefar_mllm.build import build_vlm, load_language_model, load_tokenizer
-from sefar_mllm.checkpoint import language_model_of, load_trained, merge, save_trained
+from sefar_mllm.checkpoint import language_model_of, load_trained, merge, read_config, save_trained
 from sefar_mllm.prompt import Turn
 from tests.oracles import toy_llm, toy_trained
 from tests.oracles.letters import encoded
@@ -127,6 +127,16 @@ def test_a_base_on_the_hub_is_recorded_by_its_name(llm, monkeypatch):
     config = build_vlm("lmsys/vicuna", **sizes, encoder={}).config
     assert (config.language_model, config.language_model_from_hub) == ("lmsys/vicuna", True)
     assert language_model_of(Path("model"), config) == "lmsys/vicuna"
+
+
+def test_what_older_code_fetched_from_the_hub_is_taken(folder, tmp_path, monkeypatch):
+    as_older_code_wrote(folder, "lmsys/vicuna")
+    fetched = tmp_path / "models--lmsys--vicuna"
+    for path, text in (("snapshots/0123/config.json", "{}"), ("refs/main", "0123")):
+        (fetched / path).parent.mkdir(parents=True)
+        (fetched / path).write_text(text)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert language_model_of(folder, read_config(folder)) == "lmsys/vicuna"
 
 
 @pytest.mark.parametrize(
