@@ -15,6 +15,7 @@ from sefar_core.data import video_backends
 from sefar_core.data.check_videos import Health, check_clips
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
+from sefar_core.data.image_folder import FrameFolder
 from sefar_core.data.pictures import NOMINAL_FPS, side_ratio_problem
 from sefar_core.data.video import VideoReadError, clip_length, probe, read_clip, read_fractions
 from tests.frames_at import frames_at
@@ -237,3 +238,12 @@ def test_pictures_too_elongated_to_be_scaled_are_refused_wherever_frames_are_rea
             open_frame_cache([clip], tmp_path, CacheConfig(tmp_path / "cache"))
         for quick in (True, False):
             assert "68 x 4 pixels" in checked(clip, tmp_path, quick=quick).faults[0].words
+
+
+def test_steps_in_whole_pictures_divide_a_dive(tmp_path):
+    """At any number of pictures, whichever way its time in seconds was rounded."""
+    folder = FrameFolder(path=tmp_path, names=[str(number) for number in range(300)])
+    for start in range(0, 300, 3):
+        for stop in range(start + 1, 301, 7):
+            step = folder.stretch(start / NOMINAL_FPS, stop / NOMINAL_FPS)
+            assert step.names == folder.names[start:stop]
