@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.oracles.finegym_lists import category_list
+
 PICTURES_A_SECOND = 25  # what a folder of pictures, which tells no rate, counts as
 
 
@@ -289,11 +291,8 @@ def _annotate(events: dict, clip: str, element: Element) -> tuple[float, float]:
 
 
 def _write_categories(path: Path, elements: Sequence[Element]) -> None:
-    lines = [
-        f"Clabel: {label:3}; set: {e.set_id:2}; Glabel: {7 * label:3}; ({e.event}) {e.text}"
-        for label, e in enumerate(elements)
-    ]
-    _write(path, "  \n".join(lines))
+    rows = ((label, e.set_id, e.event, e.text) for label, e in enumerate(elements))
+    _write(path, category_list(rows))
 
 
 def _made(root: Path, laid: Iterable[Laid]) -> list[Laid]:

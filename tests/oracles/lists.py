@@ -7,6 +7,15 @@ import pytest
 from qa_data.manifest import SPLITS, read_manifest, write_manifest
 from sefar_core.data.datasets.records import ListError
 
+GYM = "abc-_fghijk_E_000010_000020_A_0001_0002"
+SEFAR = {
+    "train.csv": f"/root/video/{GYM}.mp4 1\n",
+    "unlabel.csv": f"/root/video/{GYM.replace('abc', 'abd')}.mp4 0\n",
+    "val.csv": f"/root/video/{GYM.replace('abc', 'abe')}.mp4 0",
+    "test.csv": f"/root/video/{GYM.replace('abc', 'abe')}.mp4 0",
+}
+"""Lists in the form of the public SeFAR lists."""
+
 
 def read_or_refused(read, folder):
     """The listing that `read()` gives, checked; or none if it names a file of `folder` as wrong."""

@@ -55,12 +55,10 @@ def test_a_wording_is_drawn_for_each_clip_and_says_nothing_else():
     ("settings", "message"),
     [
         ({"num_options": 1}, "got 1 options; take 2 to 26"),
-        ({"num_options": 27}, "take 2 to 26"),
         ({"kind": "pairs", "wordings": 2}, "about pairs have one wording"),
         ({"kind": "attributes", "common": "keep"}, "got 1 wordings and common keep"),
         ({"stem": "Say what"}, "must end in a question mark"),
         ({"stem": "What?", "wordings": 2}, "a stem of your own"),
-        ({"stem": "What?", "kind": "pairs"}, "a stem of your own"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(settings, message):

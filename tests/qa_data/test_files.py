@@ -68,9 +68,6 @@ def test_files_get_the_permissions_of_an_opened_file_and_no_others(tmp_path, uma
     by_umask(tmp_path)
     assert {mode(file) for file in private} == {0o666 & ~umask} == {mode(tmp_path / "opened")}
     assert os.umask(umask) == umask
-
-
-def test_text_is_written_with_the_permissions_of_an_opened_file(tmp_path, umask):
     write_text(tmp_path / "new" / "text", "ä\n")
     assert (tmp_path / "new" / "text").read_bytes() == "ä\n".encode()
     assert mode(tmp_path / "new" / "text") == 0o666 & ~umask

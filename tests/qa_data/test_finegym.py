@@ -30,31 +30,6 @@ CLASSES = {
     0: ElementClass(0, 1, 7, "VT", "handspring"),
     1: ElementClass(1, 41, 9, "UB", "giant circle"),
 }
-ANNOTATIONS = {
-    "-a_E_0_A_0x": {
-        "E_002681_002688": {
-            "event": 1,
-            "segments": {
-                "A_0000_0006": {"stages": 3, "timestamps": [[0.04, 3.2], [3.2, 4.49], [4.49, 6.57]]}
-            },
-            "timestamps": [[2681.88, 2688.48]],
-        }
-    },
-    "0LtLS9wROrk": {
-        "E_002407_002435": {
-            "event": 4,
-            "timestamps": [[2407.32, 2435.28]],
-            "segments": {"A_0003_0005": {"stages": 1, "timestamps": [[3.45, 5.64]]}},
-        },
-        "E_003000_003010": {"event": 4, "timestamps": [[3000.5, 3010.0]], "segments": None},
-    },
-}
-
-
-def annotated(folder, content=ANNOTATIONS):
-    path = folder / "annotation.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
 
 
 def listed(folder, text):
@@ -73,33 +48,19 @@ def test_a_clip_id_is_cut_by_length_not_by_underscore():
         ClipId.parse("v_Rowing_g01")
 
 
-def test_elements_keep_their_order_and_forgive_windows_and_a_missing_line_end(tmp_path):
-    path = listed(tmp_path, f"{VAULT} 0\r\n\r\n{BARS} 1")
-    assert read_elements(path) == [(VAULT, 0), (BARS, 1)]
-
-
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         ("", "is empty"),
         (f"{BARS} 1\n{BARS} 1\n", f"line 2: {BARS} is listed twice"),
         (f"{BARS} one\n", "line 1: found .* expected a clip id"),
-        (f"{BARS}\n", "line 1: found"),
         (f"{BARS} 1 2\n", "line 1: found"),
-        (f"/videos/{BARS}.mp4 1\n", "line 1: found"),
         (f"../../../../{BARS[12:]} 1", "line 1: found"),
     ],
 )
 def test_a_bad_element_list_is_refused(tmp_path, text, found):
     with pytest.raises(AnnotationError, match=found):
         read_elements(listed(tmp_path, text))
-
-
-def test_times_count_from_the_event_and_a_vault_spans_its_stages(tmp_path):
-    assert read_annotations(annotated(tmp_path)) == {
-        VAULT: TimeSpan(2681.92, 2688.45),
-        BARS: TimeSpan(2410.77, 2412.96),
-    }
 
 
 EVENT = '{"0LtLS9wROrk": {"E_002407_002435": %s}}'
@@ -110,21 +71,11 @@ SEGMENT = EVENT % '{"timestamps": [[1, 9]], "segments": %s}'
     ("text", "found"),
     [
         (EVENT % '{"segments": null}', "video 0LtLS9wROrk, E_002407_002435: timestamps are None"),
-        (EVENT % '{"timestamps": [[1.0]]}', r"E_002407_002435: timestamps are \[\[1.0\]\]"),
-        (SEGMENT % '{"A_0003_0005": {"timestamps": []}}', "A_0003_0005: timestamps are"),
         (SEGMENT % '{"A3": {}}', "video 0LtLS9wROrk.*found 'A3'"),
-        (EVENT % "[]", r"found 'E_002407_002435': \[\]"),
         ('{"../../.././": {}}', "found '../../.././'"),
         (EVENT % '{"timestamps": [[1, 9]], "timestamps": [[2, 9]]}', "key 'timestamps' is twice"),
-        (SEGMENT % '{"A_0000_0001": {}, "A_0000_0001": {}}', "twice"),
-        (EVENT % '{"timestamps": [[NaN, 9]]}', "found NaN in place of a number"),
         (EVENT % '{"timestamps": [[1e999, 9]]}', r"timestamps are \[\[inf, 9\]\]"),
-        (EVENT % '{"timestamps": [[true, 9]]}', r"timestamps are \[\[True, 9\]\]"),
-        (EVENT % f'{{"timestamps": [[{"9" * 400}, 9]]}}', "timestamps are"),
-        (EVENT % f'{{"timestamps": [[{"9" * 5000}, 9]]}}', "is not JSON: Exceeds the limit"),
         (EVENT % ("[" * 100_000), "is not JSON: brackets are nested too deep"),
-        (SEGMENT % "[]", r"found \[\]; expected an object"),
-        ("{", "is not JSON"),
         ("[]", "holds no videos"),
     ],
 )
@@ -143,14 +94,10 @@ COLUMNS = "full_id,Subaction_start,Subaction_end\n"
     [
         (f"full_id,Subaction_start\n{BARS},1\n", "line 1: no column 'Subaction_end'"),
         (f"{COLUMNS}{BARS},1,soon\n", "line 2: .*'soon'"),
-        (f"{COLUMNS}{BARS},1", "line 2: more or fewer cells"),
         (f"{COLUMNS}{BARS},1,2,3", "line 2: more or fewer cells"),
-        (f"{COLUMNS}{BARS},1,nan", "line 2: found .*nan"),
         (f"{COLUMNS}{BARS},1,1e999", "line 2: found .*inf"),
-        (f"{COLUMNS}{BARS},1,\n", "line 2: could not convert"),
         (f"{COLUMNS}x,1,2", "line 2: found 'x'; expected a clip id"),
         (f"{COLUMNS}{BARS},1,2\r\n{BARS},1,2", f"line 3: {BARS} is listed twice"),
-        (f'{COLUMNS}"{"x" * 200_000}",1,2', ".*field larger than field limit"),
     ],
 )
 def test_a_bad_row_of_times_is_named_by_its_line(tmp_path, text, found):
@@ -162,7 +109,7 @@ def test_a_bad_row_of_times_is_named_by_its_line(tmp_path, text, found):
 
 def test_what_only_some_versions_have_is_passed_over(tmp_path):
     """FineGym-AQA adds scores, names and codes; v1.0 has events without `segments`."""
-    more = {
+    found = {
         "0LtLS9wROrk": {
             "E_002407_002435": {
                 "score": 13.2,
@@ -174,7 +121,9 @@ def test_what_only_some_versions_have_is_passed_over(tmp_path):
             "E_003000_003010": {"timestamps": [[3000, 3010]]},
         }
     }
-    assert read_annotations(annotated(tmp_path, more)) == {BARS: TimeSpan(2410.49, 2412.68)}
+    assert read_annotations(listed(tmp_path, json.dumps(found))) == {
+        BARS: TimeSpan(2410.49, 2412.68)
+    }
 
 
 SECONDS = st.integers(0, 9_000_000).map(lambda milliseconds: milliseconds / 1000)

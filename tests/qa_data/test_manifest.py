@@ -87,25 +87,14 @@ PROBED = ",".join(COLUMNS + PROBE_COLUMNS)
     [
         ("b,b.mp4,,,1.5,text,FX,s,labeled", "line 3: label is '1.5', not a whole number"),
         ("b,b.mp4,,,,text,FX,s,labeled", "line 3: label is None; a clip of split labeled"),
-        ("b,b.mp4,,,-1,text,FX,s,val", "line 3: label is -1"),
         ("b,b.mp4,,,1_0,text,FX,s,val", "line 3: label is '1_0', not a whole number"),
-        ("b,b.mp4,,,\u0663,text,FX,s,val", "line 3: label is '\u0663', not a whole number"),
         ("b,b.mp4,,,1000000,text,FX,s,val", "line 3: label is 1000000; .* to 999999"),
-        (f"b,b.mp4,,,{'9' * 5000},text,FX,s,val", "line 3: label is '999.*, not a whole number"),
         ('b,"b.mp4,,,1,text,FX,s,val', "line 3: unexpected end of data; a cell in double quotes"),
-        ('b,"b"c.mp4,,,1,text,FX,s,val', "line 3: ',' expected after '\"'; a cell in double"),
         ('b,"b\nc.mp4",,,1,text,FX,s,val', r"line 3: found 'b\\nc.mp4', with a line break"),
-        ("b,b\0.mp4,,,1,text,FX,s,val", r"line 3: found 'b\\x00.mp4', with .* a zero byte"),
-        (f"b,{'b' * 140_000},,,1,text,FX,s,val", "line 3: field larger than field limit"),
         ("b,b.mp4,,,1,,,s,unlabeled", "line 3: an unlabeled clip shows its class.*'label': 1"),
-        ("b,b.mp4,,,,text,,s,unlabeled", "line 3: an unlabeled clip shows its class.*'text'"),
-        ("b,b.mp4,,,,,VT,s,unlabeled", "line 3: an unlabeled clip shows its class.*'VT'"),
         ("b,b.mp4,,,1,text,FX,s,train", "line 3: split is 'train'; it must be one of labeled"),
-        ("\nb,b.mp4,,,1,text,FX,s,what", "line 4: split is 'what'"),
         ("b,b.mp4,2.0,2.0,1,text,FX,s,test", "line 3: the clip runs from 2.0 to 2.0 s"),
-        ("b,b.mp4,-1,2.0,1,text,FX,s,test", "line 3: the clip runs from -1.0"),
         ("b,b.mp4,nan,2.0,1,text,FX,s,test", "line 3: the clip runs from nan"),
-        ("b,b.mp4,0,inf,1,text,FX,s,test", "line 3: the clip runs from 0.0 to inf"),
         ("b,b.mp4,1.0,,1,text,FX,s,test", "line 3: start_s is 1.0 and end_s is None"),
         ("b,b.mp4,one,2,1,text,FX,s,test", "line 3: start_s is 'one', not a number"),
         ("b,../b.mp4,,,1,text,FX,s,test", r"line 3: path '../b.mp4' climbs out"),
@@ -113,7 +102,6 @@ PROBED = ",".join(COLUMNS + PROBE_COLUMNS)
         ("b,,,,1,text,FX,s,test", "line 3: id is 'b' and path is ''"),
         ("a,b.mp4,,,1,text,FX,s,test", "line 3: clip a is in line 2 already"),
         ("b,b.mp4,,,1,a, text,FX,s,test", "line 3: found 10 cells, but the header has 9 columns"),
-        ("b,b.mp4", "line 3: found 2 cells, but the header has 9 columns"),
     ],
 )
 def test_a_bad_line_is_named_with_what_was_found(tmp_path, lines, found):
@@ -129,13 +117,10 @@ def test_a_bad_line_is_named_with_what_was_found(tmp_path, lines, found):
         (f"{HEADER},label\n{GOOD}", "line 1: column 'label' is there twice; delete one"),
         (f"{PROBED}\n{GOOD},-1,25,0,", "line 2: num_frames is -1; a number of frames is at least"),
         (f"{PROBED}\n{GOOD},9,nan,0,", "line 2: fps is nan"),
-        (f"{PROBED}\n{GOOD},9,inf,0,", "line 2: fps is inf"),
-        (f"{PROBED}\n{GOOD},9,-25,0,", "line 2: fps is -25.0"),
         (f"{PROBED}\n{GOOD},9,25,upright,", "line 2: rotation is 'upright', not a whole number"),
         ("", "is empty"),
         (HEADER, "a header but no clip"),
         (f"{HEADER}\n{GOOD}\n\xe9".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8; save"),
-        (HEADER.encode("utf-16"), "is UTF-16; save"),
     ],
 )
 def test_a_bad_table_is_named_with_what_was_found(tmp_path, text, found):
@@ -167,10 +152,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         ({"id": "b"}, "'b': its id is another clip's too"),
         ({"path": "a\rb"}, r"found 'a\\rb', with a line break"),
         ({"path": "caf\udce9.mp4"}, "a byte that is not UTF-8; rename it"),
-        ({"path": "../a.mp4"}, "climbs out"),
         ({"label": None}, "label is None; a clip of split labeled needs a class"),
-        ({"end_s": None}, "give both or neither"),
-        ({"split": "train"}, "split is 'train'"),
     ],
 )
 def test_what_could_not_be_read_again_is_not_written(tmp_path, change, found):

@@ -85,20 +85,6 @@ def test_the_classifier_is_the_same_in_chunks_and_takes_even_rows_of_a_large_set
     assert classifier_scores(large, asked, word_similarity(asked)) == pytest.approx(whole)
 
 
-def test_a_word_that_marks_the_answer_is_found_and_its_position_is_not_needed():
-    rng = np.random.default_rng(0)
-    nouns = [f"move{i}" for i in range(40)]
-    rows = []
-    for _ in range(200):
-        options = [f"{noun} plain" for noun in rng.choice(nouns, 4, replace=False)]
-        answer = int(rng.integers(4))
-        options[answer] = options[answer].replace("plain", "marked")
-        rows.append((tuple(options), answer))
-    train, asked = option_tables(questions(rows[:100]), questions(rows[100:]))
-    scores = classifier_scores(train, asked, word_similarity(asked))
-    assert (scores.argmax(axis=1) == asked.answer).all()
-
-
 def test_options_of_one_length_are_learned_from():
     rows = [(("aa", "bb", "cc"), 0), (("aa", "cc", "dd"), 0), (("bb", "dd", "cc"), 1)] * 5
     train, asked = option_tables(questions(rows), questions([(("bb", "aa"), 1)]))

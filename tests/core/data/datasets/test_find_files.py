@@ -43,12 +43,9 @@ def sought(root, *paths):
     [
         ("wave/a.avi", "wave/a.avi"),
         ("/root/hmdb51/videos/wave/a.avi", "wave/a.avi"),
-        ("/root/video/b.mp4", "b.mp4"),
         ("./wave//a.avi", "wave/a.avi"),
         ("C:\\videos\\wave\\a.avi", "wave/a.avi"),
         ("../videos/wave/a.avi", "wave/a.avi"),
-        ("wave/b.mp4", "b.mp4"),
-        ("WAVE/A.AVI", "wave/a.avi"),
         ("wave/back\\slash.avi", "wave/back\\slash.avi"),
         ("HandstandPushups/v_HandStand.avi", "HandStandPushups/v_HandStand.avi"),
         ("train/tai chi (in game)/c.mp4", "train/tai_chi_in_game/c.mp4"),
@@ -65,11 +62,8 @@ def test_a_listed_file_is_found(tmp_path, listed, lies):
     assert placed(root, listed) == [lies]
 
 
-def test_the_longest_end_counts_and_the_name_as_written_goes_first(tmp_path):
-    names = ("a.avi", "x/a.avi", "y/x/a.avi", "y/a.avi", "Case/b.avi", "case/b.avi")
-    root = laid_out(tmp_path, *names)
-    found = placed(root, "/r/y/x/a.avi", "/r/x/a.avi", "y/q/a.avi")
-    assert found == ["y/x/a.avi", "x/a.avi", "a.avi"]
+def test_the_name_as_written_goes_first(tmp_path):
+    root = laid_out(tmp_path, "Case/b.avi", "case/b.avi")
     assert placed(root, "Case/b.avi", "case/b.avi") == ["Case/b.avi", "case/b.avi"]
 
 
@@ -102,7 +96,6 @@ COMPOSED, DECOMPOSED = "K\u00fcr \ud55c", "Ku\u0308r \u1112\u1161\u11ab"
         ("A.avi", "a.avi", "rename"),
         ("Run/B.avi", "run/B.avi", "rename"),
         (f"{COMPOSED}.mp4", f"{DECOMPOSED}.mp4", "accented letters are composed"),
-        (f"{COMPOSED}/a.mp4", f"{DECOMPOSED}/a.mp4", "accented letters are composed"),
     ],
 )
 def test_two_files_that_fit_one_name_are_refused(tmp_path, one, other, why):
@@ -242,14 +235,11 @@ def test_unlabeled_and_test_clips_may_lie_in_the_root_or_beside_it(root, tmp_pat
     ("files", "found"),
     [
         (["empty/readme.txt"], "mine/empty has no video; add one (.3g2, .3gp, .asf, .avi"),
-        (["empty/thumb.jpg"], "mine/empty has no video"),
         (["stray.mp4"], "mine/stray.mp4 is outside the class folders"),
         (["bow/frames/more/0001.png"], "mine/bow/frames holds both pictures and folders"),
         (["nod_twice/b.mp4"], "found nod_twice/b, which"),
         (["bow/a\nb.mp4"], "holds 'a\\nb.mp4', a name that no list can hold"),
-        (["bow/\udcff.mp4"], "holds '\\udcff.mp4'"),
         ([f"{COMPOSED}/a.mp4", f"{DECOMPOSED}/a.mp4"], "how their accented letters are composed"),
-        ([f"bow/{COMPOSED}.mp4", f"bow/{DECOMPOSED}.mp4"], "accented letters are composed"),
     ],
 )
 def test_what_fits_no_clip_or_class_is_named(root, files, found):
@@ -300,30 +290,3 @@ def test_links_lead_to_clips_once_and_never_back(root, tmp_path):
     oracle.refuses(lambda: resolve_paths(clips, root), "1 of 7 listed clips", "bow/z.mp4")
     (root / "bow" / "again").symlink_to(root / "bow")
     oracle.refuses(lambda: read_folders(root), "mine/bow/again is a link to a folder above it")
-
-
-PARTS = st.sampled_from(["a", "b", ".c", "d.mp4", "e.txt", "f.png", "g.MKV"])
-FILES = st.lists(st.lists(PARTS, min_size=1, max_size=4).map("/".join), max_size=6)
-
-
-@given(FILES)
-def test_any_folder_is_read_rightly_or_refused(files):
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        made = set()
-        for file in files:
-            try:
-                laid_out(folder, file)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                continue
-            made.add(file)
-        listing = oracle.read_or_refused(lambda: read_folders(folder), folder)
-        if listing:
-            files = {c.path for c in listing.pool if os.path.isfile(c.path)}
-            assert {os.path.relpath(file, folder) for file in files} == {
-                file
-                for file in made
-                if file.endswith((".mp4", ".MKV"))
-                and (folder / file).is_file()
-                and not any(part.startswith(".") for part in file.split("/"))
-            }
