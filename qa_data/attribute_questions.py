@@ -97,11 +97,7 @@ def attribute_questions(
 ) -> QuestionSet:
     """For each clip, one question of each ATTRIBUTE_QUESTIONS with several answers in its set.
 
-    Args:
-        clips: all with a class.
-        classes: the class list that their labels count in.
-        seed: random seed of all draws.
-        num_options: options of a question, fewer where there are not as many values.
+    A question has `num_options` options, fewer where there are not as many values.
 
     Raises:
         QuestionError: there are no clips, a clip does not fit the class list, or no question
@@ -122,11 +118,6 @@ def pair_questions(
     clips: Sequence[Clip], classes: Mapping[int, ElementClass], *, seed: int
 ) -> QuestionSet:
     """Is it this movement or its mirror image: two options, for the clips of opposing classes.
-
-    Args:
-        clips: all with a class.
-        classes: the class list that their labels count in.
-        seed: random seed of all draws.
 
     Raises:
         QuestionError: there are no clips, a clip does not fit the class list, or no pair has

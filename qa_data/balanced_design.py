@@ -73,9 +73,8 @@ class BlockDesign:
 def block_design(num_clips: Sequence[float], blocks: Sequence[tuple[int, ...]]) -> BlockDesign:
     """The design that asks about as many clips as can be.
 
-    Args:
-        num_clips: clips of each unit. Blocks that hold a unit without any are never shown.
-        blocks: different positions of units; all blocks of one size.
+    Blocks are positions of units, all of one size; one that holds a unit without clips is never
+    shown.
     """
     possible = [block for block in blocks if all(num_clips[unit] > 0 for unit in block)]
     weights = _largest_packing(num_clips, possible) if possible else np.zeros(0)
@@ -170,10 +169,7 @@ def family_designs(
 ) -> dict[int, FamilyDesign]:
     """The grids of every family that has clips, by `family_of`.
 
-    Args:
-        classes: the class list.
-        num_clips: clips asked about by class; classes without any are never an option.
-        size: options of a question, the answer among them.
+    Classes without clips asked about (`num_clips`) are never an option; `size` counts the answer.
     """
     members: dict[int, dict[str, list[int]]] = defaultdict(dict)
     for label in sorted(label for label, clips in num_clips.items() if clips):
@@ -202,9 +198,7 @@ def grids(attributes: Sequence[Attributes], size: int) -> list[tuple[int, ...]]:
     in the other, and the rest in both: no place is the middle. A prime number of options is in
     one row, all of them different in one attribute.
 
-    Args:
-        attributes: of the units. Units with the same attributes are never in one block.
-        size: options of a block, at least 2.
+    Units with the same attributes are never in one block.
 
     Returns:
         Positions of units, ascending within a block; each block once.

@@ -97,7 +97,9 @@ def audit(
     labels = [one.label for one in questions if one.label is not None and _is_class(one, classes)]
     if len(labels) == len(questions):
         scores |= oracle_scores(learned, table, labels, classes)
-    weights = class_weights([_class_key(question) for question in questions])
+    weights = class_weights(
+        [one.options[one.answer] if one.label is None else one.label for one in questions]
+    )
     known = {one.source for one in train} - {""}
     sources = known & {one.source for one in questions}
     letters = Counter(question.letter for question in questions)
@@ -156,12 +158,8 @@ def code_scores(
     """Scores by the place of the options in FineGym's attribute tree.
 
     Two classes are the nearer, the more questions of their set's tree they answer alike before
-    they part; classes of two sets have nothing in common.
-
-    Args:
-        questions: all with the classes of their options.
-        classes: of all options.
-        codes: answers to the questions of the tree by class, one character each (BTcode).
+    they part; classes of two sets have nothing in common. Codes are the answers to the questions
+    of the tree by class, one character each (BTcode).
     """
     widest = max(len(question.options) for question in questions)
     shown = np.array(
@@ -185,13 +183,8 @@ def oracle_scores(
 ) -> dict[str, np.ndarray]:
     """Scores of someone who knows the clip's apparatus, or its set, and not the element.
 
-    There are no rows for the apparatus or the set if all classes of the list share it.
-
-    Args:
-        train: where the commonest answers are counted.
-        questions: whose options get scores.
-        labels: the class of each question's clip.
-        classes: the class list.
+    There are no rows for the apparatus or the set if all classes of the list share it. The
+    commonest answers are those of `train`; `labels` are the classes of the questions' clips.
     """
     right, _ = text_counts(train)
     scores = {}
@@ -241,22 +234,13 @@ def credits_of(questions: OptionTable, scores: np.ndarray) -> np.ndarray:
 
 
 def class_weights(keys: Sequence[object]) -> np.ndarray:
-    """Weight of each question, all together 1, such that every class weighs alike.
-
-    Args:
-        keys: the class of each question.
-    """
+    """Weight of each question, all together 1, such that every class (`keys`) weighs alike."""
     sizes = Counter(keys)
     return np.array([1 / (len(sizes) * sizes[key]) for key in keys])
 
 
 def weighted_accuracy(earned: np.ndarray, weights: np.ndarray) -> Accuracy:
-    """Means over questions and over classes.
-
-    Args:
-        earned: what each answer earns, in [0, 1].
-        weights: from `class_weights`.
-    """
+    """Means over questions and, by `class_weights`, over classes; answers earn 0 to 1."""
     deviation = earned.std()  # one for all questions
     return Accuracy(
         micro=float(earned.mean()),
@@ -269,8 +253,7 @@ def weighted_accuracy(earned: np.ndarray, weights: np.ndarray) -> Accuracy:
 def shared_words(audit: Mapping[str, Any]) -> str:
     """How many source videos have training questions too, and how many questions these are.
 
-    Args:
-        audit: as plain values; those of older files do not count unknown sources.
+    Audits of older files do not count unknown sources.
     """
     unknown = audit.get("questions_without_source", 0)
     if unknown and unknown == audit.get("num_questions"):
@@ -309,7 +292,3 @@ def _is_class(question: Question, classes: Mapping[int, ElementClass]) -> bool:
     if question.label is None or question.label not in classes:
         return False
     return classes[question.label].text == question.options[question.answer]
-
-
-def _class_key(question: Question) -> object:
-    return question.options[question.answer] if question.label is None else question.label

@@ -107,11 +107,7 @@ def build_sets(
     """Question sets by file name, for the splits that the clips have.
 
     Training keeps questions of clips that cannot be at chance: nothing is measured on them.
-
-    Args:
-        clips: of all splits. Unlabeled ones get questions if they have a class.
-        classes: the class list that their labels count in.
-        plan: which questions to build.
+    Unlabeled clips get questions if they have a class.
 
     Raises:
         QuestionError: no labeled clips, or neither validation nor test clips; or a set cannot be
@@ -165,10 +161,7 @@ def audit_sets(
 ) -> dict[str, Audit]:
     """Blind audit of every evaluation set; its rules learn from the training questions.
 
-    Args:
-        sets: by file name without suffix, "train" among them.
-        classes: the class list of the questions.
-        tree: FineGym's attribute tree by Glabel, for the rows by likeness of code.
+    FineGym's attribute tree, by Glabel, gives the rows by likeness of code.
     """
     codes = None
     if tree is not None:
@@ -204,13 +197,8 @@ def write_sets(
     """Write each set in the public format and with classes (.jsonl), and audit.json.
 
     Nothing is written before everything is built. Then question files that only an earlier build
-    has are removed.
-
-    Args:
-        sets: by file name without suffix, keys of SPLIT_OF_FILE.
-        audits: of some of them.
-        out: folder, made if it is missing.
-        settings: what the sets were built with; recorded in audit.json.
+    has are removed. Sets and audits are by file name without suffix; `settings`, what the sets were
+    built with, are recorded in audit.json.
 
     Raises:
         QuestionError: a question cannot be written, or see `check_out`.

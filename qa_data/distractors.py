@@ -71,16 +71,13 @@ class OptionDesign:
         """Classes of the other members of a set that holds the class `answer`."""
         right = next(text for text, labels in enumerate(self.labels) if answer in labels)
         if right not in self.tables:
-            self.tables[right] = self._table_beside(right)
+            weights = np.where(np.equal(self.drawn, right), 0, self.weights)
+            num_drawn = self.size - len(self.always) - (right not in self.always)
+            self.tables[right] = draw_table(weights, num_drawn)
         positions = draw_set(self.tables[right], rng)
         texts = [text for text in self.always if text != right]
         texts += [self.drawn[position] for position in positions]
         return [rng.choices(self.labels[text], self.shares[text])[0] for text in texts]
-
-    def _table_beside(self, right: int) -> list[list[float]]:
-        weights = np.where(np.equal(self.drawn, right), 0, self.weights)
-        num_drawn = self.size - len(self.always) - (right not in self.always)
-        return draw_table(weights, num_drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +128,7 @@ def pool_of(classes: Mapping[int, ElementClass], labels: Iterable[int]) -> Class
 def _option_design(
     num_clips: Mapping[int, float], text_of_class: Mapping[int, str], *, size: int, name: str
 ) -> OptionDesign:
-    """The exchangeable design over the texts of the classes that have clips.
-
-    Errors call the pool by its name.
-    """
+    """The exchangeable design over the texts of the classes that have clips."""
     total = sum(num_clips.values())
     members: dict[str, list[int]] = {}
     for label in sorted(label for label, clips in num_clips.items() if clips):
@@ -298,12 +292,7 @@ def draw_table(weights: np.ndarray, size: int) -> list[list[float]]:
 
 
 def draw_set(table: Sequence[Sequence[float]], rng: random.Random) -> list[int]:
-    """Positions of the units of one set, ascending, drawn by their weights.
-
-    Args:
-        table: from `draw_table`.
-        rng: one number is drawn from it for each unit of the set.
-    """
+    """Positions of the units of one set, ascending, drawn by their weights: a number for each."""
     num_units = len(table[0]) - 1
     start = 0
     drawn = []

@@ -235,15 +235,13 @@ def _entries(where: str, found: object, key: re.Pattern[str]) -> list[tuple[str,
 
 def _timestamps(where: str, entry: dict) -> list[list[float]]:
     found = entry.get("timestamps")
-    if not found or not isinstance(found, list) or not all(_is_pair(stage) for stage in found):
+    stages = found if isinstance(found, list) else []
+    pairs = [isinstance(one, list) and [*map(_is_seconds, one)] == [True] * 2 for one in stages]
+    if not pairs or not all(pairs):
         raise AnnotationError(
             f"{where}: timestamps are {found!r:.60}; expected pairs of seconds [[start, end], ...]"
         )
-    return found
-
-
-def _is_pair(stage: object) -> bool:
-    return isinstance(stage, list) and [_is_seconds(one) for one in stage] == [True] * 2
+    return stages
 
 
 def _is_seconds(found: object) -> bool:

@@ -197,11 +197,12 @@ def _by_grids(
         family = family_of(pool.classes[clip.label or 0])
         wrong.append(designs[family].others(clip.label or 0, rng))
         counts[family] += wrong[-1] is not None
-    reports = [
-        PoolReport(pool=_grids_name(family), clips=clips, asked=True, bound=1 / num_options)
-        for family, clips in sorted(counts.items())
-        if clips
-    ]
+    reports = []
+    for family, clips in sorted(counts.items()):
+        other = f" + {MIRROR_SETS[family]}" if family in MIRROR_SETS else ""
+        name = f"grids of set {family}{other}"
+        if clips:
+            reports.append(PoolReport(pool=name, clips=clips, asked=True, bound=1 / num_options))
     over = [place for place, others in enumerate(wrong) if others is None]
     left = {label: n for one in designs.values() for label, n in one.left_over().items()}
     rest, rest_reports = _by_pools(
@@ -220,11 +221,6 @@ def _by_grids(
         for one in rest_reports
     ]
     return wrong, [*reports, *beyond]
-
-
-def _grids_name(family: int) -> str:
-    other = MIRROR_SETS.get(family)
-    return f"grids of set {family}" + (f" + {other}" if other else "")
 
 
 def _question(
@@ -263,9 +259,7 @@ def _rotated(question: Question, place: int) -> Question:
 
 
 def _pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
-    """The pool of a clip under an exchangeable rule."""
-    assert clip.label is not None  # questions are built of labeled clips
-    return pool.name(clip.label, POOLS[rule])
+    return pool.name(clip.label or 0, POOLS[rule])
 
 
 def _pool_reports(

@@ -19,9 +19,7 @@ from qa_data.files import SefarError, composed, read_text, write_text
 
 SPLITS = ("labeled", "unlabeled", "val", "test")
 MAX_LABEL = 999_999  # a larger number is a mistaken column, not a class
-NO_CELL = re.compile(
-    r"[\0\r\n\ud800-\udfff]"
-)  # the last are bytes of file names that are not UTF-8
+NO_CELL = re.compile(r"[\0\r\n\ud800-\udfff]")  # the last: bytes of names that are not UTF-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +171,7 @@ def write_manifest(clips: Sequence[Clip], path: Path) -> None:
         if problem:
             raise ManifestError(f"{path} cannot be written: clip {clip.id!r}: {problem}")
         written.add(composed(clip.id))
-        writer.writerow([_cell(getattr(shown, name)) for name in columns])
+        writer.writerow([getattr(shown, name) for name in columns])  # None is an empty cell
     write_text(path, text.getvalue())
 
 
@@ -233,10 +231,6 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, cells
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else str(value)
-
-
 def _check_columns(path: Path, found: Sequence[str]) -> None:
     if not found:
         raise ManifestError(f"{path} is empty; make it anew with scripts/make_splits.py")
@@ -252,11 +246,7 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
 
 
 def _clip(columns: Sequence[str], cells: Sequence[str]) -> Clip:
-    """The clip of a line.
-
-    Raises:
-        ValueError: the cells are invalid; the message lacks the place.
-    """
+    """The clip of a line; a ValueError, without the place, if its cells are invalid."""
     if len(cells) != len(columns):
         raise ValueError(
             f"found {len(cells)} cells, but the header has {len(columns)} columns; put a cell with "

@@ -178,13 +178,6 @@ def _class_problem(question: Question) -> str | None:
     return None
 
 
-def _question_of_line(where: str, entry: object, number: int) -> Question:
-    """The question of a line, which has this number, its id if it has none."""
-    if not isinstance(entry, dict):
-        raise QuestionError(f"{where}: found {entry!r:.60}; expected {{{', '.join(NEEDED)}}}")
-    return _complete(where, entry) if "stem" in entry else _short(where, entry, number)
-
-
 def is_count(value: object) -> bool:
     """Whether a value is a whole number from 0 and below COUNTS; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNTS
@@ -313,12 +306,8 @@ def read_question_text(path: Path) -> str:
 def parse(where: object, text: str) -> Any:
     """What a JSON text says.
 
-    Args:
-        where: file, or file and line, for the message.
-        text: of the file or the line.
-
     Raises:
-        QuestionError: it is not JSON (see `files.parse_json`).
+        QuestionError: it is not JSON (see `files.parse_json`); names the place, `where`.
     """
     try:
         return parse_json(text)
@@ -496,7 +485,11 @@ def _line_questions(path: Path, text: str) -> list[Question]:
         where = f"{path}, line {number}"
         if not line.strip():
             raise QuestionError(f"{where} is empty; delete it")
-        questions.append(_question_of_line(where, parse(where, line), number - 1))
+        entry = parse(where, line)
+        if not isinstance(entry, dict):
+            raise QuestionError(f"{where}: found {entry!r:.60}; expected {{{', '.join(NEEDED)}}}")
+        short = "stem" not in entry
+        questions.append(_short(where, entry, number - 1) if short else _complete(where, entry))
     _check_all(path, questions)
     return questions
 

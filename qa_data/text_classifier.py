@@ -127,13 +127,7 @@ def text_counts(table: OptionTable) -> tuple[np.ndarray, np.ndarray]:
 def classifier_scores(
     train: OptionTable, questions: OptionTable, similarity: np.ndarray
 ) -> np.ndarray:
-    """Score of each option (row a question, column a letter).
-
-    Args:
-        train: what it learns from.
-        questions: whose options get scores.
-        similarity: their `word_similarity`.
-    """
+    """Score of each option (row a question, column a letter), given their `word_similarity`."""
     train = _some_rows(train)
     featurizer = _featurizer(train)
     known = featurizer.features(
@@ -165,10 +159,7 @@ class _Featurizer:
     ) -> np.ndarray:
         """(question, option, feature).
 
-        Args:
-            printed: as in OptionTable.
-            frequency: (2, question, option), how often each text was right and was wrong.
-            similarity: from `word_similarity`.
+        `frequency` (2, question, option) is how often each text was right and was wrong.
         """
         own = self.holds[printed]
         others = np.maximum((printed >= 0).sum(axis=1) - 1, 1)[:, None, None]

@@ -85,11 +85,7 @@ SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "1
 
 
 def card(source: QuestionSource, *, parquet: bool = False) -> str:
-    """README.md of a question set.
-
-    Args:
-        source: the sets and the report of their build.
-        parquet: whether Parquet files are beside it for `load_dataset`.
+    """README.md of a question set, with `parquet` beside Parquet files for `load_dataset`.
 
     Raises:
         QuestionError: the report is not one that scripts/build_gym_qa.py writes.

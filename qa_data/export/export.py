@@ -41,15 +41,10 @@ def export(
     video_root: Path,
     clips: Sequence[Clip] | None = None,
 ) -> dict[str, str | bytes]:
-    """The files of one format, by their names.
+    """The files of one format for the folder `out`, by their names.
 
-    Args:
-        source: the question sets.
-        name: of the format.
-        out: folder that the files are for.
-        video_root: folder of the videos, for formats that name video files; lmms-eval, which is
-            run from anywhere, gets it absolute.
-        clips: manifest that knows the files' names (see `video_files`).
+    lmms-eval, which is run from anywhere, gets the folder of the videos as an absolute path. The
+    manifest's `clips` know the files' names (see `video_files`).
 
     Raises:
         QuestionError: a question cannot be written in the format.
@@ -77,10 +72,6 @@ RECORD = ".export.json"  # what was written here: hash by file name; hidden from
 
 def write_folder(out: Path, contents: Mapping[str, str | bytes]) -> None:
     """Write files into a folder of their own, all or none; replaces only what it wrote itself.
-
-    Args:
-        out: the folder; made if it is missing.
-        contents: by file name, texts as UTF-8.
 
     Raises:
         QuestionError: the folder holds something that was not written here, or was changed

@@ -224,10 +224,7 @@ def lmms_eval_files(
 ) -> dict[str, str]:
     """The files of the task folder by name; training sets are left out.
 
-    Args:
-        sets: questions by the name of their set.
-        files: absolute path of each video.
-        out: where the folder will be: lmms-eval needs absolute paths of data files.
+    lmms-eval needs absolute paths of videos and data files, hence of `out`, the future folder.
 
     Raises:
         QuestionError: all sets are training sets.
@@ -260,16 +257,12 @@ def _line(question: Question, files: Mapping[str, str]) -> str:
         "question": question.stem,
         "options": question.options,
         "answer": question.letter,
-        "class": _class_name(question),
+        # By what the mean over classes groups: the class, or the right option's text.
+        "class": question.options[question.answer]
+        if question.label is None
+        else str(question.label),
     }
     return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
-def _class_name(question: Question) -> str:
-    """By what the mean over classes groups: the class, or the right option's text."""
-    if question.label is None:
-        return question.options[question.answer]
-    return str(question.label)
 
 
 SPLIT_OF_SET = {"val": "validation"}  # what `datasets` calls it; others keep their names
@@ -343,18 +336,14 @@ def vlmevalkit_tsv(questions: Sequence[Question], files: Mapping[str, str]) -> s
         cells = [*question.options, *[""] * len(letters)][: len(letters)]
         shown = [named[question.video], files[question.video], question.stem]
         groups = [question.event or question.answer_type, question.answer_type]
-        _refuse_read_otherwise(question, [*shown, *groups])
+        if changed := [*filter(_read_otherwise, [*shown, *groups])]:
+            raise QuestionError(
+                f"question {question.question_id}: {changed[0]!r:.60} would be read from the table "
+                f"as a number, a truth value or nothing; write it otherwise"
+            )
         candidates = [f"{letter}. {option}" for letter, option in numbered]
         writer.writerow([index, *shown, *cells, candidates, question.letter, *groups])
     return text.getvalue()
-
-
-def _refuse_read_otherwise(question: Question, cells: Sequence[str]) -> None:
-    for cell in filter(_read_otherwise, cells):
-        raise QuestionError(
-            f"question {question.question_id}: {cell!r:.60} would be read from the table as a "
-            f"number, a truth value or nothing; write it otherwise"
-        )
 
 
 def _read_otherwise(cell: str) -> bool:

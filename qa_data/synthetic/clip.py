@@ -108,14 +108,7 @@ def _drift(rng: np.random.Generator, time: Array, extent: float) -> Array:
 
 
 def film(rng: np.random.Generator, *, num_frames: int, size: int, faces_left: bool) -> Filming:
-    """Camera, timing and manner of one clip.
-
-    Args:
-        rng: every draw comes from it.
-        num_frames: length of the clip.
-        size: side of the frame in pixels.
-        faces_left: on which side the camera is.
-    """
+    """Camera, timing and manner of one clip, all drawn from `rng`; `size` is in pixels."""
     time = (np.arange(num_frames) + 0.5) / num_frames
     ease, skew = rng.uniform(-0.15, 0.15), rng.uniform(-0.1, 0.1)
     phase = time + ease * np.sin(2 * np.pi * time) / (2 * np.pi) + skew * time * (1 - time)
@@ -182,14 +175,7 @@ def joint_pixels(shot: Shot, size: int) -> Array:
 def render_clip(
     element: Element, filming: Filming, source: Source, *, without: Without | None = None
 ) -> NDArray[np.uint8]:
-    """The frames of a clip, (frame, height, width, 3), RGB.
-
-    Args:
-        element: the class performed.
-        filming: how it is performed and filmed.
-        source: athlete and arena.
-        without: leaves the figure, or figure and apparatus, out of the picture; all else stays.
-    """
+    """The frames of a clip, (frame, height, width, 3), RGB; without the figure, all else stays."""
     shot = shoot(element, filming, source)
     faces = source.apparatus[element.event]
     corners = scene.project_faces(faces, yaw=filming.yaw, elevation=filming.elevation)

@@ -90,20 +90,6 @@ def contact_sheet(elements: Sequence[Element], settings: SyntheticSettings) -> P
     return np.vstack([_row(element, label, settings) for label, element in enumerate(elements)])
 
 
-def png_bytes(picture: Picture) -> bytes:
-    """The picture as a PNG file.
-
-    Raises:
-        SefarError: OpenCV cannot encode it. Not an OSError, which would be a fault in writing.
-    """
-    encoded, data = cv2.imencode(".png", picture[..., ::-1])
-    if not encoded:
-        raise SefarError(
-            "OpenCV could not encode the contact sheet as PNG; is its PNG codec built in?"
-        )
-    return data.tobytes()
-
-
 def clip_frames(clip: PlannedClip, settings: SyntheticSettings) -> np.ndarray:
     """Frames (frame, height, width, 3), RGB: a function of the settings and the clip alone."""
     draft = clip.draft
@@ -127,8 +113,8 @@ def make_set(out: Path, settings: SyntheticSettings, *, workers: int = 1) -> boo
         True if the set was rendered, False if `out` holds it already.
 
     Raises:
-        SefarError: `out` holds something else, or a set of other settings; the processes do not
-            start, or a picture cannot be encoded.
+        SefarError: `out` holds something else, or a set of other settings, or the processes do not
+            start.
         WriteError: the disk is full, or refuses otherwise.
         ValueError: `workers` is below 1.
     """
@@ -227,7 +213,8 @@ def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSett
     for name, text in texts.items():
         write_text(folder / name, text)
     sheet = contact_sheet(settings.elements, settings)
-    (folder / "contact_sheet.png").write_bytes(png_bytes(sheet))
+    _, data = cv2.imencode(".png", sheet[..., ::-1])
+    (folder / "contact_sheet.png").write_bytes(data.tobytes())
     counts = {
         split: Counter(clip.draft.label for clip in clips if clip.draft.split == split)
         for split in ("train", "val")

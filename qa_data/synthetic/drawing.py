@@ -161,14 +161,10 @@ def figure_strokes(look: Appearance, joints: Array, turned: Array, angles: Array
 def paint_figure(
     canvas: Picture, parts: list[_Part], pixels: Array, depth: Array, scale: float
 ) -> None:
-    """Paint the capsules on the canvas, the farthest first.
+    """Paint the capsules on the canvas, in place, the farthest first.
 
-    Args:
-        canvas: RGB picture, changed in place.
-        parts: capsules, as indices into the points.
-        pixels: points on the canvas, (point, 2).
-        depth: toward the viewer, (point,).
-        scale: canvas pixels in one body height.
+    `pixels` (point, 2) are their ends on the canvas, `depth` (point,) counts toward the viewer, and
+    `scale` is the number of canvas pixels in one body height.
     """
     one = 1 << SUBPIXEL_BITS
     at = np.rint(pixels * one).astype(int).tolist()

@@ -100,21 +100,12 @@ class SyntheticSettings:
         return tuple(element.name for element in self.elements)
 
 
-def even_parts(total: int, num_parts: int) -> list[int]:
-    """`total` in parts as equal as can be, the larger ones first."""
-    return [total // num_parts + (part < total % num_parts) for part in range(num_parts)]
-
-
 def class_counts(total: int, ranks: Sequence[int]) -> list[int]:
     """Clips of each class of one event: long-tailed by rank, capped, at least one each.
 
-    Args:
-        total: clips of the event, at least as many as classes.
-        ranks: popularity of each class, a permutation of 0, 1, ...; 0 is the most frequent.
-
-    Returns:
-        Counts in the order of `ranks`, with sum `total`. None is above `MAX_SHARE` of the total
-        unless there are fewer than five classes or the total is too small to be divided so.
+    Ranks are a permutation of 0, 1, ..., 0 being the most frequent. There are at least as many
+    clips as classes. No count is above `MAX_SHARE` of the total unless there are fewer than five
+    classes or the total is too small to be divided so.
     """
     num_classes = len(ranks)
     cap = max(int(MAX_SHARE * total), -(-total // num_classes))
@@ -235,8 +226,9 @@ def _labels_in_order(
 
 
 def _event_parts(total: int, num_classes: list[int]) -> list[int]:
-    """Clips of each event: in equal parts of the average class."""
-    per_class = even_parts(total, sum(num_classes))
+    """Clips of each event: in parts for its classes that are as equal as can be."""
+    share, rest = divmod(total, sum(num_classes))
+    per_class = [share + (place < rest) for place in range(sum(num_classes))]
     edges = np.cumsum([0, *num_classes])
     return [sum(per_class[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
 

@@ -32,10 +32,8 @@ def random_view(rng: np.random.Generator, *, faces_left: bool) -> tuple[float, f
 def project(points: Array, *, yaw: float, elevation: float) -> Array:
     """World points (..., 3) -> (right, up, toward the viewer), in body heights.
 
-    Args:
-        points: x forward, y left, z up, as the figure has them.
-        yaw: degrees; 0 shows the figure facing right, 180 facing left.
-        elevation: degrees by which the camera is tilted down.
+    Angles in degrees: at yaw 0 the figure faces right, at 180 left; `elevation` tilts the camera
+    down.
     """
     c, s = np.cos(np.deg2rad(yaw)), np.sin(np.deg2rad(yaw))
     ce, se = np.cos(np.deg2rad(elevation)), np.sin(np.deg2rad(elevation))
@@ -46,11 +44,8 @@ def project(points: Array, *, yaw: float, elevation: float) -> Array:
 def to_pixels(flat: Array, center: Array, scale: Array, size: int) -> Array:
     """Projected points (frame, point, 2 or more) -> pixels (frame, point, 2), rows downward.
 
-    Args:
-        flat: right and up in body heights.
-        center: what is in the middle of the picture, (frame, 2).
-        scale: pixels in one body height, (frame,).
-        size: side of the square frame in pixels.
+    `center` (frame, 2) is what is in the middle of the picture, `scale` (frame,) pixels in one body
+    height, `size` the side of the square frame in pixels.
     """
     offset = (flat[..., :2] - center[:, None]) * scale[:, None, None]
     return size / 2 + offset * [1.0, -1.0]
@@ -66,14 +61,10 @@ def smooth(path: Array, width: float) -> Array:
 def follow(flat: Array, scale: Array, *, size: int, slackness: float, wander: Array) -> Array:
     """Center of the picture in each frame, (frame, 2), in body heights.
 
-    The camera follows the middle of the figure smoothly, wanders, and never loses a joint.
-
-    Args:
-        flat: projected joints (frame, joint, 2 or more).
-        scale: pixels in one body height, (frame,).
-        size: side of the frame in pixels.
-        slackness: width of the smoothing in frames; large = the camera is nearly still.
-        wander: offset from the smooth path, (frame, 2), in body heights.
+    The camera follows the middle of the projected joints `flat` (frame, joint, 2 or more) smoothly,
+    is off that path by `wander` (frame, 2), and never loses a joint. `scale` (frame,) is pixels in
+    one body height; `slackness` is the width of the smoothing in frames: if it is large, the camera
+    is nearly still.
     """
     low, high = flat[..., :2].min(axis=1), flat[..., :2].max(axis=1)
     middle = (low + high) / 2
@@ -162,12 +153,7 @@ def _mat(color: Color, line: Color, half_width: float, low: float) -> list[Face]
 
 
 def apparatus_faces(event: Event, rng: np.random.Generator) -> list[Face]:
-    """The apparatus of an event in colors of its own, in the order of painting.
-
-    Args:
-        event: vault, floor exercise, balance beam or uneven bars.
-        rng: draws the colors.
-    """
+    """The apparatus of an event in colors of its own, in the order of painting."""
     color, other = _muted_color(rng), _muted_color(rng)
     steel = mix(color, (60, 60, 60), 0.7)
     if event == "FX":
@@ -189,13 +175,10 @@ def project_faces(faces: list[Face], *, yaw: float, elevation: float) -> Array:
 
 
 def paint_apparatus(canvas: Picture, faces: list[Face], pixels: Array, scale: float) -> None:
-    """Paint the faces on the canvas in their order.
+    """Paint the faces on the canvas, in place, in their order; two corners make a rod.
 
-    Args:
-        canvas: RGB picture, changed in place.
-        faces: what `apparatus_faces` gave; two corners make a rod.
-        pixels: corners of all faces one after the other, on the canvas, (corner, 2).
-        scale: canvas pixels in one body height.
+    `pixels` (corner, 2) are the corners of all faces one after the other, on the canvas; `scale`
+    is the number of its pixels in one body height.
     """
     rod = max(2, round(0.03 * scale))
     at = np.rint(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)

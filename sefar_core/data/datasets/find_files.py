@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from qa_data.files import composed, first_few, folded
 from qa_data.manifest import Clip
@@ -30,7 +29,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 RARE_SUFFIXES = frozenset(".3g2 .asf .divx .dv .f4v .m2v .mpe .mxf .qt".split())
 """Also of videos, but they stay in the ids of their clips."""
-NUM_NAMED = 10  # missing clips that an error names
 
 
 @dataclass(slots=True)
@@ -46,12 +44,8 @@ class Folder:
     """Folders by their letters and digits (see `_loosely`)."""
 
 
-class Fit(NamedTuple):
-    """Folders that a listed folder may mean, all equally good."""
-
-    written: str
-    """Their names as listed, with a slash at the end of each."""
-    folders: list[Folder]
+Fit = tuple[str, list[Folder]]
+"""Folders that a listed folder may mean, all equally good, behind their names as listed."""
 
 
 def resolve_paths(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
@@ -68,7 +62,7 @@ def resolve_paths(clips: Sequence[Clip], video_root: Path) -> list[Clip]:
     """
     present, missing = find_clips(clips, video_root)
     if missing:
-        named = first_few([clip.path for clip in missing], NUM_NAMED)
+        named = first_few([clip.path for clip in missing])
         raise ListError(
             f"{len(missing)} of {len(clips)} listed clips are not beneath the video root "
             f"{video_root}; it must hold the files in the folders that the list names, or without "
@@ -151,30 +145,26 @@ def _beneath(path: str, tree: Folder, fits: dict[str, list[Fit]]) -> str | None:
         above, _, name = listed.rpartition("/")
         if above not in fits:
             fits[above] = _fits(above, tree)
-        for fit in fits[above]:
+        for written, folders in fits[above]:
             found = [
                 folder.path + file
-                for folder in fit.folders
+                for folder in folders
                 for file in folder.files.get(folded(name), ())
             ]
-            same = [one for one in found if composed(one) == composed(fit.written + name)]
+            same = [one for one in found if composed(one) == composed(written + name)]
             if len(same) == 1:
                 return same[0]
             found = same or found
             if len(found) > 1:
+                alike = ALIKE if len({*map(composed, found)}) < len(found) else ""
                 raise ListError(
                     f"the list names {path}, which fits {len(found)} files beneath the video "
-                    f"root: {', '.join(sorted(found))}{_why_alike(found)}; rename or delete all "
+                    f"root: {', '.join(sorted(found))}{alike}; rename or delete all "
                     f"but one"
                 )
             if found:
                 return found[0]
     return None
-
-
-def _why_alike(found: Sequence[str]) -> str:
-    """For an error: what differs in names that look the same."""
-    return ALIKE if len({composed(one) for one in found}) < len(found) else ""
 
 
 def _fits(above: str, tree: Folder) -> list[Fit]:
@@ -189,7 +179,7 @@ def _fits(above: str, tree: Folder) -> list[Fit]:
         return not is_end, -len(kept), kept
 
     return [
-        Fit("".join(f"{parts[index]}/" for index in kept), by_kept[kept])
+        ("".join(f"{parts[index]}/" for index in kept), by_kept[kept])
         for kept in sorted(by_kept, key=rank)
     ]
 
@@ -215,12 +205,7 @@ def _loosely(name: str) -> str:
 
 
 def _walk(root: str, listed: set[str]) -> Folder:
-    """The tree beneath the root, each folder listed once, links followed.
-
-    Args:
-        root: the video root.
-        listed: names of the listed clips, made alike (see `_fill`).
-    """
+    """The tree beneath the root, each folder listed once, links followed (see `_fill`)."""
     if not os.path.isdir(root):
         raise ListError(f"the video root {root} is not a folder; give the folder of the videos")
     tree = Folder(path="")

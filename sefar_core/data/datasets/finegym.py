@@ -123,12 +123,6 @@ def gym_new_labels(classes: Iterable[ElementClass]) -> dict[int, int]:
     Raises:
         ListError: no two classes are opposites, or a class has two opposites.
     """
-    pairs = _gym_new_pairs(classes)
-    return {label: number for number, label in enumerate(one for pair in pairs for one in pair)}
-
-
-def _gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
-    """Labels of opposite classes, lower label first, pairs ascending."""
     kept = [one for one in classes if not LEFT_OUT.fullmatch(f"{one.event} {one.text}")]
     pairs = sorted(opposite_pairs(kept, DIRECTIONS) + opposite_pairs(kept, BARS))
     labels = [label for pair in pairs for label in pair]
@@ -142,7 +136,7 @@ def _gym_new_pairs(classes: Iterable[ElementClass]) -> list[tuple[int, int]]:
             "no two classes of the class list are opposites, so that it holds no Gym-New; Gym-New "
             "is made from gym288_categories.txt"
         )
-    return pairs
+    return {label: number for number, label in enumerate(labels)}
 
 
 def names_of(classes: Iterable[ElementClass]) -> dict[int, str]:

@@ -6,7 +6,7 @@ and taking the source of clips (the person or the video that they were cut from)
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -103,12 +103,9 @@ def read_list_json(path: Path) -> object:
 
 
 def refuse_repeat(seen: dict[str, str], clip_id: str, where: str) -> None:
-    """Note where a clip is listed.
+    """Note in `seen`, by id, where a clip is listed: its list and line.
 
-    Args:
-        seen: where each clip so far is listed, by id; the clip is added.
-        clip_id: the clip; ids that differ only in how letters are composed are one.
-        where: its list and line.
+    Ids that differ only in how their letters are composed are one.
 
     Raises:
         ListError: the clip is listed already.
@@ -149,15 +146,11 @@ def with_sources(listing: Listing, pattern: str) -> Listing:
             f"--source-pattern {pattern!r} has {compiled.groups} groups; put the part that names "
             f"the source, and nothing else, in round brackets ((?:...) is not a group)"
         )
-    return replace(
-        listing,
-        pool=_named(listing.pool, compiled),
-        settled=_named(listing.settled, compiled),
+    pool, settled = (
+        [replace(clip, source=_source(clip, compiled)) for clip in clips]
+        for clips in (listing.pool, listing.settled)
     )
-
-
-def _named(clips: Sequence[Clip], pattern: re.Pattern[str]) -> list[Clip]:
-    return [replace(clip, source=_source(clip, pattern)) for clip in clips]
+    return replace(listing, pool=pool, settled=settled)
 
 
 def _source(clip: Clip, pattern: re.Pattern[str]) -> str:

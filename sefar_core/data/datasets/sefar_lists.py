@@ -39,12 +39,8 @@ class Entry:
     split: str
 
 
-@dataclass(frozen=True)
-class ClassName:
-    """A class's name, and its apparatus if it is one of FineGym's."""
-
-    text: str
-    event: str | None = None
+ClassName = tuple[str, str | None]
+"""A class's name, and its apparatus if it is one of FineGym's."""
 
 
 def read_sefar_lists(
@@ -80,7 +76,7 @@ def read_sefar_lists(
     clips = [_clip(entry, classes, seen) for entry in entries]
     if any(youtube_id_of(_parts(entry.path)[1]) for entry in entries):
         clips = [replace(clip, source=clip.source or _bare_youtube_id(clip)) for clip in clips]
-    return Listing(classes={label: name.text for label, name in classes.items()}, settled=clips)
+    return Listing(classes={label: text for label, (text, _) in classes.items()}, settled=clips)
 
 
 def _lists(folder: Path) -> list[tuple[Path, str]]:
@@ -130,13 +126,13 @@ def _read_entries(path: Path, split: str) -> list[Entry]:
 def _read_names(path: Path, part: str | None) -> dict[int, ClassName]:
     lines = read_list_lines(path)
     if part is None and re.match("[CG]label:", lines[0][1]) is None:
-        return dict(enumerate(ClassName(line) for _, line in lines))
+        return {label: (line, None) for label, (_, line) in enumerate(lines)}
     try:
         known = read_categories(path)
     except TaxonomyError as cause:
         raise ListError(str(cause)) from cause
     classes = part_of(known, part or "all").values()
-    return {one.label: ClassName(one.text, one.event) for one in classes}
+    return {one.label: (one.text, one.event) for one in classes}
 
 
 def _refuse_other_count(
@@ -167,20 +163,20 @@ def _named_by_folders(folder: Path, entries: Sequence[Entry]) -> dict[int, Class
     distinct = {key for names in folders.values() for key in names} - {""}
     if len(distinct) == len(folders) and all(len(names) == 1 for names in folders.values()):
         only = {label: next(iter(names.values())) for label, names in sorted(folders.items())}
-        return {label: ClassName(in_words(name)) for label, name in only.items()}
-    return {label: ClassName(f"class {label}") for label in sorted(folders)}
+        return {label: (in_words(name), None) for label, name in only.items()}
+    return {label: (f"class {label}", None) for label in sorted(folders)}
 
 
 def _clip(entry: Entry, classes: dict[int, ClassName], seen: dict[str, str]) -> Clip:
     clip_id, source = _id_and_source(entry.path)
     refuse_repeat(seen, clip_id, entry.where)
-    name = None if entry.label is None else classes[entry.label]
+    text, event = (None, None) if entry.label is None else classes[entry.label]
     return Clip(
         id=clip_id,
         path=entry.path,
         label=entry.label,
-        text=name.text if name else None,
-        event=name.event if name else None,
+        text=text,
+        event=event,
         source=source,
         split=entry.split,
     )
