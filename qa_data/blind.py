@@ -92,7 +92,8 @@ def audit(
         )
     learned, table = option_tables(train, questions)
     scores = blind_scores(learned, table)
-    if codes is not None and _all_options_in(questions, codes.keys() & classes.keys()):
+    coded = codes.keys() & classes.keys() if codes else set()
+    if codes and all(one.option_labels and coded >= {*one.option_labels} for one in questions):
         scores |= code_scores(questions, classes, codes)
     labels = [one.label for one in questions if one.label is not None and _is_class(one, classes)]
     if len(labels) == len(questions):
@@ -279,12 +280,6 @@ def audit_table(found: Audit, title: str) -> Table:
         micro = f"{row.micro:.1%} ± {100 * row.micro_se:.1f}"
         table.add_row(name, micro, f"{row.macro:.1%} ± {100 * row.macro_se:.1f}")
     return table
-
-
-def _all_options_in(questions: Sequence[Question], labels: set[int]) -> bool:
-    return all(
-        one.option_labels is not None and labels.issuperset(one.option_labels) for one in questions
-    )
 
 
 def _is_class(question: Question, classes: Mapping[int, ElementClass]) -> bool:

@@ -239,9 +239,7 @@ OTHER_NAMES = {"hard": "event_prior"}
 def weights_for(inclusion: Sequence[float]) -> np.ndarray:
     """Weights whose design includes each unit with its given probability.
 
-    Args:
-        inclusion: one probability for each unit, in [0, 1); together they make the whole number
-            of units in a set. A unit at 0 gets the weight 0.
+    They are in [0, 1) and sum to the number of units in a set. A unit at 0 gets the weight 0.
 
     Raises:
         ValueError: a probability is out of range, or they do not sum to a whole number above 0.

@@ -116,14 +116,10 @@ def writing(path: Path, needed: int, draft: Path | None = None) -> Iterator[None
     except (OSError, SafetensorError) as cause:  # safetensors has an error of its own
         _remove(draft)
         free = shutil.disk_usage(path.parent if path.parent.exists() else "/").free
-        size = (
-            f"it needs {needed:,} bytes, {free:,} are free"
-            if needed
-            else f"{free:,} bytes are free"
-        )
+        size = f"it needs {needed:,} bytes, {free:,}" if needed else f"{free:,} bytes"
         raise WriteError(
-            f"cannot write {path}: {cause}; {size}. Make room, or give a folder that may be "
-            f"written, and run the same command again"
+            f"cannot write {path}: {cause}; {size} are free. Make room, or give a folder that may "
+            f"be written, and run the same command again"
         ) from cause
     except BaseException:
         _remove(draft)
@@ -143,12 +139,7 @@ def draft_of(path: Path) -> Path:
 
 
 def remove_drafts(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left half-written in a folder. Only where nobody writes.
-
-    Args:
-        folder: holds the drafts.
-        name: of the file or folder that they are drafts of; any by default.
-    """
+    """Remove drafts (of `name`) that killed processes left in a folder where nobody writes."""
     for path in folder.glob(".*"):
         match = re.fullmatch(r"\.(.+)\.\d+", path.name)
         if match and name in ("*", match[1]):

@@ -265,10 +265,7 @@ def _pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
 def _pool_reports(
     pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int, *, keep: bool
 ) -> list[PoolReport]:
-    """One report for each pool that the clips are in, ascending by name.
-
-    With `keep`, pools that cannot be at chance are asked about, too.
-    """
+    """A report for each pool, by name; `keep` asks about those that cannot be at chance, too."""
     counts: Counter[str] = Counter()
     member = {}
     for clip in clips:
@@ -277,7 +274,10 @@ def _pool_reports(
         member[name] = clip.label
     reports = []
     for name, label in sorted(member.items()):
-        bound = _bound(pool, label or 0, rule, num_options)
+        try:
+            bound = pool.design(label or 0, num_options, POOLS[rule]).bound
+        except TooFewOptions:
+            bound = None
         asked = bound is not None and (keep or bound < 1 / num_options + 1e-9)
         reports.append(PoolReport(pool=name, clips=counts[name], asked=asked, bound=bound))
     return reports
@@ -297,13 +297,6 @@ def _widened(pool: ClassPool, clips: Sequence[Clip], rule: str, num_options: int
         joined.append(spare.pop(0)[1])
         wide = pool.merge(joined)
     return wide
-
-
-def _bound(pool: ClassPool, label: int, rule: str, num_options: int) -> float | None:
-    try:
-        return pool.design(label, num_options, POOLS[rule]).bound
-    except TooFewOptions:
-        return None
 
 
 def resample_distractors(

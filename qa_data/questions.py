@@ -187,22 +187,17 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _are_counts(value: object) -> bool:
-    return isinstance(value, list) and all(is_count(one) for one in value)
-
-
 Check = tuple[Callable[[object], bool], str]
 TEXT: Check = (_is_text, "a text")
 FORMS: dict[str, Check] = {
     **dict.fromkeys(("question_id", "video", "stem", "question"), TEXT),
     **dict.fromkeys(("event", "source", "answer_type", "dataset"), TEXT),
     **dict.fromkeys(("label", "frame_length"), (is_count, COUNT)),
-    "options": (_are_texts, "a list of texts"),
-    "option_labels": (_are_counts, "a list of classes"),
+    "options": (lambda one: isinstance(one, list) and all(map(_is_text, one)), "a list of texts"),
+    "option_labels": (
+        lambda one: isinstance(one, list) and all(map(is_count, one)),
+        "a list of classes",
+    ),
 }
 OR_NULL = ("label", "option_labels", "event", "frame_length")
 

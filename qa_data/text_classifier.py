@@ -75,14 +75,10 @@ def option_tables(*sets: Sequence[Question]) -> list[OptionTable]:
 
 
 def mean_similarity(shown: np.ndarray, similarity: Callable[[int, int], float]) -> np.ndarray:
-    """Mean similarity of each option to the other options of its question.
+    """Mean similarity of each option to the other options of its question; 0 if there are none.
 
-    Args:
-        shown: the option at each letter (row a question, column a letter), -1 for no option.
-        similarity: of two such numbers, symmetric; called once for each pair that meets.
-
-    Returns:
-        An array like `shown`; 0 where there is no option, or no other.
+    `shown` has the option at each letter (row a question, column a letter), -1 for no option. The
+    similarity of two options is symmetric, and called once for each pair that meets.
     """
     pairs = list(combinations(range(shown.shape[1]), 2))
     meetings = [np.flatnonzero((shown[:, pair] >= 0).all(axis=1)) for pair in map(list, pairs)]
@@ -219,13 +215,9 @@ def _counts_of_other_folds(table: OptionTable) -> np.ndarray:
 def fit_conditional_logit(
     features: np.ndarray, present: np.ndarray, answer: np.ndarray
 ) -> np.ndarray:
-    """The most probable weights.
+    """The most probable weights, for the option that was chosen (`answer`) in each question.
 
-    Args:
-        features: (question, option, feature); values of options that do not exist are not
-            read.
-        present: (question, option), whether the option exists.
-        answer: (question), which option was chosen.
+    Features (question, option, feature) of options that are not `present` are not read.
 
     Raises:
         RuntimeError: no maximum found, which a concave objective rules out for finite features.

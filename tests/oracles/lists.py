@@ -48,17 +48,6 @@ def refuses(read, *parts):
         assert str(part) in str(caught.value)
 
 
-def public_line(line):
-    """Path and label of a line, taken off its right end sign by sign."""
-    end = len(line)
-    while line[end - 1] in "0123456789":
-        end -= 1
-    label = int(line[end:])
-    while line[end - 1] in " ,":
-        end -= 1
-    return line[:end], label
-
-
 def lies_at(listed, files):
     """Where a listed file lies among the files of a disk, all of whose names are lower case.
 

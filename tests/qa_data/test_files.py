@@ -39,13 +39,6 @@ def test_text_is_read_from_a_pipe(tmp_path):
     os.close(receiver)
 
 
-def test_what_holds_no_text_is_refused_with_its_reason(tmp_path):
-    with pytest.raises(SefarError, match=f"there is no {tmp_path / 'nowhere'}$"):
-        read(tmp_path / "nowhere")
-    with pytest.raises(SefarError, match=f"cannot read {tmp_path}: Is a directory; give a text"):
-        read(tmp_path)
-
-
 @pytest.fixture(params=[0o022, 0o077, 0o002])
 def umask(request):
     before = os.umask(request.param)

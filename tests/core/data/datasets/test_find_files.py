@@ -173,21 +173,6 @@ def test_every_choice_of_folders_is_weighed_as_by_hand(files, listed, upper):
         assert present == ([expected] if expected else [])
 
 
-TEXTS = st.text(st.sampled_from("abB/\\. ."), min_size=1) | st.text(min_size=1, max_size=9)
-
-
-@given(st.lists(TEXTS, max_size=4))
-def test_any_listed_path_is_found_beneath_the_root_or_missing(tmp_path_factory, paths):
-    root = laid_out(tmp_path_factory.getbasetemp() / "listed", "a/b", "b", "a b/a")
-    try:
-        present, missing = sought(root, *paths)
-    except ListError as error:
-        assert " fits " in str(error)
-        return
-    assert len(present) + len(missing) == len(paths)
-    assert all((root / path).exists() for path in present)
-
-
 @pytest.fixture
 def root(tmp_path):
     return laid_out(

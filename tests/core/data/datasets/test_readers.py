@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sefar_core.data.datasets.diving48 import read_diving48
-from sefar_core.data.datasets.find_files import resolve_paths
 from sefar_core.data.datasets.finediving import read_finediving, read_finediving_json
 from sefar_core.data.datasets.finegym import read_finegym
 from sefar_core.data.datasets.hmdb51 import film_of, read_hmdb51
@@ -297,28 +296,7 @@ def test_columns_of_kinetics_go_by_their_names_and_files_by_their_kind(tmp_path)
         "aaaaaaaaaaa_000007_000017",
         "train/bow/aaaaaaaaaaa_000007_000017.mkv",
     )
+    (clip,) = read("kinetics", tmp_path, val_folder="videos_val").settled
+    assert clip.path == "videos_val/bow/ccccccccccc_000000_000010.mp4"
     written(tmp_path, GOOD["ssv2"])
     assert read("ssv2", tmp_path, suffix=".mp4").pool[0].path == "7.mp4"
-
-
-@pytest.mark.parametrize(
-    "folders",
-    [
-        ("train/catching_in_game", "train/bowing_deeply", "val/Catching_(in_game)"),
-        (".", ".", "."),
-        ("videos_train/catching_(in_game)", "videos_train", "videos_val/catching_(in_game)"),
-    ],
-)
-def test_videos_of_kinetics_are_found_in_any_of_the_usual_folders(tmp_path, folders):
-    names = ["-abcdefgh_1_000007_000017", "bbbbbbbbbbb_000123_000133", "ccccccccccc_000000_000010"]
-    root = tmp_path / "videos"
-    files = [f"{folder}/{name}.mp4" for folder, name in zip(folders, names, strict=True)]
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
-    options = {}
-    if (root / "videos_train").exists():
-        options = {"train_folder": "videos_train", "val_folder": "videos_val"}
-    listing = read("kinetics", written(tmp_path, GOOD["kinetics"]), **options)
-    paths = [clip.path for clip in resolve_paths(listing.pool + listing.settled, root)]
-    assert paths == [file.removeprefix("./") for file in files]

@@ -1,8 +1,8 @@
 """The lists of the public code: blank or comma, any line end, odd names, labels that must go."""
 
+import re
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qa_data.manifest import by_split
 from sefar_core.data.datasets.find_files import resolve_paths
@@ -78,7 +78,7 @@ def test_lists_with_commas_windows_ends_and_a_misspelt_name_are_read(tmp_path):
 def test_names_that_data_sets_give_tell_the_source(tmp_path, line, clip_id, source):
     lists = oracle.SEFAR | {"train.csv": line, "val.csv": "x/y.avi,1", "test.csv": "x/y.avi,1"}
     train, _, test = read_sefar_lists(written(tmp_path, lists)).settled
-    assert (train.id, train.path, train.label) == (clip_id, oracle.public_line(line)[0], 0)
+    assert (train.id, train.path, train.label) == (clip_id, re.split("[ ,]+0$", line)[0], 0)
     assert (train.source, test.path, test.label, test.split) == (source, "x/y.avi", 1, "test")
 
 
@@ -128,15 +128,3 @@ def test_classes_are_called_as_they_are_listed(tmp_path):
         oracle.refuses(
             lambda part=part: read_sefar_lists(folder, class_names=names, part=part), found
         )
-
-
-PATHS = st.text(st.sampled_from("ab /,.0-é#"), min_size=1, max_size=8).map(lambda s: f"x{s}.avi")
-LINES = st.builds("{}{}{}".format, PATHS, st.sampled_from(" ,"), st.integers(0, 1))
-
-
-@given(st.lists(LINES, min_size=1, max_size=5, unique_by=lambda line: oracle.public_line(line)[0]))
-def test_lines_are_taken_apart_as_by_hand(tmp_path_factory, lines):
-    folder = tmp_path_factory.getbasetemp() / "public lines"
-    written(folder, oracle.SEFAR | {"train.csv": "\n".join(lines)})
-    found = by_split(read_sefar_lists(folder).settled, "labeled")
-    assert [(c.path, c.label) for c in found] == [oracle.public_line(line) for line in lines]
