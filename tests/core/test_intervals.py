@@ -92,6 +92,18 @@ def test_a_part_is_drawn_with_its_whole_and_resamples_without_it_do_not_count():
         mean(np.zeros(0), whole.among(np.zeros(len(sources), dtype=bool)))
 
 
+@pytest.mark.slow
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    # Sources differ in difficulty, on the average 0.5; 60 sources, as FineGym has 65.
+    rng = random.Random(3)
+    held = 0
+    for trial in range(300):
+        (answers, _), sources = statistics.trained_twice(1, 60, rng=rng, seed_spread=0.0, gain=0.1)
+        found = mean(np.array(answers[0]), drawn(sources, resamples=400, seed=trial)).interval
+        held += found.low <= 0.6 <= found.high
+    assert 0.90 <= held / 300 <= 0.98
+
+
 def test_intervals_of_known_sources_are_those_that_were_published():
     """Same seeds, same draws, same digits: 90 answers of two models about clips of 12 sources."""
     rng = random.Random(7)

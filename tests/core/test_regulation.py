@@ -83,3 +83,8 @@ def test_every_regulation_of_the_settings_is_the_rule_of_that_name(name):
     for regulate in (choose_regulation(name, threshold=0.5), in_the_step):
         trust = regulate(torch.tensor(CONFIDENCE), torch.tensor(SPREAD))
         assert trust.tolist() == pytest.approx(EXPECTED[name], abs=1e-6)
+
+
+def test_an_unknown_regulation_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="adaptive, confidence_only, fixed, got 'strict'"):
+        choose_regulation("strict", threshold=0.5)

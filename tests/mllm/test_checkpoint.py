@@ -1,11 +1,12 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import composite
@@ -79,6 +80,18 @@ def test_a_relative_of_llama_is_loaded_as_saved(llm, tmp_path):
     assert_same(model, toy_trained.adapted(relative), tokenizer)
 
 
+@pytest.fixture
+def no_hub(monkeypatch):
+    """What transformers is given must be a folder that exists."""
+
+    def local(name, **settings):
+        assert os.path.isdir(name), f"the hub was queried for {name}"
+        return from_pretrained(name, **settings)
+
+    from_pretrained = AutoConfig.from_pretrained
+    monkeypatch.setattr(AutoConfig, "from_pretrained", local)
+
+
 def as_older_code_wrote(folder, place):
     """Let config.json name a place without saying whether it is on the hub."""
     settings = json.loads((folder / "config.json").read_text())
@@ -102,7 +115,7 @@ def test_a_base_that_has_moved_can_be_named(llm, folder, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["toys/llm", "../llm"])
-def test_a_missing_folder_is_never_queried_from_the_hub(folder, place):
+def test_a_missing_folder_is_never_queried_from_the_hub(folder, place, no_hub):
     as_older_code_wrote(folder, place)
     with pytest.raises(CheckpointError, match=f"model {place}, and .*by --language-model$"):
         load_trained(folder)

@@ -10,6 +10,7 @@ from sefar_core.checkpoint import CheckpointError
 from sefar_mllm import checkpoint as merging
 from sefar_mllm.adapters import composite
 from sefar_mllm.checkpoint import load_trained, merge
+from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import Turn
 from tests.oracles import toy_llm, toy_trained
 from tests.oracles.letters import encoded
@@ -147,3 +148,12 @@ def test_a_merged_folder_is_not_merged_again_and_takes_no_language_model(llm, me
         merge(merged, tmp_path / "twice")
     with pytest.raises(CheckpointError, match="it holds its language model"):
         load_trained(merged, language_model=llm)
+
+
+def test_too_little_memory_is_not_reported_as_a_damaged_folder(merged, monkeypatch):
+    def load(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SefarVlmForConditionalGeneration, "from_pretrained", load)
+    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
+        load_trained(merged)

@@ -234,3 +234,15 @@ def test_predictions_are_read_as_written_and_other_lines_refused(tmp_path):
         path.write_bytes(text + b"\n")
         with pytest.raises(SefarError, match=r"p\.jsonl, line 1"):
             read_predictions(path)
+
+
+def test_clips_are_projected_once_and_logits_computed_at_the_ends(sharp, tokenizer, cache):
+    vlm, shapes = composite(sharp), []
+    hooks = [
+        part.register_forward_hook(lambda module, inputs, out: shapes.append(inputs[0].shape))
+        for part in (vlm.model.multi_modal_projector, vlm.lm_head)
+    ]
+    predict_answers(sharp, tokenizer, uneven(2), cache)
+    for hook in hooks:
+        hook.remove()
+    assert [tuple(shape) for shape in shapes] == [(2, 8, 2, 2, 12), (2, 4, 32)]

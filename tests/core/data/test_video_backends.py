@@ -3,6 +3,7 @@
 import os
 from concurrent import futures
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
 
@@ -13,12 +14,16 @@ from torch.utils.data import DataLoader
 
 from sefar_core.config import DataConfig
 from sefar_core.data import video_backends
-from sefar_core.data.video import VideoReadError, read_fractions
+from sefar_core.data.video import VideoReadError, probe, read_fractions
 from sefar_core.data.video_backends import READERS, choose_file_reader
 from sefar_core.data.worker_pool import DecordRequest
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_numbers
 from tests.script_process import LIMIT_S
+
+REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
+real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")
+SOUND = ["decord_rot_0.mov", "decord_rot_90.mov", "mmaction2_demo_armwrestling.mp4"]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,23 @@ def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, wor
     video_backends._worker_of.cache_clear()
 
 
+def test_a_reader_that_never_gets_ready_is_killed(tmp_path, monkeypatch):
+    """Only in the process of its own is the import of what it needs slow."""
+    (tmp_path / "sleeper.py").write_text(
+        "import multiprocessing, time\n"
+        "if multiprocessing.current_process().name != 'MainProcess':\n"
+        "    time.sleep(3600)\n"
+        "def work(request, heartbeat): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(video_backends, "read_by_decord", import_module("sleeper").work)
+    video_backends._worker_of.cache_clear()
+    first = video_backends._worker_of(os.getpid()).process
+    with pytest.raises(VideoReadError, match="hangs on frames 3 to 7 .*: no answer within 1 s"):
+        frames_of(Path("sound"), 3, 7, timeout_s=1.0)
+    assert not first.is_alive()
+
+
 def test_one_reading_process_serves_clip_after_clip(clip, decord):
     decord(clip, [0.5])
     first = video_backends._worker_of(os.getpid()).process
@@ -156,3 +178,44 @@ def test_the_readers_are_known_by_name_and_auto_is_pyav(capsys):
         tyro.cli(DataConfig, args=["--reader", "torchcodec"])
     words = capsys.readouterr().err
     assert all(name in words for name in ("torchcodec", "auto", "decord"))
+
+
+@real_videos
+@pytest.mark.videos
+@pytest.mark.parametrize("file", SOUND)
+def test_readers_agree_on_real_files(decord, file):
+    path = REAL / file
+    if flags := probe(path).flags:
+        with pytest.raises(VideoReadError, match=f"it is marked {', '.join(flags)}"):
+            decord(path, [0.5])
+        return
+    for seed in range(3):
+        fractions = np.random.default_rng(seed).random(8).tolist()
+        assert_same_frames(decord(path, fractions), read_fractions(path, fractions))
+
+
+@real_videos
+@pytest.mark.videos
+@pytest.mark.parametrize("file", ["hang_55.mp4", "cut_copy.mp4", "opengop.mp4", "fast_trunc.mp4"])
+def test_decord_is_kept_from_real_files_that_it_misreads(file):
+    with pytest.raises(VideoReadError, match="cannot be trusted"):
+        video_backends.read_decord(REAL / "damaged" / file, [0.9])
+
+
+@real_videos
+@pytest.mark.videos
+def test_a_reader_that_takes_another_of_two_video_streams_is_refused(decord):
+    with pytest.raises(VideoReadError, match="many_streams"):
+        decord(REAL / "torchcodec_nasa_13013.mp4", [0.5])
+
+
+@real_videos
+@pytest.mark.videos
+def test_decord_really_hangs_on_a_real_file_and_is_stopped(decord):
+    path = REAL / "damaged/hang_55.mp4"
+    assert probe(path).num_frames == 39
+    first = video_backends._worker_of(os.getpid()).process
+    with pytest.raises(VideoReadError, match="hangs on frames 179 to 179"):
+        # It counts as the header does, so that the count does not give it away.
+        frames_of(path, 179, num_frames=180, timeout_s=2.0)
+    assert not first.is_alive()
