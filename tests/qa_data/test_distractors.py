@@ -126,12 +126,6 @@ def test_a_text_of_exactly_one_share_in_k_is_still_at_chance():
     assert sorted(DISTRACTORS["prior"](0, equal, 3, random.Random(0))) == [1, 2, 5]
 
 
-def test_merged_pools_are_one():
-    merged = POOL.merge(["event FX", "event BB"])
-    assert merged.name(0, same_event) == merged.name(6, same_event) == "event BB + event FX"
-    assert merged.design(0, 4, same_event).labels == POOL.design(0, 4, everywhere).labels
-
-
 def test_too_few_texts_or_classes_are_refused_by_name():
     pool = pool_of(CLASSES, [0, 3, 4])
     small = pool_of({label: CLASSES[label] for label in (0, 3, 4)}, [0, 3, 4])

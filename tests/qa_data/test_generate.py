@@ -21,7 +21,7 @@ CLASSES = {
 }
 
 
-def clips_of(counts, first=0):
+def clips_of(counts, classes=CLASSES):
     labels = [label for label, count in counts.items() for _ in range(count)]
     return [
         Clip(
@@ -29,12 +29,12 @@ def clips_of(counts, first=0):
             path="x.mp4",
             label=label,
             text=f"t{label}",
-            event=CLASSES[label].event,
+            event=classes[label].event,
             source=f"source{number % 5}",
             split="test",
             num_frames=30 + number,
         )
-        for number, label in enumerate(labels, first)
+        for number, label in enumerate(labels)
     ]
 
 
@@ -229,23 +229,12 @@ def test_what_cannot_be_asked_is_refused(clips, rule, found):
 # A long tail on two apparatuses: class -> clips. No text is commoner than a quarter of its pool's.
 TAIL = {0: 24, 1: 22, 2: 20, 3: 14, 4: 10, 5: 6, 10: 25, 11: 25, 12: 25, 13: 12, 14: 9, 15: 4}
 TAILED = {
-    label: ElementClass(label, 0, label, "FX" if label < 10 else "UB", f"move {label}")
+    label: ElementClass(label, 0, label, "FX" if label < 10 else "UB", f"t{label}")
     for label in TAIL
 }
 
 
-TAIL_CLIPS = [
-    Clip(
-        id=f"clip{label}-{i}",
-        path="x",
-        label=label,
-        text=f"move {label}",
-        source=f"s{i}",
-        split="labeled",
-    )
-    for label, count in TAIL.items()
-    for i in range(count)
-]
+TAIL_CLIPS = clips_of(TAIL, TAILED)
 
 
 @pytest.fixture
@@ -307,7 +296,7 @@ def test_what_cannot_be_redrawn_is_refused(asked):
     yes = replace(asked[0], options=("yes", "no", "a", "b"), answer=0, option_labels=None)
     few = [question for question in asked if question.label in (0, 1, 10, 11, 12, 13)]
     for questions, known, found in (
-        ([*asked, asked[0]], TAIL_CLIPS, "2 questions are about clip15-3"),
+        ([*asked, asked[0]], TAIL_CLIPS, "2 questions are about clip195"),
         ([two, *asked[1:]], TAIL_CLIPS, "the questions have 2, 4 options"),
         (asked, TAIL_CLIPS[24:], "24 of 196 clips are not in the manifest"),
         ([yes, *asked[1:]], TAIL_CLIPS, "right option is 'yes', but the clip's class is"),

@@ -23,7 +23,6 @@ from qa_data.questions import (
     write_public_json,
     write_questions,
 )
-from tests.finegym import finegym_folder
 
 QUESTION = Question(
     question_id="0000000",
@@ -82,17 +81,6 @@ def test_every_number_of_letters_is_told_apart_and_a_missing_one_named():
             split_line(" ".join(["Which?", *texts]))
     with pytest.raises(QuestionError, match="option B is missing"):
         split_line("Which? A.one")
-
-
-@pytest.mark.lists
-@pytest.mark.parametrize("benchmark", ["gym99", "gym288", "gym530"])
-def test_every_class_text_of_finegym_can_stand_at_every_letter(benchmark):
-    text = (finegym_folder() / f"{benchmark}_categories.txt").read_text(encoding="utf-8")
-    texts = [line.partition(") ")[2].strip() for line in text.splitlines() if line.strip()]
-    assert len(texts) == int(benchmark.removeprefix("gym"))
-    for start in range(len(texts)):
-        options = tuple(texts[(start + 7 * place) % len(texts)] for place in range(6))
-        assert line_problem(replace(BARE, options=options)) is None
 
 
 # Written by hand after the description of the public files.

@@ -9,7 +9,6 @@ from qa_data.text_classifier import (
     choice_probs,
     classifier_scores,
     fit_conditional_logit,
-    mean_similarity,
     option_tables,
     word_similarity,
     words,
@@ -50,18 +49,6 @@ def test_nearness_is_the_mean_overlap_with_the_others():
     for row, (options, _) in enumerate(ASKED):
         expected = [oracle.mean_overlap(options, place) for place in range(len(options))]
         assert near[row].tolist() == pytest.approx(expected + [0] * (4 - len(options)))
-
-
-def test_nearness_asks_once_for_each_pair_that_meets():
-    asked = []
-
-    def nearness(one, other):
-        asked.append((one, other))
-        return 10 * one + other
-
-    near = mean_similarity(np.array([[3, 1, -1], [1, 3, 2]]), nearness)
-    assert sorted(asked) == [(1, 2), (1, 3), (2, 3)]
-    assert near.tolist() == [[13, 13, 0], [(13 + 12) / 2, (13 + 23) / 2, (12 + 23) / 2]]
 
 
 def test_the_classifier_learns_what_plain_gradient_ascent_learns():
