@@ -73,14 +73,10 @@ def audit(
 ) -> Audit:
     """Answer the questions by every blind rule.
 
-    Args:
-        questions: the set to audit.
-        train: where the rules count how often each text is an option and how often it is right.
-        classes: which apparatus and set each class belongs to. Oracles have rows if every right
-            option reads as the class of its clip (see `questions.attach_classes`).
-        bound: what the builder guarantees; goes into the result.
-        codes: place of each class in FineGym's attribute tree (see `code_scores`). Rows by
-            code need the class of every option, and the code of every class.
+    In `train` the rules count how often each text is an option and how often it is right. Oracles
+    have rows if every right option reads as the class of its clip (see
+    `questions.attach_classes`), and `codes` (see `code_scores`) if the class of every option and
+    its code are known. `bound` is what the builder guarantees.
 
     Raises:
         QuestionError: no questions, or no training questions.

@@ -25,12 +25,8 @@ class SefarError(Exception):
 def read_text(path: Path, *, error: type[Exception], missing: str, fix: str) -> str:
     """Text of a UTF-8 file or pipe, without a byte order mark.
 
-    Args:
-        path: the file.
-        error: raised if the file is missing, cannot be read, as a folder, or is not UTF-8; names
-            file, line and found byte.
-        missing: the message for a missing file.
-        fix: ends the message for any other fault.
+    Raises `error` with the message `missing`; or, if the file cannot be read, as a folder, or is
+    not UTF-8, with file, line, found byte and the `fix`.
     """
     try:
         if not path.exists():
@@ -103,10 +99,7 @@ class WriteError(SefarError, OSError):
 def writing(path: Path, needed: int, draft: Path | None = None) -> Iterator[None]:
     """Around what writes: a full disk becomes an error of one line, and no draft is left.
 
-    Args:
-        path: what is written.
-        needed: its size, bytes; 0 if it is not known.
-        draft: file or folder that is renamed to `path` in the end.
+    `needed` is the size in bytes, 0 if it is not known.
 
     Raises:
         WriteError: the disk is full, or refuses otherwise.
@@ -190,9 +183,7 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
     """Write a folder: a draft to fill, which takes the folder's name, and its place, in the end.
 
-    Args:
-        folder: what will be there; what has this name now goes once the draft is complete.
-        needed: size of all files, bytes; 0 if it is not known.
+    `needed` is the size of all files in bytes, 0 if it is not known.
 
     Raises:
         WriteError: the disk is full, or refuses otherwise. What had the name is untouched.

@@ -69,10 +69,6 @@ class ClipId:
             and low <= end_s - self.event_start - self.end < high
         )
 
-    def __str__(self) -> str:
-        event = f"E_{self.event_start:06d}_{self.event_end:06d}"
-        return f"{self.source}_{event}_A_{self.start:04d}_{self.end:04d}"
-
 
 def source_of(clip_id: str) -> str:
     """The source video in a FineGym clip id."""

@@ -80,19 +80,13 @@ def build_questions(
     num_options: int = 4,
     common: Common = "leave_out",
 ) -> QuestionSet:
-    """One question for each clip, ids counting from 0000000.
+    """One question for each clip by one of RULES, ids counting from 0000000.
 
-    Args:
-        clips: all with a class.
-        classes: the class list that their labels count in.
-        rule: one of RULES.
-        seed: random seed of all draws.
-        num_options: options of a question, the right one among them.
-        common: an exchangeable rule cannot bring a pool to chance in which one text is commoner
-            than 1 / num_options (see `Common`). What shows fewer than num_options texts is left
-            out in any case. Under `attribute`, what the grids leave over is left out
-            (`leave_out`), or asked about by FALLBACK, from what is left over, with its pools kept
-            as they are (`keep`) or widened until they are at chance (`widen`).
+    An exchangeable rule cannot bring a pool to chance in which one text is commoner than
+    1 / num_options: `common` says what becomes of it. What shows fewer than num_options texts is
+    left out in any case. Under `attribute`, what the grids leave over is left out (`leave_out`),
+    or asked about by FALLBACK, from what is left over, with its pools kept as they are (`keep`) or
+    widened until they are at chance (`widen`).
 
     Raises:
         QuestionError: there are no clips, or none is left, or a clip's class is missing or
@@ -310,13 +304,7 @@ def resample_distractors(
     """A function from the epoch to the same questions, in order, each epoch with its own options.
 
     An epoch's options are a function of (seed, epoch, clip), and of which clips have questions.
-
-    Args:
-        questions: one a clip, about which move it is, all with as many options.
-        clips: of the manifest; those with questions need a class.
-        classes: the class list that their labels count in.
-        rule: of the wrong options, one of generate.RULES or of OTHER_NAMES.
-        seed: random seed of all draws.
+    Questions are one a clip, about which move it is; the rule is one of RULES or of OTHER_NAMES.
 
     Raises:
         QuestionError: two questions are about one clip, a clip is missing or has no class, the

@@ -106,11 +106,7 @@ def video_files(
 ) -> dict[str, str]:
     """The path of each question's video, for other tools. No file is opened.
 
-    Args:
-        questions: about the videos.
-        root: folder of the videos.
-        clips: their manifest, which knows the files' names; without it a file is called
-            `<clip id>.mp4`.
+    The manifest's clips know the files' names; without them a file is called `<clip id>.mp4`.
 
     Raises:
         QuestionError: a video is not in the manifest, or is a stretch of a longer file there.

@@ -35,9 +35,9 @@ class Motion:
     angles: Array
     pitch: Array
     """Rotation about the lateral axis; grows when the body rotates forward."""
-    twist: Array
+    twist: Array | float = 0.0
     """Rotation about the long axis of the body."""
-    turn: Array
+    turn: Array | float = 0.0
     """Rotation about the vertical."""
     position: Array
     """Where the anchor is: x forward, y left, z up."""
@@ -86,7 +86,6 @@ def salto(phase: Array, style: Style, *, shape: Array, twists: float = 0) -> Mot
         angles=through(phase, (0, STANDING), (0.22, shape), (0.78, shape), (1, STANDING)),
         pitch=360 * ramp(phase, (0.06, 0.94)),
         twist=360 * twists * ramp(phase, (0.15, 0.85)),
-        turn=np.zeros_like(phase),
         position=_path(
             phase,
             1.5 * style.travel * (ramp(phase, (0.03, 0.97)) - 0.5),
@@ -100,8 +99,6 @@ def walkover(phase: Array, style: Style, *, shape: Array) -> Motion:
     return Motion(
         angles=through(phase, (0, STANDING), (0.25, shape), (0.75, shape), (1, STANDING)),
         pitch=360 * ramp(phase, (0.04, 0.96)),
-        twist=np.zeros_like(phase),
-        turn=np.zeros_like(phase),
         position=_path(
             phase,
             1.2 * style.travel * (phase - 0.5),
@@ -117,12 +114,10 @@ def handspring_over(
     flights = [(0.2, shape), (0.36, shape), (0.46, HANDSTAND), (0.54, HANDSTAND)]
     flights += [(0.64, shape), (0.8, shape)]
     top = TABLE_HEIGHT + HANDSTAND_HEIGHT - STANDING_HEIGHT
-    twist = np.zeros_like(phase) if twist_span is None else 360 * ramp(phase, twist_span)
     return Motion(
         angles=through(phase, (0, STANDING), *flights, (1, STANDING)),
         pitch=360 * ramp(phase, (0.05, 0.95)),
-        twist=twist,
-        turn=np.zeros_like(phase),
+        twist=0 if twist_span is None else 360 * ramp(phase, twist_span),
         position=_path(
             phase,
             2.2 * style.travel * (phase - 0.5),
@@ -143,7 +138,6 @@ def circle(
         angles=through(phase, (0, HANDSTAND), (0.2, shape), (0.8, shape), (1, HANDSTAND)),
         pitch=200 + 320 * ramp(phase, (0.02, 0.98)),
         twist=360 * turns * ramp(phase, turn_span),
-        turn=np.zeros_like(phase),
         position=_path(phase, 0, 0),
         anchor="hands",
     )
@@ -151,12 +145,9 @@ def circle(
 
 def jump(phase: Array, style: Style, *, shape: Array) -> Motion:
     """Up, the shape shown at the top, and down."""
-    rest = np.zeros_like(phase)
     return Motion(
         angles=through(phase, (0.1, LOOSE), (0.38, shape), (0.62, shape), (0.9, LOOSE)),
-        pitch=rest,
-        twist=rest,
-        turn=rest,
+        pitch=np.zeros_like(phase),
         position=_path(
             phase,
             0.5 * style.travel * (phase - 0.5),
@@ -167,11 +158,9 @@ def jump(phase: Array, style: Style, *, shape: Array) -> Motion:
 
 def turn_on_leg(phase: Array, style: Style, *, turns: float, shape: Array = PASSE) -> Motion:
     """Turns about the vertical on one leg, the free leg held in a shape."""
-    rest = np.zeros_like(phase)
     return Motion(
         angles=through(phase, (0, LOOSE), (0.15, shape), (0.85, shape), (1, LOOSE)),
-        pitch=rest,
-        twist=rest,
+        pitch=np.zeros_like(phase),
         turn=360 * turns * ramp(phase, (0.06, 0.94)),
         position=_path(phase, 0.1 * style.travel * (phase - 0.5), STANDING_HEIGHT),
     )

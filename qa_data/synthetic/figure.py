@@ -152,14 +152,14 @@ def local_joints(body: Body, angles: Array) -> Array:
     return joints
 
 
-def rotation(*, turn: Array, pitch: Array, twist: Array) -> Array:
+def rotation(*, pitch: Array, turn: Array | float, twist: Array | float) -> Array:
     """Rotation matrices (frame, 3, 3) of the whole body, from degrees (frame,).
 
     `twist` about the long axis of the body, then `pitch` about the lateral axis (positive is
     forward: the head goes where the chest faces), then `turn` about the vertical.
     """
     (c1, s1), (c2, s2), (c3, s3) = (
-        (np.cos(a), np.sin(a)) for a in np.deg2rad([turn, pitch, twist])
+        (np.cos(a), np.sin(a)) for a in np.deg2rad(np.broadcast_arrays(turn, pitch, twist))
     )
     rows = [
         [c1 * c2 * c3 - s1 * s3, -c1 * c2 * s3 - s1 * c3, c1 * s2],

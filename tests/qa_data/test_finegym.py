@@ -41,7 +41,6 @@ def listed(folder, text):
 def test_a_clip_id_is_cut_by_length_not_by_underscore():
     parsed = ClipId.parse(VAULT)
     assert parsed == ClipId("-a_E_0_A_0x", 2681, 2688, 0, 6)
-    assert str(parsed) == VAULT
     assert source_of(VAULT) == "-a_E_0_A_0x"
     assert event_of(VAULT) == "-a_E_0_A_0x_E_002681_002688"
     with pytest.raises(ValueError, match="'v_Rowing_g01' is not a FineGym clip id"):
@@ -206,6 +205,5 @@ def test_the_names_of_the_real_clips_are_their_times_cut_to_seconds():
     assert len(clips) == 8521
     for clip in clips:
         name = ClipId.parse(clip.id)
-        assert str(name) == clip.id
         assert abs(clip.start_s - name.event_start - name.start) < 2
         assert 0 < clip.end_s - clip.start_s < 30

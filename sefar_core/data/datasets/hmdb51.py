@@ -65,12 +65,8 @@ def read_hmdb51(
 def film_of(stem: str, name: str) -> str:
     """The film that a clip was cut from: the name before its class, or before its attributes.
 
-    Args:
-        stem: the clip's file name without suffix, such as `Fast_Film_draw_sword_f_nm_np1_le_bad_2`.
-        name: its class as the folder is named, here `draw_sword`.
-
-    Returns:
-        Here `Fast_Film`; nothing if the name is not of this form.
+    `Fast_Film` for the file `Fast_Film_draw_sword_f_nm_np1_le_bad_2` of the class `draw_sword`;
+    nothing if the name is not of this form.
     """
     match = ATTRIBUTES.search(stem)
     return stem[: match.start()].removesuffix(f"_{name}") if match else ""

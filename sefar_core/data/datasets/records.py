@@ -124,11 +124,8 @@ def refuse_repeat(seen: dict[str, str], clip_id: str, where: str) -> None:
 def with_sources(listing: Listing, pattern: str) -> Listing:
     """The listing with the source of every clip taken from the name of its file.
 
-    Args:
-        listing: a data set.
-        pattern: a regular expression with one group, which is the source where it is found in the
-            name of a clip's file or picture folder (without the folders above it), such as
-            `_s([0-9]+)_` for `a1_s3_t2_color.avi`.
+    The source is the one group of the regular expression, found in the name of the file or picture
+    folder without the folders above it, such as `_s([0-9]+)_` for `a1_s3_t2_color.avi`.
 
     Raises:
         ListError: the pattern does not compile or has not one group, or a clip's name does not
