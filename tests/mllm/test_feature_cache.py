@@ -195,21 +195,22 @@ def test_a_cache_of_another_format_is_refused(whole, other):
         write_tokens(whole, KEY, ORIGIN, spans(8), tokens(8))
 
 
-OTHER = {"format": 2, "encoder": "clip", "digest": "x", "moments": [0.5], "dim": 6, "grid": 1,
-         "labels": 5}  # fmt: skip
-
-
-def test_keys_that_differ_anywhere_are_refused():
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("format", 2, "extract the tokens again, and train again"),
+        ("dim", 6, "give the cache of that encoder, or extract into another folder"),
+        ("labels", 5, "give the cache of that encoder, or extract into another folder"),
+    ],
+)
+def test_keys_that_differ_anywhere_are_refused(name, value, fix):
     who = {"where": "here", "who": "who"}
     check_keys(KEY, dict(KEY), **who)
     shuffled = KEY | {"frame_order": "shuffled"}
     check_keys(shuffled, KEY, **who, any_frame_order=True)
     with pytest.raises(CacheError, match="frame_order = shuffled, but who needs frame_order = in_"):
         check_keys(shuffled, KEY, **who)
-    for name, value in OTHER.items():
-        fix = {"format": "extract the tokens again, and train again"}
-        words = f"here has tokens with {name} = .*, but who needs {name} = .*; "
-        words += fix.get(name, "give the cache of that encoder, or extract into another folder")
-        for any_order in (False, True):
-            with pytest.raises(CacheError, match=words):
-                check_keys(KEY | {name: value}, KEY, **who, any_frame_order=any_order)
+    words = f"here has tokens with {name} = .*, but who needs {name} = .*; {fix}"
+    for any_order in (False, True):
+        with pytest.raises(CacheError, match=words):
+            check_keys(KEY | {name: value}, KEY, **who, any_frame_order=any_order)

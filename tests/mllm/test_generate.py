@@ -1,6 +1,5 @@
 import pytest
 
-from sefar_mllm import generate
 from sefar_mllm.adapters import composite
 from sefar_mllm.generate import generate_ids, lora_switched_off, stream
 from tests.oracles import toy_chat
@@ -49,25 +48,6 @@ def test_the_stream_is_the_whole_answer_in_pieces(assistant, asked, static_cache
         pieces = list(stream(assistant.model, tokenizer, ids, tokens, **how))
         expected = toy_chat.greedy(assistant.model, ids, tokens, 6)
         assert "".join(pieces) == tokenizer.decode(expected, skip_special_tokens=True)
-
-
-def test_a_closed_stream_ends_the_generation(assistant, asked, monkeypatch):
-    steps = []
-
-    class WaitsForTheReader(generate._Unwanted):
-        def __call__(self, *args, **more):
-            steps.append(1)
-            if len(steps) == 100:  # the first piece came long before
-                self.event.wait(60)
-            return super().__call__(*args, **more)
-
-    monkeypatch.setattr(generate, "_Unwanted", WaitsForTheReader)
-    (ids, *_), (tokens, *_) = asked
-    pieces = stream(assistant.model, assistant.tokenizer, ids, tokens, max_new_tokens=400)
-    next(pieces)
-    pieces.close()
-    generate.WORKER.submit(lambda: None).result()  # behind the generation: it has ended
-    assert len(steps) <= 100
 
 
 def test_an_error_of_the_generation_reaches_the_reader(assistant, asked, monkeypatch):

