@@ -95,3 +95,9 @@ def test_vicunas_shape_learns_as_many_parameters_as_the_arithmetic_says():
         model = add_adapters(vlm, rank=rank, alpha=32.0, dropout=0.05)
     lora = sum(p.numel() for _, p in lora_parameters(model))
     assert lora == layers * rank * (4 * (hidden + hidden) + 3 * (hidden + inner)) == 39_976_960
+
+
+def test_another_parameter_that_learns_is_refused(model):
+    model.get_base_model().lm_head.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="neither LoRA nor projector.*lm_head"):
+        optimizer_groups(model, lora_lr=0.1, projector_lr=0.2)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import sefar_mllm
 from qa_data.questions import LETTERS
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import composite
@@ -211,3 +212,9 @@ def test_control_characters_never_reach_the_terminal(conversation, monkeypatch):
     monkeypatch.setattr(module, "stream", stream)
     assert list(conversation.ask("What is this?")) == ["a [2J", "salto\n", "forward"]
     assert conversation.turns[0].assistant == "a [2Jsalto\nforward"
+
+
+def test_the_package_has_its_entrance():
+    assert sefar_mllm.from_pretrained is module.from_pretrained
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sefar_mllm.nothing  # noqa: B018

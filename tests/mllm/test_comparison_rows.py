@@ -84,6 +84,8 @@ def test_one_encoder_serves_all_seeds_or_each_has_its_own(tmp_path):
         ({"sefar": ("run/student", "run/teacher")}, "--sefar names a run folder twice"),
         ({"seeds": (2, 2)}, "seeds must be different numbers"),
         ({"lr_grid": (1.0, 0.0)}, "lr_grid must be one or more factors above 0"),
+        ({"questions": ()}, "questions is empty"),
+        ({"grid": 0}, "grid must be at least 1, got 0"),
         ({"dev_rate": 1.0}, r"dev_rate must be in \(0, 1\), got 1"),
         (
             {"finetune": FinetuneConfig(seed=4)},

@@ -288,6 +288,9 @@ def test_colors_that_are_not_three_numbers_above_0_are_refused(copy, key, value)
     edit_settings(copy, lambda settings: settings["pretrained_cfg"].update({key: value}))
     with pytest.raises(CheckpointError, match=r"config\.json has the mean .*three .*; put"):
         read_folder(copy, "weights")
+    edit_settings(copy, lambda settings: settings["pretrained_cfg"].pop(key))
+    with pytest.raises(CheckpointError, match=f"KeyError.'{key}'"):
+        read_folder(copy, "weights")
 
 
 @pytest.mark.parametrize("given", ["weights/clip", "clip", "../clip", "models/weights/clip"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from qa_data.blind import audit
 from qa_data.files import SefarError
@@ -160,6 +161,7 @@ def test_options_with_the_right_text_are_right():
         ({"letters": "1231"}, "letters must be two or more different ones, got '1231'"),
         ({"letters": "1234", "diagnostics": True}, "diagnostics use the letters A, B, C"),
         ({"resamples": 10}, "resamples at least 100"),
+        ({"questions": ()}, "questions is empty"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, changes, words):
@@ -177,6 +179,18 @@ def test_tables_name_the_control_and_every_subset():
     cells = [str(cell) for cell in subset_rows.columns[1].cells]
     assert cells == ["FX", "UB", "unseen sources", "right text twice"]
     assert "no questions" in list(subset_rows.columns[4].cells)
+
+
+def test_names_are_printed_as_they_are():
+    name = "old [on/off] [/] :smile: $5_a"
+    one = measured([replace(p, event="[red]beam_B") for p in third_class_right()])
+    terminal = Console(file=io.StringIO(), width=300)
+    scores = score_table({name: one}, control="letters [/]12")
+    subsets = subset_table({name: one}, control=None)
+    terminal.print(scores, subsets, diagnosis_table({name: DIAGNOSIS}, control=None))
+    printed = terminal.file.getvalue()
+    assert printed.count(name) == 4  # one a table, and one of the interpretation
+    assert all(text in printed for text in ("[red]beam_B", "letters [/]12", "[b]well[/b]"))
 
 
 def test_metrics_json_has_numbers_control_settings_and_versions(tmp_path):

@@ -132,6 +132,7 @@ def test_a_longer_shard_is_refused_and_one_of_an_older_version_read(whole):
     [
         (lambda rows: rows[:2].clone(), "names 3 clips and holds 2 rows"),
         (lambda rows: rows.float(), r"holds torch.float32 of shape \(3, 3, 2, 2, 5\), not float16"),
+        (lambda rows: rows[:, 0].clone(), r"of shape \(3, 2, 2, 5\), not float16 of shape \(clip"),
         (lambda rows: rows[..., :4].clone(), r"width \[2, 2, 4\], but the cache's key says \[2, 2"),
         (lambda rows: rows.where(rows != 2.5, torch.inf), "not finite 16-bit numbers"),
     ],

@@ -137,6 +137,12 @@ def test_a_second_run_opens_only_new_videos_and_both_are_recorded(
     ]
 
 
+def test_tokens_of_another_kind_are_refused_by_name(run):
+    run(clips(0, 1))
+    with pytest.raises(CacheError, match="digest = abc, but encoder sefar needs digest = xyz"):
+        run(clips(0, 1), encoder(digest="xyz"))
+
+
 def test_a_broken_video_stops_the_run_and_keeps_what_is_encoded(tmp_path, run):
     with pytest.raises(VideoReadError, match="5.mp4; cut it again"):
         run(clips(*range(8)))
@@ -248,6 +254,7 @@ def test_a_span_has_the_cut_and_the_size_of_the_video(files):
     ("name", "size", "words"),
     [
         ("1.mp4", 1301, r"a from 1.mp4 as it was with 1 file\(s\) of 300 bytes, .* 1,301 bytes"),
+        ("2/4.jpg", 0, r"c from 2 as it was with 3 file\(s\) of 60 bytes, but it has 4 file"),
         ("2/2.jpg", 21, r"c from 2 as it was with 3 file\(s\) of 60 bytes, .* has 3 .* 61 bytes"),
     ],
 )

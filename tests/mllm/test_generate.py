@@ -1,7 +1,9 @@
 import pytest
+import torch
 
+from sefar_mllm import generate
 from sefar_mllm.adapters import composite
-from sefar_mllm.generate import generate_ids, lora_switched_off, stream
+from sefar_mllm.generate import generate_ids, lora_switched_off, static_cache_of, stream
 from tests.oracles import toy_chat
 
 QUESTIONS = (
@@ -32,6 +34,13 @@ def test_left_padded_batches_answer_like_single_questions(assistant, asked, stat
     assert found == expected
 
 
+def test_a_static_cache_has_few_sizes(assistant):
+    for length, room in ((511, 512), (512, 1024)):
+        ids = torch.ones(1, length, dtype=torch.long)
+        cache = static_cache_of(composite(assistant.model), ids, max_new_tokens=1)
+        assert cache.layers[0].max_cache_len == room
+
+
 def test_an_answer_ends_before_its_end_mark_and_the_others_continue(assistant, asked):
     whole = generate_ids(assistant.model, *asked, max_new_tokens=6)
     end = whole[1][2]
@@ -48,6 +57,25 @@ def test_the_stream_is_the_whole_answer_in_pieces(assistant, asked, static_cache
         pieces = list(stream(assistant.model, tokenizer, ids, tokens, **how))
         expected = toy_chat.greedy(assistant.model, ids, tokens, 6)
         assert "".join(pieces) == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_a_closed_stream_ends_the_generation(assistant, asked, monkeypatch):
+    steps = []
+
+    class WaitsForTheReader(generate._Unwanted):
+        def __call__(self, *args, **more):
+            steps.append(1)
+            if len(steps) == 100:  # the first piece came long before
+                self.event.wait(60)
+            return super().__call__(*args, **more)
+
+    monkeypatch.setattr(generate, "_Unwanted", WaitsForTheReader)
+    (ids, *_), (tokens, *_) = asked
+    pieces = stream(assistant.model, assistant.tokenizer, ids, tokens, max_new_tokens=400)
+    next(pieces)
+    pieces.close()
+    generate.WORKER.submit(lambda: None).result()  # behind the generation: it has ended
+    assert len(steps) <= 100
 
 
 def test_an_error_of_the_generation_reaches_the_reader(assistant, asked, monkeypatch):

@@ -213,10 +213,15 @@ def test_a_folder_of_something_else_is_left_as_it_is(fitted, tmp_path):
 
 
 def test_a_damaged_probe_is_named(root, fitted, tmp_path):
+    with pytest.raises(CheckpointError, match="is not a probe: it has no config.json"):
+        ENCODERS["clip_probe"](tmp_path)
     probe = shutil.copytree(root / "probe", tmp_path / "probe")
     state = load_file(probe / "probe.safetensors")
     save_file({**state, "map": state["map"][:5].clone()}, probe / "probe.safetensors")
     with pytest.raises(CheckpointError, match=r"map has shape \(5, 16\), not \(16, 16\)"):
+        ENCODERS["clip_probe"](probe)
+    (probe / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has no settings of a probe .KeyError.'base'"):
         ENCODERS["clip_probe"](probe)
 
 

@@ -19,7 +19,7 @@ from sefar_mllm.evaluation.significance import (
     share_over_seeds,
 )
 from tests.oracles import statistics
-from tests.oracles.toy_answers import made
+from tests.oracles.toy_answers import made, predictions
 
 RNG = np.random.default_rng
 
@@ -182,10 +182,13 @@ def test_runs_that_cannot_be_compared_are_refused():
     for stray in (other, shorter):
         with pytest.raises(SefarError, match="differ in their questions"):
             over_seeds([*runs(6), stray], **how)
-    with pytest.raises(SefarError, match="no predictions"):
-        align_runs([[], []])
+    for nothing in ([], [[], []]):
+        with pytest.raises(SefarError, match="no predictions"):
+            align_runs(nothing)
     with pytest.raises(SefarError, match="runs of both models, got 1 and 0"):
         compare_seeds(runs(6), [], **how)
+    with pytest.raises(SefarError, match="0 runs of the own test and 0 of the control"):
+        ablation_drop([], [], **how)
     words = "3 runs of the own test and 2 of the control"
     with pytest.raises(SefarError, match=words):
         ablation_drop(runs(5, 5, 5), runs(5, 5), **how)
@@ -209,3 +212,18 @@ def test_mcnemar_stays_exact_with_thousands_of_questions():
     assert mcnemar(0, 8521) == 0.0
     with pytest.raises(ValueError, match="negative"):
         mcnemar(-1, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed_spread", "least"), [(0.0, 0.92), (0.05, 0.88)])
+def test_the_interval_holds_the_true_difference(seed_spread, least):
+    rng, held = random.Random(11), 0
+    for trial in range(40):
+        models, sources = statistics.trained_twice(
+            3, 40, rng=rng, seed_spread=seed_spread, gain=0.06
+        )
+        labels = [0] * len(sources)
+        sides = [[predictions(run, sources, labels) for run in model] for model in models]
+        found = compare_seeds(*sides, resamples=200, rng=RNG(trial)).micro
+        held += found.low <= 0.06 <= found.high
+    assert held / 40 >= least
