@@ -130,6 +130,17 @@ def work(settings):
 start(work, lambda: None)
 """
 
+# The import system has callbacks, whose errors Python only prints.
+HIDDEN = """
+import signal, weakref
+import sefar_core.cli
+class Thing: pass
+thing = Thing()
+kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+del thing
+print("went on")
+"""
+
 SWALLOWED = """
 import sys, sefar_core.cli
 sys.path.insert(0, sys.argv[1])
@@ -153,6 +164,7 @@ except BaseException:
         ("import sefar_core.cli\nraise KeyboardInterrupt", "", (130, "", "interrupted\n")),
         (LOOP, "heard", (130, "2\n", "interrupted\n")),
         (LOOP, "ignored", (0, "0\nwent on\n", "")),
+        (HIDDEN, "", (130, "", "interrupted\n")),
         (SWALLOWED, "folder", (130, "before\n", "interrupted\n")),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_vit_s_weights_make_the_backbone_see_each_frame_as_the_vit_does(tmp_pa
 
 @pytest.mark.parametrize(
     ("prefix", "container"),
-    [("", None), ("_orig_mod.module.", "state_dict"), ("model.module.", "state_dict_ema")],
+    [("", None), ("_orig_mod.module.module.", "state_dict"), ("model.module.", "state_dict_ema")],
 )
 def test_a_vit_is_read_from_a_torch_file_in_every_wrapping(tmp_path, prefix, container):
     state = {f"{prefix}{name}": tensor for name, tensor in timm_vit().state_dict().items()}

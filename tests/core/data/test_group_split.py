@@ -13,8 +13,10 @@ from qa_data.manifest import Clip
 from sefar_core.data.group_split import (
     choose_test_sources,
     choose_val_sources,
+    group_counts,
     one_source_classes,
     split_test,
+    take_groups,
     without_shared_sources,
 )
 from tests.finegym import benchmark_clips
@@ -199,3 +201,18 @@ def test_cuts_of_a_seed_stay_the_same():
     mixed = [clip(number, number**2 % 7, f"s{number**3 % 17}") for number in range(120)]
     assert choose_val_sources(mixed, 0.2, Random("0 val")) == {"s0", "s10", "s8"}
     assert choose_test_sources(mixed, 0.2, Random("0 test")) == {"s0", "s6", "s9"}
+
+
+@pytest.mark.parametrize(
+    ("overshoot", "chosen"),
+    [("never", ["a", "c"]), ("if_nearer", ["a", "b"]), ("always", ["a", "b"])],
+)
+def test_whole_groups_are_taken_until_enough_members_are_in(overshoot, chosen):
+    counts = group_counts([("a", 0)] * 4 + [("b", 0)] * 3 + [("c", 1)] + [("d", 1)] * 9)
+    assert take_groups(counts, "abcd", 6, overshoot=overshoot) == chosen
+    assert take_groups(counts, "abcd", 6, spare={0: 4, 1: 0}, overshoot=overshoot) == ["a"]
+    # One far beyond what is wanted is taken by `always` alone, one that is just enough by all.
+    counts = group_counts([("a", 0)] * 9 + [("b", 0)])
+    expected = ["a"] if overshoot == "always" else ["b"]
+    assert take_groups(counts, "ab", 2, overshoot=overshoot) == expected
+    assert take_groups(counts, "ab", 9, overshoot=overshoot) == ["a"]

@@ -14,7 +14,7 @@ from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles.numbered_cases import Case
 from tests.oracles.numbered_stretches import clip_outcome, fractions_outcome, stretches
-from tests.oracles.numbered_table import BY_NAME, CASES, CUT_IN, FILMS, GROUPS, TURNED
+from tests.oracles.numbered_table import CASES, CUT_IN, FILMS, GROUPS, TURNED
 
 FEW, MANY = 5, 15
 """Stretches of each file."""
@@ -46,19 +46,6 @@ READ = [case for case in CASES if not case.refused]
 # A bare decoder knows neither orientations nor which stream is the film, and decodes what is
 # before the first keyframe.
 BARE = [case for case in READ if case not in (*TURNED, *FILMS, CUT_IN[-1])]
-
-
-def test_a_picture_gives_its_number_at_any_size_and_in_no_other_orientation():
-    for number in range(256):
-        for size in [(96, 64), (64, 48), (192, 64), (48, 64)]:
-            assert numbered.read_number(numbered.numbered(number, size)) == number
-    picture = numbered.numbered(90)
-    blend = (picture.astype(int) + numbered.numbered(91)) // 2
-    turned = [numbered.stored(picture, exif) for exif in range(2, 9)]
-    for other in [*turned, blend.astype(np.uint8)]:
-        with pytest.raises(numbered.UnreadableNumber):
-            numbered.read_number(other)
-    assert len(BY_NAME) == len(CASES)
 
 
 @by_case(READ)
