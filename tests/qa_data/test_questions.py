@@ -273,6 +273,7 @@ def test_a_bad_line_is_refused_by_number_with_what_was_found(tmp_path, change, f
     ("before", "after", "found"),
     [
         ('"answer": 1', '"answer": "B"', "line 2: answer is 'B'; .* a position"),
+        ('"answer": 1', '"answer": true', "line 2: answer is True"),
         ('"label": 7', '"label": 7.0', "line 2: label is 7.0; .* or null"),
         ('"source": "video", ', "", "line 2: its fields are"),
         ('{"question_id"', '\n{"question_id"', "line 2 is empty; delete it"),
