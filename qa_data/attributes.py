@@ -73,7 +73,8 @@ def attributes_of(element: ElementClass) -> Attributes:
     for pattern, name in SAME:
         text = pattern.sub(name, text)
     clauses = [" ".join(clause.split()) for clause in text.split(",")]
-    place = _main_clause(clauses, element.event)
+    with_salto = (place for place, clause in enumerate(clauses) if SALTO.search(clause))
+    place = len(clauses) - 1 if element.event == "VT" else next(with_salto, 0)
     clause, saltos = _take_saltos(clauses[place], text)
     clause, turns = _take_turns(clause)
     direction = None
@@ -116,12 +117,6 @@ def read_question_tree(path: Path) -> dict[int, TreePath]:
             raise SefarError(f"{where}: expected a Glabel, such as '471'")
         tree[int(key)] = _tree_path(where, entry)
     return tree
-
-
-def _main_clause(clauses: list[str], event: str) -> int:
-    if event == "VT":
-        return len(clauses) - 1
-    return next((place for place, clause in enumerate(clauses) if SALTO.search(clause)), 0)
 
 
 def _take_saltos(clause: str, text: str) -> tuple[str, int]:

@@ -155,13 +155,14 @@ class FamilyDesign:
 
     def left_over(self) -> dict[int, float]:
         """Clips of each class that are in no grid, as expected."""
-        left = {}
-        for text, (asked, clips) in enumerate(
-            zip(self.design.asked, self.design.num_clips, strict=True)
-        ):
-            for label, share in zip(self.labels[text], self.shares[text], strict=True):
-                left[label] = share * (clips - asked)
-        return left
+        design = self.design
+        return {
+            label: share * (clips - asked)
+            for labels, shares, asked, clips in zip(
+                self.labels, self.shares, design.asked, design.num_clips, strict=True
+            )
+            for label, share in zip(labels, shares, strict=True)
+        }
 
 
 def family_designs(

@@ -159,8 +159,9 @@ def _by_pools(
     draws: SeededClips, pool: ClassPool, rule: str, num_options: int, common: Common
 ) -> tuple[Wrong, list[PoolReport]]:
     clips = [clip for clip, _ in draws]
+    draw, count = DISTRACTORS[rule], num_options - 1
     if rule not in POOLS:
-        return [_wrong(clip, pool, rule, num_options, rng) for clip, rng in draws], []
+        return [draw(clip.label or 0, pool, count, rng) for clip, rng in draws], []
     if common == "widen":
         pool = _widened(pool, clips, rule, num_options)
     reports = _pool_reports(pool, clips, rule, num_options, keep=common == "keep")
@@ -168,16 +169,10 @@ def _by_pools(
     wrong = [
         None
         if _pool_name(pool, clip, rule) in left_out
-        else _wrong(clip, pool, rule, num_options, rng)
+        else draw(clip.label or 0, pool, count, rng)
         for clip, rng in draws
     ]
     return wrong, reports
-
-
-def _wrong(
-    clip: Clip, pool: ClassPool, rule: str, num_options: int, rng: random.Random
-) -> list[int]:
-    return DISTRACTORS[rule](clip.label or 0, pool, num_options - 1, rng)
 
 
 def _by_grids(

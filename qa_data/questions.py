@@ -444,8 +444,14 @@ def _public_question(where: str, question_id: str, entry: object) -> Question:
     if not isinstance(entry, dict) or list(entry) != list(PUBLIC_FIELDS):
         found = f"its fields are {list(entry)}" if isinstance(entry, dict) else f"found {entry!r}"
         raise QuestionError(f"{where}: {found:.200}; expected {list(PUBLIC_FIELDS)}")
-    _check_public_fields(where, question_id, entry)
+    if entry["question_id"] != question_id:
+        raise QuestionError(
+            f"{where}: its question_id is {entry['question_id']!r:.40}; make the two agree"
+        )
     letter = entry["answer"]
+    if not isinstance(letter, str) or not re.fullmatch(r"[A-Z]", letter):
+        raise QuestionError(f"{where}: its answer is {letter!r:.40}; expected a letter such as 'A'")
+    _check_forms(where, entry, TEXT)
     try:
         stem, options = split_line(entry["question"])
     except QuestionError as error:
@@ -460,17 +466,6 @@ def _public_question(where: str, question_id: str, entry: object) -> Question:
         answer=letters.index(letter),
         **{name: entry[name] for name in PUBLIC_FIELDS[2:]},
     )
-
-
-def _check_public_fields(where: str, question_id: str, entry: dict[str, Any]) -> None:
-    if entry["question_id"] != question_id:
-        raise QuestionError(
-            f"{where}: its question_id is {entry['question_id']!r:.40}; make the two agree"
-        )
-    letter = entry["answer"]
-    if not isinstance(letter, str) or not re.fullmatch(r"[A-Z]", letter):
-        raise QuestionError(f"{where}: its answer is {letter!r:.40}; expected a letter such as 'A'")
-    _check_forms(where, entry, TEXT)
 
 
 def _line_questions(path: Path, text: str) -> list[Question]:

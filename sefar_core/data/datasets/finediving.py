@@ -417,16 +417,8 @@ def _cut(where: str, event: object, num_frames: int) -> StepChange:
 
 DTYPE = re.compile(r"[<>|=]?[biufcSU][0-9]{1,6}")
 MALFORMED = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    DeprecationWarning,
+    *(pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, LookupError),
+    *(OverflowError, MemoryError, RecursionError, DeprecationWarning),
 )
 """Errors of pickle and numpy for bytes that are not a pickle of plain data."""
 PLAIN = (dict, tuple, list, str, bytes, bytearray, int, float, complex, type(None), np.ndarray)
