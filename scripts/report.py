@@ -339,14 +339,15 @@ def paired(out: Path) -> list[tuple[str, str]]:
     import numpy as np
 
     from sefar_core.intervals import in_percent
-    from sefar_mllm.evaluation.significance import compare
+    from sefar_mllm.evaluation.significance import compare_seeds
 
     contests = [(f"sefar minus {rival}", "test", rival) for rival in encoders(out)[1:]]
     contests.append(("sefar shown wrong videos, minus constant", "test-shuffled", "constant"))
     rows = []
     for name, folder, rival in contests:
         ours, theirs = hard_predictions(out, "sefar", folder), hard_predictions(out, rival)
-        gap = compare(ours, theirs, resamples=2000, rng=np.random.default_rng(0)).micro
+        rng = np.random.default_rng(0)
+        gap = compare_seeds([ours], [theirs], resamples=2000, rng=rng).micro
         rows.append((name, in_percent(gap.value, gap.limits, sign="+")))
     return rows
 

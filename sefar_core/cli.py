@@ -31,7 +31,7 @@ REFUSED = 2
 INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + signal.SIGPIPE
 KNOWN = (FloatingPointError, OSError, ValueError)
-"""Errors of the language that the project raises with a message for the user."""
+"""Errors of the language that the project, besides its own, raises with a message for the user."""
 
 
 def start(
@@ -143,17 +143,12 @@ def one_line(code: int) -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and reader_is_gone():
             silence_output()
             raise SystemExit(PIPE_CLOSED) from error
-        if not is_known(error):
+        from qa_data.files import SefarError  # importing this module takes no time
+
+        if not isinstance(error, (SefarError, *KNOWN)):
             raise
         say(f"error: {message(error)}")
         raise SystemExit(code) from error
-
-
-def is_known(error: Exception) -> bool:
-    """Whether the message of an error is meant for the user: the project's own, or of `KNOWN`."""
-    from qa_data.files import SefarError  # importing this module takes no time
-
-    return isinstance(error, (SefarError, *KNOWN))
 
 
 def message(error: Exception) -> str:

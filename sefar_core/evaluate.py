@@ -105,15 +105,9 @@ def score(probs: Probs, labels: Labels, sources: Sequence[str]) -> Scores:
         top1=right.float().mean().item(),
         top1_interval=clustered_interval(right.double().numpy(), sources),
         top5=top5.float().mean().item(),
-        mean_class=per_class_accuracy(right, labels).nanmean().item(),
+        mean_class=(labels.bincount(weights=right.double()) / labels.bincount()).nanmean().item(),
         majority=labels.bincount().max().item() / len(labels),
     )
-
-
-def per_class_accuracy(right: Tensor, labels: Labels) -> Float[Tensor, "class"]:
-    """Accuracy within each class; not a number for a class without clips."""
-    count = labels.bincount()
-    return labels.bincount(weights=right.double()) / count
 
 
 def confusion(probs: Probs, labels: Labels) -> Int[Tensor, "true guessed"]:

@@ -8,7 +8,6 @@ the adapter, in 32-bit floats: in 16 bits AdamW's small steps would be rounded a
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
@@ -49,7 +48,9 @@ def add_adapters(
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # The composite model has no folder of its own; peft would search for one of this name.
     model.name_or_path = None  # type: ignore[assignment]
-    with without_peft_warning():
+    with warnings.catch_warnings():
+        # peft 0.18 to 0.21 read a property by a name that transformers 5.2x warns about.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         return get_peft_model(model, settings)
 
 
@@ -83,14 +84,6 @@ def composite(model: Trained) -> SefarVlmForConditionalGeneration:
     if not isinstance(inner, SefarVlmForConditionalGeneration):
         raise TypeError(f"expected the composite model, found {type(inner).__name__}")
     return inner
-
-
-@contextmanager
-def without_peft_warning() -> Iterator[None]:
-    """peft 0.18 to 0.21 read a property by a name that transformers 5.2x warns about."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        yield
 
 
 def lora_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sefar_core.config import check_seed
+from sefar_core.config import check, check_seed
 
 RecognizerName = Literal["sefar", "supervised", "sefar_elements", "sefar_fused"]
 EncoderName = Literal[
@@ -50,8 +50,7 @@ class ExtractConfig:
 
     def __post_init__(self):
         check_seed(self.seed)
-        if self.grid < 1:
-            raise ValueError(f"grid must be at least 1, got {self.grid}")
+        check(self.grid >= 1, "grid must be at least 1", self.grid)
         if not self.splits:
             raise ValueError("splits is empty; name at least one split")
 
@@ -76,10 +75,9 @@ class ProbeConfig:
     """Random seed of the held-out sources."""
 
     def __post_init__(self):
-        if self.max_steps < 25 or self.max_steps % 25:
-            raise ValueError(f"max_steps must be a multiple of 25, got {self.max_steps}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be > 0, got {self.lr}")
+        in_25s = self.max_steps >= 25 and self.max_steps % 25 == 0
+        check(in_25s, "max_steps must be a multiple of 25", self.max_steps)
+        check(0 < self.lr < math.inf, "lr must be > 0", self.lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +94,10 @@ class LoraSettings:
     """Peak learning rate of the LoRA matrices."""
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout must be in [0, 1), got {self.dropout}")
-        if not (0 < self.lr < math.inf and 0 < self.alpha < math.inf):
-            raise ValueError(f"lora.lr and lora.alpha must be > 0, got {self.lr}, {self.alpha}")
+        check(self.rank >= 1, "lora.rank must be at least 1", self.rank)
+        check(0 <= self.dropout < 1, "lora.dropout must be in [0, 1)", self.dropout)
+        positive = 0 < self.lr < math.inf and 0 < self.alpha < math.inf
+        check(positive, "lora.lr and lora.alpha must be > 0", f"{self.lr}, {self.alpha}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,33 +148,22 @@ class FinetuneConfig:
 
     def __post_init__(self):
         check_seed(self.seed)
-        self._check_numbers()
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
-                f"{self.micro_batch_size}"
-            )
-        if self.projector_epochs < 0 or self.epochs < 0 or self.projector_epochs + self.epochs < 1:
-            raise ValueError(
-                f"projector_epochs and epochs must not be negative, and one of them positive, got "
-                f"{self.projector_epochs} and {self.epochs}"
-            )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a share of the steps, in [0, 1), got {self.warmup}")
-        if not 0 <= self.dev_rate < 1:
-            raise ValueError(
-                f"dev_rate is a share of the questions, in [0, 1), got {self.dev_rate}"
-            )
-        if not 0 < self.projector_lr < math.inf:
-            raise ValueError(f"projector_lr must be > 0, got {self.projector_lr}")
-
-    def _check_numbers(self):
         for name in ("batch_size", "micro_batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            check(value >= 1, f"{name} must be at least 1", value)
         for name in ("weight_decay", "token_noise", "save_every_steps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            value = getattr(self, name)
+            check(0 <= value < math.inf, f"{name} must not be negative", value)
+        batch, micro = self.batch_size, self.micro_batch_size
+        rule = "batch_size must be a multiple of micro_batch_size"
+        check(batch % micro == 0, rule, f"{batch} and {micro}")
+        alone, both = self.projector_epochs, self.epochs
+        rule = "projector_epochs and epochs must not be negative, and one of them positive"
+        check(min(alone, both) >= 0 and max(alone, both) >= 1, rule, f"{alone} and {both}")
+        check(0 <= self.warmup < 1, "warmup is a share of the steps, in [0, 1)", self.warmup)
+        rule = "dev_rate is a share of the questions, in [0, 1)"
+        check(0 <= self.dev_rate < 1, rule, self.dev_rate)
+        check(0 < self.projector_lr < math.inf, "projector_lr must be > 0", self.projector_lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +210,9 @@ class EvaluateConfig:
             raise ValueError(f"letters must be two or more different ones, got {self.letters!r}")
         if self.letters is not None and self.diagnostics:
             raise ValueError("diagnostics use the letters A, B, C, ...; run them without --letters")
-        if self.batch_size < 1 or self.resamples < 100:
-            raise ValueError(
-                f"batch_size must be at least 1 and resamples at least 100, got "
-                f"{self.batch_size} and {self.resamples}"
-            )
+        found = f"{self.batch_size} and {self.resamples}"
+        enough = self.batch_size >= 1 and self.resamples >= 100
+        check(enough, "batch_size must be at least 1 and resamples at least 100", found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,8 +228,8 @@ class ChatLimits:
 
     def __post_init__(self):
         for name in ("max_new_tokens", "max_question_chars", "max_turns"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            check(value >= 1, f"{name} must be at least 1", value)
 
 
 def demo() -> FinetuneConfig:

@@ -91,7 +91,10 @@ def extract(
         kept = broadcast(accelerator, lambda: begin(folder, key, encoder.origin, spans))
         todo = batches_to_encode(clips, kept)
         mine = todo[accelerator.process_index :: accelerator.num_processes]
-        threads = decode_threads(accelerator.num_processes)
+        # Threads: FFmpeg releases Python's lock, and sending frames of 1280 x 720 from process to
+        # process takes as long as decoding them.
+        own_cores = (os.cpu_count() or 1) // accelerator.num_processes
+        threads = max(2, min(DECODED_AHEAD, own_cores))
         tokens = encoded(mine, video_root, encoder, grid, frame_order, threads=threads)
         held.enter_context(closing(tokens))
         bar = tqdm(
@@ -149,15 +152,6 @@ def encoded(
             tokens = encode(encoder, list(islice(decoded, len(batch))), grid)
             refuse_overflow(tokens, [clip.id for clip in batch], where=f"encoder {encoder.name}")
             yield batch, tokens
-
-
-def decode_threads(num_processes: int) -> int:
-    """Threads that decode for one of so many processes: its share of the cores.
-
-    Not processes: FFmpeg releases Python's lock, and sending frames of 1280 x 720 to another
-    process takes as long as decoding them.
-    """
-    return max(2, min(DECODED_AHEAD, (os.cpu_count() or 1) // num_processes))
 
 
 def ahead(

@@ -54,7 +54,7 @@ def generate_ids(  # noqa: PLR0913 - the prompts, and how an answer may end
         inputs["past_key_values"] = static_cache_of(vlm, inputs["input_ids"], max_new_tokens)
     whole = vlm.generate(**inputs)  # type: ignore[misc]
     answers = whole[:, inputs["input_ids"].shape[1] :].tolist()
-    return [_until(answer, end_id) for answer in answers]
+    return [ids[: ids.index(end_id)] if end_id in ids else ids for ids in answers]
 
 
 def stream(  # noqa: PLR0913 - the prompt, and how an answer may end
@@ -164,8 +164,3 @@ def _inputs(
         "eos_token_id": end,
         "pad_token_id": padding if end_id is None else end_id,
     }
-
-
-def _until(ids: list[int], end_id: int | None) -> list[int]:
-    """The ids before the end mark."""
-    return ids[: ids.index(end_id)] if end_id in ids else ids

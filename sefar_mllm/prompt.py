@@ -12,6 +12,7 @@ shift against them. docs/paper_map.md, row "prompt".
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -101,7 +102,8 @@ def encode_conversation(
             prompt.as_prompt(_after_break(tokenizer, "USER:"))
             prompt.as_prompt(_plain(tokenizer, _typed(turn.user)))
         elif num_video_tokens > 0:
-            prompt.as_prompt([_space_id(tokenizer), *[video_id] * num_video_tokens])
+            blank: Any = tokenizer.convert_tokens_to_ids(BLANK)
+            prompt.as_prompt([blank, *[video_id] * num_video_tokens])
             prompt.as_prompt([_newline_id(tokenizer), *_after_break(tokenizer, _typed(turn.user))])
         else:
             prompt.as_prompt(_plain(tokenizer, _typed(turn.user)))
@@ -225,7 +227,3 @@ def _after_break(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _newline_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return _plain(tokenizer, "\n")[-1]
-
-
-def _space_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.convert_tokens_to_ids(BLANK))  # type: ignore[arg-type]

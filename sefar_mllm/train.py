@@ -112,8 +112,9 @@ def finetune(
     with ExitStack() as until_the_end:
         if PartialState().is_main_process:
             until_the_end.enter_context(locked(run_dir))
+            lines = (json.dumps(vars(question), sort_keys=True) for question in questions)
             data = {
-                "questions": questions_hash(questions),
+                "questions": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
                 "features": json.dumps(cache.key),
                 # Each draws its own dropout, and gradients are summed in another order.
                 "num_processes": str(PartialState().num_processes),
@@ -160,12 +161,6 @@ def build_trainable(
 def without(redraw: Redraw, videos: set[str], epoch: int) -> list[Question]:
     """The questions of an epoch, without those about these clips: the validation questions'."""
     return [question for question in redraw(epoch) if question.video not in videos]
-
-
-def questions_hash(questions: Sequence[Question]) -> str:
-    """A hash of all fields of the questions, in their order."""
-    lines = (json.dumps(vars(question), sort_keys=True) for question in questions)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def facts(

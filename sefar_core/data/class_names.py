@@ -83,11 +83,6 @@ def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:
     return _several((label, name) for label, name in _named(clips))
 
 
-def labels_of_one_name(clips: Iterable[Clip]) -> dict[str, list[int]]:
-    """The names of several labels, each with these."""
-    return _several((name, label) for label, name in _named(clips))
-
-
 def _named(clips: Iterable[Clip]) -> set[tuple[int, str]]:
     return {(c.label, name_of(c)) for c in clips if c.label is not None and c.text}
 
@@ -103,7 +98,7 @@ def class_conflicts(clips: Sequence[Clip]) -> dict[str, dict]:
     """Labels of several names and names of several labels, as splits.json records them."""
     return {
         "names_of_one_label": names_of_one_label(clips),
-        "labels_of_one_name": labels_of_one_name(clips),
+        "labels_of_one_name": _several((name, label) for label, name in _named(clips)),
     }
 
 

@@ -42,18 +42,13 @@ JPEG_QUALITY = 95
 
 
 class CacheConfig(NamedTuple):
-    """Where and how decoded frames are kept.
-
-    Attributes:
-        folder: gets one folder for each set of clips, named by what is in it.
-        kind: as they are, or compressed.
-        short_side: larger frames are scaled down so that their shorter side has this many pixels;
-            none keeps their size.
-    """
+    """Where and how decoded frames are kept."""
 
     folder: Path
+    """Gets one folder for each set of clips, named by what is in it."""
     kind: Kind = "raw"
     short_side: int | None = None
+    """Pixels that the shorter side of larger frames is scaled down to; None keeps their size."""
 
 
 class FrameCache:

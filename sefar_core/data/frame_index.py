@@ -40,31 +40,24 @@ MICROSECOND = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """The facts in the packets and the first picture of a file.
-
-    Attributes:
-        num_frames: frames that are shown, which can be fewer than the file's header says.
-        times_s: when each appears, seconds from the file's beginning, as players count.
-        duration_s: from the first frame's appearance to the last one's end.
-        fps: shown frames per second, on average.
-        width: pixels, upright.
-        height: pixels, upright.
-        rotation: degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270.
-        codec: the decoder's name.
-        container: FFmpeg's name of the file's format.
-        flags: what readers that trust the header stumble over; see `oddities`.
-    """
+    """The facts in the packets and the first picture of a file; sizes in pixels, upright."""
 
     num_frames: int
+    """Frames that are shown, which can be fewer than the file's header says."""
     times_s: tuple[float, ...]
+    """When each appears, seconds from the file's beginning, as players count."""
     duration_s: float
+    """From the first frame's appearance to the last one's end."""
     fps: float
+    """Shown frames per second, on average."""
     width: int
     height: int
     rotation: int
+    """Degrees counterclockwise that turn the stored picture upright: 0, 90, 180, 270."""
     codec: str
     container: str
     flags: tuple[str, ...]
+    """What readers that trust the header stumble over; see `oddities`."""
 
     @property
     def end_s(self) -> float:
@@ -74,33 +67,28 @@ class VideoInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """The pictures shown in a file, or in a stretch of it.
-
-    Attributes:
-        marks: of every packet, in decoding order, from a keyframe on.
-        packets: the same, to be decoded; empty in an outline.
-        stream: that they are of.
-        times_s: when each picture appears, ascending; seconds from the container's beginning, as
-            players count.
-        end_s: when the last of them disappears.
-        stamps: the timestamp that the decoder gives with each picture, ascending; None where
-            packets leave it open, so that pictures can only be counted.
-        constant_rate: the pictures follow one another evenly, at the rate that the file states.
-        joined: times begin again, once or more; the parts follow one another.
-        jumped: decoding begins in the middle of the file.
-        goes_on: there are packets behind the last one.
-    """
+    """The pictures shown in a file, or in a stretch of it."""
 
     marks: list[Mark]
+    """Of every packet, in decoding order, from a keyframe on."""
     packets: list[Packet]
+    """The same, to be decoded; empty in an outline."""
     stream: VideoStream
     times_s: np.ndarray
+    """When each picture appears, ascending; as players count, from the container's beginning."""
     end_s: float
+    """When the last of them disappears."""
     stamps: np.ndarray | None
+    """The timestamp that the decoder gives with each picture, ascending; None where packets leave
+    it open, so that pictures can only be counted."""
     constant_rate: bool
+    """The pictures follow one another evenly, at the rate that the file states."""
     joined: bool = False
+    """Times begin again, once or more; the parts follow one another."""
     jumped: bool = False
+    """Decoding begins in the middle of the file."""
     goes_on: bool = False
+    """There are packets behind the last one."""
 
     @property
     def begins_in_doubt(self) -> bool:
@@ -340,17 +328,13 @@ def _counted(marks: Sequence[Mark], container: InputContainer, stream: VideoStre
     for part in parts_of(shown, container):
         stamps = [mark.dts if by_decoding else mark.pts for mark in part]
         if None in stamps or len(set(stamps)) < len(stamps):
-            return _evenly(len(shown), shown[0].pts or 0, step, stream)
+            if not _rate(stream):
+                raise EOFError("its packets have no times, and it states no rate")
+            return (shown[0].pts or 0) + np.round(np.arange(len(shown)) * step).astype(np.int64)
         ascending = np.sort(np.array(stamps, np.int64))
         moved = round(parts[-1][-1] + step - ascending[0]) if parts else 0
         parts.append(ascending + moved)
     return np.concatenate(parts)
-
-
-def _evenly(count: int, first: int, step: float, stream: VideoStream) -> np.ndarray:
-    if not _rate(stream):
-        raise EOFError("its packets have no times, and it states no rate")
-    return first + np.round(np.arange(count) * step).astype(np.int64)
 
 
 def _timeline(

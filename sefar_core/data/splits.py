@@ -21,6 +21,7 @@ from typing import Literal
 from qa_data.files import SefarError
 from qa_data.finegym import TimeSpan
 from qa_data.manifest import SPLITS, Clip, by_split, without_label
+from sefar_core.config import check
 from sefar_core.data.group_split import (
     OneSided,
     TestCut,
@@ -63,18 +64,14 @@ class SplitConfig:
     """Random seed of all draws."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate must be in (0, 1], got {self.rate}")
-        if not 0 <= self.val_rate < 1:
-            raise ValueError(f"val_rate must be in [0, 1), got {self.val_rate}")
+        check(0 < self.rate <= 1, "rate must be in (0, 1]", self.rate)
+        check(0 <= self.val_rate < 1, "val_rate must be in [0, 1)", self.val_rate)
         if self.val_from == "pool" and self.val_rate == 0:
             raise ValueError(
                 "val_from = pool has no effect without validation clips; give val_rate too"
             )
-        if not 0 <= self.test_rate < 1:
-            raise ValueError(f"test_rate must be in [0, 1), got {self.test_rate}")
-        if self.min_per_class < 1:
-            raise ValueError(f"min_per_class must be at least 1, got {self.min_per_class}")
+        check(0 <= self.test_rate < 1, "test_rate must be in [0, 1)", self.test_rate)
+        check(self.min_per_class >= 1, "min_per_class must be at least 1", self.min_per_class)
 
 
 def split_dataset(

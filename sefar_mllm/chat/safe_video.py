@@ -185,14 +185,10 @@ def limit_memory() -> None:
     statm = Path("/proc/self/statm")
     if statm.exists():
         taken = int(statm.read_text().split()[0]) * resource.getpagesize()
-        lower_limit(resource.RLIMIT_AS, taken + MAX_DECODER_BYTES)
-
-
-def lower_limit(kind: int, wanted: int) -> None:
-    """Set a hard limit of this process, unless a lower one is set."""
-    soft = resource.getrlimit(kind)[0]
-    if soft == resource.RLIM_INFINITY or wanted < soft:
-        resource.setrlimit(kind, (wanted, wanted))
+        wanted = taken + MAX_DECODER_BYTES
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft == resource.RLIM_INFINITY or wanted < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))
 
 
 def limit_work() -> None:

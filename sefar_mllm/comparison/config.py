@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from sefar_core.config import check_seed
+from sefar_core.config import check, check_seed
 from sefar_core.run_dir import run_of
 from sefar_mllm.config import FinetuneConfig
 
@@ -61,8 +61,8 @@ class CompareConfig:
     def __post_init__(self):
         if not self.questions:
             raise ValueError("questions is empty; give at least one folder of build_gym_qa.py")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
+        different = 0 < len(set(self.seeds)) == len(self.seeds)
+        check(different, "seeds must be different numbers, at least one", self.seeds)
         check_seed(min(self.seeds), least=0)
         check_seed(max(self.seeds))
         if self.finetune.seed != 0:
@@ -70,13 +70,12 @@ class CompareConfig:
                 f"finetune.seed is {self.finetune.seed}, but the seeds of a comparison come from "
                 f"--seeds; leave it out"
             )
-        if not self.lr_grid or not all(0 < factor < math.inf for factor in self.lr_grid):
-            raise ValueError(f"lr_grid must be one or more factors above 0, got {self.lr_grid}")
-        if not 0 < self.dev_rate < 1:
-            raise ValueError(f"dev_rate must be in (0, 1), got {self.dev_rate}")
+        factors = self.lr_grid and all(0 < factor < math.inf for factor in self.lr_grid)
+        check(bool(factors), "lr_grid must be one or more factors above 0", self.lr_grid)
+        check(0 < self.dev_rate < 1, "dev_rate must be in (0, 1)", self.dev_rate)
         for name, least in (("grid", 1), ("batch_size", 1), ("jobs", 1), ("resamples", 100)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            check(value >= least, f"{name} must be at least {least}", value)
 
 
 def refuse_uneven_recognizers(config: CompareConfig) -> None:

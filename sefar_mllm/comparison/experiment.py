@@ -32,7 +32,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qa_data.files import SefarError, as_json, write_json
-from qa_data.manifest import Clip
+from qa_data.manifest import Clip, by_split
 from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
 from sefar_core.config import dotted, shipped
@@ -211,7 +211,7 @@ def experiment_settings(
         return settings | {"language_model": setup.language_model}
     settings["tokens"] = read_index(setup.tokens(row.encoder, seed))["key"]
     if row.kind == "classifier":
-        settings["labels"] = {clip.id: clip.label for clip in labeled(setup.clips)}
+        settings["labels"] = {clip.id: clip.label for clip in by_split(setup.clips, "labeled")}
     return settings
 
 
@@ -233,7 +233,8 @@ def answer_baseline(row: BaselineRow, seed: int, setup: Setup) -> list[Predictio
     else:
         num_classes = max(clip.label for clip in setup.clips if clip.label is not None) + 1
         tokens = setup.tokens(row.encoder, seed)
-        probs = classifier_probs(tokens, labeled(setup.clips), sorted(videos), num_classes)
+        labeled = by_split(setup.clips, "labeled")
+        probs = classifier_probs(tokens, labeled, sorted(videos), num_classes)
     return predict_from_probs(probs, asked)
 
 
@@ -294,10 +295,6 @@ def load_model(folder: Path) -> tuple[Trained, PreTrainedTokenizerBase]:
 
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def labeled(clips: Sequence[Clip]) -> list[Clip]:
-    return [clip for clip in clips if clip.split == "labeled"]
 
 
 def run_row(row: TrainedRow, seed: int, setup: Setup) -> None:
@@ -457,11 +454,12 @@ def map_probe_tokens(base: TokenCache, clips: Sequence[Clip], probe: Path, folde
     StaleError if it was fitted before on other tokens or labels.
     """
     options = {name: getattr(ProbeConfig, name) for name in ("max_steps", "lr", "seed")}
-    labels = {clip.id: clip.label for clip in labeled(clips)}
+    labeled = by_split(clips, "labeled")
+    labels = {clip.id: clip.label for clip in labeled}
     settings = {"tokens": base.key, "labels": labels, **options}
     record = probe.with_name(f"{probe.name}.json")
     if not is_finished(record, settings):
-        save_probe(probe, *fit_probe(base, labeled(clips), **options))
+        save_probe(probe, *fit_probe(base, labeled, **options))
         record_finished(record, settings)
     map_cache(base, read_probe(probe), probe, folder)
 
@@ -544,7 +542,13 @@ def run_parallel(
             results.append(work(*item))
             report(done, item)
         return results
-    with _terminate_together(), _process_pool(jobs) as pool:
+    processes = ProcessPoolExecutor(
+        max_workers=jobs,
+        mp_context=multiprocessing.get_context("spawn"),  # torch does not survive a fork
+        initializer=torch.set_num_threads,
+        initargs=(max(1, (os.cpu_count() or 1) // jobs),),
+    )
+    with _terminate_together(), processes as pool:
         with without_interrupts():
             waiting = {pool.submit(_in_worker, work, item): item for item in items}
         try:
@@ -554,16 +558,6 @@ def run_parallel(
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in waiting]
-
-
-def _process_pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes that share the cores; spawned, because torch does not survive a fork."""
-    return ProcessPoolExecutor(
-        max_workers=jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(max(1, (os.cpu_count() or 1) // jobs),),
-    )
 
 
 def _in_worker(work: Callable[..., Result], item: tuple) -> Result:

@@ -19,27 +19,22 @@ from sefar_core.shapes import FrameTokens
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A frozen encoder and what identifies it.
-
-    Attributes:
-        name: key of `ENCODERS`.
-        digest: hash of the weights, the architecture and all else that changes the tokens.
-        moments: fractions of the clip, in [0, 1) and ascending, of the frames that it takes.
-        dim: width of a token.
-        origin: folder, an absolute path, and seed that it was made from; of image models
-            `weights`, too: what is known of their authenticity, to be shown with every result.
-        encode: frames UInt8 (batch frame height width channel), RGB and upright, to tokens
-            (batch frame row column dim) on the CPU.
-        any_moments: it encodes each frame by itself and may be shown other moments.
-    """
+    """A frozen encoder and what identifies it."""
 
     name: str
+    """Key of `ENCODERS`."""
     digest: str
+    """Hash of the weights, the architecture and all else that changes the tokens."""
     moments: tuple[float, ...]
+    """Fractions of the clip, in [0, 1) and ascending, of the frames that it takes."""
     dim: int
     origin: dict[str, Any]
+    """Folder, an absolute path, and seed that it was made from; of image models `weights`, too:
+    what is known of their authenticity, to be shown with every result."""
     encode: Callable[[UInt8[Tensor, "batch frame height width 3"]], FrameTokens]
+    """From frames, RGB and upright, to tokens on the CPU."""
     any_moments: bool = False
+    """It encodes each frame by itself and may be shown other moments."""
 
     def key(self, grid: int) -> dict[str, Any]:
         """What the tokens depend on, pooled to grid x grid: the key of a cache."""

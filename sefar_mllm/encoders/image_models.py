@@ -58,19 +58,16 @@ RENAMED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModel:
-    """A published image model.
-
-    Attributes:
-        name: key of `ENCODERS`.
-        architecture: timm's name of the network, with the activation that it was trained with.
-        sizes: of the network, by timm's names of its arguments.
-        wanted: what to put into the folder, for messages.
-    """
+    """A published image model."""
 
     name: str
+    """Key of `ENCODERS`."""
     architecture: str
+    """timm's name of the network, with the activation that it was trained with."""
     sizes: Mapping[str, int | float]
+    """By timm's names of the network's arguments."""
     wanted: str
+    """What to put into the folder, for messages."""
 
 
 PATCHES = {"img_size": 224, "patch_size": 14, "in_chans": 3, "num_heads": 16}
@@ -189,20 +186,14 @@ def unverified(file: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFolder:
-    """The image model in a folder.
-
-    Attributes:
-        file: the file of the weights.
-        mean: subtracted from each color, after scaling to [0, 1].
-        std: divides each color after that.
-        state: the tensors of the vision transformer by timm's names, without the projection
-            after it.
-    """
+    """The image model in a folder; each color in [0, 1] is normalized by mean and deviation."""
 
     file: Path
+    """The file of the weights."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     state: dict[str, Tensor]
+    """The vision transformer by timm's names, without the projection after it."""
 
 
 def local_folder(folder: Path, wanted: str) -> Path:

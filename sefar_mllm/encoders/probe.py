@@ -28,22 +28,17 @@ BASES = {build.__name__: build for build in (clip, eva)}
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A map of an encoder's tokens, and the classifier that it was trained through.
-
-    Attributes:
-        base: name of the encoder.
-        base_digest: of its weights.
-        base_origin: folder and seed that it was made from, and what is known of its weights.
-        labels: class of each row of the classifier, ascending.
-        map: applied to each token.
-        weight: class scores of the mean mapped token.
-        bias: of the class scores.
+    """A map of an encoder's tokens, and the classifier of the mean mapped token that it was
+    trained through.
     """
 
     base: str
+    """Name of the encoder."""
     base_digest: str
     base_origin: dict[str, Any]
+    """Folder and seed that it was made from, and what is known of its weights."""
     labels: tuple[int, ...]
+    """Class of each row of the classifier, ascending."""
     map: Float[Tensor, "dim dim"]
     weight: Float[Tensor, "class dim"]
     bias: Float[Tensor, "class"]

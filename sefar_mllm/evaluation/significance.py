@@ -38,44 +38,6 @@ Runs: TypeAlias = Sequence[Sequence[Prediction]]
 """Predictions of each run of one model."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Accuracy of the first model minus that of the second, on the same questions."""
-
-    micro: Interval
-    """Covers the choice of source videos; the two trained models are fixed."""
-    macro: Interval | None
-    only_first_right: int
-    only_second_right: int
-    mcnemar_p: float
-    """Two-sided, exact, from the two counts above; treats questions as independent."""
-
-
-def compare(
-    first: Sequence[Prediction],
-    second: Sequence[Prediction],
-    *,
-    resamples: int,
-    rng: np.random.Generator,
-) -> Comparison:
-    """The difference of two models on the same questions, with paired intervals.
-
-    The predictions of the second model come in any order. SefarError if the two did not answer the
-    same questions, or there are none.
-    """
-    right, other = align_runs([first, second])
-    labels = class_labels(first)
-    draws = resample_sources([p.source for p in first], resamples=resamples, rng=rng)
-    only_first, only_second = int((right > other).sum()), int((right < other).sum())
-    return Comparison(
-        micro=mean(right - other, draws).interval,
-        macro=None if labels is None else class_mean(right - other, labels, draws).interval,
-        only_first_right=only_first,
-        only_second_right=only_second,
-        mcnemar_p=mcnemar(only_first, only_second),
-    )
-
-
 def align_runs(runs: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "run question"]:
     """1.0 for each right answer, else 0.0, with all runs in the order of the first run. SefarError
     if the runs did not answer the same questions about the same clips, or there are none.
@@ -154,7 +116,7 @@ class SeedComparison:
     num_second: int
     micro: Interval
     """Covers the choice of source videos and, for a model with several seeds, that of its seeds.
-    With one seed on both sides it is the interval of `compare`."""
+    With one seed on both sides it is that of the sources alone."""
     macro: Interval | None
 
 

@@ -26,7 +26,7 @@ from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import CheckpointError, load_trained
 from sefar_mllm.config import PRESETS, FinetuneConfig, LoraSettings
 from sefar_mllm.dataset import QuestionDataset
-from sefar_mllm.evaluation.significance import compare
+from sefar_mllm.evaluation.significance import compare_seeds
 from sefar_mllm.prompt import IGNORE, TEXT_REQUEST, Turn, encode_conversation, question_text
 from sefar_mllm.scoring import read_predictions
 from sefar_mllm.stages import QuestionTrainer
@@ -384,7 +384,8 @@ def test_a_trained_model_is_scored_by_its_script_the_same_again(world, tmp_path)
         read_predictions(tmp_path / f"{name}/predictions-test.jsonl") for name in ("one", "two")
     )
     assert len(first) == 17
-    same = compare(first, second, resamples=100, rng=np.random.default_rng(0)).micro
+    rng = np.random.default_rng(0)
+    same = compare_seeds([first], [second], resamples=100, rng=rng).micro
     assert (same.low, same.value, same.high) == (0, 0, 0)
     assert [one.probs for one in first] == [one.probs for one in second]
 

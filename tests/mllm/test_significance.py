@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from qa_data.files import SefarError
+from sefar_core.intervals import class_mean, mean, resample_sources
 from sefar_mllm.evaluation.metrics import compute_metrics
 from sefar_mllm.evaluation.significance import (
     ablation_drop,
     align_runs,
-    compare,
     compare_drops,
     compare_seeds,
     draw_runs,
     mcnemar,
+    mcnemar_of,
     over_seeds,
     share_over_seeds,
 )
@@ -113,12 +114,14 @@ def test_the_difference_of_two_drops_is_that_of_a_slow_bootstrap():
     assert same.value == 0
 
 
-def test_one_seed_on_each_side_is_the_plain_comparison():
+def test_one_seed_on_each_side_has_the_interval_of_the_sources():
     (first,), (second,) = runs(7), runs(4)
     found = compare_seeds([first], [second], resamples=300, rng=RNG(1))
-    plain = compare(first, second, resamples=300, rng=RNG(1))
-    assert triple(found.micro) == numbers(plain.micro)
-    assert triple(found.macro) == numbers(plain.macro)
+    draws = resample_sources([p.source for p in first], resamples=300, rng=RNG(1))
+    gap = right(first) - right(second)
+    labels = np.array([p.label for p in first])
+    assert triple(found.micro) == numbers(mean(gap, draws).interval)
+    assert triple(found.macro) == numbers(class_mean(gap, labels, draws).interval)
     same = compare_seeds(runs(6, 6, 6), runs(6, 6), resamples=200, rng=RNG(0))
     assert triple(same.micro) == pytest.approx((0, 0, 0))
 
@@ -153,11 +156,11 @@ def test_paired_intervals_see_through_shared_difficulty():
     # Sources differ much, the two models little: only the paired difference is clear.
     first = made(200, lambda i, label: i % 5 < 2 or i % 4 == 0)
     second = made(200, lambda i, label: i % 5 < 2)
-    both = compare(first, second, resamples=400, rng=RNG(0))
+    both = compare_seeds([first], [second], resamples=400, rng=RNG(0))
     one, other = (compute_metrics(run, resamples=400, rng=RNG(0)).micro for run in (first, second))
     assert both.micro.low > 0 and one.low < other.high
-    assert (both.only_first_right, both.only_second_right, both.mcnemar_p) == (30, 0, 2 * 0.5**30)
-    turned = compare(second, first, resamples=400, rng=RNG(0))
+    assert mcnemar_of(first, second) == mcnemar_of(second, first) == 2 * 0.5**30
+    turned = compare_seeds([second], [first], resamples=400, rng=RNG(0))
     assert both.macro.low == pytest.approx(-turned.macro.high)
 
 
@@ -172,7 +175,7 @@ def test_the_order_of_questions_and_of_runs_changes_nothing():
     assert triple(other.macro) == numbers(one.macro)
     assert turned.micro.value == pytest.approx(one.micro.value)
     nameless = [replace(p, label=None) for p in firsts[0]]
-    assert compare(nameless, nameless, resamples=100, rng=RNG(0)).macro is None
+    assert compare_seeds([nameless], [nameless], resamples=100, rng=RNG(0)).macro is None
 
 
 def test_runs_that_cannot_be_compared_are_refused():
