@@ -284,11 +284,7 @@ class StepTiming(NamedTuple):
 
 
 class TimedBatches(Iterator):
-    """Batches, and how long the loop waited for them.
-
-    Attributes:
-        waited_s: seconds since the step before ended.
-    """
+    """Batches, and how long the loop waited for them since the step before ended."""
 
     def __init__(self, batches: Iterator):
         self._batches = batches
@@ -312,17 +308,20 @@ class TimedBatches(Iterator):
 class Progress:
     """Reports each step, on the main process: a progress bar, metrics.jsonl and timing.jsonl.
 
-    The bar goes from `initial` to `total` steps; `log` is where curves are written as well.
-
-    Raises:
-        ValueError: tensorboard is not installed.
+    The bar goes from `initial` to `total` steps; `log` is where curves are written as well, without
+    what an interrupted run wrote after the step `initial`. ValueError if it is not installed.
     """
 
     def __init__(
         self, run_dir: Path, *, total: int, initial: int, log: Literal["none", "tensorboard"]
     ):
         self.run_dir = run_dir
-        self.curves = None if log == "none" else open_tensorboard(run_dir / "tensorboard", initial)
+        self.curves: Any = None
+        if log == "tensorboard":
+            refuse_missing_tensorboard()
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.curves = SummaryWriter(str(run_dir / "tensorboard"), purge_step=initial + 1)
         self.bar = tqdm(total=total, initial=initial, desc="train", unit="step")
 
     def log_step(self, step: int, metrics: dict[str, float], timing: StepTiming) -> None:
@@ -343,14 +342,6 @@ class Progress:
         self.bar.close()
         if self.curves is not None:
             self.curves.close()
-
-
-def open_tensorboard(folder: Path, step: int) -> Any:
-    """A writer of curves; hides what an interrupted run wrote after `step`."""
-    refuse_missing_tensorboard()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def refuse_missing_tensorboard() -> None:

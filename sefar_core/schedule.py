@@ -34,27 +34,21 @@ def rising_share(step: int, warmup_steps: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The run in optimizer steps. An epoch is one pass over the labeled clips.
-
-    Args:
-        num_labeled: labeled clips of one pass.
-        batch_size: labeled clips of one step, over all processes.
-        epochs: passes; the unit of warm-up, ramp and learning rate.
-        warmup_epochs: passes on labels alone.
-        steps: length of the run instead of `epochs` passes; warm-up and ramp keep their shares.
-        leftovers: `kept`: a batch that begins in one pass ends in the next. `dropped`: what is
-            left of a pass after its last whole batch is thrown away, as published.
-
-    Raises:
-        ValueError: not one whole batch in a pass whose leftovers are dropped.
+    """The run in optimizer steps. An epoch is one pass over the labeled clips. ValueError for not
+    one whole batch in a pass whose leftovers are dropped.
     """
 
     num_labeled: int
     batch_size: int
+    """Labeled clips of one step, over all processes."""
     epochs: int
+    """The unit of warm-up, ramp and learning rate."""
     warmup_epochs: int
     steps: int | None = None
+    """Length of the run instead of `epochs` passes; warm-up and ramp keep their shares."""
     leftovers: Literal["kept", "dropped"] = "kept"
+    """`kept`: a batch that begins in one pass ends in the next. `dropped`: what is left of a pass
+    after its last whole batch is thrown away, as published."""
 
     def __post_init__(self):
         if self.per_pass == 0:

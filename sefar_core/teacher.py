@@ -33,17 +33,12 @@ class PseudoLabel(NamedTuple):
 
 
 class EmaTeacher(nn.Module):
-    """A copy of the student that follows it slowly.
+    """A copy of the student, as it is at this moment, that follows it slowly.
 
-    Args:
-        student: copied as it is at this moment; it must have a dropout before its class scores
-            and none inside its backbone.
-        decay: part of the old teacher kept at each update, in [0, 1).
-        dropout_passes: stochastic predictions averaged into one pseudo-label; 0 makes a single one
-            without dropout, as in FixMatch and SVFormer.
-
-    Raises:
-        ValueError: a setting out of range, or a live dropout elsewhere than before the scores.
+    `decay` is the part of the old teacher kept at each update, in [0, 1). `dropout_passes`
+    stochastic predictions are averaged into one pseudo-label; 0 makes a single one without dropout,
+    as in FixMatch and SVFormer. ValueError for a setting out of range, or a live dropout elsewhere
+    than before the class scores.
     """
 
     def __init__(self, student: SefarModel, *, decay: float, dropout_passes: int):

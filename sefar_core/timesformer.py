@@ -41,19 +41,11 @@ class PatchEmbed(nn.Module):
 class TimeSformer(nn.Module):
     """One backbone for all elements of a clip.
 
-    Args:
-        sizes: frames of each element; each gets a time embedding of its own.
-        image_size: side of the square frames, in pixels; a multiple of `patch_size`.
-        patch_size: side of a patch, in pixels.
-        dim: width of a token; a multiple of `num_heads`.
-        depth: number of blocks.
-        num_heads: heads of every attention.
-        mlp_ratio: hidden width of the MLP over `dim`.
-        drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
-
-    Attributes:
-        recompute: make the inner activations of two blocks of three again in the backward pass,
-            which takes less memory and more time. Off at first.
+    Each element, of so many frames in `sizes`, gets a time embedding of its own. Frames and patches
+    are square, their sides in pixels. `mlp_ratio` is the hidden width of the MLP over `dim`;
+    `drop_path_rate` is the stochastic depth of the last block, rising linearly from 0 at the first.
+    The attribute `recompute`, off at first, makes the inner activations of two blocks of three
+    again in the backward pass, which takes less memory and more time.
     """
 
     def __init__(  # noqa: PLR0913 - the sizes of the published network

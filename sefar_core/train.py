@@ -166,11 +166,8 @@ def run_steps(
     """Train from the loop's step to the end of its schedule.
 
     `batches` are micro-batches in order, from the loop's step on. `progress` is None on all but the
-    main process, `validate` without validation clips.
-
-    Raises:
-        FloatingPointError: a loss or a gradient is not finite.
-        Interrupted: a signal stopped the run; its state is saved.
+    main process, `validate` without validation clips. FloatingPointError if a loss or a gradient is
+    not finite; Interrupted if a signal stopped the run, whose state is then saved.
     """
     schedule, accelerator = loop.schedule, loop.accelerator
     while loop.step < schedule.num_steps:
@@ -410,14 +407,6 @@ class Loop:
                 self.best = Best(self.step, name, top1)
         return {f"val_{name}": top1 for name, top1 in accuracies.items()}
 
-    def saved_network(self, best: Best) -> SefarModel:
-        """The network that scored highest on the validation clips."""
-        folder = state_folder(self.states, best.step)
-        network = copy.deepcopy(self.network)
-        weights = getattr(read_state(folder, self.origin), best.network)
-        load_exactly(network, weights, folder)
-        return network
-
 
 def choose_method(config: LossConfig) -> Method:
     """The parts of the step that the settings name."""
@@ -521,11 +510,8 @@ def fresh_student(config: TrainConfig, num_classes: int) -> SefarModel:
 def occupied(
     accelerator: Accelerator, run_dir: Path, config: TrainConfig, manifest: Path
 ) -> Iterator[None]:
-    """Keep other processes out of the run folder, and write into it what runs.
-
-    Raises:
-        ValueError: the folder holds a run of other settings.
-        SefarError: another process trains in it.
+    """Keep other processes out of the run folder, and write into it what runs. ValueError if it
+    holds a run of other settings; SefarError if another process trains in it.
     """
     data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
     with ExitStack() as until_the_end:
@@ -669,7 +655,10 @@ def finish(loop: Loop, clips: TrainClips, began_s: float) -> None:
         if loop.warmup_left > IDLE:
             print(f"more than half: the teacher hardly followed the student. {IDLE_FIX}")
     if loop.best is not None:
-        encoders["best"] = loop.saved_network(loop.best)
+        folder = state_folder(loop.states, loop.best.step)
+        weights = getattr(read_state(folder, loop.origin), loop.best.network)
+        encoders["best"] = copy.deepcopy(loop.network)
+        load_exactly(encoders["best"], weights, folder)
         print(f"best on validation clips: {loop.best.network} after step {loop.best.step}")
     for name, network in encoders.items():
         save_encoder(network, loop.config.model, loop.run_dir / name, class_names=clips.class_names)

@@ -275,11 +275,8 @@ def write_other_formats(
 
 
 def read_other_formats(folder: Path, name: str) -> OtherFormats:
-    """The answers that `write_other_formats` wrote.
-
-    Raises:
-        OSError: a file is missing.
-        SefarError: a line is damaged.
+    """The answers that `write_other_formats` wrote. OSError if a file is missing; SefarError if a
+    line is damaged.
     """
     generated, texts = (read_json_lines(folder / f"{stem}-{name}.jsonl") for stem in STEMS)
     return OtherFormats(

@@ -180,10 +180,7 @@ def build_vlm(  # noqa: PLR0913 - everything that a model is made of
     `token_shape` are frames, rows and columns of a clip's tokens, `encoder` key and origin of the
     encoder's token cache. Projected tokens start around the word of `anchor_ids`. `dtype` and
     `four_bit` are for the language model; the projector stays in float32.
-
-    Raises:
-        CheckpointError: the language model cannot be used.
-        SefarError: bitsandbytes is not installed.
+    Errors as in `load_language_model`.
     """
     language = load_language_model(language_model, dtype=dtype, device=device, four_bit=four_bit)
     model = wrap(

@@ -86,12 +86,8 @@ def load_trained(
 ) -> tuple[Trained, PreTrainedTokenizerBase]:
     """The trained model in a folder, frozen and in evaluation mode, and its tokenizer.
 
-    Args:
-        folder: what `save_trained` or `merge` wrote.
-        language_model: folder or hub name, if it is not where it was in training.
-        device: where to put the model.
-        four_bit: quantize the language model's linears.
-        dtype: of the language model; by default bfloat16 on CUDA, float32 elsewhere.
+    `language_model` is a folder or hub name, if it is not where it was in training; `four_bit`
+    quantizes its linears, and its `dtype` is by default bfloat16 on CUDA, float32 elsewhere.
 
     Raises:
         CheckpointError: a file is missing or damaged, files do not belong together, or the model

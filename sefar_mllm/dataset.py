@@ -49,12 +49,8 @@ Redraw = Callable[[int], Sequence[Question]]
 class QuestionDataset(Dataset):
     """Questions with their answers and their clips' tokens, options shuffled anew every epoch.
 
-    Attributes:
-        epoch: the epoch of the current items.
-        lengths: tokens of each prompt in this epoch.
-
-    Raises:
-        SefarError: there are no questions, or `redraw` gives other ones.
+    The attribute `epoch` is that of the current items, `lengths` has the tokens of each prompt in
+    it. SefarError if there are no questions, or `redraw` gives other ones.
     """
 
     questions: Sequence[Question]

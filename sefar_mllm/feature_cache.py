@@ -305,11 +305,8 @@ def write_shard(
     clips: Mapping[str, Piece],
     tokens: Float[Tensor, "clip frame row column dim"],
 ) -> None:
-    """Write the tokens of these clips, one row each, all or nothing.
-
-    Raises:
-        CacheError: there are more or fewer rows than clips, or tokens that 16 bits cannot hold.
-        WriteError: the disk is full, or refuses otherwise.
+    """Write the tokens of these clips, one row each, all or nothing. CacheError for more or fewer
+    rows than clips, or tokens that 16 bits cannot hold; WriteError if the disk refuses.
     """
     if len(tokens) != len(clips):
         raise CacheError(f"{folder} got {len(tokens)} rows of tokens for {len(clips)} clips")

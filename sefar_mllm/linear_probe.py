@@ -97,15 +97,10 @@ def learn(
 ) -> Iterator[Solution]:
     """Map and classifier after every `CHECK_STEPS` steps, without end.
 
-    Args:
-        features: mean tokens of clips.
-        rows: class of each, counted from 0 without gaps.
-        clips: those that are trained on; the others only show which classes there are.
-        weight_decay: of AdamW; of the map's difference from the identity, and of the classifier.
-        lr: of AdamW.
-
-    Features are centered and scaled to unit size for the optimizer; the solution is for the given
-    features.
+    `rows` are the classes, counted from 0 without gaps. Only `clips` are trained on; the others
+    show which classes there are. The decay is of the map's difference from the identity, and of the
+    classifier. Features are centered and scaled to unit size for the optimizer; the solution is for
+    the given features.
     """
     num_classes = int(rows.max()) + 1
     features, rows = features[clips], rows[clips]
@@ -144,10 +139,8 @@ def fit_probe(
 
     Clips of other splits than labeled and val are not used. `max_steps` is a multiple of
     `CHECK_STEPS`; `seed` is that of the cut into sources seen and held out.
-
-    Raises:
-        CacheError: these tokens cannot be the base of a probe.
-        ValueError: the labeled clips have one class, or one source.
+    CacheError if these tokens cannot be the base of a probe; ValueError if the labeled clips have
+    one class, or one source.
     """
     _check_base(cache)
     labeled, val = by_split(clips, "labeled"), by_split(clips, "val")

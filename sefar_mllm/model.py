@@ -132,13 +132,10 @@ class SefarVlmForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         In training with labels, logits are computed for labeled tokens alone, (label vocabulary):
         of a question's hundred and fifty tokens two are labeled.
-
-        Args:
-            input_ids: ids with placeholders.
-            labels: ids to predict, `prompt.IGNORE` elsewhere.
-            logits_to_keep: only the last n positions, or these positions; 0 keeps all.
-            num_items_in_batch: labels of the whole batch, if it is split into micro-batches.
-            inputs: `video_tokens`, `clip_ids`, and the arguments of the language model.
+        `labels` are `prompt.IGNORE` where nothing is to be predicted. `logits_to_keep` are the last
+        n positions, or these positions; 0 keeps all. `num_items_in_batch` counts the labels of the
+        whole batch, if it is split into micro-batches. `inputs` are `video_tokens`, `clip_ids`, and
+        the arguments of the language model.
         """
         outputs = self.model(input_ids, **inputs)
         hidden = outputs.last_hidden_state

@@ -271,11 +271,8 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines.
-
-    Raises:
-        OSError: the file is missing.
-        SefarError: a line is not a JSON object.
+    """The objects of a file of JSON lines. OSError if it is missing; SefarError if a line is not
+    one.
     """
     lines = path.read_bytes().split(b"\n")  # texts may hold other characters that end a line
     entries = []

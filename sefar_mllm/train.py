@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qa_data.files import SefarError
 from qa_data.questions import Question
+from sefar_core.distributed import refuse_separate_runs
 from sefar_core.run_dir import add_to_run, forget_metrics_after, locked, open_run
 from sefar_core.signals import StopRequest
 from sefar_mllm.adapters import (
@@ -68,17 +69,18 @@ def finetune(
         The folder of the trained model, run_dir/model.
 
     Raises:
-        SefarError: the started processes do not form one group, or would round the projector;
-            `redraw` and `config.redraw` do not agree; another process trains in the run folder;
-            the processes cannot split a step's questions; prompts are too long; redrawn questions
-            differ; or no validation questions can be held out.
-        ValueError: the run folder belongs to other settings, questions or tokens, or to another
-            number of processes.
+        SefarError: the started processes would round the projector; `redraw` and `config.redraw`
+            do not agree; another process trains in the run folder; the processes cannot split a
+            step's questions; prompts are too long; redrawn questions differ; or no validation
+            questions can be held out.
+        ValueError: the started processes do not form one group; or the run folder belongs to other
+            settings, questions or tokens, or to another number of processes.
         CacheError: the cache lacks clips.
         FloatingPointError: loss or gradient is no longer a finite number.
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
     """
-    refuse_lone_ranks()
+    # The first call decides whether this process is one of a group, and on which device it runs.
+    refuse_separate_runs(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")))
     refuse_rounding_shards()
     split_batch(config.batch_size, config.micro_batch_size, PartialState().num_processes)
     if (redraw is None) != (config.redraw == "none"):
@@ -196,18 +198,4 @@ def refuse_rounding_shards() -> None:
             f"FSDP is set to version {version} with mixed precision {precision}; launch "
             f"with scripts/accelerate/fsdp2.yaml: version 2 and no mixed precision, which would "
             f"round the projector (the language model is in bfloat16 anyway)"
-        )
-
-
-def refuse_lone_ranks() -> None:
-    """Refuse several processes that are not one group: each would train and write alone. SefarError
-    if the environment names more processes than accelerate has found.
-    """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    # The first call decides whether this process is one of a group, and on which device it runs.
-    known = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
-    if started != known:
-        raise SefarError(
-            f"{started} processes were started, but accelerate knows of {known}; on CPU set "
-            f"ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes {started}"
         )

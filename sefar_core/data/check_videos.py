@@ -200,9 +200,7 @@ def _decoded(
 ) -> tuple[VideoFrame | None, Fault | None]:
     """The first frame, and which frames the decoder patches, or where the picture changes its size.
 
-    Raises:
-        Misnamed: others come out than the packets announced.
-        VideoReadError: the decoder stops.
+    Misnamed if others come out than the packets announced; VideoReadError if the decoder stops.
     """
     first: VideoFrame | None = None
     size = (0, 0)

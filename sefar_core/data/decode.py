@@ -117,11 +117,9 @@ def pictures(
 ) -> UInt8[Tensor, "frame height width 3"]:
     """The pictures with these numbers (0-based, within `shown`), in any order, repeats allowed.
 
-    With `to_end` those behind the last one wanted are decoded too, to count them all.
-
-    Raises:
-        Misnamed: others come out of the decoder than the packets announced.
-        VideoReadError: the decoder refuses a picture, or they are of different sizes.
+    With `to_end` those behind the last one wanted are decoded too, to count them all. Misnamed if
+    others come out of the decoder than the packets announced; VideoReadError if it refuses a
+    picture, or they are of different sizes.
     """
     wanted, places = np.unique(numbers, return_inverse=True)
     kept = _by_stamp(shown, wanted, short_side)

@@ -139,11 +139,7 @@ def numbers_at(times_s: np.ndarray | Sequence[float], timestamps_s: np.ndarray) 
 
 def whole(container: InputContainer, stream: VideoStream, *, keep: bool = True) -> Timeline:
     """Every picture of the file; with `keep` the packets too, to be decoded: hours of video take
-    as much memory as their file.
-
-    Raises:
-        av.FFmpegError: the packets cannot be read.
-        EOFError: there is none, or nothing says when pictures are shown.
+    as much memory as their file. FFmpegError if the packets cannot be read; EOFError as `outline`.
     """
     packets, marks, hides = [], [], hides_frames(stream)
     for packet in packets_of(container, stream):
@@ -179,10 +175,7 @@ def stretch(
     """The pictures from the last keyframe at or before `start_s` to `end_s` (None: the file's end).
 
     None if timestamps do not name the pictures there; decoding then begins at the beginning.
-
-    Raises:
-        av.FFmpegError: the packets cannot be read, or the format cannot seek.
-        EOFError: there is none.
+    FFmpegError if the packets cannot be read, or the format cannot seek; EOFError if there is none.
     """
     found_first = beginning(container, stream)
     if found_first is None:

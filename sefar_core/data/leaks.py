@@ -178,7 +178,9 @@ def near_duplicates(
         own = {moment.place for moment in members}
         for one, other in _same_moments(sorted(members + longer)):
             pair = clips[one.place], clips[other.place]
-            if (one.place in own or other.place in own) and not _one_whole_file(*pair, files):
+            whole = pair[0].start_s is None and pair[1].start_s is None  # found by `_whole_twice`
+            one_file = whole and files[pair[0].id] == files[pair[1].id]
+            if (one.place in own or other.place in own) and not one_file:
                 yield one.place, other.place
 
 
@@ -195,10 +197,6 @@ def _whole_twice(clips: Sequence[Clip], files: Files) -> Iterator[tuple[int, int
             places[files[clip.id]].append(place)
     for found in places.values():
         yield from combinations(found, 2)
-
-
-def _one_whole_file(one: Clip, other: Clip, files: Files) -> bool:
-    return one.start_s is None and other.start_s is None and files[one.id] == files[other.id]
 
 
 def _recording(clip: Clip, files: Files) -> Recording | None:

@@ -68,11 +68,8 @@ def hides_frames(stream: VideoStream) -> bool:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets with data, from the first keyframe on.
-
-    Raises:
-        av.FFmpegError: the packets cannot be read.
-        EOFError: streams turn up that were not there when the file was opened.
+    """The packets with data, from the first keyframe on. FFmpegError if they cannot be read;
+    EOFError if streams turn up that were not there when the file was opened.
     """
     started = False
     try:

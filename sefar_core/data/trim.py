@@ -58,10 +58,7 @@ def plan_cuts(lists: Iterable[Path], annotations: Iterable[Path], video_root: Pa
     """The clips of FineGym's element lists, each once, in the order of their source videos.
 
     Times are in JSON or CSV annotations. A full video that is missing fails its cuts, not this.
-
-    Raises:
-        AnnotationError: a list or annotation cannot be used.
-        SefarError: see full_videos.
+    AnnotationError if a list or annotation cannot be used; SefarError as in `full_videos`.
     """
     videos = full_videos(video_root)
     clip_ids = sorted({clip_id for path in lists for clip_id, _ in read_elements(path)})

@@ -125,11 +125,7 @@ class Conversation:
         return option_probs(logits)[0].tolist()
 
     def choice(self, options: Sequence[str], stem: str = STEM) -> Question:
-        """A question about the video with these options.
-
-        Raises:
-            ChatError: as `option_probs`.
-        """
+        """A question about the video with these options. ChatError as in `option_probs`."""
         question = choice_of(options, stem, self.limits)
         refuse_unmarked(self.tokenizer, len(options))
         # Each rotation may be a token or so longer at every seam between two options.
@@ -351,11 +347,8 @@ def load_encoder_of(
     encoder_dir: str | Path | None = None,
     device: str = "cpu",
 ) -> Encoder:
-    """The encoder that a model was trained with. See `from_pretrained`.
-
-    Raises:
-        CacheError: the encoder there is another one.
-        CheckpointError: it is missing or damaged.
+    """The encoder that a model was trained with. CacheError if it is another one; CheckpointError
+    if it is missing or damaged. See `from_pretrained`.
     """
     known = composite(model).config.encoder
     key, origin = known["key"], known["origin"]

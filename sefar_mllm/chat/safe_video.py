@@ -37,11 +37,7 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class VideoClip:
-    """A video, or a part of one.
-
-    Raises:
-        ValueError: the part has no length.
-    """
+    """A video, or a part of one. ValueError if the part has no length."""
 
     path: Path
     start_s: float | None = None
@@ -56,10 +52,8 @@ class VideoClip:
 
 
 def read_frames(clip: VideoClip, moments: Sequence[float]) -> UInt8[Tensor, "frame height width 3"]:
-    """Frames at fractions of the clip, after a check of its header.
-
-    Raises:
-        VideoReadError: missing, broken, or unsuitable.
+    """Frames at fractions of the clip, after a check of its header. VideoReadError for a file that
+    is missing, broken or unsuitable.
     """
     try:
         refuse_unsuitable(clip)

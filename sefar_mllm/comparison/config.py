@@ -79,11 +79,7 @@ class CompareConfig:
 
 
 def refuse_uneven_recognizers(config: CompareConfig) -> None:
-    """Refuse a number of recognizers that is neither one nor the number of seeds.
-
-    Raises:
-        ValueError: names the setting and both numbers.
-    """
+    """Raise ValueError for a number of recognizers that is neither one nor the number of seeds."""
     for name, folders in (("sefar", config.sefar), ("supervised", config.supervised)):
         allowed = {1, len(config.seeds)} | ({0} if name == "supervised" else set())
         if len(folders) not in allowed:

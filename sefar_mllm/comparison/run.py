@@ -168,11 +168,7 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
 
 
 def refuse_unlike_seeds(keys: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse seeds of one encoder whose tokens differ in width or whose weights are the same.
-
-    Raises:
-        SefarError: names the caches.
-    """
+    """Raise SefarError for seeds of one encoder of unlike token widths, or of equal weights."""
     rows: dict[tuple[str, str], list[str]] = {}
     for name, key in keys.items():
         rows.setdefault((key["encoder"], key.get("frame_order", "")), []).append(name)

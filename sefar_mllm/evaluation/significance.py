@@ -230,10 +230,7 @@ def compare_drops(
 
     Each model is its runs in its own test, and under the control. The result is the drop of the
     first (`ablation_drop`) minus that of the second. Runs of the two models are drawn
-    independently, both tests of one run together.
-
-    Raises:
-        SefarError: as in `ablation_drop`.
+    independently, both tests of one run together. SefarError as in `ablation_drop`.
     """
     return _differences([first, second], resamples=resamples, rng=rng)
 

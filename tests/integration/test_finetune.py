@@ -302,7 +302,7 @@ def test_questions_that_cannot_be_trained_on_are_refused_before_the_run(
 
 def test_processes_that_cannot_work_together_are_refused(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SefarError, match="2 processes were started, but accelerate knows of 1"):
+    with pytest.raises(ValueError, match="the launcher started 2 processes"):
         toy.finetune(tmp_path / "run", toy.config())
 
     class Three:

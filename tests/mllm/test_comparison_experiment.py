@@ -257,7 +257,10 @@ def test_results_are_in_the_order_of_the_items(capsys, monkeypatch):
             others_are_done.set()
         return abs(number)
 
-    monkeypatch.setattr(experiment, "_process_pool", ThreadPoolExecutor)  # the first ends last
+    def threads(max_workers, **_):
+        return ThreadPoolExecutor(max_workers)
+
+    monkeypatch.setattr(experiment, "ProcessPoolExecutor", threads)  # the first ends last
     assert run_parallel(work, [(-3,), (2,), (-1,)], jobs=2, label=str) == [3, 2, 1]
     assert "[3/3] -3" in capsys.readouterr().out
 
