@@ -123,12 +123,10 @@ def wrapped(helptext: str) -> str:
 
 @contextmanager
 def one_line(code: int) -> Iterator[None]:
-    """Turn a known error (exit code `code`), Ctrl-C and a closed pipe into a line on stderr.
+    """Turn a known error (exit code `code`), Ctrl-C and a closed pipe into a line on stderr and
+    SystemExit.
 
     Any other error is a bug and passes, so that its traceback is shown.
-
-    Raises:
-        SystemExit: in place of these errors.
     """
     try:
         yield
@@ -173,9 +171,7 @@ def refuse_unwritable(
     *, files: Sequence[Path | None] = (), folders: Sequence[Path | None] = ()
 ) -> None:
     """End before the work where an output could not be written after it; None is skipped.
-
-    Raises:
-        SystemExit: with `REFUSED`, after a line that names the output.
+    SystemExit with `REFUSED`, after a line that names the output.
     """
     for path in filter(None, files):
         if path.exists() and not path.is_file():
@@ -213,10 +209,8 @@ def reader_is_gone() -> bool:
 
 
 def flush_output() -> None:
-    """Flush stdout, whose errors Python would report only while it exits.
-
-    Raises:
-        SystemExit: stdout is closed, or cannot be written.
+    """Flush stdout, whose errors Python would report only while it exits. SystemExit if it is
+    closed, or cannot be written.
     """
     try:
         sys.stdout.flush()

@@ -56,11 +56,8 @@ def gather_lists(accelerator: Accelerator, mine: list[Value]) -> list[Value]:
 
 
 def run_on_main(accelerator: Accelerator, action: Callable[[], object]) -> None:
-    """Let the main process do something while the others wait; then all continue, or all stop.
-
-    Raises:
-        Exception: whatever the action raised, on the main process.
-        StoppedByAnother: on the others.
+    """Let the main process do something while the others wait; then all continue, or all stop: the
+    main process with what the action raised, the others with StoppedByAnother.
     """
     failure = None
     if accelerator.is_main_process:
@@ -85,11 +82,8 @@ def broadcast(accelerator: Accelerator, ask: Callable[[], Value]) -> Value:
 
 
 def stop_all(accelerator: Accelerator, error: Exception) -> NoReturn:
-    """Raise an error that all processes have found, so that one message is printed.
-
-    Raises:
-        Exception: the error, on the main process.
-        StoppedByAnother: on the others.
+    """Raise an error that all processes have found on the main process, so that one message is
+    printed; StoppedByAnother on the others.
     """
     if accelerator.is_main_process:
         raise error

@@ -52,12 +52,8 @@ MIX_LOSSES = {"logits": mix_loss_on_logits, "probs": mix_loss_on_probs}
 def ramp(progress: float) -> float:
     """Weight of the unsupervised losses: a quarter sine from 0 to 1.
 
-    Args:
-        progress: part of the semi-supervised stage that is over, in [0, 1]; the public code has
-            (epoch + 1 - warm_up) / (epochs - warm_up), constant within an epoch.
-
-    Raises:
-        ValueError: progress outside [0, 1].
+    `progress` is the part of the semi-supervised stage that is over, in [0, 1], else ValueError;
+    the public code has (epoch + 1 - warm_up) / (epochs - warm_up), constant within an epoch.
     """
     if not 0 <= progress <= 1:
         raise ValueError(f"progress is a part of the stage, in [0, 1], got {progress}")

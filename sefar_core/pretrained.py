@@ -349,9 +349,8 @@ def count_blocks(state: Mapping[str, Tensor]) -> int:
 
 def read_colors(text: str, path: Path) -> tuple[Any, Any]:
     """Mean and deviation of the colors in `cfg`; the public code's defaults where it has none.
-
-    Raises:
-        CheckpointError: not YAML, or not three numbers each, those of the deviation above 0.
+    CheckpointError if it is not YAML, or they are not three numbers each, those of the deviation
+    above 0.
     """
     try:
         data = (yaml.safe_load(text) or {}).get("DATA") or {}

@@ -359,10 +359,8 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     The lock is the kernel's, not the file's existence: it ends with the process that holds it, so
     that a dead process's lock never has to be recognized. Loader workers do not inherit it.
-
-    Raises:
-        SefarError: another process trains in the run folder.
-        WriteError: the folder cannot be made or written to.
+    SefarError if another process trains in the folder; WriteError if it cannot be made or written
+    to.
     """
     path = run_dir / "lock"
     holder_line = f"process {os.getpid()} on {socket.gethostname()}\n".encode()

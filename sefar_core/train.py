@@ -193,13 +193,9 @@ def run_steps(
 def optimizer_step(loop: "Loop", batches: Iterator[SslBatch]) -> dict[str, float]:
     """Accumulate the micro-batches of one step, move the student, then the teacher.
 
-    Returns:
-        The step's line of metrics.jsonl: means over its micro-batches and all processes, and
-            `grad_norm` before any clipping.
-
-    Raises:
-        FloatingPointError: a loss or a gradient is not finite. It changed no network; a teacher
-            that moves with each micro-batch has followed those before.
+    Returns the step's line of metrics.jsonl: means over its micro-batches and all processes, and
+    `grad_norm` before any clipping. FloatingPointError if a loss or a gradient is not finite. It
+    changed no network; a teacher that moves with each micro-batch has followed those before.
     """
     config, accelerator, teacher = loop.config, loop.accelerator, loop.teacher
     here = (config.seed, loop.step, accelerator.process_index)
@@ -250,13 +246,11 @@ def refuse_infinite(
     losses: Sequence[float],
     clip_ids: Sequence[Sequence[str]],
 ) -> None:
-    """Stop all processes if a loss or the gradient is not finite on any of them.
+    """Stop all processes if a loss or the gradient is not finite on any of them: FloatingPointError
+    on the main process, StoppedByAnother on the others.
 
     The message names the clips of the micro-batches whose loss is not finite, or all clips where
     every loss is.
-
-    Raises:
-        FloatingPointError: on the main process, naming the clips.
     """
     broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics[name])]
     if not broken:
@@ -615,10 +609,8 @@ def open_progress(loop: Loop) -> Iterator[Progress]:
 def loader_deaths_explained(stop_request: StopRequest) -> Iterator[None]:
     """Explain in one line why a data-loader worker may have died.
 
-    Raises:
-        Interrupted: a stop signal reached the workers as well, so that no batch was left to finish
-            the step with.
-        SefarError: a worker was killed, or gave no batch for too long.
+    Interrupted if a stop signal reached the workers as well, so that no batch was left to finish
+    the step with; SefarError if a worker was killed, or gave no batch for too long.
     """
     try:
         yield

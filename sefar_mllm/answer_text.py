@@ -45,6 +45,8 @@ from sefar_mllm.shared_prefix import hidden_states, join
 
 STEMS = ("spoken", "option-text")
 """Beginnings of the names of the two files."""
+ANSWER_TOKENS = 8
+"""Longest generated answer; a letter is one token."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def score_other_formats(
     )
 
 
-def generate_answers(  # noqa: PLR0913 - the questions, the model, and the length of answers
+def generate_answers(
     model: Trained,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
@@ -110,12 +112,9 @@ def generate_answers(  # noqa: PLR0913 - the questions, the model, and the lengt
     *,
     shown: Mapping[str, str] | None = None,
     batch_size: int = 32,
-    max_new_tokens: int = 8,
 ) -> list[GeneratedAnswer]:
-    """The model's greedy answer to every question with its options in order, in their order.
-
-    Args: see `score_other_formats`; `max_new_tokens` is the longest answer (a letter is one token).
-    ValueError if a prompt is longer than the model reads.
+    """The model's greedy answer to every question with its options in order, in their order. See
+    `score_other_formats`.
     """
     config = composite(model).config
     answers: dict[str, GeneratedAnswer] = {}
@@ -129,7 +128,7 @@ def generate_answers(  # noqa: PLR0913 - the questions, the model, and the lengt
             model,
             prompts,
             [cache[clip] for clip in clips],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=ANSWER_TOKENS,
             end_id=tokenizer.eos_token_id,
         )
         for question, ids in zip(batch, generated, strict=True):
@@ -162,9 +161,8 @@ def option_text_scores(
     shown: Mapping[str, str] | None = None,
     batch_size: int = 32,
 ) -> dict[str, TextScore]:
-    """Scores of every question's options, by question id, in the order of the questions.
-
-    Args: see `score_other_formats`. ValueError if a prompt is longer than the model reads.
+    """Scores of every question's options, by question id, in the order of the questions. See
+    `score_other_formats`.
     """
     vlm = composite(model)
     scores: dict[str, TextScore] = {}

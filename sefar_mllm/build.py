@@ -206,9 +206,8 @@ def wrap(
     anchor_ids: Sequence[int] = (0,),
     seed: int = 0,
 ) -> SefarVlmForConditionalGeneration:
-    """The composite model around a language model in memory, which becomes part of it.
-
-    Args: see `build_vlm`.
+    """The composite model around a language model in memory, which becomes part of it. See
+    `build_vlm`.
     """
     table = word_table(language)
     config = SefarVlmConfig(

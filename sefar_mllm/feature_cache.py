@@ -244,13 +244,9 @@ def _bare_parts(clip_id: str) -> list[str]:
 def open_cache(
     folder: Path, key: Mapping[str, Any], origin: Mapping[str, Any], clips: Mapping[str, Piece]
 ) -> list[str]:
-    """Make a cache to write to, or continue one; the caller has locked the folder.
-
-    Returns:
-        The clips that it holds already.
-
-    Raises:
-        CacheError: the folder holds the tokens of another encoder, sampling, clip or video.
+    """Make a cache to write to, or continue one; the clips that it holds already. The caller has
+    locked the folder. CacheError if it holds the tokens of another encoder, sampling, clip or
+    video.
     """
     remove_drafts(folder)
     if (folder / INDEX).exists():
@@ -278,10 +274,8 @@ def write_tokens(
     `key` has the fields of `features.token_key`; `clips` are spans as in `TokenCache.spans`, with
     their tokens in the same order, stored as float16. The folder is made if missing; clips that it
     holds already are left as they are.
-
-    Raises:
-        CacheError: the folder holds other tokens, or these are not finite in 16 bits.
-        ValueError: there are more or fewer tokens than clips.
+    CacheError if the folder holds other tokens, or these are not finite in 16 bits; ValueError for
+    more or fewer tokens than clips.
     """
     with locked(folder):
         kept = set(open_cache(folder, key, origin, clips))

@@ -81,11 +81,8 @@ def predict_answers(  # noqa: PLR0913 - the questions, the model, and the form o
 
     `shown` is the clip to show for each question's clip; by default its own. `letters` mark the
     options, in the questions and as answers: others than A, B, C, ... (`1234`, `QXJM`) show whether
-    the model depends on the letters.
-
-    Raises:
-        ValueError: a prompt is longer than the model reads, or a letter is not a single token.
-        FloatingPointError: a logit of a letter is not a finite number.
+    the model depends on the letters. ValueError if a prompt is longer than the model reads, or a
+    letter is not a single token; FloatingPointError if a logit of a letter is not a finite number.
     """
     predictions: dict[str, Prediction] = {}
     for batch, clips in shown_batches(questions, shown, batch_size, bar="questions"):

@@ -97,12 +97,9 @@ def choose_reader(
     """Frames from the videos, or from a frame cache of all clips, filled on first use.
 
     Every process of a run calls this by itself: one of them fills the cache by `workers` processes,
-    the others wait for its file, which takes no barrier that could time out.
-
-    Raises:
-        ValueError: the reader is not installed.
-        VideoReadError: a cache is to be filled and a clip cannot be decoded.
-        WriteError: the disk is too full for the cache.
+    the others wait for its file, which takes no barrier that could time out. ValueError if the
+    reader is not installed; for a cache to be filled VideoReadError if a clip cannot be decoded,
+    and WriteError if the disk is too full.
     """
     if cache is None:
         return partial(read_from_folder, root=video_root, read=choose_file_reader(reader))

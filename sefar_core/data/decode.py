@@ -64,10 +64,8 @@ class Patched(Misnamed):
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its video stream, for as long as the `with` lasts.
-
-    Raises:
-        VideoReadError: missing, empty, not a video, without pictures; or reading fails inside.
+    """The file and its video stream, for as long as the `with` lasts. VideoReadError if it is
+    missing, empty, not a video or without pictures; or reading fails inside.
     """
     if not path.is_file():
         raise VideoReadError(f"{path} does not exist or is not a file. Check the video folder.")

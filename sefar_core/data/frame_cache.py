@@ -126,12 +126,9 @@ def open_frame_cache(
 
     The processes of a run may all call this: one decodes, the others wait until its file is whole.
     If it is stopped, the next one resumes behind the last whole clip. Caches of other clips, files
-    or sizes are beside this one. With 0 `workers` this process decodes.
-
-    Raises:
-        VideoReadError: a clip cannot be decoded. What was decoded before it is kept.
-        WriteError: the disk is full. What was decoded before is kept.
-        ValueError: no clip.
+    or sizes are beside this one. With 0 `workers` this process decodes. ValueError for no clip;
+    VideoReadError if a clip cannot be decoded, WriteError if the disk is full: what was decoded
+    before is kept.
     """
     if not clips:
         raise ValueError("a frame cache needs at least one clip; is the manifest's split empty?")

@@ -77,17 +77,13 @@ class SplitConfig:
 def split_dataset(
     pool: Sequence[Clip], settled: Sequence[Clip], config: SplitConfig
 ) -> tuple[list[Clip], dict[str, int]]:
-    """The pool of labeled training clips cut as the settings say, settled clips as they are.
+    """The pool of labeled training clips cut as the settings say, settled clips as they are; and
+    the number of clips in no split, by reason.
 
-    Clips without a label are training clips: those that share a source video with validation
-    clips are left out, and with test clips too unless the cut is `official`. The pool may be empty
-    if all clips are settled.
-
-    Returns:
-        The clips, and the number in no split, by reason.
-
-    Raises:
-        SefarError: the pool cannot be cut by these settings, or there is none and settings for one.
+    Clips without a label are training clips: those that share a source video with validation clips
+    are left out, and with test clips too unless the cut is `official`. The pool may be empty if all
+    clips are settled. SefarError if it cannot be cut by these settings, or there is none and
+    settings for one.
     """
     if not pool:
         if config != SplitConfig():

@@ -115,9 +115,7 @@ def read_clip(
     """Every frame of a clip, and when each appears.
 
     The frame at fraction f is the last one that appears at or before f, as in `read_fractions`.
-
-    Raises:
-        VideoReadError: the file is unreadable, or fewer frames come out of it than it holds.
+    VideoReadError if the file is unreadable, or fewer frames come out of it than it holds.
     """
 
     def use(shown: Frames, start: float, end: float) -> ClipFrames:
@@ -292,9 +290,7 @@ def refuse_beyond(path: Path, last_s: float, end_s: float, timestamp_s: float) -
 
 def probe(path: Path) -> VideoInfo:
     """Length, times and oddities of a video, from its packets and, for the angle, one picture.
-
-    Raises:
-        VideoReadError: missing, empty, no video, or the first picture does not decode.
+    VideoReadError if it is missing, empty or no video, or the first picture does not decode.
     """
     if path.is_dir():
         return probe_folder(open_folder(path))

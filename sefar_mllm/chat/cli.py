@@ -36,10 +36,8 @@ class Chat:
     def answer(self, line: str) -> Generator[str, None, None]:
         """The result of a command, or the model's answer to a question as it is generated.
 
-        Raises:
-            ChatError: an unknown command, or a question that cannot be answered.
-            VideoReadError: a video that is missing, broken or unsuitable. After either, the
-                conversation is unchanged.
+        ChatError for an unknown command, or a question that cannot be answered; VideoReadError for
+        a video that is missing, broken or unsuitable. After either, the conversation is unchanged.
         """
         command, _, rest = line.strip().partition(" ")
         commands: dict[str, Callable[[str], str]] = {
@@ -116,12 +114,10 @@ REFUSALS = (ChatError, VideoReadError)
 
 
 def talk(chat: Chat, questions: Sequence[str] = ()) -> int:
-    """Answer these questions, or else the lines of standard input, on standard output.
+    """Answer these questions, or else the lines of standard input, on standard output; the number
+    of lines that were refused.
 
     Ctrl-C stops an answer; at the prompt it ends the chat, as do /quit and the end of the input.
-
-    Returns:
-        Number of lines that were refused.
     """
     refused = 0
     with suppress(KeyboardInterrupt):

@@ -127,12 +127,9 @@ def predict_from_probs(probs: Probs, questions: Sequence[Question]) -> list[Pred
 def predict_text_only(
     language_model: str, questions: Sequence[Question], *, batch_size: int, device: str
 ) -> list[Prediction]:
-    """Letter scores of an untrained language model, from the text of the questions alone.
-
-    Raises:
-        OSError: the language model is missing.
-        ValueError: a prompt is longer than its context.
-        FloatingPointError: the logit of a letter is not a number.
+    """Letter scores of an untrained language model, from the text of the questions alone. OSError
+    if it is missing; ValueError if a prompt is longer than its context; FloatingPointError if the
+    logit of a letter is not a number.
     """
     tokenizer = load_tokenizer(language_model)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32

@@ -135,12 +135,9 @@ def shared_budget(config: CompareConfig, keys: Mapping[str, Mapping[str, Any]]) 
     """The budget of all matched rows: moments, tokens, settings, seeds.
 
     Questions, steps and settings are shared by construction; moments and number of tokens are
-    properties of the caches, whose keys are given by folder.
-
-    Raises:
-        ValueError: caches were made at different moments.
-        SefarError: caches have different numbers of tokens, or the networks of one row's seeds
-            differ in width or have the same weights.
+    properties of the caches, whose keys are given by folder. ValueError if caches were made at
+    different moments; SefarError if they have different numbers of tokens, or the networks of one
+    row's seeds differ in width or have the same weights.
     """
     refuse_unequal_moments(keys)
     refuse_unlike_seeds(keys)

@@ -57,11 +57,7 @@ def score_file(
     """Predict the answers of one question set, write the predictions, and compute the metrics.
 
     `name`, of the set, is in the name of its predictions file; `subsets` are question ids by name.
-
-    Raises:
-        CacheError: the cache lacks a clip, or its tokens are not those that the model was trained
-            on.
-        SefarError: a question has more options than there are letters.
+    CacheError as `open_tokens`; SefarError if a question has more options than there are letters.
     """
     letters = config.letters or LETTERS
     widest = max((len(question.options) for question in questions), default=0)

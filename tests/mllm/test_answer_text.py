@@ -64,14 +64,13 @@ def test_text_scores_are_those_of_each_answer_alone(sharp, tokenizer, questions,
 def test_generated_answers_are_greedy_answers_to_each_question_alone(
     sharp, tokenizer, questions, cache, batch_size
 ):
-    how = {"max_new_tokens": 6, "batch_size": batch_size}
-    answers = generate_answers(sharp, tokenizer, questions, cache, **how)
+    answers = generate_answers(sharp, tokenizer, questions, cache, batch_size=batch_size)
     assert [answer.question_id for answer in answers] == [q.question_id for q in questions]
     assert len({answer.text for answer in answers}) > 1
     for answer, question in zip(answers, questions, strict=True):
         turn = Turn(question_text(question.stem, question.options))
         ids = encoded(composite(sharp), tokenizer, turn).ids
-        written = toy_chat.greedy(sharp, ids, cache[question.video].float(), 6)
+        written = toy_chat.greedy(sharp, ids, cache[question.video].float(), 8)
         if tokenizer.eos_token_id in written:
             written = written[: written.index(tokenizer.eos_token_id)]
         assert answer.text == tokenizer.decode(written, skip_special_tokens=True)
