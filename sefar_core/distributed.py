@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
@@ -18,17 +18,17 @@ from sefar_core.signals import StoppedByAnother
 Value = TypeVar("Value")
 
 
-def refuse_separate_runs(found: Accelerator | PartialState) -> None:
+def refuse_separate_runs(num_found: int) -> None:
     """Refuse processes that were launched together but do not know of one another.
 
     Each would act as the main process and overwrite the others' files. ValueError if the launcher
-    started more or fewer processes than `accelerate` found.
+    started more or fewer processes than the `num_found` by `accelerate`.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != found.num_processes:
+    if launched != num_found:
         raise ValueError(
             f"the launcher started {launched} processes, but each of them runs as one of "
-            f"{found.num_processes}; on CPUs, set ACCELERATE_USE_CPU=true and launch with "
+            f"{num_found}; on CPUs, set ACCELERATE_USE_CPU=true and launch with "
             f"accelerate launch --multi_gpu --num_processes {launched} --num_machines 1"
         )
 

@@ -436,7 +436,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     # The main process alone scores networks on validation clips, which may take a while.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(mixed_precision=choose_precision(config), kwargs_handlers=[patience])
-    refuse_separate_runs(accelerator)
+    refuse_separate_runs(accelerator.num_processes)
     if config.batch_size % (config.micro_batch_size * accelerator.num_processes):
         raise ValueError(
             f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} "

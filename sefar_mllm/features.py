@@ -83,7 +83,7 @@ def extract(
         StoppedByAnother: another process failed and reports why.
     """
     accelerator = Accelerator()
-    refuse_separate_runs(accelerator)
+    refuse_separate_runs(accelerator.num_processes)
     key = token_key(encoder, grid, frame_order)
     spans = spans_of(clips, video_root)  # before reading: a video replaced meanwhile shows later
     with ExitStack() as held, StopRequest() as stop_signal:

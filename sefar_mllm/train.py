@@ -80,7 +80,8 @@ def finetune(
         Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
     """
     # The first call decides whether this process is one of a group, and on which device it runs.
-    refuse_separate_runs(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")))
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    refuse_separate_runs(PartialState(cpu=cpu).num_processes)
     refuse_rounding_shards()
     split_batch(config.batch_size, config.micro_batch_size, PartialState().num_processes)
     if (redraw is None) != (config.redraw == "none"):
