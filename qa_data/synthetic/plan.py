@@ -7,6 +7,7 @@ class, a source, a time, and the side it is filmed from.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -217,20 +218,15 @@ def _labels_in_order(
     totals: list[tuple[Split, int]] = [("train", settings.num_train), ("val", settings.num_test)]
     for split, total in totals:
         drawn: list[int] = []
-        parts = _event_parts(total, [len(members) for members in of_event])
-        for members, rank, part in zip(of_event, ranks, parts, strict=True):
+        # Each event's clips are as many as an average class has for each of its classes.
+        share, rest = divmod(total, len(elements))
+        per_class = iter([share + (place < rest) for place in range(len(elements))])
+        for members, rank in zip(of_event, ranks, strict=True):
+            part = sum(islice(per_class, len(members)))
             for label, count in zip(members, class_counts(part, rank), strict=True):
                 drawn += [label] * count
         labels[split] = rng.permutation(drawn).tolist()
     return labels
-
-
-def _event_parts(total: int, num_classes: list[int]) -> list[int]:
-    """Clips of each event: in parts for its classes that are as equal as can be."""
-    share, rest = divmod(total, sum(num_classes))
-    per_class = [share + (place < rest) for place in range(sum(num_classes))]
-    edges = np.cumsum([0, *num_classes])
-    return [sum(per_class[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def _spread(count: int, values: range, rng: np.random.Generator) -> list[int]:

@@ -138,8 +138,8 @@ def _read_names(path: Path, part: str | None) -> dict[int, ClassName]:
 def _refuse_other_count(
     entries: Sequence[Entry], classes: dict[int, ClassName], path: Path
 ) -> None:
-    largest = max(entries, key=_label)
-    if _label(largest) + 1 != len(classes):
+    largest = max(entries, key=lambda entry: -1 if entry.label is None else entry.label)
+    if largest.label != len(classes) - 1:
         raise ListError(
             f"{largest.where}: label {largest.label} is the largest of the lists, but {path} names "
             f"{len(classes)} classes, 0 to {len(classes) - 1}; take the names of these lists, in "
@@ -198,10 +198,6 @@ def _bare_youtube_id(clip: Clip) -> str:
     """The YouTube video that a clip is named for, with or without two suffixes; else nothing."""
     match = YOUTUBE_NAME.fullmatch(_parts(clip.path)[1])
     return match[1] if match else ""
-
-
-def _label(entry: Entry) -> int:
-    return -1 if entry.label is None else entry.label
 
 
 def _parts(path: str) -> tuple[str, str]:
