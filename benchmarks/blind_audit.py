@@ -118,12 +118,7 @@ def _audit(
 
 
 def table(columns: Mapping[str, Sequence[Audit]], figure: str) -> list[str]:
-    """A table in Markdown: rows of the audit by rules.
-
-    Args:
-        columns: audits of all seeds by the name of the rule.
-        figure: micro or macro.
-    """
+    """A table in Markdown: rows of the audit by rules, means of all seeds, micro or macro."""
     names = list(dict.fromkeys(name for found in columns.values() for name in found[0].rows))
     rows = {name: [_cell(found, name, figure) for found in columns.values()] for name in names}
     if figure == "micro":

@@ -29,14 +29,7 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.arms import ARMS, TRAINING, settings_of, warm_up_key
-from benchmarks.evidence_table import (
-    RESULTS,
-    MixedCodeError,
-    Table,
-    read_results,
-    refuse_other_code,
-    show,
-)
+from benchmarks.evidence_table import RESULTS, Table, read_results, refuse_other_code, show
 from qa_data.finegym import read_elements, to_clips
 from qa_data.manifest import by_split, read_manifest, write_manifest
 from qa_data.synthetic.dataset import make_set
@@ -204,10 +197,7 @@ def main(command: Run | Table) -> None:
     unknown = [name for name in named if name not in ARMS]
     if unknown:
         raise SystemExit(f"error: no arm is named {unknown[0]}; the arms are {', '.join(ARMS)}")
-    try:
-        run(command) if isinstance(command, Run) else show(command)
-    except MixedCodeError as cause:
-        raise SystemExit(f"error: {cause}") from cause
+    run(command) if isinstance(command, Run) else show(command)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,6 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % points of Student's t with 1, 2, ... degrees of freedom."""
 
 
-class MixedCodeError(ValueError):
-    """The results are of different versions of the code."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Print the table of the results file."""
@@ -40,11 +36,11 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def refuse_other_code(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Raise MixedCodeError if the results are of different versions of the code."""
+    """End with an error if the results are of different versions of the code."""
     versions = sorted({line["code"] for line in lines})
     if len(versions) > 1:
-        raise MixedCodeError(
-            f"{path} and this code have results of {len(versions)} versions of the code "
+        raise SystemExit(
+            f"error: {path} and this code have results of {len(versions)} versions of the code "
             f"({', '.join(versions)}), which cannot be compared; give another file with --results, "
             f"or check out the commit that the lines of this file name"
         )

@@ -28,14 +28,7 @@ OWN = "plain Trainer, batches in its own order"
 def passes(
     config: FinetuneConfig, model: PeftModel, dataset: QuestionDataset, folder: Path
 ) -> dict[str, Callable[[], None]]:
-    """One pass over the dataset by each method, for `timing.alternate`.
-
-    Args:
-        config: batch size and learning rates.
-        model: model with adapters; it is trained.
-        dataset: training questions.
-        folder: folder of the runs.
-    """
+    """One pass over the dataset by each method, for `timing.alternate`; the model is trained."""
     one_pass = replace(config, projector_epochs=0, epochs=1, save_every_steps=0)
 
     def ours() -> None:

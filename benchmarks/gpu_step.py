@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import tyro
@@ -36,32 +36,7 @@ from sefar_core.presets import preset
 from sefar_core.step import plan_mixing, ssl_step
 from sefar_core.train import build_optimizer, choose_method
 
-VariantName = Literal[
-    "public, fp32",
-    "public, TF32",
-    "ours, bf16",
-    "ours, bf16, compiled",
-    "ours, bf16, recompute",
-]
 GOAL = "goal: at least 40.0 % MFU of 790 TFLOP/s for vit_b"
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuStep:
-    """Settings of the measurement."""
-
-    networks: tuple[Literal["vit_s", "vit_b", "toy"], ...] = ("vit_s", "vit_b")
-    """Networks, at 224 pixels; `toy` is the demo's."""
-    labeled: tuple[int, ...] = (8, 32, 64)
-    """Numbers of labeled clips of a step; there are three times as many unlabeled ones."""
-    variants: tuple[VariantName, ...] = get_args(VariantName)
-    """Implementations of the step; with none, only operations are counted."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Device; cpu is for a dry run."""
-    turns: int = 10
-    """Number of timed steps, after three that are not timed."""
-    out: Path | None = None
-    """Folder for a dated result file."""
 
 
 class Variant(NamedTuple):
@@ -73,13 +48,32 @@ class Variant(NamedTuple):
     recompute: bool = False
 
 
-VARIANTS: dict[VariantName, Variant] = {
+VARIANTS = {
     "public, fp32": Variant(public=True),
     "public, TF32": Variant(public=True, tf32=True),
     "ours, bf16": Variant(),
     "ours, bf16, compiled": Variant(compile=True),
     "ours, bf16, recompute": Variant(recompute=True),
 }
+VariantName = Literal[*VARIANTS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuStep:
+    """Settings of the measurement."""
+
+    networks: tuple[Literal["vit_s", "vit_b", "toy"], ...] = ("vit_s", "vit_b")
+    """Networks, at 224 pixels; `toy` is the demo's."""
+    labeled: tuple[int, ...] = (8, 32, 64)
+    """Numbers of labeled clips of a step; there are three times as many unlabeled ones."""
+    variants: tuple[VariantName, ...] = tuple(VARIANTS)
+    """Implementations of the step; with none, only operations are counted."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Device; cpu is for a dry run."""
+    turns: int = 10
+    """Number of timed steps, after three that are not timed."""
+    out: Path | None = None
+    """Folder for a dated result file."""
 
 
 class Figures(NamedTuple):

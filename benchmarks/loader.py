@@ -34,6 +34,10 @@ GOPS = (12, 250)
 """Frames from one keyframe to the next, at most."""
 WORKERS = (2, 4, 8, 16)
 """Loader processes that a stall is reported for."""
+STEP_S = 0.1
+"""Duration of a training step that the loader must keep up with, on one device."""
+LABELED, RATIO = 8, 3
+"""Labeled clips of that step, and unlabeled ones for each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +46,21 @@ class LoaderBenchmark:
     """Turns of each way."""
     clips: int = 12
     """Clips that a turn goes through."""
-    step_s: float = 0.1
-    """Duration of a training step that the loader must keep up with."""
-    labeled_per_step: int = 8
-    """Labeled clips that a step of one device takes."""
-    unlabeled_per_labeled: int = 3
-    """Unlabeled clips that it takes for each of them."""
     out: Path | None = None
     """Folder for a dated result."""
 
 
-def stall_share(
-    clip_s: float, *, labeled: int, unlabeled: int, workers: tuple[int, int], step_s: float
-) -> float:
+def stall_share(clip_s: float, workers: tuple[int, int]) -> float:
     """Part of the time in which the device waits for its loader.
 
     Args:
         clip_s: what one worker needs for an unlabeled clip. A labeled one, which has one view in
             place of two, is taken to cost as much, so the share is an upper bound.
-        labeled: clips that a step takes.
-        unlabeled: clips that a step takes.
         workers: loader processes of the labeled and of the unlabeled clips, each with a core of its
             own.
-        step_s: duration of a step that does not wait.
     """
-    load_s = clip_s * max(labeled / workers[0], unlabeled / workers[1])
-    return max(0.0, 1 - step_s / load_s)
+    load_s = clip_s * max(LABELED / workers[0], LABELED * RATIO / workers[1])
+    return max(0.0, 1 - STEP_S / load_s)
 
 
 def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
@@ -99,11 +92,11 @@ def our_ways(clips: list, root: Path) -> dict[str, Callable[[int], object]]:
 
 def main(settings: LoaderBenchmark) -> None:
     torch.set_num_threads(1)
-    lines, figures = heading(settings), {}
+    lines, figures = heading(), {}
     for gop in GOPS:
         with tempfile.TemporaryDirectory() as folder:
             timings = timed(Path(folder), gop, settings)
-        lines += rows(gop, timings, settings)
+        lines += rows(gop, timings, settings.clips)
         figures[f"GOP {gop}"] = {name: timing._asdict() for name, timing in timings.items()}
     report("loader", lines, figures, settings.out)
 
@@ -128,32 +121,22 @@ def timed(root: Path, gop: int, settings: LoaderBenchmark) -> dict[str, Timing]:
     return alternate(whole, turns=settings.turns)
 
 
-def heading(settings: LoaderBenchmark) -> list[str]:
-    counts = ", ".join(str(number) for number in WORKERS)
-    clips = settings.labeled_per_step * (1 + settings.unlabeled_per_labeled)
+def heading() -> list[str]:
     return [
         f"| GOP | way | CPU ms a sample | wall ms | times cheaper than public | clips/s a worker | "
-        f"stall % at most of a {settings.step_s:g} s step of {clips} clips "
-        f"with {counts} workers |",
+        f"stall % at most of a {STEP_S:g} s step of {LABELED * (1 + RATIO)} clips "
+        f"with {', '.join(map(str, WORKERS))} workers |",
         "|---|---|---|---|---|---|---|",
     ]
 
 
-def rows(gop: int, timings: dict[str, Timing], settings: LoaderBenchmark) -> list[str]:
+def rows(gop: int, timings: dict[str, Timing], num_clips: int) -> list[str]:
     """One line a way, with what it would make a training step wait."""
-    ratio = settings.unlabeled_per_labeled
     lines = []
     for name, timing in timings.items():
-        cpu, wall = timing.cpu / settings.clips, timing.wall / settings.clips
-        stall = partial(
-            stall_share,
-            cpu,
-            labeled=settings.labeled_per_step,
-            unlabeled=settings.labeled_per_step * ratio,
-            step_s=settings.step_s,
-        )
+        cpu, wall = timing.cpu / num_clips, timing.wall / num_clips
         stalls = ", ".join(
-            f"{100 * stall(workers=split_workers(number, ratio)):.0f}" for number in WORKERS
+            f"{100 * stall_share(cpu, split_workers(number, RATIO)):.0f}" for number in WORKERS
         )
         lines.append(
             f"| {gop} | {name} | {1000 * cpu:.2f} | {1000 * wall:.2f} | "

@@ -95,14 +95,7 @@ def scoring_bounds(weights: Weights, lengths: Lengths) -> dict[str, float]:
 
 
 def bounds(weights: Weights, lengths: Lengths, *, rows: int, row_tokens: int) -> Figures:
-    """The arithmetic that needs no device, for bf16 weights.
-
-    Args:
-        weights: weights of the language model.
-        lengths: lengths of the scored questions.
-        rows: rows of a LoRA step, with two labels in each.
-        row_tokens: tokens of a row.
-    """
+    """The arithmetic that needs no device: bf16 weights, and two labels in each row of a step."""
     tokens, labels = rows * row_tokens, 2 * rows
     step = weights.step_flops(tokens, labels)
     recompute = weights.step_flops(tokens, labels, recompute=True)

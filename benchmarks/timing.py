@@ -97,12 +97,7 @@ def report(name: str, lines: Sequence[str], figures: object, out: Path | None) -
 
 def report_incrementally(name: str, rows: Iterable[Row], out: Path | None) -> None:
     """Print a table line by line; the file is complete after each line, so that an interrupted run
-    keeps its measurements.
-
-    Args:
-        name: name of the result.
-        rows: lines with their figures, by name.
-        out: folder of the result; None writes no file.
+    keeps its measurements. Without a folder no file is written.
     """
     path, facts = result_path(name, out), surroundings()
     lines: list[str] = []

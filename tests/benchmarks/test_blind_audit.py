@@ -23,7 +23,7 @@ def make_audit(bound, **micro):
     )
 
 
-def test_a_cell_is_the_mean_over_the_seeds_and_its_standard_error():
+def test_a_cell_is_a_mean_with_its_standard_error_and_the_furthest_rule_is_named():
     found = [make_audit(0.25, longest=value) for value in (0.2, 0.3, 0.4, 0.5)]
     other = [make_audit(None, shortest=0.25)] * 4
     assert table({"hard": found, "public": other}, "micro") == [
@@ -40,12 +40,8 @@ def test_a_cell_is_the_mean_over_the_seeds_and_its_standard_error():
     assert table({"hard": found}, "macro")[2:] == ["| longest | 17.5 ± 3.2 |"]
     # A single seed has the error of its questions.
     assert table({"hard": found[:1]}, "macro")[2:] == ["| longest | 10.0 ± 5.0 |"]
-
-
-def test_the_rule_furthest_from_its_bound_is_named():
     found = [make_audit(0.25, longest=0.26, shortest=0.20)] * 4
-    public = [make_audit(None, longest=0.9)] * 4
-    assert furthest({"hard": found, "public": public}) == (
+    assert furthest({"hard": found, "public": other}) == (
         "More than 2 standard errors of the mean off their bound: 1 of 2 comparisons; the "
         "furthest is shortest on hard, -2.5."
     )

@@ -22,10 +22,7 @@ def test_arms_that_see_clips_alike_share_a_warm_up():
     assert KEYS["sefar"] == KEYS["supervised"] == KEYS["fixmatch"] == KEYS["passes_1000"]
     assert KEYS["window_supervised"] == KEYS["local_window"] == KEYS["window_unchanged"]
     assert KEYS["svformer"] == KEYS["without_dual_elements"] != KEYS["sefar"]
-    own = {
-        KEYS[arm] for arm in ("local_window", "released", "micro_batches", "ema_every_micro_batch")
-    }
-    assert KEYS["sefar"] not in own and KEYS["micro_batches"] == KEYS["ema_every_micro_batch"]
+    assert KEYS["micro_batches"] == KEYS["ema_every_micro_batch"] != KEYS["sefar"]
     assert KEYS["window_long"] == KEYS["window_supervised_long"] != KEYS["local_window"]
     short = CONFIGS["local_window"]
     assert replace(CONFIGS["window_long"], epochs=short.epochs) == short != CONFIGS["window_long"]
@@ -40,12 +37,6 @@ def test_a_warm_up_is_the_same_whichever_arms_are_requested_and_its_first_state_
     plain = CONFIGS["sefar"]
     warm = replace(plain, warmup_epochs=plain.epochs, keep_last=plain.epochs)
     assert ours[KEYS["sefar"]] == warm
-
-
-def test_the_teacher_moves_as_far_in_four_micro_batches_as_in_a_step():
-    whole, parts = CONFIGS["micro_batches"], CONFIGS["ema_every_micro_batch"]
-    assert parts.ema_decay**4 == pytest.approx(whole.ema_decay)
-    assert parts.batch_size // parts.micro_batch_size == 4
 
 
 def test_the_interval_is_student_s():
@@ -71,9 +62,6 @@ def test_the_table_pairs_arms_by_seed(tmp_path, capsys):
     assert set(rows) == {"sefar", "fixmatch"}
     show(Table(results=results, arms=("supervised",)))
     assert "| `supervised` | 0 | not measured |" in capsys.readouterr().out
-    show(Table(results=results, arms=("sefar",), baseline="fixmatch"))
-    head, _, row = capsys.readouterr().out.splitlines()
-    assert "minus `fixmatch`" in head and "| 2 | 60.0 ± 127.1 | +10.0 |" in row
 
 
 def test_errors_are_one_line(tmp_path):
@@ -83,10 +71,5 @@ def test_errors_are_one_line(tmp_path):
         results.write_text("\n".join(text) + "\n")
         with pytest.raises(SystemExit, match="error: .*versions of the code .*--results"):
             main(Run(results=results))
-    with pytest.raises(SystemExit, match="2 versions of the code"):
-        results.write_text("\n".join(lines) + "\n")
-        main(Table(results=results))
     with pytest.raises(SystemExit, match="no arm is named nope; the arms are sefar, "):
         main(Run(arms=("sefar", "nope")))
-    with pytest.raises(SystemExit, match="no arm is named none"):
-        main(Table(baseline="none"))

@@ -1,27 +1,20 @@
 """The benchmark of the step on a GPU, tried on the CPU: what it counts, and what it lacks."""
 
-import gc
 import itertools
 import json
-import weakref
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
-import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu_step
 from benchmarks.gpu_step import (
-    VARIANTS,
     Figures,
     GpuStep,
     Variant,
-    VariantName,
     cells,
     gflop_a_labeled_clip,
-    measure,
     whole_step,
 )
 from sefar_core import run_dir
@@ -58,44 +51,9 @@ def test_figures_follow_from_seconds_and_operations(monkeypatch):
     assert row == ["20.0", "2000", "50.0%", "39.9%", "1.5"]
 
 
-def test_every_batch_is_compiled_for_its_own_size_after_the_last_student_is_gone(monkeypatch):
-    """A step of one layer, compiled: graphs whose sizes vary, and students that are still alive."""
-    varying, alive, students = [], [], []
-
-    def backend(graph, inputs):
-        varying.append(any(isinstance(given, torch.SymInt) for given in inputs))
-        return graph.forward
-
-    def step_of_a_layer(network, variant, labeled, device):
-        student, clips = torch.nn.Linear(4, 4), torch.randn(labeled, 4)
-        student.compile(backend=backend)
-        students.append(weakref.ref(student))
-        return lambda: student(clips)
-
-    monkeypatch.setattr(gpu_step, "whole_step", step_of_a_layer)
-    for name in ("empty_cache", "reset_peak_memory_stats"):
-        monkeypatch.setattr(
-            torch.cuda, name, lambda: alive.extend(s() is not None for s in students)
-        )
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
-    gc.disable()
-    try:
-        for labeled in (2, 3):
-            measure("toy", Variant(compile=True), labeled, GpuStep(turns=1))
-    finally:
-        gc.enable()
-    assert varying == [False, False]
-    assert alive == [False, False]  # the first student, twice in the second measurement
-    for labeled in (4, 5):  # without the reset between them the second has sizes that vary
-        gpu_step.whole_step("toy", Variant(compile=True), labeled, "cpu")()
-    assert varying[-1]
-    torch.compiler.reset()
-
-
 @pytest.mark.slow
 def test_the_variants_in_bf16_make_steps(tmp_path):
-    # Compiling is tested in integration/test_compile.py; the public step is made above.
+    # Compiling is tested in integration/test_train.py; the public step is made above.
     names = ("ours, bf16", "ours, bf16, recompute")
     gpu_step.main(replace(DRY_RUN, variants=names, out=tmp_path))
     (written,) = tmp_path.glob("*.json")
@@ -129,31 +87,10 @@ def test_what_was_measured_before_a_stop_is_in_the_file(tmp_path, monkeypatch, c
     assert capsys.readouterr().out.splitlines() == lines[: first + 2]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_student_is_compiled_and_recomputes_as_its_variant_says(name, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **how: asked.append(how))
-    built = gpu_step.build_networks
-    monkeypatch.setattr(
-        gpu_step, "build_networks", lambda *_, **how: asked.append(how) or built(*_, **how)
-    )
-    whole_step("toy", VARIANTS[name], 1, "meta")
-    expected = {"passes": 10, "recompute": name.endswith("recompute"), "device": "meta"}
-    assert asked == [expected] + [{"dynamic": False}] * name.endswith("compiled")
-
-
-def test_variants_are_chosen_by_name_and_others_refused(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    assert get_args(VariantName) == tuple(VARIANTS) == GpuStep().variants
-    with pytest.raises(SystemExit):
-        tyro.cli(GpuStep, args=["--variants", "ours, fp8"])
-    shown = capsys.readouterr().err
-    assert "ours, fp8" in shown and "ours, bf16, recompute" in shown
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without CUDA lacks")
 def test_without_cuda_operations_are_counted_and_times_are_not_measured(capsys):
     gpu_step.main(GpuStep(networks=("toy",)))
     printed = capsys.readouterr().out
-    assert "not measured" in printed
-    assert f"{gflop_a_labeled_clip('toy', public=False):,.0f}" in printed
+    assert (
+        "not measured" in printed and f"{gflop_a_labeled_clip('toy', public=False):,.0f}" in printed
+    )

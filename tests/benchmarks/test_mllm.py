@@ -8,8 +8,6 @@ import torch
 
 from benchmarks import (
     finetune_step,
-    gpu_chat,
-    gpu_lora,
     gpu_mllm,
     mllm,
     mllm_arithmetic,
@@ -18,7 +16,6 @@ from benchmarks import (
 )
 from benchmarks.mllm_arithmetic import Lengths, Weights, weights_of
 from benchmarks.timing import Timing
-from sefar_mllm.adapters import composite
 from sefar_mllm.build import load_tokenizer
 
 SETTINGS = gpu_mllm.GpuMllm(
@@ -37,20 +34,6 @@ def tokenizer():
 def model(tokenizer):
     language = random_vlm.language_model("toy", words=len(tokenizer), device="cpu")
     return random_vlm.adapted(language, device="cpu", rank=2).eval()
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Every call is made once and takes 0.5 s, or the seconds that are put into the list."""
-    takes: list[float] = []
-
-    def seconds(call, turns, device):
-        call()
-        return takes.pop(0) if takes else 0.5
-
-    for place in (gpu_mllm, gpu_chat, gpu_lora):
-        monkeypatch.setattr(place, "seconds", seconds)
-    return takes
 
 
 def test_rivals_of_scoring_give_our_answers_and_a_wrong_one_is_found_out(
@@ -76,30 +59,6 @@ def test_questions_are_as_long_as_gym_qas_in_llamas_vocabulary(tokenizer):
     assert 2 * lengths.prompt < lengths.joined < 3 * lengths.prompt
     plain = random_vlm.lengths_of(tokenizer, random_vlm.questions(150)).prompt
     assert 1.05 * plain < lengths.prompt < 1.25 * plain
-
-
-@pytest.mark.slow
-def test_the_plain_trainer_is_given_our_batches(model, tokenizer, tmp_path, monkeypatch):
-    batches: list[list[int]] = []
-    collator = finetune_step.Collator.__call__
-
-    def collate(self, features):
-        batch = collator(self, features)
-        batches.append(batch["attention_mask"].sum(dim=1).tolist())
-        return batch
-
-    monkeypatch.setattr(finetune_step.Collator, "__call__", collate)
-    ways, _ = mllm.training_ways(model, tokenizer, 24, tmp_path)
-
-    def seen(name):
-        batches.clear()
-        ways[name]()
-        return list(batches)
-
-    ours, own = seen(finetune_step.OURS), seen(finetune_step.OWN)
-    assert ours == seen(finetune_step.SAME) != own
-    assert sorted(sum(ours, [])) == sorted(sum(own, []))
-    assert seen(finetune_step.OURS) == ours  # each turn of the benchmark learns all of it again
 
 
 def test_ratios_are_reported_beside_their_goals():
@@ -154,27 +113,9 @@ def test_operations_bytes_and_bounds_are_those_of_hand_arithmetic():
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-3)
 
 
-def recomputes(model) -> bool:
-    layers = composite(model).model.language_model.layers
-    return any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_step_is_counted_by_its_tokens_and_labels(model, clock, recompute):
-    found = gpu_lora.train(model, SETTINGS, recompute=recompute)
-    flops = 4 * LINEARS * 2 * 48 + 4 * HEAD * 4  # two labels in each of two rows
-    assert found["tokens_a_s"] == 2 * 48 / 0.5
-    assert found["mfu_790"] == pytest.approx(flops / 0.5 / 790e12)
-    assert found["mfu_989"] == pytest.approx(flops / 0.5 / 989e12)
-    assert found["memory_gb"] is None
-    # Activations are made again for as long as a step learns.
-    assert not composite(model).training and not recomputes(model)
-    with gpu_lora.training_mode(model, recompute=recompute):
-        assert model.training and recomputes(model) == recompute
-
-
-def test_scoring_is_counted_by_the_tokens_that_it_computes(model, tokenizer, clock):
-    clock += [0.5, 2.0]
+def test_scoring_is_counted_by_the_tokens_that_it_computes(model, tokenizer, monkeypatch):
+    takes = iter([0.5, 2.0])
+    monkeypatch.setattr(gpu_mllm, "seconds", lambda call, *_: (call(), next(takes))[1])
     found = gpu_mllm.score(model, tokenizer, SETTINGS)
     lengths = random_vlm.lengths_of(tokenizer, random_vlm.like_llamas(tokenizer, 3))
     assert found["prompts_a_s"] == 3 / 0.5 and found["items_a_s"] == 3 / 2.0
@@ -185,49 +126,22 @@ def test_scoring_is_counted_by_the_tokens_that_it_computes(model, tokenizer, clo
     assert found["share_of_bound"] == pytest.approx(1.5 * item / 790e12)
 
 
-def test_decoding_is_counted_without_its_first_token(model, tokenizer, clock, monkeypatch):
-    asked = []
-    generate = gpu_chat.generate_ids
-
-    def watched(*given, max_new_tokens, static_cache):
-        asked.append((max_new_tokens, static_cache))
-        return generate(*given, max_new_tokens=max_new_tokens, static_cache=static_cache)
-
-    monkeypatch.setattr(gpu_chat, "generate_ids", watched)
-    clock += [1.0, 0.2, 0.6, 0.1]
-    found = gpu_chat.decoding(model, tokenizer, SETTINGS)
-    assert asked == [(5, False), (1, False), (5, True), (1, True)]
-    assert found["dynamic: tokens_a_s"] == pytest.approx(4 / 0.8)
-    assert found["dynamic: first_token_s"] == 0.2
-    assert found["static, compiled: tokens_a_s"] == pytest.approx(4 / 0.5)
-    assert found["static, compiled: first_token_s"] == 0.1
-    read = 4 * (LINEARS + HEAD + 5 * 64)  # 32-bit on a CPU
-    assert found["limit_tokens_a_s"] == pytest.approx(4.3e12 / read)
-
-
-def test_the_first_token_from_a_file_goes_the_chats_way(model, tokenizer, clock, monkeypatch):
-    ways: list[bool] = []
-    trusted = gpu_chat.Assistant.watch
-
-    def watch(self, path, *, untrusted):
-        ways.append(untrusted)
-        return trusted(self, path)  # a process of its own takes seconds to begin
-
-    monkeypatch.setattr(gpu_chat.Assistant, "watch", watch)
-    clock += [0.25, 0.125]
-    found = gpu_chat.cold_first_token(model, tokenizer, SETTINGS)
-    assert ways == [True, False]
-    assert found == {"cold_first_token_s": 0.25, "in this process: cold_first_token_s": 0.125}
+@pytest.mark.slow
+def test_a_dry_run_measures_every_part(tokenizer):
+    found = gpu_mllm.measure(tokenizer, SETTINGS)
+    figures = {name: value for part in found.values() for name, value in part.items()}
+    assert {"mfu_790", "items_a_s", "limit_tokens_a_s", "cold_first_token_s"} <= figures.keys()
+    assert all(value is None or value > 0 for value in figures.values())
 
 
 def test_goals_stand_beside_figures_that_exist_and_the_rest_is_not_measured(
     tokenizer, tmp_path, monkeypatch, capsys
 ):
-    for place, name in ((gpu_lora, "train"), (gpu_mllm, "score")):
-        monkeypatch.setattr(place, name, lambda *_, **__: {"memory_gb": 1.0})
+    for name in ("train", "score"):
+        monkeypatch.setattr(gpu_mllm, name, lambda *_, **__: {"memory_gb": 1.0})
     for name in ("decoding", "cold_first_token"):
-        monkeypatch.setattr(gpu_chat, name, lambda *_, **__: {})
-    monkeypatch.setattr(gpu_lora, "find_spec", lambda name: None)  # without bitsandbytes
+        monkeypatch.setattr(gpu_mllm, name, lambda *_, **__: {})
+    monkeypatch.setattr(gpu_mllm, "find_spec", lambda name: None)  # without bitsandbytes
     found = gpu_mllm.measure(tokenizer, SETTINGS)
     assert {part for part, _ in mllm_arithmetic.GOALS} == set(found)
     lines = gpu_mllm.table(found)

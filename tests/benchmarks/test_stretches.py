@@ -3,12 +3,10 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from benchmarks.stretches import Stretches, counted, main
 from sefar_core.data.video import VideoReadError, read_fractions
-from tests.oracles.numbered_stretches import stretches
 from tests.oracles.numbered_table import CASES
 
 FILES = ("h264.mp4", "vp8.webm", "mpeg2-b.mkv")
@@ -46,16 +44,3 @@ def test_a_reader_that_is_late_is_wrong_and_one_that_refuses_is_not(tmp_path, ca
     assert "in place of" in capsys.readouterr().out
     assert counted(CASES[0], film, settings, read_fractions) == {"right": 20}
     assert counted(CASES[0], film, settings, refusing) == {"refused": 20}
-
-
-def test_stretches_are_drawn_again_alike_and_more_of_them_begin_with_the_same():
-    for case in CASES:
-        few, many = stretches(case, 3), stretches(case, 6)
-        assert many[:3] == few
-        for start_s, end_s, fractions in many:
-            assert case.times_s[0] <= start_s < end_s
-            assert case.end_s is None or end_s <= case.end_s
-            assert all(case.is_sure(start_s + place * (end_s - start_s)) for place in fractions)
-    bounds = np.array([part.start_s for part in stretches(CASES[0], 40)])
-    exact = np.isclose(bounds * 25, np.round(bounds * 25), atol=1e-9)
-    assert 5 < exact.sum() < 35
