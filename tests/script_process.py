@@ -1,16 +1,19 @@
 """A script run as a user runs it, its words kept: in this process, or in one of its own."""
 
+import importlib.util
 import io
 import os
 import re
 import runpy
-import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from types import ModuleType
+from typing import IO
 from unittest.mock import patch
 
 import psutil
@@ -62,6 +65,15 @@ def call_script(
     return subprocess.CompletedProcess(argv, code, *printed)
 
 
+def script_module(name: str) -> ModuleType:
+    """A script as a module, for tests of its functions."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
 def exit_code(path: str) -> int:
     """Run a file as a program; its exit code, with a text in its place printed."""
     try:
@@ -74,13 +86,16 @@ def exit_code(path: str) -> int:
     return 0
 
 
-def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def run_script(
+    name: str, *arguments: object, stdout: int | IO = subprocess.PIPE
+) -> subprocess.CompletedProcess:
     """What `python scripts/NAME ARGUMENTS` says and its exit code, without colors."""
     return subprocess.run(
         script(name, arguments),
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
-        cwd=cwd,
+        cwd=ROOT,
         env=environment(),
         timeout=LIMIT_S,
         check=False,
@@ -125,16 +140,8 @@ def end(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def interrupted_script(
-    name: str, *arguments: object, at: str = r"\n", cwd: Path = ROOT
-) -> subprocess.CompletedProcess:
-    """`python scripts/NAME ARGUMENTS`, interrupted by Ctrl-C once it has printed something.
-
-    Args:
-        name: of the script.
-        arguments: of the script.
-        at: pattern; the signal is sent once stdout or stderr holds it. The default is a line's end.
-        cwd: where the script runs.
+def interrupted_script(name: str, *arguments: object, at: str) -> subprocess.CompletedProcess:
+    """`python scripts/NAME ARGUMENTS`, interrupted by Ctrl-C once stderr holds a pattern.
 
     Returns:
         All that the script printed to stdout and to stderr, and its exit code.
@@ -143,26 +150,25 @@ def interrupted_script(
         AssertionError: The script ended before it printed the pattern.
     """
     unbuffered = environment() | {"PYTHONUNBUFFERED": "1"}  # a line arrives when it is printed
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with started(script(name, arguments), cwd=cwd, env=unbuffered, **pipes) as process:
-        before = read_until(process, at)
+    with (
+        tempfile.TemporaryFile("w+") as stdout,
+        started(
+            script(name, arguments), cwd=ROOT, env=unbuffered, stdout=stdout, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        before = read_until(process.stderr, at)
         os.killpg(process.pid, signal.SIGINT)
-        after = process.communicate(timeout=LIMIT_S)
-    printed = [(first + rest).decode() for first, rest in zip(before, after, strict=True)]
-    return subprocess.CompletedProcess(process.args, process.returncode, *printed)
+        _, after = process.communicate(timeout=LIMIT_S)
+        stdout.seek(0)
+        printed = stdout.read(), (before + after).decode()
+        return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
 
-def read_until(process: subprocess.Popen, pattern: str) -> tuple[bytes, bytes]:
-    """What a process with pipes prints to stdout and stderr, up to where one holds the pattern."""
-    seen = {process.stdout: b"", process.stderr: b""}
-    with selectors.DefaultSelector() as waiting:
-        for stream in seen:
-            waiting.register(stream, selectors.EVENT_READ)
-        while not any(re.search(pattern.encode(), text) for text in seen.values()):
-            assert waiting.get_map(), f"ended before it printed {pattern!r}: {[*seen.values()]}"
-            for key, _ in waiting.select():
-                piece = os.read(key.fd, 4096)
-                seen[key.fileobj] += piece
-                if not piece:
-                    waiting.unregister(key.fileobj)
-    return seen[process.stdout], seen[process.stderr]
+def read_until(stream: IO[bytes], pattern: str) -> bytes:
+    """What a process prints into a pipe, up to where it holds the pattern."""
+    seen = b""
+    while not re.search(pattern.encode(), seen):
+        piece = os.read(stream.fileno(), 4096)
+        assert piece, f"ended before it printed {pattern!r}: {seen!r}"
+        seen += piece
+    return seen

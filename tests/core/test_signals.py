@@ -38,9 +38,9 @@ def test_a_second_signal_ends_the_process_at_once_with_its_code():
     command = [sys.executable, "-c", WAIT]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with started(command, cwd=ROOT, **pipes) as process:
-        read_until(process, "ready")
+        read_until(process.stdout, "ready")
         process.send_signal(signal.SIGTERM)
-        read_until(process, "stopping after this step")
+        read_until(process.stderr, "stopping after this step")
         time.sleep(0.4)  # a second signal within 0.2 s is the first, passed on
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)

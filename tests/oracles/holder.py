@@ -24,5 +24,5 @@ def held(folder: Path) -> Iterator[int]:
     command = [sys.executable, "-c", HOLD, str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with started(command, cwd=ROOT, **pipes) as process:
-        read_until(process, "held")
+        read_until(process.stdout, "held")
         yield process.pid

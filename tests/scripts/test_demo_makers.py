@@ -103,12 +103,6 @@ def test_a_new_model_gets_slots_in_place_of_the_video_and_answers_by_chance(toke
     assert llm.letter_accuracy(model, sampler.letters, examples, word) < 0.5
 
 
-def test_the_learning_rate_rises_stays_and_falls_and_the_whole_prompt_comes_last():
-    rates = [llm.lr_factor(step, 1000) for step in (0, 300, 750, 999)]
-    assert rates == pytest.approx([0.02, 1.0, 0.5, 0.05])
-    assert [stage.template for stage in llm.curriculum(1.0)] == [False, False, False, True]
-
-
 def test_a_folder_is_made_that_loads_as_any_language_model(tmp_path, monkeypatch):
     monkeypatch.setattr(llm, "EVAL_EXAMPLES", 8)
     llm.main(llm.Settings(out=tmp_path / "llm", lr=1e-3, scale=1e-9, seed=0))
