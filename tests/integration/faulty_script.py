@@ -225,7 +225,7 @@ def disturb_training(order: dict) -> None:
 
 def reported_compile(compile, backend: str, call, **how):
     print(f"compiles with {how}")
-    return compile(call, backend=backend, **how)
+    return compile(call, backend=backend, fullgraph=True, **how)
 
 
 def disturb_finetuning(order: dict) -> None:

@@ -1,7 +1,6 @@
 """The check names every broken clip at once, and writes only what an option names."""
 
 import re
-import signal
 import subprocess
 from multiprocessing import active_children
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from qa_data.manifest import Clip, read_manifest, write_manifest
 from sefar_core.data import check_videos
 from sefar_core.data.check_videos import check_clips
-from sefar_core.data.worker_pool import WorkerFailure, run_isolated
+from sefar_core.data.worker_pool import run_isolated
 from tests.oracles import videos as oracle
 from tests.oracles.poison import passing_hours, poisoned_check, poisoned_square
 from tests.script_process import call_script, interrupted_script
@@ -67,7 +66,7 @@ def faults(folder: Path, *, quick: bool, workers: int = 0) -> dict[str, tuple]:
     return {found.clip.id: found.faults for file in files for found in file}
 
 
-def test_every_fault_is_named_with_its_cause(folder):
+def test_every_fault_is_named_with_its_cause_and_quickly_all_but_damaged_pictures(folder):
     found = faults(folder, quick=False)
     causes = {
         "empty": "is empty",
@@ -80,30 +79,9 @@ def test_every_fault_is_named_with_its_cause(folder):
     assert {name for name, words in found.items() if words} == set(causes)
     for name, cause in causes.items():
         assert cause in found[name][0].words
-
-
-def test_a_quick_check_says_less_and_several_processes_find_what_one_finds(folder):
-    found = faults(folder, quick=True)
-    broken = {name for name, words in found.items() if words}
-    assert broken == {"empty", "missing", "long", "counted", "cut_off"}
-    assert faults(folder, quick=False, workers=2) == faults(folder, quick=False)
-
-
-def test_what_dies_or_hangs_is_told_and_the_others_go_on(monkeypatch):
-    let_a_day_pass, answers = passing_hours(monkeypatch), {}
-    tasks = ["1", "exit", "2", "abort", "hang", "raise", "3", "4"]
-    for task, answer in run_isolated(
-        poisoned_square, tasks, workers=2, patience_s=3600.0, preload=POISON
-    ):
-        answers[task] = answer
-        if len(answers) == len(tasks) - 1:
-            let_a_day_pass()
-    assert {task: answers[task] for task in "1234"} == {"1": 1, "2": 4, "3": 9, "4": 16}
-    assert answers["exit"] == WorkerFailure("crashed", "the decoding process died (exit code 3)")
-    aborted = "the decoding process died (SIGABRT)"
-    assert answers["abort"] == WorkerFailure("crashed", aborted, ended_by=signal.SIGABRT)
-    assert answers["raise"] == WorkerFailure("crashed", "the decoding process died (exit code 1)")
-    assert answers["hang"].kind == "hung"
+    assert faults(folder, quick=False, workers=2) == found
+    quick = {name for name, words in faults(folder, quick=True).items() if words}
+    assert quick == set(causes) - {"damaged"}
 
 
 def test_a_file_that_kills_the_decoder_is_one_fault_among_the_others(tmp_path, monkeypatch):
@@ -174,10 +152,6 @@ def test_the_script_writes_nothing_unasked_and_no_manifest_of_nothing(folder, tm
         (["--write-clean", "{}/videos/../manifest.csv"], "must be different files"),
         (["--table", "{0}/a.csv", "--write-clean", "{0}/a.csv"], "must be different files"),
         (["--video-root", "{}/nowhere"], "there is no folder"),
-        (["--manifest", "{}/none.csv"], "error: no manifest at"),
-        (["--manifest", "{}/videos/sound.mp4"], "error: "),
-        (["--workers", "-1"], "workers must be at least 0"),
-        (["--workers", "many"], "--workers"),
     ],
 )
 def test_a_check_that_cannot_be_made_is_told_by_its_exit_code(folder, options, reason):

@@ -56,6 +56,9 @@ def test_old_paths_are_the_same_weights_unless_they_exist():
     for old, name in OLD_PATHS.items():
         assert shipped(old) == shipped(name) and Path(shipped(name)).exists()
     assert set(OLD_PATHS.values()) == SHIPPED.keys()
+    for recorded in ("demo/llm", "/gone/checkout/demo/llm"):
+        config = SefarVlmConfig(language_model=recorded)
+        assert language_model_of(Path("model"), config) == "demo:llm"
     Path("demo/llm").mkdir(parents=True)
     assert shipped("demo/llm") == "demo/llm"
     assert shipped("mine/demo/llm") == "mine/demo/llm"
@@ -80,12 +83,6 @@ def test_a_run_that_recorded_an_old_path_resumes(settings, name, old):
         open_run(run_dir, settings, seed=0)
 
 
-@pytest.mark.parametrize("recorded", ["demo/llm", "/gone/checkout/demo/llm"])
-def test_a_model_folder_that_recorded_an_old_path_finds_its_language_model(recorded):
-    config = SefarVlmConfig(language_model=recorded)
-    assert language_model_of(Path("model"), config) == "demo:llm"
-
-
 @pytest.mark.slow
 def test_the_wheel_holds_the_weights_and_not_what_makes_them(tmp_path):
     source = tmp_path / "source"
@@ -101,12 +98,8 @@ def test_the_wheel_holds_the_weights_and_not_what_makes_them(tmp_path):
         packed.extractall(tmp_path / "installed")
         names = set(packed.namelist())
     assert names >= WEIGHTS
-    tops = {name.partition("/")[0] for name in names}
-    assert {top for top in tops if "dist-info" not in top} == {
-        "sefar_core",
-        "sefar_mllm",
-        "qa_data",
-    }
+    tops = {name.partition("/")[0] for name in names if "dist-info" not in name}
+    assert tops == {"sefar_core", "sefar_mllm", "qa_data"}
     (tmp_path / "empty").mkdir()
     code = """if True:
         import json, sefar_core, sefar_mllm

@@ -1,6 +1,5 @@
 """Recognizers through the scripts: trained, made of public checkpoints, and scored."""
 
-import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -16,7 +15,7 @@ from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import LossConfig, TeacherConfig, TrainConfig
 from sefar_core.run_dir import append_metrics, open_run
 from tests.oracles.public_model import save_toy
-from tests.script_process import ROOT, call_script, run_script
+from tests.script_process import call_script, script_module
 from tests.world import MODEL
 
 ROLES = ("student", "teacher")
@@ -32,6 +31,9 @@ CATEGORIES = (
 )
 
 
+script = script_module("evaluate_ssl")
+
+
 @pytest.fixture(scope="module")
 def manifest(world, tmp_path_factory) -> Path:
     """The world's clips, two of them for the test: clips of the first and of the last class."""
@@ -40,14 +42,6 @@ def manifest(world, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("evaluate") / "manifest.csv"
     write_manifest([*(c for c in clips if c.split == "labeled"), tested[0], tested[-1]], path)
     return path
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts/evaluate_ssl.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def evaluate(world, manifest: Path, run_dir: Path):
@@ -126,19 +120,6 @@ def test_a_checkpoint_of_the_public_code_becomes_an_encoder_that_is_scored(
     assert files_of(run_dir) == PLAIN
 
 
-@pytest.mark.slow
-def test_converting_refuses_to_overwrite_and_what_is_no_checkpoint(tmp_path):
-    """In a process of its own: its exit codes are those of the program."""
-    path, made = tmp_path / "public.pyth", tmp_path / "made"
-    path.write_text("no checkpoint")
-    done = run_script("convert_checkpoint.py", "from-public", path, made)
-    assert done.returncode == 1 and not made.exists()
-    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-    made.mkdir()
-    done = call_script("convert_checkpoint.py", "from-public", path, made)
-    assert done.returncode == 1 and "made exists already" in done.stderr
-
-
 def test_a_run_of_one_prediction_is_scored_to_the_end_though_a_picture_cannot_be_drawn(
     world, manifest, tmp_path
 ):
@@ -160,18 +141,7 @@ def test_a_run_of_one_prediction_is_scored_to_the_end_though_a_picture_cannot_be
     assert rows_of(tmp_path)["teacher"]["trust"] and "top-1" in scored.stdout
 
 
-def test_half_a_record_is_refused_before_anything_is_scored(world, manifest, tmp_path):
-    write_run(tmp_path, roles=())
-    (tmp_path / "metrics.jsonl").unlink()
-    scored = evaluate(world, manifest, tmp_path)
-    assert scored.returncode == 1 and len(scored.stderr.splitlines()) == 1
-    assert f"{tmp_path}/metrics.jsonl is missing" in scored.stderr
-    assert not (tmp_path / "evaluation").exists()
-
-
-def test_a_share_is_shown_with_its_interval_or_that_it_has_none(
-    script, tmp_path, capsys, monkeypatch
-):
+def test_a_share_is_shown_with_its_interval_or_that_it_has_none(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     settings = script.EvaluateSsl(
         run_dir=tmp_path / "run [b]", manifest=tmp_path / "m.csv", video_root=tmp_path
@@ -195,7 +165,7 @@ def test_a_share_is_shown_with_its_interval_or_that_it_has_none(
     ],
 )
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_class_list_of_another_order_is_refused(script, tmp_path, texts, refused, form):
+def test_a_class_list_of_another_order_is_refused(tmp_path, texts, refused, form):
     categories = tmp_path / "categories.txt"
     categories.write_text(normalize(form, CATEGORIES), encoding="utf-8")
     clips = [

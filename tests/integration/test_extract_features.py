@@ -22,7 +22,7 @@ from sefar_mllm import features
 from sefar_mllm.feature_cache import CacheError, TokenCache, read_head
 from tests.oracles import image_folders
 from tests.oracles.videos import write_video
-from tests.script_process import call_script, run_script
+from tests.script_process import call_script
 
 NUM_CLIPS = 22
 KILLS = 5
@@ -99,21 +99,10 @@ def test_a_cache_has_tokens_of_each_clip_and_says_what_ran(straight):
     assert (record["clips_asked_for"], record["clips_there"]) == (NUM_CLIPS, 0)
 
 
-def test_another_frame_order_and_a_video_that_was_replaced_are_refused(data, straight, tmp_path):
-    before = tokens(straight)
+def test_another_frame_order_is_refused_in_one_line(data, straight):
     done = extract(*arguments(data, straight), "--frame-order", "shuffled")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "has tokens with frame_order = in_order, but encoder sefar needs" in done.stderr
-    (tmp_path / "videos").mkdir()
-    for video in (data / "videos").iterdir():
-        (tmp_path / "videos" / video.name).write_bytes(
-            video.read_bytes() + b"\0" * (video.stem == "7")
-        )
-    done = extract(*arguments(data, straight, root=tmp_path / "videos"))
-    assert done.returncode == 1
-    expected = f"{straight} holds the tokens of clip clip7 from 7.mp4 as it was with"
-    assert expected in done.stderr
-    assert tokens(straight).equal(before)
 
 
 def test_clip_is_shown_the_moments_of_a_run_and_says_whose_weights_it_has(data, tmp_path):
@@ -156,17 +145,6 @@ def test_killed_at_any_moment_a_cache_is_smaller_and_never_wrong(data, straight,
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_cache_of_one(data, straight, tmp_path, scripts):
-    codes, output = scripts.run("extract_features.py", *arguments(data, tmp_path), ranks=2)
-    assert codes == [0, 0], output
-    assert output.count(f"encoded {NUM_CLIPS} clips") == 1
-    assert equal(tmp_path, straight)
-    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1
-    encoded = Counter(one for path in tmp_path.glob("tokens-*") for one in read_head(path).clips)
-    assert encoded == Counter(IDS)  # none was encoded twice
-
-
-@pytest.mark.slow
 def test_a_broken_video_stops_both_processes_and_one_completes_what_they_began(
     data, straight, tmp_path, scripts
 ):
@@ -205,12 +183,9 @@ def test_two_complete_what_one_began_until_a_signal_came_and_none_may_join_it(
     assert "stopped; " in output and "the same command resumes" in output
     assert 0 < kept(tmp_path / "out") < NUM_CLIPS
     codes, output = scripts.run("extract_features.py", *words, ranks=2)
-    assert codes == [0, 0], output
+    assert codes == [0, 0] and output.count(": encoded ") == 1, output
     assert equal(tmp_path / "out", straight)
-
-
-@pytest.mark.slow
-def test_the_program_ends_with_the_code_of_its_work(data, straight):
-    done = run_script("extract_features.py", *arguments(data, straight))
-    assert done.returncode == 0, done.stderr
-    assert f"encoded 0 clips, {NUM_CLIPS} were there already" in done.stdout
+    shards = (tmp_path / "out").glob("tokens-*")
+    encoded = Counter(clip_id for path in shards for clip_id in read_head(path).clips)
+    assert encoded == Counter(IDS)  # none was encoded twice
+    assert len((tmp_path / "out/runs.jsonl").read_text().splitlines()) == 2

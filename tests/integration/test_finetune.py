@@ -20,10 +20,9 @@ from qa_data.files import SefarError
 from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
-from sefar_mllm import train
 from sefar_mllm.adapters import composite, lora_parameters, projector_parameters
 from sefar_mllm.build import load_tokenizer
-from sefar_mllm.checkpoint import CheckpointError, load_trained
+from sefar_mllm.checkpoint import load_trained
 from sefar_mllm.config import PRESETS, FinetuneConfig, LoraSettings
 from sefar_mllm.dataset import QuestionDataset
 from sefar_mllm.evaluation.significance import compare_seeds
@@ -175,27 +174,20 @@ def test_noise_and_precision_do_what_they_say(toy, tmp_path):
 def test_another_seed_and_another_stage_show_the_options_in_other_orders(
     toy, tmp_path, monkeypatch
 ):
-    def shown(inputs):
-        """The prompt and answer of each clip, in one pass over the clips."""
-        return {
-            clip: ids[mask.bool()].tolist()
-            for batch in inputs
-            for clip, ids, mask in zip(
-                batch["clip_ids"], batch["input_ids"], batch["attention_mask"], strict=True
-            )
-        }
-
-    passes = []
+    prompts = []
     for seed in (0, 1):
         with monkeypatch.context() as patch:
             seen = Watch(patch)
             weights(toy, tmp_path / str(seed), seed=seed, projector_epochs=1, epochs=1)
-        passes += [shown(seen.inputs[:3]), shown(seen.inputs[3:6])]
-    assert all(len(one) == 22 for one in passes)
-    for first in range(4):
-        for second in range(first):
-            same = [clip for clip in passes[0] if passes[first][clip] == passes[second][clip]]
-            assert len(same) < 8  # one in 24 by chance
+        prompts += [
+            (clip, *ids[mask.bool()].tolist())
+            for batch in seen.inputs
+            for clip, ids, mask in zip(
+                batch["clip_ids"], batch["input_ids"], batch["attention_mask"], strict=True
+            )
+        ]
+    assert len(prompts) == 4 * 22
+    assert len(set(prompts)) > 3 * 22  # an order comes again for one in 24 by chance
 
 
 def test_validation_questions_are_scored_after_each_epoch_and_never_learned(
@@ -304,14 +296,6 @@ def test_processes_that_cannot_work_together_are_refused(toy, tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="the launcher started 2 processes"):
         toy.finetune(tmp_path / "run", toy.config())
-
-    class Three:
-        num_processes = 3
-
-    monkeypatch.setattr(train, "PartialState", lambda **_: Three())
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(SefarError, match="batch_size 8 cannot be split among 3 processes"):
-        toy.finetune(tmp_path / "run", toy.config())
     assert not (tmp_path / "run").exists()
 
 
@@ -341,16 +325,6 @@ def test_launch_settings_are_read_by_accelerate(name):
     assert path.read_text().startswith("# ")
     assert ("Untested: needs several GPUs" in path.read_text()) == (name != "one_gpu_bf16")
     assert f"{name}.yaml" in (ROOT / "scripts/finetune_mllm.py").read_text()
-
-
-def test_a_run_leaves_settings_numbers_and_a_model_without_its_base(world):
-    run_dir = world.finetuned
-    assert json.loads((run_dir / "config.json").read_text())["lora"]["rank"] == 2
-    assert "packages" in json.loads((run_dir / "run.json").read_text())
-    assert lines(run_dir) and all(np.isfinite(line["loss"]) for line in lines(run_dir))
-    names = {path.name for path in (run_dir / "model").iterdir()}
-    assert {ADAPTER, "config.json", "tokenizer.json", "fingerprint.json"} <= names
-    assert not any(name.startswith("model") or name.endswith((".bin", ".pt")) for name in names)
 
 
 def test_a_run_is_resumed_with_its_own_settings_and_questions_or_not_at_all(world, tmp_path):
@@ -388,12 +362,6 @@ def test_a_trained_model_is_scored_by_its_script_the_same_again(world, tmp_path)
     same = compare_seeds([first], [second], resamples=100, rng=rng).micro
     assert (same.low, same.value, same.high) == (0, 0, 0)
     assert [one.probs for one in first] == [one.probs for one in second]
-
-
-def test_another_language_model_is_noticed_when_loading(world, tmp_path):
-    other = toy_llm.language_model(tmp_path / "llm", seed=5)
-    with pytest.raises(CheckpointError, match="computes other logits"):
-        load_trained(world.finetuned / "model", language_model=str(other))
 
 
 def test_a_folder_that_merging_would_refuse_is_refused_before_anything_is_learned(toy, tmp_path):

@@ -162,11 +162,3 @@ def test_a_root_without_any_of_the_videos_is_refused_though_missing_ones_are_lef
     (tmp_path / "empty").mkdir()
     words = ["empty" if word == "k400" else word for word in COMMANDS["kinetics"]]
     refused(words, tmp_path, "none of the 60 training clips", "--video-root")
-
-
-def test_a_rate_above_all_or_for_lists_that_say_every_split_is_refused(tmp_path):
-    BY_COMMAND["folders"](tmp_path)
-    words = [*COMMANDS["folders"], "--rate", "2"]
-    refused(words, tmp_path, "rate must be in (0, 1]", "2")
-    BY_COMMAND["public"](tmp_path)
-    refused([*COMMANDS["public"], "--rate", "0.3"], tmp_path, "leave these settings out")

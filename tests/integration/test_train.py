@@ -375,11 +375,16 @@ def test_a_run_that_is_stopped_and_killed_at_random_moments_ends_like_an_undistu
 
 
 @pytest.mark.slow
-def test_a_compiled_run_learns_what_a_plain_one_does(world, tmp_path, scripts):
-    """Warm-up and semi-supervised steps, of different batches; teacher and states are plain."""
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_compiled_run_learns_what_a_plain_one_does(world, tmp_path, scripts, recompute):
+    """Warm-up and semi-supervised steps, of different batches; teacher and states are plain.
+
+    The student is one graph: a break in it is an error.
+    """
     model = replace(PLAIN.model, depth=1)
     plain_config = replace(PLAIN, model=model, steps=4)  # two of each kind
-    words = command(world, tmp_path / "compiled", replace(plain_config, compile=True))
+    config = replace(plain_config, compile=True, recompute=recompute)
+    words = command(world, tmp_path / "compiled", config)
     codes, output = scripts.run(*words, backend="aot_eager")
     assert codes == [0] and "compiles with {'dynamic': False}" in output, output[-2000:]
     fit(plain_config, **places(world, tmp_path / "plain"))
