@@ -113,8 +113,8 @@ def make_set(out: Path, settings: SyntheticSettings, *, workers: int = 1) -> boo
         True if the set was rendered, False if `out` holds it already.
 
     Raises:
-        SefarError: `out` holds something else, or a set of other settings, or the processes do not
-            start.
+        SefarError: `out` holds something else, or a set of other settings; the processes do not
+            start, or a picture cannot be encoded.
         WriteError: the disk is full, or refuses otherwise.
         ValueError: `workers` is below 1.
     """
@@ -213,7 +213,11 @@ def _write_lists(folder: Path, clips: list[PlannedClip], settings: SyntheticSett
     for name, text in texts.items():
         write_text(folder / name, text)
     sheet = contact_sheet(settings.elements, settings)
-    _, data = cv2.imencode(".png", sheet[..., ::-1])
+    encoded, data = cv2.imencode(".png", sheet[..., ::-1])
+    if not encoded:  # not an OSError, which would be a fault in writing
+        raise SefarError(
+            "OpenCV could not encode the contact sheet as PNG; is its PNG codec built in?"
+        )
     (folder / "contact_sheet.png").write_bytes(data.tobytes())
     counts = {
         split: Counter(clip.draft.label for clip in clips if clip.draft.split == split)
