@@ -22,6 +22,7 @@ from sefar_core.checkpoint import (
     complete_states,
     latest_whole,
     optimizer_tensors,
+    read_class_names,
     read_state,
     restore_optimizer,
     save_encoder,
@@ -81,7 +82,14 @@ def change_settings(folder, **changed):
     ("damage", "message"),
     [
         (lambda f: weights(f).unlink(), r"model\.safetensors does not exist; check the path"),
-        (lambda f: os.truncate(weights(f), weights(f).stat().st_size - 99), "not a whole safet"),
+        (
+            lambda f: (weights(f).unlink(), weights(f).mkdir()),
+            r"\.safetensors is not a file; check",
+        ),
+        (
+            lambda f: os.truncate(weights(f), weights(f).stat().st_size - 100),
+            "not a whole safetensors",
+        ),
         (
             lambda f: rewrite(f, lambda state: state["single.norm.bias"][2:3].fill_(torch.nan)),
             r"model\.safetensors holds NaN or infinity in 1 tensors: single\.norm\.bias",
@@ -90,7 +98,10 @@ def change_settings(folder, **changed):
             lambda f: rewrite(f, lambda state: state.update(odd=state.pop("single.norm.bias"))),
             r"odd is unknown; single\.norm\.bias is missing",
         ),
-        (lambda f: change_settings(f, num_classes=6), r"bias has shape \(5,\), not \(6,"),
+        (
+            lambda f: change_settings(f, num_classes=6),
+            r"classifier\.bias has shape \(5,\), not \(6,",
+        ),
         (lambda f: f.rename(f.parent / "gone"), "student is not an encoder"),
     ],
 )
@@ -99,6 +110,16 @@ def test_an_encoder_that_does_not_load_is_refused_by_what_is_wrong(encoder, dama
     damage(folder)
     with pytest.raises(CheckpointError, match=message):
         sefar_core.load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"num_classes": "12"}, {"num_classes": -3}, {"class_names": [["x"]] * 5}]
+)
+def test_senseless_settings_of_an_encoder_are_named(encoder, changed):
+    _, folder = encoder
+    change_settings(folder, **changed)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_class_names(folder)
 
 
 def trained(steps: int):

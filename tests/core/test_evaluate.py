@@ -38,11 +38,15 @@ def test_scores_count_what_they_say():
     assert got.top1_interval[0] <= got.top1 <= got.top1_interval[1]
     assert score(PROBS[:2], torch.tensor([0, 2]), ["a", "b"]).mean_class == 1 / 2  # no clip of 1
     assert score(PROBS, LABELS, ["a"] * 5).top1_interval is None
-    eight = torch.eye(8)[:2] * 0.5 + torch.arange(8) * 0.01
-    assert score(eight, torch.tensor([4, 0]), ["a", "b"]).top5 == 1 / 2
     assert confusion(PROBS, LABELS).tolist() == [[1, 0, 0], [1, 1, 1], [0, 0, 1]]
     with pytest.raises(ValueError, match="no clip to score"):
         score(PROBS[:0], LABELS[:0], [])
+
+
+def test_top5_looks_at_five_classes():
+    probs = torch.eye(8)[:2] * 0.5 + torch.arange(8) * 0.01
+    assert score(probs, torch.tensor([0, 4]), ["a", "b"]).top5 == pytest.approx(1)
+    assert score(probs, torch.tensor([1, 0]), ["a", "b"]).top5 == pytest.approx(0)
 
 
 def test_pairs_compare_the_two_opposite_classes_alone():

@@ -4,10 +4,10 @@ from itertools import product
 import pytest
 import torch
 
-from sefar_core.ablations import COMPONENTS
+from sefar_core.ablations import COMPONENTS, PERTURBED, RIVALS
 from sefar_core.checkpoint import build_model
 from sefar_core.config import TeacherConfig, TrainConfig, dotted
-from sefar_core.presets import DATA_SETS, NETWORKS, WORDS, preset
+from sefar_core.presets import DATA_SETS, GROUPS, NETWORKS, WORDS, preset
 from sefar_core.teacher import EmaTeacher
 from tests.oracles import tiny
 
@@ -98,7 +98,9 @@ def test_the_teacher_moves_as_far_for_a_clip_as_in_the_public_code(batch, every,
     ("name", "message"),
     [
         ("passes_2+passes_5", "and so does"),
+        ("passes_1+released", "and so does"),
         ("vit_b+demo", "and so does"),
+        ("without_perturbation+perturb_slow", "and so does"),
         ("gym99_5+fixmach", "no preset 'fixmach'; did you mean fixmatch"),
     ],
 )
@@ -112,6 +114,17 @@ def test_every_data_set_is_there_for_both_networks_and_with_every_component_left
         config = preset(f"{data_set}+{network}+{component}")
         assert config.model.dim == {"vit_s": 384, "vit_b": 768}[network]
         assert changes(f"{data_set}+{network}+{component}", f"{data_set}+{network}")
+
+
+def test_words_of_the_groups_do_not_hide_one_another():
+    assert len(WORDS) == sum(map(len, GROUPS.values()))
+    assert len(PERTURBED) == 9 and len(RIVALS) == 3
+
+
+def test_a_whole_run_that_comes_first_may_be_changed():
+    assert preset("demo+vit_b").model.dim == 768
+    assert preset("demo+mix_on_logits").loss.mix_on == "logits"
+    assert preset("released+passes_2").teacher.dropout_passes == 2
 
 
 def test_the_student_is_fixmatch_s_own_teacher():

@@ -13,11 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from sefar_core.checkpoint import CheckpointError, build_model
+from sefar_core.config import ModelConfig
 from sefar_core.pretrained import (
     load_sefar_release,
     load_vit,
     named_tensors,
     read_torch,
+    unwrapped,
+    without_prefix,
 )
 from sefar_core.sampling import SAMPLINGS
 from tests.oracles import tiny
@@ -75,8 +78,23 @@ def test_a_damaged_torch_file_is_read_or_refused_by_name(tmp_path, zipped):
     assert refused > 150
 
 
+def test_names_of_wrappers_come_off_in_any_order_when_all_names_have_them():
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."):
+        assert unwrapped({f"{prefix}a": 1, f"{prefix}module.b": 2}) == {"a": 1, "module.b": 2}
+    assert unwrapped({"a._orig_mod.b": 1, "module.c": 2}) == {"a.b": 1, "module.c": 2}
+    assert unwrapped({}) == {}
+    assert without_prefix({"m.a": 1, "m.m.b": 2}, "m.") == {"a": 1, "m.b": 2}
+    assert without_prefix({"m.a": 1, "b": 2}, "m.") == {"m.a": 1, "b": 2}
+
+
 @pytest.mark.parametrize(
-    ("value", "kind"), [(3, "int"), (torch.eye(3).to_sparse(), "tensor of torch.float32")]
+    ("value", "kind"),
+    [
+        (3, "int"),
+        (torch.arange(3), "tensor of torch.int64"),
+        (torch.eye(3).to_sparse(), "tensor of torch.float32"),
+        (torch.ones(3, device="meta"), "tensor of torch.float32"),
+    ],
 )
 def test_what_is_not_a_plain_tensor_is_named(value, kind):
     with pytest.raises(CheckpointError, match=f"x.pt: odd is a {kind}, not a plain tensor"):
@@ -130,7 +148,12 @@ def test_a_vit_s_weights_make_the_backbone_see_each_frame_as_the_vit_does(tmp_pa
 
 @pytest.mark.parametrize(
     ("prefix", "container"),
-    [("", None), ("_orig_mod.module.module.", "state_dict"), ("model.module.", "state_dict_ema")],
+    [
+        ("", None),
+        ("_orig_mod.", "state_dict"),
+        ("module._orig_mod.", "model_state"),
+        ("model.module.", "state_dict_ema"),
+    ],
 )
 def test_a_vit_is_read_from_a_torch_file_in_every_wrapping(tmp_path, prefix, container):
     state = {f"{prefix}{name}": tensor for name, tensor in timm_vit().state_dict().items()}
@@ -140,13 +163,26 @@ def test_a_vit_is_read_from_a_torch_file_in_every_wrapping(tmp_path, prefix, con
     sees_frames_as(backbone, timm_vit())
 
 
-@pytest.mark.parametrize("number", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(tmp_path, number):
-    state = timm_vit().half().state_dict()
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(torch.nan, torch.float32), (torch.inf, torch.float16), (-torch.inf, torch.bfloat16)],
+)
+def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(tmp_path, number, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in timm_vit().state_dict().items()}
     state["blocks.1.mlp.fc1.weight"][3, 0] = number
+    backbone = new_backbone()
+    before = backbone.state_dict()["blocks.1.mlp.fc1.weight"].clone()
     message = r"vit\.safetensors holds NaN or infinity in 1 tensors: blocks\.1\.mlp\.fc1\.weight;"
     with pytest.raises(CheckpointError, match=message):
-        load_vit(new_backbone(), saved(tmp_path, state))
+        load_vit(backbone, saved(tmp_path, state))
+    assert torch.equal(backbone.state_dict()["blocks.1.mlp.fc1.weight"], before)
+
+
+def test_half_precision_weights_become_single_ones(tmp_path):
+    backbone = new_backbone()
+    load_vit(backbone, saved(tmp_path, timm_vit().half()))
+    assert all(parameter.dtype == torch.float32 for parameter in backbone.parameters())
+    torch.testing.assert_close(backbone.norm.weight, timm_vit().norm.weight, atol=1e-3, rtol=0)
 
 
 def test_a_vit_s_attention_is_copied_to_its_temporal_twin(tmp_path):
@@ -186,10 +222,11 @@ def test_patches_of_another_size_see_an_enlarged_picture_as_the_vit_sees_the_pic
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_a_missing_and_an_unknown_tensor_are_named(tmp_path):
+@pytest.mark.parametrize("name", ["cls_token", "pos_embed", "blocks.1.norm1.weight", "norm.bias"])
+def test_a_missing_and_an_unknown_tensor_are_named(tmp_path, name):
     state = timm_vit().state_dict()
-    state["reg_token"] = state.pop("norm.bias")
-    message = r"in 2 tensors: norm\.bias is missing; reg_token is unknown"
+    state["reg_token"] = state.pop(name)
+    message = rf"in 2 tensors: {name} is missing; reg_token is unknown"
     with pytest.raises(CheckpointError, match=message):
         load_vit(new_backbone(), saved(tmp_path, state))
 
@@ -223,15 +260,37 @@ def offered(monkeypatch, make):
     return requested
 
 
-def test_a_network_of_timm_is_requested_by_name_and_sees_as_it_does_there(monkeypatch):
+def test_timm_s_weights_are_requested_by_name(monkeypatch):
+    requested = offered(monkeypatch, timm_vit)
+    backbone = new_backbone()
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    load_vit(backbone, "timm:vit_small_patch16_224.augreg_in21k_ft_in1k")
+    assert torch.equal(torch.rand(2), expected)  # nothing was drawn
+    assert requested == [("vit_small_patch16_224.augreg_in21k_ft_in1k", True)]
+    sees_frames_as(backbone, timm_vit())
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224", "deit_small_patch16_224"])
+def test_timm_s_families_have_the_parts_that_the_published_sizes_need(name):
+    """And so has every other size: they differ in width, patch and grid alone."""
+    with torch.device("meta"):
+        vit = timm.create_model(name, num_classes=0)
+        ours = build_model(ModelConfig(), num_classes=5).backbone
+    own = {
+        n: t.shape for n, t in ours.state_dict().items() if "tempor" not in n and "time" not in n
+    }
+    assert {n: t.shape for n, t in vit.state_dict().items()} == own
+    assert vit.blocks[0].attn.num_heads == 6
+
+
+def test_a_network_of_timm_sees_as_it_does_there(monkeypatch):
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=7).eval()
-    requested = offered(monkeypatch, lambda: vit)
+    offered(monkeypatch, lambda: vit)
     backbone = new_backbone(image_size=224, dim=192, depth=12, num_heads=3, sizes=(1,))
-    before = torch.get_rng_state()
-    load_vit(backbone, "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
-    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
-    assert requested == [("vit_tiny_patch16_224.augreg_in21k_ft_in1k", True)]
+    load_vit(backbone, "timm:vit_tiny_patch16_224")
     sees_frames_as(backbone, vit, side=224)
 
 
@@ -250,6 +309,7 @@ def unreachable():
         (timm.models.resnet.resnet10t, "resnet10t", "timm:resnet10t does not fit.*is missing"),
         (unreachable, "vit_tiny_patch16_224", "cannot be fetched.*give the file"),
         (None, "vit_enormous", "timm has no model 'vit_enormous'; choose one of timm.list_pretr"),
+        (None, "hf-hub:someone/vit", "timm has no model 'hf-hub:someone/vit'"),
         (None, "vit_tiny_patch16_224.nothing", "cannot give.*Invalid pretrained tag"),
     ],
 )
@@ -260,17 +320,20 @@ def test_what_timm_cannot_give_or_does_not_fit_is_refused(monkeypatch, make, nam
         load_vit(new_backbone(), f"timm:{name}")
 
 
-@pytest.mark.parametrize("form", ["transformers", "public"])
+@pytest.mark.parametrize("form", ["transformers", "with a head, from torch.save", "public"])
 def test_a_timesformer_gives_the_same_tokens(tmp_path, form):
     """In the naming of transformers, or of facebookresearch/TimeSformer."""
-    model = random_timesformer(8, head=form == "transformers")
-    path = saved(tmp_path, model)
-    if form == "public":
-        path = tmp_path / "k400.pth"
+    model = random_timesformer(8, head=form.startswith("with"))
+    path = tmp_path / "k400.pth"
+    if form == "transformers":
+        path = saved(tmp_path, model)
+    elif form == "public":
         state = {"model.head.weight": torch.ones(400, 16), "model.head.bias": torch.ones(400)}
         named = renamed(model, time_embed="time_embed")
         state |= {f"model.{name}": tensor for name, tensor in named.items()}
         torch.save({"epoch": 14, "model_state": state, "cfg": "A: 1"}, path)
+    else:
+        torch.save(model.state_dict(), path)
     backbone = new_backbone(sizes=(8,))
     load_vit(backbone, path)
     assert_same_tokens(backbone, getattr(model, "timesformer", model), 8)
@@ -281,8 +344,11 @@ def test_a_timesformer_gives_the_same_tokens(tmp_path, form):
     [
         # Each frame has the embedding of its time.
         ("interleaved", (2, 2, 4), 8, [[3, 7], [1, 5], [0, 2, 4, 6]]),
+        ("interleaved", (2, 2, 4), 4, [[1, 3], [0, 2], [0, 1, 2, 3]]),
         ("interleaved", (8,), 4, [[0, 0, 1, 1, 2, 2, 3, 3]]),
+        ("interleaved", (4,), 8, [[1, 3, 5, 7]]),
         ("interleaved", (1, 2), 96, [[48], [16, 80]]),
+        ("interleaved", (5,), 10, [[1, 3, 5, 7, 9]]),
         ("local_window", (2, 2, 4), 8, [[1, 2], [5, 6], [1, 3, 5, 7]]),
     ],
 )
@@ -295,11 +361,19 @@ def test_a_frame_gets_the_time_embedding_of_its_moment(tmp_path, sampling, sizes
     assert [time[0, :, 0].tolist() for time in backbone.time_embed] == dealt
 
 
+def test_a_video_model_s_positions_are_resized_too(tmp_path):
+    backbone = new_backbone(image_size=48)
+    load_vit(backbone, saved(tmp_path, random_timesformer(8)))
+    assert backbone.pos_embed.shape == (1, 10, 16)
+    assert backbone.blocks[1].temporal_fc.weight.abs().min() > 0
+
+
 def test_a_video_model_without_its_temporal_part_or_with_no_times_is_refused(tmp_path):
     state = random_timesformer(8).state_dict()
     spatial = {name: tensor for name, tensor in state.items() if "temporal" not in name}
     with pytest.raises(CheckpointError, match=r"blocks\.0\.temporal_attn\.proj\.bias is missing"):
         load_vit(new_backbone(), saved(tmp_path, spatial))
-    state["embeddings.time_embeddings"] = torch.zeros(1, 0, 16)
-    with pytest.raises(CheckpointError, match="time_embed is unknown"):
-        load_vit(new_backbone(), saved(tmp_path, state))
+    for shape in ((8, 16), (1, 0, 16)):
+        state["embeddings.time_embeddings"] = torch.zeros(shape)
+        with pytest.raises(CheckpointError, match="time_embed is unknown"):
+            load_vit(new_backbone(), saved(tmp_path, state))

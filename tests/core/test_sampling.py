@@ -47,6 +47,14 @@ def test_every_random_moment_is_in_its_segment():
     assert seen.unique().numel() > 1500
 
 
+def test_the_same_generator_gives_the_same_moments():
+    first, again, other = (
+        sample_fractions((2, 2, 4), torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+    )
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
 def test_centre_moments_stand_in_the_middle_of_each_segment():
     moments = [element.tolist() for element in center_fractions((2, 2, 4))]
     assert [[8 * moment for moment in element] for element in moments] == [

@@ -74,3 +74,9 @@ def test_dropout_hidden_in_the_backbone_is_refused_by_name(student):
     mlp.fc2 = nn.Sequential(mlp.fc2, nn.Dropout(0.1))
     with pytest.raises(ValueError, match=r"backbone\.blocks\.1\.mlp\.fc2\.1"):
         EmaTeacher(student, decay=0.9, dropout_passes=2)
+
+
+@pytest.mark.parametrize(("decay", "passes"), [(1.0, 2), (-0.1, 2), (0.9, -1)])
+def test_settings_out_of_range_are_refused(student, decay, passes):
+    with pytest.raises(ValueError, match="decay|dropout_passes"):
+        EmaTeacher(student, decay=decay, dropout_passes=passes)

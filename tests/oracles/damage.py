@@ -22,8 +22,10 @@ class Decoded(NamedTuple):
 def bare_decode(path: Path, *, stream: int = 0, mirrored: bool = False) -> Decoded:
     """All frames in order, by one thread: with several, damage is patched in other ways.
 
-    The film is the video stream number `stream`; `mirrored` says that its columns are stored in
-    reverse.
+    Args:
+        path: of the file.
+        stream: which of its video streams is the film.
+        mirrored: its columns are stored in reverse.
     """
     frames: list[np.ndarray] = []
     try:

@@ -94,8 +94,10 @@ class Case:
 def even(name: str, options: Options | None = None, **how: Any) -> Case:
     """Pictures 0 to 47, or the `numbers` in `how`, evenly, from the start on.
 
-    `options` are the encoder's, besides; for `how` see `numbered_videos.write`, but for `slack_s`,
-    `may_refuse` and `refused`, which are the case's.
+    Args:
+        name: of the file; how it begins says how it is encoded.
+        options: of the encoder, besides.
+        how: see `numbered_videos.write`; `slack_s`, `may_refuse` and `refused` are the case's.
     """
     codec, fixed = CODECS[max(filter(name.startswith, CODECS), key=len)]
     numbers = tuple(how.pop("numbers", range(COUNT)))
@@ -137,8 +139,13 @@ def uneven(names: str, gaps: Sequence[int], **how: Any) -> list[Case]:
 
 
 def remuxed(name: str, change: Change, of: str = "", *, muxer: Options | None = None) -> Case:
-    """The packets of the file `of`, by default one that is encoded and contained as this one,
-    changed, in a container of their own.
+    """The packets of another file, changed, in a container of their own.
+
+    Args:
+        name: of the file.
+        change: of the packets.
+        of: name of the other file; without one it is encoded and contained as this one.
+        muxer: options of the container.
     """
     source = even(of or name)
 

@@ -71,8 +71,10 @@ def numbered(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def read_number(picture: np.ndarray) -> int:
-    """The number that a picture bears, at any size; UnreadableNumber if a cell is gray, the
-    two rows contradict, or the colors are out of place.
+    """The number that a picture bears, at any size.
+
+    Raises:
+        UnreadableNumber: a cell is gray, the two rows contradict, or the colors are out of place.
     """
     height, width = picture.shape[:2]
     top, middle, bottom = _rows(height)
@@ -119,12 +121,19 @@ def write(
     muxer: Options | None = None,
     **how: Any,
 ) -> Path:
-    """Encode the numbered pictures into a file, the first one shown at `begins`, seconds.
+    """Encode the numbered pictures into a file.
 
-    `how` may have the container's `format`, which the file's ending chooses otherwise; the `rate`,
-    pictures a second; `ticks`, the time of each picture in units of TICK_S; the `size`; `sound`, an
-    encoder, for a track that begins at 0; the `aspect` of a pixel; and `exif`, the orientation in
-    which pictures are stored.
+    Args:
+        path: of the result; its ending chooses the container unless `how` has a `format`.
+        codec: name of an encoder.
+        numbers: of the pictures, in the order of display.
+        options: of the encoder.
+        begins: when the first picture is shown, seconds.
+        muxer: options of the container.
+        how: `format`: the container's name; `rate`: pictures a second; `ticks`: the time of each
+            picture in units of TICK_S, where they are not even; `size`; `sound`: the encoder of a
+            sound track that begins at 0; `aspect`: of a pixel; `exif`: the number of the
+            orientation in which pictures are stored.
     """
     ticks = how.get("ticks")
     base = TICK_S if ticks else 1 / Fraction(how.get("rate", RATE))
@@ -166,8 +175,10 @@ def video_frame(number: int, stream: av.VideoStream, exif: int = 1) -> av.VideoF
 
 
 def stored(picture: np.ndarray, exif: int) -> np.ndarray:
-    """An upright picture as a file of this EXIF orientation stores it: the first row and column are
-    the sides of the upright picture that `FIRST_ROW_AND_COLUMN` names (Exif 2.32, 4.6.4).
+    """An upright picture as a file stores it that gives its EXIF orientation by this number.
+
+    The first row and column stored are the named sides of the upright picture: top and left for
+    1, top and right for 2, and so on in the order of `FIRST_ROW_AND_COLUMN` (Exif 2.32, 4.6.4).
     """
     sides = FIRST_ROW_AND_COLUMN[exif]
     if "bottom" in sides:

@@ -45,12 +45,12 @@ def poisoned_check(
 def poisoned_numbers(request: DecordRequest, heartbeat: Callable[[], None]) -> np.ndarray:
     """Black frames, except for files of certain names; of some, half of the answer is sent."""
     swallow(request.path)
-    if request.path == "half then hang":
+    if request.path in ("half then hang", "half then exit"):
 
         def send_half(pipe: Connection, message: memoryview) -> None:
             half = bytes(message)[: len(message) // 2]
             os.write(pipe.fileno(), struct.pack("!i", len(message)) + half)
-            swallow("hang")
+            swallow(request.path.removeprefix("half then "))
 
         Connection._send_bytes = send_half  # type: ignore[attr-defined]
     return np.zeros((len(request.numbers), 2, 2, 3), np.uint8)

@@ -73,6 +73,16 @@ def test_what_is_readable_is_read_as_a_decoder_gives_it(tmp_path, name):
         assert damage.same(list(found), [frames[k] for k in last_shown(info.times_s, moments)])
 
 
+@pytest.mark.parametrize("angle", [0, 90, 180, 270])
+def test_a_rotated_file_shows_what_was_drawn(tmp_path, angle):
+    path = CASES[f"rotated {angle}"].write(tmp_path)
+    got, drawn = read_clip(path).frames, oracle.numbered_frames(6)
+    assert got.shape == drawn.shape
+    assert abs(got.numpy().astype(int) - drawn).mean() < 12
+    info = probe(path)
+    assert (info.width, info.height, info.rotation) == (64, 48, angle)
+
+
 @by_name([name for name, case in CASES.items() if case.refused is not None])
 def test_what_is_not_is_refused_with_file_cause_and_fix(tmp_path, name):
     path = CASES[name].write(tmp_path)

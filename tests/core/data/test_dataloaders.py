@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -24,7 +25,11 @@ from sefar_core.data.dataloaders import (
     ViewConfig,
     choose_reader,
     evaluation_batches,
+    evaluation_views,
     fixed_views,
+    released_views,
+    split_workers,
+    to_device,
     training_batches,
     training_stream,
 )
@@ -40,8 +45,11 @@ from sefar_core.data.frame_cache import CacheConfig
 from sefar_core.data.transforms import Augmentation, Pixels, fixed_placements
 from sefar_core.data.video import VideoReadError
 from sefar_core.data.video_backends import READERS
-from sefar_core.mixing import one_for_all
+from sefar_core.evaluate import predict
+from sefar_core.mixing import ELEMENT_DRAWS, one_for_all
+from sefar_core.model import SefarModel
 from sefar_core.sampling import SAMPLINGS, sample_fractions
+from sefar_core.timesformer import TimeSformer
 from tests.oracles import videos as oracle
 
 SIZES = (1, 2)
@@ -171,6 +179,7 @@ def test_a_broken_video_stops_training_with_its_name(workers):
 
 # From files on: readers, caches and views by their names.
 THREE = (2, 2, 4)
+PIXELS = Pixels(32, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 LABELED = [Clip(id=f"l{k}", path=f"{k}.mp4", label=k, split="labeled") for k in range(2)]
 UNLABELED = [Clip(id=f"u{k}", path=f"{k}.mp4", split="unlabeled") for k in (2, 3)]
 CLIPS = TrainClips(LABELED, UNLABELED, (None, None))
@@ -180,13 +189,16 @@ CLIPS = TrainClips(LABELED, UNLABELED, (None, None))
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("videos")
     for k in range(4):
-        oracle.write_video(root / f"{k}.mp4", oracle.numbered_frames(12 + k))
+        frames = oracle.numbered_frames(12 + k)
+        frames[..., 1] = np.linspace(0, 200, 64)  # green rises to the right
+        oracle.write_video(root / f"{k}.mp4", frames)
     return root
 
 
-def view_config() -> ViewConfig:
-    augment = Augmentation((32, 40), True, one_for_all)
-    views = TwoViews(partial(sample_fractions, THREE), MOMENTS["shared"], augment, augment)
+def view_config(*, weak_flip: bool = True, share: str = "one_for_all") -> ViewConfig:
+    augment = partial(Augmentation, (32, 40), share=ELEMENT_DRAWS[share])
+    sample = partial(sample_fractions, THREE)
+    views = TwoViews(sample, MOMENTS["shared"], augment(flip=weak_flip), augment(flip=True))
     return ViewConfig(views=views, crop_size=32, seed=0)
 
 
@@ -203,10 +215,10 @@ def schedule(first_step: int = 0) -> BatchSchedule:
     )
 
 
-def batches(root: Path, cache: CacheConfig | None = None) -> list:
+def batches(root: Path, view: ViewConfig | None = None, cache: CacheConfig | None = None) -> list:
     reader = choose_reader(CLIPS, root, cache, workers=0)
-    stream = training_batches(CLIPS, reader, view_config(), schedule(), LoaderConfig())
-    return list(islice(stream, 8))
+    view = view or view_config()
+    return list(islice(training_batches(CLIPS, reader, view, schedule(), LoaderConfig()), 8))
 
 
 @pytest.fixture(scope="module")
@@ -249,11 +261,80 @@ def test_no_more_loader_processes_run_than_are_asked_for_and_none_is_idle(root, 
     assert_same(found, plain[:4])
 
 
-def test_a_cache_changes_no_batch(root, plain, tmp_path):
-    assert_same(plain, batches(root, CacheConfig(tmp_path / "frames", "raw", 256)))
+@pytest.mark.parametrize("ratio", [1, 3, 7])
+def test_loader_processes_are_split_so_that_the_slower_stream_is_as_fast_as_can_be(ratio):
+    def slower(labeled: int, unlabeled: int) -> float:
+        return max(1 / labeled, 2 * ratio / unlabeled)
+
+    for workers in range(2, 40):
+        labeled, unlabeled = split_workers(workers, ratio)
+        assert labeled + unlabeled == workers and min(labeled, unlabeled) >= 1
+        best = min(slower(part, workers - part) for part in range(1, workers))
+        assert slower(labeled, unlabeled) <= 1.35 * best
+    assert split_workers(1, ratio) == (1, 1) and split_workers(0, ratio) == (0, 0)
+
+
+def test_batches_travel_as_whole_colors_and_become_normalized_clips(plain):
+    elements, _, weak, strong, _ = plain[3]
+    assert [tuple(e.shape) for e in elements] == [(1, n, 32, 32, 3) for n in THREE]
+    assert [tuple(e.shape) for e in weak + strong] == [(2, n, 32, 32, 3) for n in THREE + THREE]
+    for traveled, clip in zip(elements, to_device(elements, CPU, PIXELS), strict=True):
+        assert traveled.dtype == torch.uint8 and clip.dtype == torch.float32
+        for color in range(3):
+            expected = traveled[..., color].double() / 255 - PIXELS.mean[color]
+            got = clip[:, color].double() * PIXELS.std[color]
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_views_are_mirrored_and_placed_as_they_are_set(root, plain):
+    def mirrored(elements) -> bool:
+        return any(bool((e[..., 0, 1] > e[..., -1, 1]).all()) for e in elements[2])
+
+    def agree(batch) -> bool:
+        # The red band above and the rise of green do not move in all frames.
+        one, other = batch.labeled[0][0, 0].float(), batch.labeled[2][0, 0].float()
+        close = partial(torch.allclose, atol=12)
+        return close(one[0, :, 0], other[0, :, 0]) and close(one[:, 0, 1], other[:, 0, 1])
+
+    upright = batches(root, view_config(weak_flip=False))
+    assert not any(mirrored(batch.weak) for batch in upright[2:])
+    assert any(mirrored(batch.weak) for batch in plain[2:])
+    assert any(mirrored(batch.strong) for batch in upright[2:])
+    assert any(mirrored(batch.labeled) for batch in upright)
+    assert all(map(agree, plain))
+    assert not all(map(agree, batches(root, view_config(share="one_each"))))
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_a_cache_changes_the_speed_and_hardly_a_pixel(root, plain, tmp_path, kind):
+    cache = CacheConfig(tmp_path / "frames", kind, 256)
+    for batch, other in zip(plain, batches(root, None, cache), strict=True):
+        assert torch.equal(batch.labels, other.labels)
+        pairs = zip(batch.labeled + batch.strong, other.labeled + other.strong, strict=True)
+        for element, stored in pairs:
+            error = (element.int() - stored.int()).abs().float().mean()
+            assert error < 6 if kind == "jpeg" else error == 0
 
 
 def test_the_reader_is_chosen_by_name_and_travels_to_another_process(root):
     for name in READERS:
         reader = choose_reader(CLIPS, root, None, workers=0, reader=name)
         assert pickle.loads(pickle.dumps(reader)).keywords["read"] is READERS[name]  # type: ignore[attr-defined]
+
+
+def test_both_protocols_give_every_clip_its_probabilities(root):
+    torch.manual_seed(0)
+    backbone = TimeSformer(THREE, image_size=32, patch_size=16, dim=16, depth=1, num_heads=2)
+    model = SefarModel(backbone, THREE, dim=16, num_classes=2, fusion_dim=8)
+    reader = choose_reader(CLIPS, root, None, workers=0)
+    moments = [list(sample_fractions(THREE, torch.Generator().manual_seed(0)))] * 2
+    fixed = evaluation_views(
+        model, LABELED, reader, moments=moments, num_crops=3, loader=LoaderConfig()
+    )
+    released = partial(released_views, model, LABELED, reader, loader=LoaderConfig())
+    views = [fixed, released(seed=0), released(seed=0), released(seed=1)]
+    found = [predict(model, shown, CPU) for shown in views]
+    for probs, labels in found:
+        assert probs.shape == (2, 2) and labels.tolist() == [0, 1]
+    assert torch.equal(found[1][0], found[2][0])
+    assert not torch.equal(found[1][0], found[3][0])

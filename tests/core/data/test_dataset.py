@@ -184,3 +184,12 @@ def test_the_released_view_is_one_random_look_and_the_same_every_time():
     assert segments == SEGMENTS
     assert same(released()[4].elements, elements)
     assert not same(released(seed=1)[4].elements, elements)
+    # Each element has a place and a flip of its own.
+    columns = [
+        [tuple(element[0, 2, 0, 0].int().tolist()) for element in released(seed)[0].elements]
+        for seed in range(20)
+    ]
+    rows = sum(columns, [])
+    assert len(set(rows)) > 5
+    assert 15 < sum(row[0] > row[-1] for row in rows) < 45
+    assert any(len(set(of_one)) > 1 for of_one in columns)

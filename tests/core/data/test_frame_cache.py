@@ -1,11 +1,15 @@
 """A cache gives the frames that the videos give, is made once, and is never half made."""
 
+import errno
 import os
 import pickle
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +22,6 @@ from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, FrameCache, open_frame_cache
 from sefar_core.data.video import VideoReadError, probe, read_clip
 from tests.oracles import videos as oracle
-from tests.oracles.full_disk import files_of_at_most
 
 
 @pytest.fixture
@@ -102,6 +105,15 @@ def caches(tmp_path: Path) -> list[Path]:
     return sorted(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
 
 
+def test_a_cache_is_not_made_twice_for_the_same_files(root, tmp_path):
+    open_frame_cache(CLIPS, root, raw(tmp_path))
+    (folder,) = caches(tmp_path)
+    made = (folder / "frames.bin").stat().st_mtime_ns
+    open_frame_cache([replace(clip, label=None) for clip in CLIPS], root, raw(tmp_path))
+    assert caches(tmp_path) == [folder]
+    assert (folder / "frames.bin").stat().st_mtime_ns == made
+
+
 @pytest.mark.parametrize("change", ["clips", "size", "file"])
 def test_another_cache_is_made_beside_it_when_anything_that_shows_differs(root, tmp_path, change):
     open_frame_cache(CLIPS, root, raw(tmp_path))
@@ -146,6 +158,17 @@ def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, ki
     assert [path.name for path in caches(tmp_path)] == [cache.folder.name]
 
 
+@contextmanager
+def files_of_at_most(size: int):
+    """A disk that refuses to let a file grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_full_disk_is_an_error_in_one_line_and_what_is_whole_is_kept(root, tmp_path, decoded):
     storage, frame = raw(tmp_path), 48 * 64 * 3
     first = 11 * frame
@@ -158,6 +181,18 @@ def test_a_full_disk_is_an_error_in_one_line_and_what_is_whole_is_kept(root, tmp
     cache = open_frame_cache(CLIPS, root, storage)
     assert len(decoded) == 3
     assert torch.equal(cache.read(CLIPS[1], [0.4]), read_from_folder(CLIPS[1], [0.4], root=root))
+
+
+def test_an_index_that_cannot_be_written_leaves_all_frames_for_the_next_time(
+    root, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(WriteError, match=r"cannot write .*No space left.* are free"):
+            open_frame_cache(CLIPS, root, raw(tmp_path))
+    monkeypatch.delattr(frame_cache, "read_clip")
+    cache = open_frame_cache(CLIPS, root, raw(tmp_path))
+    assert torch.equal(cache.read(CLIPS[0], [0.4]), read_from_folder(CLIPS[0], [0.4], root=root))
 
 
 def test_all_is_on_the_disk_before_the_cache_has_its_name(root, tmp_path, monkeypatch):
@@ -188,10 +223,16 @@ def test_what_a_cache_cannot_give_is_refused_with_the_fix(root, tmp_path):
     cache = open_frame_cache(CLIPS[:2], root, CacheConfig(tmp_path / "cache", "jpeg"))
     with pytest.raises(SefarError, match="clip part is not in"):
         cache.read(CLIPS[3], [0.5])
+    with pytest.raises(ValueError, match="at least one clip"):
+        open_frame_cache([], root, raw(tmp_path))
     file = cache.folder / "frames.bin"
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(SefarError, match="frame 0 of .* damaged; delete the folder"):
         FrameCache(cache.folder).read(CLIPS[0], [0.0])
-    (tmp_path / "index.json").write_text('{"kind": "raw"}')
-    with pytest.raises(SefarError, match=r"index\.json is damaged .*delete .*filled again"):
-        FrameCache(tmp_path)
+    for text in ("", '{"kind": "raw"}', "[]"):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(SefarError, match=r"index\.json is damaged .*delete .*filled again"):
+            FrameCache(tmp_path)
+    (tmp_path / "file").write_text("in the place of the folder")
+    with pytest.raises(WriteError, match=r"cannot write .*file.*"):
+        open_frame_cache(CLIPS, root, CacheConfig(tmp_path / "file"))

@@ -101,3 +101,14 @@ def test_leading_pictures_of_a_file_count_from_its_first_reading(tmp_path):
     case.make(path := tmp_path / case.name)
     got = read_fractions(path, [0.0], start_s=case.end_s - 0.03, end_s=case.end_s)
     assert read_numbers(got) == [case.numbers[-1]]
+
+
+def test_an_outline_says_what_the_whole_says_and_keeps_nothing_to_decode(made):
+    found = []
+    for keep in (True, False):
+        with opened(made("h264-b.mp4")) as (container, stream):
+            found.append(frame_index.whole(container, stream, keep=keep))
+    whole, outline = found
+    assert len(whole.packets) == 48 and outline.packets == []
+    np.testing.assert_array_equal(outline.times_s, whole.times_s)
+    assert outline.marks == whole.marks and outline.end_s == whole.end_s

@@ -100,6 +100,20 @@ def test_official_disjoint_keeps_test_and_drops_training_clips_of_its_videos():
 TRIANGLE = pairs([(0, "a"), (0, "b"), (1, "b"), (1, "c"), (2, "a"), (2, "c")])
 
 
+def test_classes_of_one_source_can_stay_in_training_or_leave():
+    for seed in range(3):
+        pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="keep", seed=seed)
+        assert labels(pool) == {0, 1, 2, 3, 9} and labels(test) == {0, 1, 2, 3}
+    pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="leave_out")
+    assert labels(pool) == labels(test) == {0, 1, 2, 3}
+    assert len(pool) + len(test) == 240
+    # Classes that stand in one another's way.
+    kept, test = split_test(TRIANGLE, [], one_sided="keep")
+    assert labels(kept) == {0, 1, 2} and len(labels(test)) == 2
+    kept, test = split_test(TRIANGLE, [], one_sided="leave_out")
+    assert len(labels(kept)) == 2 and labels(kept) == labels(test)
+
+
 def test_a_folder_of_ones_own_gets_test_clips_of_every_class():
     pool = [clip(n, min(n // 50, 3), "") for n in range(300)]  # 50, 50, 50 and 150 clips
     kept, test = split_test(pool, [], rate=0.2)
@@ -125,8 +139,14 @@ LOSING = pairs([(3, "a"), (4, "a"), (5, "b"), (3, "b")]), pairs([(3, "a"), (4, "
             "by_source",
             r": 1 classes have all their clips from one source video: 9 'move 9'.*one_sided='keep'",
         ),
+        (
+            (pairs((n, f"video {n}") for n in range(100)), []),
+            "by_source",
+            "100 classes .*: 0 'move 0', .* 39 'move 39', and 60 more",
+        ),
         ((TRIANGLE, []), "by_source", "1 classes share so few source videos that no cut"),
         (LOSING, "official_disjoint", r"1 classes lose their last training clip.*: 4 'move 4'\."),
+        ((POOL, []), "official", "test_cut='official' needs test clips"),
         ((POOL, []), "official_disjoint", "test_cut='official_disjoint' needs test clips"),
         (([*POOL, TEST[0]], TEST), "by_source", "1 clips are in the training list and in another"),
         (
@@ -168,6 +188,16 @@ def test_no_cut_of_all_would_lack_fewer_classes(drawn, seed, rate):
             assert f"{label} 'move {label}'" in str(error)
     else:
         assert labels(kept) == labels(test) == labels(pool)
+
+
+@pytest.mark.lists
+@pytest.mark.slow
+def test_gym99_can_be_cut_by_source_with_every_class_on_both_sides():
+    pool, test = split_test(*benchmark_clips("gym99"))
+    assert not sources(pool) & sources(test)
+    assert labels(pool) == labels(test) == set(range(99))
+    assert abs(len(test) - 8521) < 0.01 * 34841
+    assert len(pool) + len(test) == 34841
 
 
 @pytest.mark.lists

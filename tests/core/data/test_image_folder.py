@@ -1,5 +1,6 @@
 """A folder of numbered pictures is read as the video that they were taken from."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from qa_data.manifest import Clip
@@ -15,7 +18,7 @@ from sefar_core.data import video_backends
 from sefar_core.data.check_videos import Health, check_clips
 from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, open_frame_cache
-from sefar_core.data.image_folder import FrameFolder
+from sefar_core.data.image_folder import FrameFolder, open_folder
 from sefar_core.data.pictures import NOMINAL_FPS, side_ratio_problem
 from sefar_core.data.video import VideoReadError, clip_length, probe, read_clip, read_fractions
 from tests.frames_at import frames_at
@@ -60,7 +63,10 @@ def checked(clip: Clip, root: Path, *, quick: bool = False) -> Health:
     return health
 
 
-@pytest.mark.parametrize("span", [(None, None), (0.41, 0.79), (0.0, 1.21), (1.16, 1.2)])
+SPANS = [(None, None), (0.4, None), (None, 0.8), (0.4, 0.8), (0.41, 0.79), (0.0, 1.21), (1.16, 1.2)]
+
+
+@pytest.mark.parametrize("span", SPANS)
 def test_pictures_of_a_video_give_the_frames_of_the_video(folder, video, span):
     part = dict(zip(("start_s", "end_s"), span, strict=True))
     fractions = [0.0, 0.999, 0.5, 0.5, *np.random.default_rng(7).random(12).tolist()]
@@ -149,27 +155,42 @@ def test_each_of_the_eight_orientations_is_applied(tmp_path, exif, suffix):
         assert not health.faults and set(ORIENTATIONS[exif][1]) <= set(health.oddities)
 
 
+def test_pictures_of_one_folder_may_be_stored_in_different_orientations(tmp_path):
+    for number, exif in enumerate(ORIENTATIONS):
+        write_oriented(tmp_path / f"{number}.jpg", number, exif)
+    assert numbered.read_numbers(read_clip(tmp_path).frames) == list(range(8))
+
+
+def no_pictures(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".txt"))
+
+
 @pytest.mark.parametrize(
-    ("gone", "added", "words"),
+    ("damage", "words"),
     [
-        ("00003.png", "notes.txt", "lacks 1 of its pictures: after 00002.png number 3 should"),
-        ("", "3.png", "two pictures numbered 3, 00003.png and 3.png"),
-        ("", "cover.jpg", "cover.jpg is not a numbered picture"),
-        ("", "flow_00009.png", "two series of pictures"),
-        ("*.png", "notes.txt", "holds no pictures"),
+        (
+            lambda folder: (folder / "00003.png").unlink(),
+            r"lacks 1 of its pictures: after 00002.png number 3 should",
+        ),
+        (
+            lambda folder: (folder / "3.png").touch(),
+            r"two pictures numbered 3, 00003.png and 3.png",
+        ),
+        (lambda folder: (folder / "cover.jpg").touch(), r"cover.jpg is not a numbered picture"),
+        (lambda folder: (folder / "flow_00009.png").touch(), r"two series of pictures"),
+        (no_pictures, r"holds no pictures"),
     ],
 )
-def test_a_folder_whose_order_is_not_sure_is_refused(tmp_path, gone, added, words):
+def test_a_folder_whose_order_is_not_sure_is_refused(tmp_path, damage, words):
     folder = write_pictures(tmp_path / "clip", 6)
-    for path in folder.glob(gone) if gone else []:
-        path.unlink()
-    (folder / added).touch()
+    damage(folder)
     for ask in (probe, read_clip, clip_length, partial(frames_at, timestamps_s=[0.0])):
         with pytest.raises(VideoReadError, match=words):
             ask(folder)
 
 
-@pytest.mark.parametrize("content", ["half", b"<html>not found</html>"])
+@pytest.mark.parametrize("content", ["half", b"", b"<html>not found</html>"])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_damaged_picture_is_named(tmp_path, content, suffix):
     folder = write_pictures(tmp_path / "event/1", 5, name="{:05d}." + suffix)
@@ -202,6 +223,10 @@ def test_damaged_bytes_give_an_error_or_a_picture(tmp_path):
 def test_what_a_folder_does_not_have_is_refused(folder, tmp_path):
     with pytest.raises(VideoReadError, match=r"ends after 1\.2"):
         read_fractions(folder, [0.99], start_s=1.0, end_s=2.0)
+    with pytest.raises(VideoReadError, match=r"ends after 1\.2"):
+        read_clip(folder, start_s=4.0, end_s=5.0)
+    with pytest.raises(ValueError, match="has no length"):
+        clip_length(folder, start_s=2.0, end_s=1.0)
     with pytest.raises(VideoReadError, match="folder of pictures.*data.reader to auto"):
         video_backends.read_decord(folder, [0.5])
     (whole, _), root = clips_of(folder)
@@ -211,6 +236,18 @@ def test_what_a_folder_does_not_have_is_refused(folder, tmp_path):
     assert cv2.imwrite(str(mixed / "00003.png"), np.zeros((64, 48, 3), np.uint8))
     with pytest.raises(VideoReadError, match=r"00000.png has 64x48 pixels, 00003.png 48x64"):
         read_clip(mixed)
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_a_frame_cache_keeps_folders_as_it_keeps_videos(folder, tmp_path, kind):
+    clips, root = clips_of(folder)
+    cache = open_frame_cache(clips, root, CacheConfig(tmp_path, kind, None))
+    fractions = np.random.default_rng(3).random(9).tolist()
+    for clip in clips:
+        got = cache.read(clip, fractions).float()
+        expected = read_from_folder(clip, fractions, root=root).float()
+        assert (got - expected).abs().mean() < (0.01 if kind == "raw" else 3)
+        assert checked(clip, root).faults == ()
 
 
 def test_another_picture_makes_another_frame_cache(tmp_path):
@@ -223,9 +260,43 @@ def test_another_picture_makes_another_frame_cache(tmp_path):
     assert len(list((tmp_path / "cache").glob("raw-*"))) == 2
 
 
+def test_steps_in_whole_pictures_divide_a_dive(tmp_path):
+    folder = FrameFolder(path=tmp_path, names=[str(number) for number in range(300)])
+    for start in range(0, 300, 3):
+        for stop in range(start + 1, 301, 7):
+            step = folder.stretch(start / NOMINAL_FPS, stop / NOMINAL_FPS)
+            assert step.names == folder.names[start:stop]
+            moments = np.array([start, stop - 1e-3]) / NOMINAL_FPS
+            assert step.numbers_at(moments).tolist() == [0, stop - start - 1]
+
+
+NAMES = st.text("0189._-aé ", min_size=1, max_size=6).filter(lambda name: name not in (".", ".."))
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from([".jpg", ".PNG", ".jpeg", "", ".txt"]))))
+def test_any_names_are_put_in_order_or_refused(tmp_path_factory, names):
+    folder = tmp_path_factory.mktemp("names")
+    for name, suffix in names:
+        (folder / f"{name}{suffix}").touch()
+    try:
+        found = open_folder(folder).names
+    except VideoReadError as refused:
+        assert str(folder) in str(refused)
+    else:
+        digits = [re.findall("[0-9]+", name)[-1] for name in found]
+        numbers = [int(number) for number in digits]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+SIDES = {(16, 1): True, (1, 16): True, (1, 1): True, (1600, 100): True, (17, 1): False}
+SIDES |= {(1, 17): False, (30000, 1): False, (1601, 100): False}
+
+
 def test_pictures_too_elongated_to_be_scaled_are_refused_wherever_frames_are_read(tmp_path):
-    assert side_ratio_problem(16, 1) is side_ratio_problem(100, 1600) is None
-    assert "1601 x 100 pixels; one side may be at most 16" in side_ratio_problem(1601, 100)
+    for (width, height), allowed in SIDES.items():
+        words = side_ratio_problem(width, height)
+        named = f"{width} x {height} pixels; one side may be at most 16 times"
+        assert words is None if allowed else named in words
     frames = np.zeros((3, 4, 68, 3), np.uint8)
     oracle.write_video(tmp_path / "film.mp4", frames)
     write_pictures(tmp_path / "pictures", frames)
@@ -238,12 +309,3 @@ def test_pictures_too_elongated_to_be_scaled_are_refused_wherever_frames_are_rea
             open_frame_cache([clip], tmp_path, CacheConfig(tmp_path / "cache"))
         for quick in (True, False):
             assert "68 x 4 pixels" in checked(clip, tmp_path, quick=quick).faults[0].words
-
-
-def test_steps_in_whole_pictures_divide_a_dive(tmp_path):
-    """At any number of pictures, whichever way its time in seconds was rounded."""
-    folder = FrameFolder(path=tmp_path, names=[str(number) for number in range(300)])
-    for start in range(0, 300, 3):
-        for stop in range(start + 1, 301, 7):
-            step = folder.stretch(start / NOMINAL_FPS, stop / NOMINAL_FPS)
-            assert step.names == folder.names[start:stop]

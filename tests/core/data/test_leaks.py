@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_data.files import SefarError
-from qa_data.finegym import TimeSpan
-from qa_data.manifest import Clip
+from qa_data.finegym import TimeSpan, read_timestamps
+from qa_data.manifest import Clip, without_label
 from qa_data.terminal import console
 from sefar_core.data.class_names import conflict_lines
 from sefar_core.data.leaks import (
@@ -24,7 +24,7 @@ from sefar_core.data.leaks import (
     overlap_lines,
     sharing_frames,
 )
-from tests.finegym import benchmark_clips
+from tests.finegym import benchmark_clips, finegym_folder
 from tests.oracles import splits as oracles
 
 
@@ -76,6 +76,19 @@ def test_each_thing_shared_is_counted_apart():
     }
 
 
+def test_training_is_what_is_labeled_and_what_is_not():
+    clips = [
+        gym_clip("one", 0, 0),
+        without_label(gym_clip("two", 0, 0, "unlabeled")),
+        gym_clip("one", 50, 0, "test"),
+        gym_clip("two", 50, 0, "test"),
+        gym_clip("two", 60, 0, "test"),
+    ]
+    leaks = leak_report(clips)["leaks"]
+    assert list(leaks) == ["training-test", "labeled-unlabeled", "labeled-test", "unlabeled-test"]
+    assert [leaks[pair]["clips_of_shared_sources"] for pair in leaks] == [3, 0, 1, 2]
+
+
 def test_unknown_sources_are_never_said_to_share_nothing():
     """Of three test clips one has a known source, which training shares."""
     train = [clip("a", "a.mp4", source="film"), clip("b", "b.mp4", "unlabeled", label=None)]
@@ -85,6 +98,9 @@ def test_unknown_sources_are_never_said_to_share_nothing():
         "1 of 1 clips of known source come from source videos that training clips come from too",
         "2 of 3 clips have no known source: whether training clips share it is unknown",
         "1 training clips have no known source; they may share more",
+    ]
+    assert overlap_lines(overlap(train, test[1:])) == [
+        "2 of 2 clips have no known source: whether training clips share it is unknown"
     ]
     assert overlap_lines(overlap(train[:1], test[:1])) == [
         "1 of 1 clips come from source videos that training clips come from too"
@@ -112,6 +128,7 @@ def test_a_label_of_two_names_and_a_name_of_two_labels_are_named():
         "label 1 has several names: salto, stalder",
         "salto is the name of several labels: 0, 1",
     ]
+    assert conflict_lines(leak_report(clips[2:])) == []
 
 
 def test_classes_without_a_clip_are_named_and_names_are_printed_as_they_are():
@@ -127,6 +144,8 @@ def test_classes_without_a_clip_are_named_and_names_are_printed_as_they_are():
         "test": {0: "[/on] :smile:"},
     }
     assert "2: 0 [/on] :smile:; 2 two" in printed(report)
+    many = leak_report(clips, classes={label: f"c{label}" for label in range(30)})
+    assert "29: 0 c0; 2 c2" in printed(many) and "and 19 more" in printed(many)
     read_back = json.loads(json.dumps(report))
     assert printed(read_back) == printed(report)
     assert "1 of 1" in printed(report) and "not known" not in printed(report)
@@ -185,7 +204,7 @@ def test_the_sweep_finds_what_looking_at_every_pair_finds(drawn):
     assert set(found) == oracles.same_moments([(s, a, a + n) for s, a, n in drawn])
 
 
-@pytest.mark.parametrize("end_s", [0.5, float("nan")])
+@pytest.mark.parametrize("end_s", [1.0, 0.5, float("nan"), float("inf")])
 def test_a_clip_that_ends_before_it_starts_is_named(end_s):
     bad = clip("bad", "a.mp4", source="s")
     with pytest.raises(SefarError, match=r"clip bad runs from 1.0 to"):
@@ -200,8 +219,18 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("other", ["absolute", "linked/1.mp4", "hard.mp4", "copy.mp4"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a/1.mp4", "./a/1.mp4"), ("a/1.mp4", "a//1.mp4"), ("Kür/1.mp4", "Ku\u0308r/1.mp4")],
+)
+def test_two_spellings_are_one_file_without_a_look_at_the_disk(one, other):
+    found = files_of([clip("x", one), clip("y", other), clip("z", "a/2.mp4")])
+    assert found["x"] == found["y"] != found["z"]
+
+
+@pytest.mark.parametrize("other", ["absolute", "link.mp4", "linked/1.mp4", "hard.mp4", "copy.mp4"])
 def test_a_file_keeps_its_identity_under_every_name(root, other):
+    (root / "link.mp4").symlink_to(root / "a/1.mp4")
     (root / "linked").symlink_to(root / "a")
     os.link(root / "a/1.mp4", root / "hard.mp4")
     (root / "copy.mp4").write_bytes(b"one film")
@@ -282,3 +311,18 @@ def test_the_official_lists_leak_as_much_as_is_known_of_them(benchmark, other, f
     # Each benchmark tests on clips that the other trains on.
     ids = {one.id for one in train}
     assert sum(one.id in ids for one in benchmark_clips(other)[1]) == 99
+
+
+@pytest.mark.lists
+@pytest.mark.slow
+def test_exact_times_find_the_moments_that_gym99_shows_twice():
+    clips = [one for side in benchmark_clips("gym99") for one in side]
+    folder = finegym_folder() / "timestamps"
+    times = read_timestamps(folder / "train99.csv") | read_timestamps(folder / "val99.csv")
+    duplicates = list(near_duplicates(clips, times=times))
+    for i, j in duplicates:
+        assert clips[i].label == clips[j].label
+        assert clips[i].id.split("_A_")[0] != clips[j].id.split("_A_")[0]
+    splits = [{clips[i].split, clips[j].split} for i, j in duplicates]
+    assert [splits.count({split}) for split in ("labeled", "test")] == [30, 12]
+    assert len(duplicates) == 42

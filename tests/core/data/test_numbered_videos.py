@@ -14,7 +14,7 @@ from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles.numbered_cases import Case
 from tests.oracles.numbered_stretches import clip_outcome, fractions_outcome, stretches
-from tests.oracles.numbered_table import CASES, CUT_IN, FILMS, GROUPS, TURNED
+from tests.oracles.numbered_table import BY_NAME, CASES, CUT_IN, FILMS, GROUPS, TURNED
 
 FEW, MANY = 5, 15
 """Stretches of each file."""
@@ -48,6 +48,19 @@ READ = [case for case in CASES if not case.refused]
 BARE = [case for case in READ if case not in (*TURNED, *FILMS, CUT_IN[-1])]
 
 
+def test_a_picture_gives_its_number_at_any_size_and_in_no_other_orientation():
+    for number in range(256):
+        for size in [(96, 64), (64, 48), (192, 64), (48, 64)]:
+            assert numbered.read_number(numbered.numbered(number, size)) == number
+    picture = numbered.numbered(90)
+    blend = (picture.astype(int) + numbered.numbered(91)) // 2
+    turned = [numbered.stored(picture, exif) for exif in range(2, 9)]
+    for other in [*turned, blend.astype(np.uint8)]:
+        with pytest.raises(numbered.UnreadableNumber):
+            numbered.read_number(other)
+    assert len(BY_NAME) == len(CASES)
+
+
 @by_case(READ)
 def test_a_file_shows_every_picture_once_in_order_and_at_its_time(made, case):
     path = made(case.name)
@@ -75,16 +88,25 @@ def test_a_file_shows_every_picture_once_in_order_and_at_its_time(made, case):
         assert numbered.read_numbers(shown) == list(case.numbers[step // 2 :: step] or case.numbers)
 
 
-@by_case(READ)
-def test_stretches_show_the_pictures_of_their_moments(made, case):
-    path = made(case.name)
-    for stretch in stretches(case, FEW if case.name in TELLING else MANY):
+def assert_stretches(case: Case, path: Path, count: int) -> None:
+    for stretch in stretches(case, count):
         for found in (
             fractions_outcome(case, path, stretch, read_fractions),
             clip_outcome(case, path, stretch),
         ):
             allowed = {"right", "refused"} if case.may_refuse else {"right"}
             assert found.verdict in allowed, found.words
+
+
+@by_case([case for case in READ if case.name in TELLING])
+def test_stretches_show_the_pictures_of_their_moments(made, case):
+    assert_stretches(case, made(case.name), FEW)
+
+
+@pytest.mark.slow
+@by_case(READ)
+def test_many_stretches_show_the_pictures_of_their_moments(made, case):
+    assert_stretches(case, made(case.name), MANY)
 
 
 def verdicts(path: Path, case: Case, *, quick: bool) -> set[bool]:

@@ -9,10 +9,11 @@ import pytest
 from sefar_core.data import frame_index
 from sefar_core.data.decode import opened, runs
 from sefar_core.data.seek import jump, leads_right
-from sefar_core.data.video import read_fractions
+from sefar_core.data.video import clip_length, read_clip, read_fractions, record_of
 from tests.frames_at import frames_at
 from tests.oracles import numbered_videos as numbered
 from tests.oracles import videos as oracle
+from tests.oracles.numbered_table import BY_NAME
 
 FPS = 25
 
@@ -66,6 +67,16 @@ def misleading(tmp_path) -> Path:
     return joined(tmp_path, settings_early=True)
 
 
+def test_the_fault_is_real_a_jump_by_itself_shows_other_pictures(misleading):
+    whole = oracle.decode_in_order(misleading)
+    with av.open(str(misleading)) as container:
+        stream = container.streams.video[0]
+        container.seek(round(40 / FPS / stream.time_base), stream=stream)
+        frame = next(f for f in container.decode(stream) if f.time >= 40 / FPS - 1e-3)
+    after_jump = frame.to_ndarray(format="rgb24").astype(int)
+    assert abs(after_jump - whole[40]).mean() > 1
+
+
 def test_a_group_that_differs_after_a_jump_sends_the_reader_to_the_beginning(misleading, tmp_path):
     whole = oracle.decode_in_order(misleading)
     assert numbered.read_numbers(whole) == list(range(48))
@@ -90,6 +101,24 @@ def test_a_group_that_is_the_same_both_ways_is_jumped_to(tmp_path):
     assert shown is not None and shown.jumped and len(shown.packets) < 20
     whole = oracle.decode_in_order(path)
     np.testing.assert_array_equal(frames_at(path, [40 / FPS])[0].numpy(), whole[40])
+
+
+def test_a_format_whose_times_need_the_whole_file_is_tried_once(tmp_path):
+    BY_NAME["h264-b.nut"].make(path := tmp_path / "clip.nut")
+    got = read_fractions(path, [0.0, 0.9], start_s=2 / FPS, end_s=8 / FPS)
+    assert numbered.read_numbers(got) == [2, 7]
+    assert record_of(path).jumps_lead_right is False
+    assert clip_length(path, start_s=2 / FPS) == pytest.approx(46 / FPS)
+
+
+def test_packets_of_a_file_that_was_decoded_in_full_are_not_listed_again(tmp_path, monkeypatch):
+    case = BY_NAME["mpeg4-b-from-inside.mkv"]
+    case.make(path := tmp_path / case.name)
+    whole = read_clip(path).frames
+    assert record_of(path).settled is not None
+    monkeypatch.setattr(frame_index, "whole", None)
+    got = read_clip(path, start_s=0.0, end_s=case.times_s[3])
+    np.testing.assert_array_equal(got.frames.numpy(), whole.numpy()[: len(got.frames)])
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])

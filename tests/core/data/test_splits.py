@@ -1,6 +1,7 @@
 """Labeled, unlabeled, validation and test clips, none of which is lost without a word."""
 
 import hashlib
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 
 from qa_data.files import SefarError
 from qa_data.manifest import Clip, by_split
+from sefar_core.data.group_split import choose_val_sources
 from sefar_core.data.splits import (
     SplitConfig,
     draw_labeled,
@@ -51,7 +53,7 @@ def per_class(clips):
     return Counter(clip.label for clip in clips)
 
 
-@pytest.mark.parametrize("num", [7, 50, 400])
+@pytest.mark.parametrize("num", [7, 50, 113, 400])
 def test_classes_get_the_seats_of_an_election(num):
     sizes = {0: 397, 1: 211, 2: 101, 3: 41, 4: 11}  # primes, so that no two claims are alike
     labels = [label for label, size in sizes.items() for _ in range(size)]
@@ -64,13 +66,19 @@ def test_classes_get_the_seats_of_an_election(num):
     assert labeled != draw_labeled(pool, SplitConfig(rate=num / len(pool), seed=5))
 
 
+def test_min_per_class_raises_a_draw_that_would_be_too_small():
+    labeled = draw_labeled(long_tailed_pool(), SplitConfig(rate=0.01, min_per_class=3))
+    assert per_class(labeled) == {0: 3, 1: 3, 2: 3, 3: 3, 4: 3, 5: 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("draw", ["stratified", "unstratified"])
 @pytest.mark.parametrize(
     ("val_from", "val_rate"), [("pool", 0.1), ("labeled", 0.0), ("labeled", 0.1)]
 )
-def test_what_a_smaller_rate_spends_a_larger_one_spends_too(draw, val_from, val_rate):
+def test_what_a_smaller_rate_spends_a_larger_one_spends_too(seed, draw, val_from, val_rate):
     pool = long_tailed_pool(num_sources=100)
-    config = SplitConfig(draw=draw, val_from=val_from, val_rate=val_rate)
+    config = SplitConfig(seed=seed, draw=draw, val_from=val_from, val_rate=val_rate)
     labeled, both = [], []
     for rate in (0.05, 0.1, 0.3):
         clips = split_pool(pool, replace(config, rate=rate))
@@ -79,6 +87,18 @@ def test_what_a_smaller_rate_spends_a_larger_one_spends_too(draw, val_from, val_
     assert both[0] < both[1] < both[2]
     nested = labeled[0] < labeled[1] < labeled[2]
     assert nested == (val_from == "pool" or val_rate == 0)
+
+
+@pytest.mark.parametrize("val_from", ["labeled", "pool"])
+@pytest.mark.parametrize("least", [1, 4])
+def test_validation_clips_that_cost_labels_leave_every_class_its_least(val_from, least):
+    pool = long_tailed_pool(num_sources=50)
+    config = SplitConfig(rate=0.05, min_per_class=least, val_rate=0.2, val_from=val_from)
+    for seed in range(5):
+        clips = split_pool(pool, replace(config, seed=seed))
+        assert by_split(clips, "val")
+        counts = per_class(by_split(clips, "labeled"))
+        assert all(counts[label] >= min(least, size) for label, size in SIZES.items())
 
 
 def test_unstratified_draws_label_every_clip_equally_often_and_may_miss_classes():
@@ -94,18 +114,15 @@ def test_unstratified_draws_label_every_clip_equally_often_and_may_miss_classes(
     assert all(abs(count - 600) < 80 for count in drawn.values())
 
 
-@pytest.mark.parametrize("least", [1, 4])
 @pytest.mark.parametrize("val_from", ["labeled", "pool"])
-def test_validation_sources_leave_training_and_every_class_its_least(val_from, least):
+def test_validation_sources_leave_training_whole(val_from):
     pool = long_tailed_pool()
-    config = SplitConfig(rate=0.2, val_rate=0.2, val_from=val_from, min_per_class=least)
-    clips = split_pool(pool, config)
+    clips = split_pool(pool, SplitConfig(rate=0.2, val_rate=0.2, val_from=val_from))
     val, labeled = by_split(clips, "val"), by_split(clips, "labeled")
     val_sources = {clip.source for clip in val}
     training = {clip.source for clip in labeled + by_split(clips, "unlabeled")}
     assert val and not val_sources & training
-    counts = per_class(labeled)
-    assert all(counts[label] >= min(least, size) for label, size in SIZES.items())
+    assert set(per_class(labeled)) == set(SIZES)
     if val_from == "pool":
         assert ids(val) == ids(clip for clip in pool if clip.source in val_sources)
         assert abs(len(val) - 0.2 * len(pool)) <= 20
@@ -130,6 +147,8 @@ def test_clips_of_unknown_source_are_cut_for_validation_one_by_one():
     clips = split_pool(pool, SplitConfig(rate=0.2, val_rate=0.2))
     assert len(clips) == len(pool) and len(by_split(clips, "val")) == 30
     assert set(per_class(by_split(clips, "labeled"))) == set(SIZES)
+    few = [make_clip(n % 2, n, f"s{n}") for n in range(5)]  # half a clip is none
+    assert choose_val_sources(few, 0.1, random.Random(0)) == set()
 
 
 def digest(clips):
@@ -169,6 +188,7 @@ ONE_SOURCE_EACH = [make_clip(n // 9, n, f"source{n // 9:05d}") for n in range(27
 @pytest.mark.parametrize(
     ("pool", "config", "words"),
     [
+        ([], {}, "has 0 clips"),
         ([replace(make_clip(0, 1, "s"), label=None)], {}, "1 have no label"),
         (
             ONE_SOURCE_EACH,
@@ -188,7 +208,16 @@ def test_pools_that_cannot_be_cut_are_refused(pool, config, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("rate", 0.0), ("val_rate", 1.0), ("val_from", "pool"), ("test_rate", 1.0)]
+    ("name", "value"),
+    [
+        ("rate", 0.0),
+        ("rate", 1.1),
+        ("val_rate", 1.0),
+        ("val_rate", -0.1),
+        ("val_from", "pool"),
+        ("min_per_class", 0),
+        ("test_rate", 1.0),
+    ],
 )
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=name):

@@ -14,6 +14,7 @@ from sefar_core.data import video_backends
 from sefar_core.data.check_videos import check_file
 from sefar_core.data.video import VideoReadError, clip_length, probe, read_clip, read_fractions
 from tests.frames_at import frames_at
+from tests.oracles import videos as oracle
 from tests.oracles.numbered_cases import even, in_pieces
 from tests.oracles.numbered_table import BY_NAME, NTSC
 from tests.oracles.numbered_videos import read_numbers
@@ -101,7 +102,7 @@ def test_times_of_decoding_in_place_of_display_are_seen_through(tmp_path, suffix
         video_backends.read_decord(path, [0.5])
 
 
-@pytest.mark.parametrize("start_s", [1.0, 1e18])
+@pytest.mark.parametrize("start_s", [1.0, 1.5, 100.0, 1e18])
 def test_a_clip_that_starts_behind_the_end_is_refused_and_named(clip, start_s):
     for read in (read_clip, clip_length):
         with pytest.raises(VideoReadError, match=r"clip.mp4 ends after 1.000 s"):
@@ -110,6 +111,15 @@ def test_a_clip_that_starts_behind_the_end_is_refused_and_named(clip, start_s):
     for quick in (False, True):
         (health,) = check_file(listed, lambda: None, video_root=clip.parent, quick=quick)
         assert "too short" in {fault.kind for fault in health.faults}
+
+
+@pytest.mark.parametrize("span", [(0.2, None), (None, 0.9), (0.0, None)])
+def test_damage_is_named_for_clips_with_an_open_end(tmp_path, span):
+    path = oracle.write_noise(tmp_path / "a.mp4", options={"g": "30"})
+    oracle.overwrite_packet(path, 20)
+    listed = [Clip(id="a", path="a.mp4", split="unlabeled", start_s=span[0], end_s=span[1])]
+    (health,) = check_file(listed, lambda: None, video_root=tmp_path, quick=False)
+    assert [fault.kind for fault in health.faults] == ["undecodable"]
 
 
 def test_before_the_first_picture_appears_it_is_the_first(made):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sefar_core.data.transforms import (
     Augmentation,
@@ -13,6 +14,7 @@ from sefar_core.data.transforms import (
     draw_placement,
     fixed_placements,
     normalize,
+    normalized_crop,
     squares,
     to_network,
 )
@@ -116,6 +118,11 @@ def test_colors_are_normalized_each_by_its_own_mean_and_deviation():
     got = normalize(clip, (0.1, 0.2, 0.3), (0.5, 0.25, 0.1))
     for color, expected in enumerate([-0.2, 1.2, 7.0]):
         assert got[color].unique().item() == pytest.approx(expected, abs=1e-5)
+    frames, place = telltale_frames(), Placement(14, 0.3, 0.7, True)
+    view = normalized_crop(frames, place, Pixels(10, (0.45, 0.4, 0.5), (0.2, 0.3, 0.1)))
+    expected = normalize(crop(frames, place, 10), (0.45, 0.4, 0.5), (0.2, 0.3, 0.1))
+    assert torch.equal(view, expected)
+    assert view.shape == (3, 2, 10, 10) and view.dtype == torch.float32
 
 
 def grainy_frames(height: int, width: int) -> torch.Tensor:
@@ -144,3 +151,27 @@ def test_squares_become_what_a_network_takes_each_in_its_place():
         value = batch[clip, frame, row, column, color].item() / 255
         expected = (value - pixels.mean[color]) / pixels.std[color]
         assert got[clip, color, frame, row, column].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 8])
+@pytest.mark.parametrize("short_side", [9, 24, 40])
+def test_scaling_color_by_color_gives_the_bits_of_scaling_the_whole_clip(
+    short_side, num_frames, monkeypatch
+):
+    """Of the largest frames that a chat takes, all colors as floats are 400 MB."""
+    sizes = []
+
+    def noted(clip, **settings):
+        sizes.append(clip.numel())
+        return interpolate(clip, **settings)
+
+    shape = (num_frames, 24, 37, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator())
+    size = (short_side, round(37 * short_side / 24))
+    interpolate = F.interpolate
+    whole = frames.permute(3, 0, 1, 2).float()
+    expected = interpolate(whole, size=size, mode="bilinear", align_corners=False)
+    monkeypatch.setattr(F, "interpolate", noted)
+    got = crop(frames, Placement(short_side, 0.0, 1.0, True), 8)
+    assert got.equal(expected[..., :8, -8:].flip(-1))
+    assert set(sizes) <= {num_frames * 24 * 37}

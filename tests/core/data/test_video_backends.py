@@ -23,7 +23,19 @@ from tests.script_process import LIMIT_S
 
 REAL = Path(os.environ.get("SEFAR_VIDEOS_DIR", "."))
 real_videos = pytest.mark.skipif("SEFAR_VIDEOS_DIR" not in os.environ, reason="SEFAR_VIDEOS_DIR")
-SOUND = ["decord_rot_0.mov", "decord_rot_90.mov", "mmaction2_demo_armwrestling.mp4"]
+FILES = [
+    "decord_rot_0.mov",
+    "decord_rot_90.mov",
+    "mmaction2_demo_armwrestling.mp4",
+    "mmaction2_part_0.mp4",
+    "torchcodec_nasa_13013.mp4",
+    "damaged/odd.mp4",
+    "damaged/vfr.mp4",
+    "damaged/hang_55.mp4",
+    "damaged/cut_copy.mp4",
+    "damaged/opengop.mp4",
+    "damaged/fast_trunc.mp4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +51,7 @@ def assert_same_frames(got, expected) -> None:
     assert (got.int() - expected.int()).abs().float().mean() < 3
 
 
-@pytest.mark.parametrize("span", [(None, None), (0.2, 0.9)])
+@pytest.mark.parametrize("span", [(None, None), (0.2, 0.9), (None, 0.5), (0.5, None)])
 def test_readers_agree_frame_by_frame(clip, decord, span):
     fractions = [0.999, 0.0, 0.5, 0.5, *np.random.default_rng(0).random(10).tolist()]
     got = decord(clip, fractions, start_s=span[0], end_s=span[1])
@@ -51,6 +63,18 @@ def test_readers_agree_frame_by_frame(clip, decord, span):
     assert small.shape == expected.shape == (2, 24, 32, 3)
     # Scaled after the conversion to RGB, not before: sharp edges of color differ.
     assert (small.int() - expected.int()).abs().float().mean() < 6
+
+
+def test_readers_refuse_the_same_places(clip, decord):
+    for places in ([], [-0.1], [1.1], [float("nan")]):
+        with pytest.raises(ValueError, match="fractions must"):
+            decord(clip, places)
+    with pytest.raises(ValueError, match="has no length"):
+        decord(clip, [0.5], start_s=0.5, end_s=0.5)
+    with pytest.raises(VideoReadError, match=r"clip.mp4 ends after 1.000 s"):
+        decord(clip, [0.9], start_s=0.5, end_s=9.0)
+    with pytest.raises(VideoReadError, match="does not exist"):
+        decord(clip.with_name("absent.mp4"), [0.5])
 
 
 @pytest.mark.parametrize(
@@ -89,6 +113,7 @@ def frames_of(path: Path, *numbers: int, num_frames: int = 30, timeout_s: float 
     [
         ("exit", r"died reading frames 3 to 7 of exit\..*data.reader to auto"),
         ("half then hang", r"hangs on frames 3 to 7 of half then hang: no answer within"),
+        ("half then exit", r"died reading frames 3 to 7 of half then exit\."),
     ],
 )
 def test_a_reader_that_hangs_or_dies_is_killed_named_and_started_again(name, words, monkeypatch):
@@ -182,31 +207,16 @@ def test_the_readers_are_known_by_name_and_auto_is_pyav(capsys):
 
 @real_videos
 @pytest.mark.videos
-@pytest.mark.parametrize("file", SOUND)
-def test_readers_agree_on_real_files(decord, file):
+@pytest.mark.parametrize("file", FILES)
+def test_readers_agree_on_real_files_and_those_that_decord_misreads_are_refused(decord, file):
     path = REAL / file
     if flags := probe(path).flags:
-        with pytest.raises(VideoReadError, match=f"it is marked {', '.join(flags)}"):
+        with pytest.raises(VideoReadError, match=f"cannot be trusted.*marked {', '.join(flags)}"):
             decord(path, [0.5])
         return
     for seed in range(3):
         fractions = np.random.default_rng(seed).random(8).tolist()
         assert_same_frames(decord(path, fractions), read_fractions(path, fractions))
-
-
-@real_videos
-@pytest.mark.videos
-@pytest.mark.parametrize("file", ["hang_55.mp4", "cut_copy.mp4", "opengop.mp4", "fast_trunc.mp4"])
-def test_decord_is_kept_from_real_files_that_it_misreads(file):
-    with pytest.raises(VideoReadError, match="cannot be trusted"):
-        video_backends.read_decord(REAL / "damaged" / file, [0.9])
-
-
-@real_videos
-@pytest.mark.videos
-def test_a_reader_that_takes_another_of_two_video_streams_is_refused(decord):
-    with pytest.raises(VideoReadError, match="many_streams"):
-        decord(REAL / "torchcodec_nasa_13013.mp4", [0.5])
 
 
 @real_videos
