@@ -1,5 +1,6 @@
 """Lists and manifests in, manifest and question folders out, through the command line."""
 
+import csv
 import json
 
 import pytest
@@ -224,3 +225,13 @@ def test_the_public_rule_on_the_real_lists_asks_about_every_clip_in_its_place(tm
     assert done.returncode == 0, done.stderr
     counts = {name: len(read_any(tmp_path / f"{name}.json")) for name in ("train", "val")}
     assert counts == {"train": 1316, "val": 8521}
+
+
+def test_splits_are_written_without_the_labels_of_unlabeled_clips(manifest):
+    clips = read_manifest(manifest)
+    report = json.loads((manifest.parent / "splits.json").read_text(encoding="utf-8"))
+    for split_name, count in report["clips"].items():
+        assert len(by_split(clips, split_name)) == count > 0
+    rows = csv.DictReader(manifest.read_text(encoding="utf-8").splitlines())
+    assert {row["label"] for row in rows if row["split"] == "unlabeled"} == {""}
+    assert report["leaks"]["val-test"]["sources"] == report["leaks"]["labeled-val"]["sources"] == 0

@@ -1,8 +1,11 @@
 """From the folder of a run to answers, and what a stranger wrote into files never reaches the
 terminal as it is."""
 
+import io
 import json
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from sefar_mllm.adapters import add_adapters
 from sefar_mllm.build import build_vlm, load_tokenizer
 from sefar_mllm.chat import safe_video
 from sefar_mllm.chat.assistant import Assistant
+from sefar_mllm.chat.cli import Chat, talk
 from sefar_mllm.chat.safe_video import VideoClip, read_frames_apart
 from sefar_mllm.checkpoint import merge, save_trained
 from sefar_mllm.config import ChatLimits
@@ -230,3 +234,40 @@ def test_a_batch_that_cannot_be_is_refused_before_the_model_is_loaded(
     assert said.startswith("error: ") and expected in said and "delete" not in said
     assert "\x1b" not in said and "\x9b" not in said
     assert json.loads((tmp_path / "in.jsonl").read_text()) == line
+
+
+def test_a_conversation_through_a_pipe(videos, assistant, capsys, monkeypatch):
+    typed = [
+        "What is this?",
+        f"/video {videos}/clip0.mp4",
+        "What is this?",
+        "/options salto forward|stalder",
+        f"/video {videos}/broken.mp4",
+        "And why?",
+        "/adapter off",
+        "Who are you?",
+        "/quit",
+        "never asked",
+    ]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(typed)))
+    chat = Chat(assistant)
+    assert talk(chat) == 2
+    said = capsys.readouterr().out
+    assert "error: there is no video yet" in said and "%  stalder" in said
+    assert "error: " in said and "broken.mp4" in said
+    assert [turn.user for turn in chat.conversation.turns] == [typed[2], typed[5], typed[7]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is taken")
+def test_a_decoder_gets_no_more_memory_than_it_may_take():
+    code = (
+        "from sefar_mllm.chat.safe_video import limit_memory\n"
+        "import numpy as np\n"
+        "limit_memory()\nlimit_memory()\n"
+        "np.zeros(2**30, np.uint8)\n"
+        "try:\n    np.zeros(5 * 2**29, np.uint8)\n"
+        "except MemoryError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr

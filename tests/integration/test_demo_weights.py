@@ -122,3 +122,9 @@ def test_the_wheel_holds_the_weights_and_not_what_makes_them(tmp_path):
     assert done.returncode == 0, done.stderr
     used = json.loads(done.stdout.splitlines()[-1])
     assert all(Path(path).is_relative_to(tmp_path / "installed") for path in used)
+
+
+@pytest.mark.parametrize("recorded", ["demo/llm", "/gone/checkout/demo/llm"])
+def test_a_model_folder_that_recorded_an_old_path_finds_its_language_model(recorded):
+    config = SefarVlmConfig(language_model=recorded)
+    assert language_model_of(Path("model"), config) == "demo:llm"

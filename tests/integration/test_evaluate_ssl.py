@@ -15,7 +15,7 @@ from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import LossConfig, TeacherConfig, TrainConfig
 from sefar_core.run_dir import append_metrics, open_run
 from tests.oracles.public_model import save_toy
-from tests.script_process import call_script, script_module
+from tests.script_process import call_script, run_script, script_module
 from tests.world import MODEL
 
 ROLES = ("student", "teacher")
@@ -181,3 +181,25 @@ def test_a_class_list_of_another_order_is_refused(tmp_path, texts, refused, form
     else:
         names, pairs = script.classes_of(settings, clips)
         assert names == [f"FX {normalize(form, 'Kür jump')}", "UB giant circle"] and pairs == []
+
+
+@pytest.mark.slow
+def test_converting_refuses_to_overwrite_and_what_is_no_checkpoint(tmp_path):
+    """In a process of its own: its exit codes are those of the program."""
+    path, made = tmp_path / "public.pyth", tmp_path / "made"
+    path.write_text("no checkpoint")
+    done = run_script("convert_checkpoint.py", "from-public", path, made)
+    assert done.returncode == 1 and not made.exists()
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    made.mkdir()
+    done = call_script("convert_checkpoint.py", "from-public", path, made)
+    assert done.returncode == 1 and "made exists already" in done.stderr
+
+
+def test_half_a_record_is_refused_before_anything_is_scored(world, manifest, tmp_path):
+    write_run(tmp_path, roles=())
+    (tmp_path / "metrics.jsonl").unlink()
+    scored = evaluate(world, manifest, tmp_path)
+    assert scored.returncode == 1 and len(scored.stderr.splitlines()) == 1
+    assert f"{tmp_path}/metrics.jsonl is missing" in scored.stderr
+    assert not (tmp_path / "evaluation").exists()

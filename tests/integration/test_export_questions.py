@@ -117,3 +117,18 @@ def test_what_parquet_cannot_hold_is_said_in_a_line(tmp_path, name, change, foun
     done = call_script("export_questions.py", *arguments)
     assert done.returncode == 1 and found in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_export_is_the_same_bytes_and_replaces_itself_only(built, tmp_path):
+    out = tmp_path / "card"
+    assert exported(built, "card", out) == {"README.md"}
+    before = (out / "README.md").read_bytes()
+    exported(built, "card", out)
+    assert (out / "README.md").read_bytes() == before
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    done = call_script(
+        "export_questions.py", "--questions", built / "qa", "--format", "llava", "--out", out
+    )
+    assert done.returncode == 1
+    assert "notes.txt was not exported here, and would be lost" in done.stderr
+    assert {file.name for file in out.iterdir()} == {"README.md", "notes.txt", ".export.json"}

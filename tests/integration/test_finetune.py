@@ -20,6 +20,7 @@ from qa_data.files import SefarError
 from qa_data.generate import build_questions, resample_distractors
 from qa_data.manifest import Clip
 from qa_data.taxonomy import ElementClass
+from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.adapters import composite, lora_parameters, projector_parameters
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import load_trained
@@ -411,3 +412,19 @@ def test_a_model_trained_on_both_says_a_text_or_a_letter_as_it_is_asked(tmp_path
             (other,) = turned([one], by)
             letter = "ABCD"[other.answer]
             assert said(one.video, question_text(one.stem, other.options)) == letter
+
+
+def test_a_run_leaves_settings_numbers_and_a_model_without_its_base(world):
+    run_dir = world.finetuned
+    assert json.loads((run_dir / "config.json").read_text())["lora"]["rank"] == 2
+    assert "packages" in json.loads((run_dir / "run.json").read_text())
+    assert lines(run_dir) and all(np.isfinite(line["loss"]) for line in lines(run_dir))
+    names = {path.name for path in (run_dir / "model").iterdir()}
+    assert {ADAPTER, "config.json", "tokenizer.json", "fingerprint.json"} <= names
+    assert not any(name.startswith("model") or name.endswith((".bin", ".pt")) for name in names)
+
+
+def test_another_language_model_is_noticed_when_loading(world, tmp_path):
+    other = toy_llm.language_model(tmp_path / "llm", seed=5)
+    with pytest.raises(CheckpointError, match="computes other logits"):
+        load_trained(world.finetuned / "model", language_model=str(other))

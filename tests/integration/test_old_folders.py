@@ -299,3 +299,9 @@ def test_what_the_ledger_of_cuts_names_is_not_cut_again(here, monkeypatch):
         "full.txt", "--annotations", "full.json", "--workers", "1",
     )  # fmt: skip
     assert "1 clips: 0 cut, 1 kept, 0 failed" in told
+
+
+def test_other_settings_than_an_old_run_had_are_refused(here):
+    command = other(recorded(here / "runs/stopped/run.json"), "--optim.lr", "0.25")
+    done = call_script(*command, cwd=here)
+    assert done.returncode == 1 and "optim.lr = 0.005, but 0.25 is requested" in done.stderr

@@ -68,6 +68,12 @@ def test_each_part_has_its_learning_rate_and_stage_a_trains_the_projector_alone(
     assert all(p.requires_grad for _, p in lora_parameters(model))
 
 
+def test_another_parameter_that_learns_is_refused(model):
+    model.get_base_model().lm_head.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="neither LoRA nor projector.*lm_head"):
+        optimizer_groups(model, lora_lr=0.1, projector_lr=0.2)
+
+
 def test_layers_that_lack_a_linear_are_refused_by_name():
     """Phi-3 has one linear in place of three; LoRA would go into the others in silence."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -80,7 +86,7 @@ def test_layers_that_lack_a_linear_are_refused_by_name():
 
 
 def test_vicunas_shape_learns_as_many_parameters_as_the_arithmetic_says():
-    rank, hidden, inner, layers = 16, 4096, 11008, 32
+    dim, rank, hidden, inner, layers, frames = 768, 16, 4096, 11008, 32, 8
     vicuna = LlamaConfig(
         vocab_size=32000,
         hidden_size=hidden,
@@ -89,15 +95,14 @@ def test_vicunas_shape_learns_as_many_parameters_as_the_arithmetic_says():
         num_attention_heads=32,
         max_position_embeddings=4096,
     )
-    config = SefarVlmConfig(vicuna, token_dim=768, token_shape=(8, 2, 2))
+    config = SefarVlmConfig(vicuna, token_dim=dim, token_shape=(frames, 2, 2))
     with torch.device("meta"):
         vlm = SefarVlmForConditionalGeneration(config)
         model = add_adapters(vlm, rank=rank, alpha=32.0, dropout=0.05)
     lora = sum(p.numel() for _, p in lora_parameters(model))
     assert lora == layers * rank * (4 * (hidden + hidden) + 3 * (hidden + inner)) == 39_976_960
-
-
-def test_another_parameter_that_learns_is_refused(model):
-    model.get_base_model().lm_head.weight.requires_grad_(True)
-    with pytest.raises(ValueError, match="neither LoRA nor projector.*lm_head"):
-        optimizer_groups(model, lora_lr=0.1, projector_lr=0.2)
+    projector = sum(p.numel() for _, p in projector_parameters(model))
+    linears = (dim * hidden + hidden) + (hidden * hidden + hidden)
+    assert projector == 2 * dim + frames * dim + linears
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert frozen - projector == 6_738_415_616  # Llama-7B; peft keeps the first projector beside

@@ -42,16 +42,36 @@ def test_transformers_quantizes_the_seven_linears_of_each_layer_and_nothing_else
     assert all(name.startswith("model.language_model.layers.") for name in quantized)
 
 
+@pytest.fixture(scope="module")
+def wide(llm, tmp_path_factory):
+    """A language model of widths that 4 bits need."""
+    folder = tmp_path_factory.mktemp("wide") / "llm"
+    return toy_trained.relative(llm, folder, hidden_size=64, intermediate_size=128)
+
+
 @needs_bitsandbytes
-@pytest.mark.parametrize("trained_in_four_bits", [False, True])
-def test_a_model_is_loaded_in_four_bits_and_merged(llm, tmp_path, trained_in_four_bits):
-    # 4 bits need wide layers.
-    wide = toy_trained.relative(llm, tmp_path / "llm", hidden_size=64, intermediate_size=128)
-    folder = toy_trained.save(wide, tmp_path / "model", four_bit=trained_in_four_bits)
-    load_trained(folder)
+def test_a_model_saved_in_full_precision_is_loaded_in_four_bits(wide, tmp_path):
+    folder = toy_trained.save(wide, tmp_path / "model")
     for place in (folder, merge(folder, tmp_path / "merged")):
         model, _ = load_trained(place, four_bit=True)
         assert precision(model) == "four_bit"
+        quantized = [
+            name.removesuffix(".base_layer")
+            for name, module in model.named_modules()
+            if type(module).__module__.startswith("bitsandbytes")
+        ]
+        assert len(quantized) == 14
+        assert {name.rsplit(".", 1)[1] for name in quantized} == LINEARS
     other = toy_trained.relative(wide, tmp_path / "other", seed=7)
     with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder, four_bit=True, language_model=other)
+
+
+@needs_bitsandbytes
+def test_a_model_trained_in_four_bits_is_merged_into_the_base_as_it_was(wide, tmp_path):
+    model = toy_trained.adapted(wide, four_bit=True)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    folder = toy_trained.save(wide, tmp_path / "model", four_bit=True)
+    load_trained(folder, four_bit=True)
+    load_trained(folder)
+    load_trained(merge(folder, tmp_path / "merged"))

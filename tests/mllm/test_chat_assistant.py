@@ -4,24 +4,60 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sefar_mllm
 from qa_data.questions import LETTERS
 from sefar_core.checkpoint import CheckpointError
+from sefar_core.data.video import VideoReadError
 from sefar_mllm.adapters import composite
 from sefar_mllm.chat import assistant as module
 from sefar_mllm.chat.assistant import ChatError, Conversation, load_encoder_of, printable
+from sefar_mllm.chat.safe_video import VideoClip
 from sefar_mllm.config import ChatLimits
 from sefar_mllm.encoders.base import origin_of
 from sefar_mllm.feature_cache import CacheError
 from sefar_mllm.prompt import Turn
 from sefar_mllm.scoring import rotated_prompts
-from tests.oracles import toy_chat
+from tests.oracles import toy_chat, videos
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    return videos.write_video(path, videos.numbered_frames(24), fps=24)
+
+
+def test_tokens_are_those_of_the_frames_at_the_encoders_moments(assistant, clip):
+    frames = torch.from_numpy(videos.numbered_frames(24)[1::3].copy())  # (n + 1/2) / 8 of 24
+    expected = assistant.encoder.encode(frames[None])[0]
+    conversation = assistant.watch(str(clip))
+    torch.testing.assert_close(conversation.tokens, expected, atol=0.15, rtol=0)
+    assert conversation.answer("Which move is this?") != ""
+    half = assistant.watch(clip, start_s=0.5, end_s=1.0).tokens
+    assert (half - expected).abs().max() > 0.15
+
+
+def test_an_untrusted_video_is_decoded_apart_with_the_same_result(assistant, clip, monkeypatch):
+    def apart(clips, moments, *, workers):
+        return [(video_clip, module.read_frames(video_clip, moments)) for video_clip in clips]
+
+    monkeypatch.setattr(module, "read_frames_apart", apart)
+    conversation = assistant.watch(clip, untrusted=True)
+    assert conversation.tokens.equal(assistant.watch(clip).tokens)
+    assert conversation.limits == assistant.limits
+    broken = [(VideoClip(path=clip), VideoReadError("cannot decode clip.mp4"))]
+    monkeypatch.setattr(module, "read_frames_apart", lambda *_, **__: broken)
+    with pytest.raises(VideoReadError, match="cannot decode clip.mp4"):
+        assistant.watch(clip, untrusted=True)
 
 
 @pytest.mark.parametrize(
     ("encoder", "key", "words"),
     [
+        ({"digest": "4567"}, {}, "digest = 4567"),
         ({"moments": (0.5,) * 8}, {}, "moments"),
         ({}, {"frame_order": "shuffled"}, "frame_order = in_order"),
     ],
@@ -63,6 +99,14 @@ def test_importing_the_package_loads_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_package_has_its_entrance():
+    assert sefar_mllm.from_pretrained is module.from_pretrained
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sefar_mllm.nothing  # noqa: B018
+
+
+MARKERS = ("USER:", "ASSISTANT:", "</s>", "<s>", "<video>", "<image>", "<unk>", "\n", " ", "A.")
+TYPED = st.lists(st.one_of(st.sampled_from(MARKERS), st.text(max_size=8)), max_size=12).map("".join)
 NO_LETTER = list("uvwxyz")  # E is not one token of the toy tokenizer
 
 
@@ -123,7 +167,10 @@ def test_the_adapter_can_be_switched_off_and_on(conversation):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["one"], "2 to 26 different options"),
         (["one", "one"], "2 to 26 different options"),
+        ([str(n) for n in range(27)], "got 27"),
+        (["a", " "], "the option is empty"),
         (["a", "b" * 3000], "the option has 3000 characters"),
         (["a", "\ud800"], "halves of characters"),
         (["a " * 900, "b " * 900], "use fewer words"),
@@ -136,6 +183,8 @@ def test_options_that_cannot_be_scored_are_refused(conversation, options, words)
 
 
 def test_a_tokenizer_without_single_letters_scores_no_options(conversation, monkeypatch):
+    assert len(conversation.option_probs(NO_LETTER[:4])) == 4
+
     def none(tokenizer, letters):
         raise ValueError("no single tokens")
 
@@ -203,6 +252,22 @@ def test_questions_beyond_the_limits_are_refused(conversation):
             ChatLimits(**{name: 0})
 
 
+@given(said=st.lists(st.tuples(TYPED, TYPED), max_size=2), typed=TYPED)
+def test_nothing_typed_or_answered_moves_the_video_or_ends_a_turn(assistant, said, typed):
+    conversation = assistant.begin(toy_chat.video_tokens(0))
+    conversation.turns = [Turn(f"q{user}", f"a{answer}") for user, answer in said]
+    config = composite(assistant.model).config
+    tokenizer = assistant.tokenizer
+    ids = conversation.prompt(f"q{typed}")
+    video = [place for place, one in enumerate(ids) if one == config.video_token_id]
+    assert video == list(range(video[0], video[0] + config.num_video_tokens))
+    assert video[0] < 60  # in the first turn, directly after the system prompt
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert ids.count(tokenizer.eos_token_id) == len(said)
+    ending = tokenizer("ASSISTANT:", add_special_tokens=False)["input_ids"]
+    assert ids[-len(ending) :] == ending
+
+
 def test_control_characters_never_reach_the_terminal(conversation, monkeypatch):
     assert printable("a\x1b[2Jb\x07\x00\u202ec\n\x9bd\ud800") == "a[2Jbc\nd"
 
@@ -212,9 +277,3 @@ def test_control_characters_never_reach_the_terminal(conversation, monkeypatch):
     monkeypatch.setattr(module, "stream", stream)
     assert list(conversation.ask("What is this?")) == ["a [2J", "salto\n", "forward"]
     assert conversation.turns[0].assistant == "a [2Jsalto\nforward"
-
-
-def test_the_package_has_its_entrance():
-    assert sefar_mllm.from_pretrained is module.from_pretrained
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        sefar_mllm.nothing  # noqa: B018

@@ -82,16 +82,15 @@ def run(assistant, out, lines=LINES, *, settings=SETTINGS, **more):
 def test_batched_answers_are_those_of_single_conversations(
     assistant, encoded, tmp_path, monkeypatch, batch_size, compiled
 ):
-    caches = set()
+    caches = []
     hook = composite(assistant.model).register_forward_pre_hook(
-        lambda _, args, inputs: caches.add(type(inputs["past_key_values"]).__name__),
-        with_kwargs=True,
+        lambda _, args, inputs: caches.append(inputs["past_key_values"]), with_kwargs=True
     )
     monkeypatch.setattr(assistant, "compiled", compiled)
     broken = run(assistant, tmp_path / "out.jsonl", batch_size=batch_size)
-    monkeypatch.setattr(assistant, "compiled", False)
     hook.remove()
-    assert caches == {"StaticCache" if compiled else "DynamicCache"}
+    monkeypatch.setattr(assistant, "compiled", False)
+    assert {type(one).__name__ == "StaticCache" for one in caches} == {compiled}
     assert broken == {"c": "gone.mp4 does not exist"}
     assert encoded == {"0.mp4": 1, "1.mp4": 1, "2.mp4": 1, "gone.mp4": 1}
     found = read_lines(tmp_path / "out.jsonl")
@@ -127,7 +126,7 @@ def test_a_second_run_repeats_only_what_failed(assistant, encoded, tmp_path, mon
     assert fixed[:2] + fixed[3:] == before[:2] + before[3:]
 
 
-@pytest.mark.parametrize("cut", [1, 0])  # 1 is the end of the line alone
+@pytest.mark.parametrize("cut", [1, 20, 0])
 def test_a_stopped_run_resumes_after_its_last_whole_line(
     assistant, encoded, answered, tmp_path, cut
 ):
@@ -177,6 +176,24 @@ def test_a_file_never_mixes_models_or_questions(assistant, encoded, tmp_path):
     (tmp_path / "out.jsonl.settings.json").write_text('{"model": "m1",')
     with pytest.raises(SefarError, match=r"settings\.json is damaged"):
         run(assistant, out, lines)
+
+
+@pytest.mark.parametrize("what", ["folder", "questions", "notes", "damaged", "other"])
+def test_other_files_are_refused_and_kept(tmp_path, what):
+    out = tmp_path / "out.jsonl"
+    if what == "folder":
+        (out / "runs").mkdir(parents=True)
+    else:
+        out.write_text(json.dumps(LINES[0]) + "\n" if what == "questions" else "my notes\n")
+    if what in ("damaged", "other"):
+        text = "{" if what == "damaged" else '{"model": "m1", "limit": 2}'
+        (tmp_path / "out.jsonl.settings.json").write_text(text)
+    with pytest.raises(SefarError) as refused:
+        open_answers(out, batch_questions(), {"model": "m1", "limit": 2})
+    words = str(refused.value)
+    assert str(out) in words and "give" in words and "--out" in words
+    assert "delete" not in words and "remove" not in words
+    assert out.exists()
 
 
 def test_a_question_that_cannot_be_answered_gets_its_error(assistant, encoded, tmp_path):
@@ -242,17 +259,6 @@ def test_paths_and_links_stay_within_the_root(tmp_path):
     assert place("/etc/passwd", None) == Path("/etc/passwd")
 
 
-@pytest.mark.parametrize("settings", [None, "{", '{"model": "m1", "limit": 2}'])
-def test_other_files_are_refused_and_kept(tmp_path, settings):
-    out = tmp_path / "out.jsonl"
-    out.write_text("my notes\n")
-    if settings is not None:
-        (tmp_path / "out.jsonl.settings.json").write_text(settings)
-    with pytest.raises(SefarError, match=rf"{out}.* give .*--out"):
-        open_answers(out, batch_questions(), {"model": "m1", "limit": 2})
-    assert out.read_text() == "my notes\n"
-
-
 def test_lines_without_an_id_get_their_number(tmp_path):
     lines = [{name: value for name, value in line.items() if name != "id"} for line in LINES[:2]]
     path = tmp_path / "in.jsonl"
@@ -269,14 +275,19 @@ def test_lines_without_an_id_get_their_number(tmp_path):
     ("line", "words"),
     [
         ("{", "line 2: "),
+        ("", "line 2: "),
         ("[]", "expected an object of video, question"),
+        ('{"video": "a.mp4"}', "expected an object"),
         ('{"video": "a.mp4", "question": "Q", "option": ["a"]}', "expected an object"),
         ('{"video": "a.mp4", "question": "Q", "video": "b.mp4"}', "the key 'video' is twice"),
         ('{"video": 3, "question": "Q"}', "video is 3; expected a text"),
         ('{"video": "a\\u0000", "question": "Q"}', "expected a text"),
+        ('{"id": 7, "video": "a.mp4", "question": "Q"}', "id is 7; expected a text"),
         ('{"video": "a.mp4", "question": " "}', "the question is empty"),
-        ('{"video": "a.mp4", "question": "Q", "options": null}', "expected a list of texts"),
+        ('{"id": "\\ud800", "video": "a.mp4", "question": "Q"}', "the id holds halves of"),
+        ('{"video": "\\ud800", "question": "Q"}', "the video holds halves of"),
         ('{"video": "a.mp4", "question": "\\ud800"}', "the question holds halves of"),
+        ('{"video": "a.mp4", "question": "Q", "options": null}', "expected a list of texts"),
         ('{"video": "a.mp4", "question": "Q", "options": "AB"}', "expected a list of texts"),
         ('{"video": "a.mp4", "question": "Q", "options": ["a"]}', "2 to 26 different options"),
         ('{"id": "a", "video": "a.mp4", "question": "Q"}', "2 lines have the id 'a'"),
@@ -294,9 +305,10 @@ def test_files_without_questions_are_refused(tmp_path):
     path = tmp_path / "in.jsonl"
     with pytest.raises(SefarError, match="in.jsonl.*there is no such file; give"):
         read_batch(path, LIMITS)
-    path.write_bytes(b"\n \n")
-    with pytest.raises(SefarError, match="in.jsonl is empty; write"):
-        read_batch(path, LIMITS)
+    for content, words in ((b"\n \n", "is empty; write"), (b"\xff\xfe{}", "is UTF-16; give")):
+        path.write_bytes(content)
+        with pytest.raises(SefarError, match=f"in.jsonl.*{words}"):
+            read_batch(path, LIMITS)
 
 
 def test_the_settings_of_answers_are_all_that_they_depend_on(tmp_path):

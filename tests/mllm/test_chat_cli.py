@@ -46,10 +46,14 @@ def test_questions_are_answered_and_another_video_starts_anew(chat, assistant):
     ("name", "typed"),
     [
         ("my clip.mp4", "my clip.mp4"),
+        ("my clip.mp4", '"my clip.mp4"'),
         ("my clip.mp4", "'my clip.mp4'"),
+        ("my clip.mp4", r"my\ clip.mp4"),
         ("it's (1).mp4", r"it\'s\ \(1\).mp4"),
+        ('"quoted" clip.mp4', '"quoted" clip.mp4'),
         ("'a'.mp4", "'a'.mp4"),
         (r"back\ slash.mp4", r"back\ slash.mp4"),
+        ("it's.mp4", "it's.mp4"),
     ],
 )
 def test_a_path_is_read_as_typed_or_as_a_shell_would(tmp_path, monkeypatch, name, typed):

@@ -74,8 +74,9 @@ def test_a_model_saved_in_16_bits_is_loaded_in_32(llm, tmp_path):
     assert composite(load_trained(folder)[0]).dtype == torch.float32
 
 
-def test_a_relative_of_llama_is_loaded_as_saved(llm, tmp_path):
-    relative = toy_trained.relative(llm, tmp_path / "llm", tie_word_embeddings=True)
+@pytest.mark.parametrize("family", [{"tie_word_embeddings": True}, {"num_key_value_heads": 1}])
+def test_relatives_of_llama_are_loaded_as_saved(llm, tmp_path, family):
+    relative = toy_trained.relative(llm, tmp_path / "llm", **family)
     model, tokenizer = load_trained(toy_trained.save(relative, tmp_path / "model"))
     assert_same(model, toy_trained.adapted(relative), tokenizer)
 
@@ -99,7 +100,7 @@ def as_older_code_wrote(folder, place):
     (folder / "config.json").write_text(json.dumps(settings | {"language_model": place}))
 
 
-def test_a_base_is_found_from_any_working_directory(llm, tmp_path, monkeypatch):
+def test_a_base_is_found_from_any_working_directory(llm, tmp_path, monkeypatch, no_hub):
     monkeypatch.chdir(llm.parent)
     folder = toy_trained.save(llm.name, tmp_path / "model")
     assert json.loads((folder / "config.json").read_text())["language_model"] == str(llm)
@@ -114,8 +115,11 @@ def test_a_base_that_has_moved_can_be_named(llm, folder, tmp_path):
     assert composite(load_trained(folder, language_model=llm)[0])
 
 
-@pytest.mark.parametrize("place", ["toys/llm", "../llm"])
-def test_a_missing_folder_is_never_queried_from_the_hub(folder, place, no_hub):
+@pytest.mark.parametrize("place", ["toys/llm", "llm", "../llm", "/nosuch/llm"])
+def test_a_missing_folder_is_never_queried_from_the_hub(
+    folder, place, no_hub, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     as_older_code_wrote(folder, place)
     with pytest.raises(CheckpointError, match=f"model {place}, and .*by --language-model$"):
         load_trained(folder)
@@ -133,21 +137,20 @@ def test_a_relative_base_counts_from_here_or_from_the_model_folder(
     load_trained(folder)
 
 
-def test_a_base_on_the_hub_is_recorded_by_its_name(llm, monkeypatch):
+def test_a_base_on_the_hub_is_recorded_by_its_name(llm, folder, tmp_path, monkeypatch):
     language = load_language_model(llm)
     monkeypatch.setattr("sefar_mllm.build.load_language_model", lambda *_, **__: language)
     sizes = {"token_dim": toy_llm.DIM, "token_shape": toy_llm.SHAPE}
     config = build_vlm("lmsys/vicuna", **sizes, encoder={}).config
     assert (config.language_model, config.language_model_from_hub) == ("lmsys/vicuna", True)
     assert language_model_of(Path("model"), config) == "lmsys/vicuna"
-
-
-def test_what_older_code_fetched_from_the_hub_is_taken(folder, tmp_path, monkeypatch):
+    # Older code did not record it: what was fetched before is taken.
     as_older_code_wrote(folder, "lmsys/vicuna")
-    fetched = tmp_path / "models--lmsys--vicuna"
-    for path, text in (("snapshots/0123/config.json", "{}"), ("refs/main", "0123")):
-        (fetched / path).parent.mkdir(parents=True)
-        (fetched / path).write_text(text)
+    snapshot = tmp_path / "models--lmsys--vicuna" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--lmsys--vicuna" / "refs").mkdir()
+    (tmp_path / "models--lmsys--vicuna" / "refs" / "main").write_text("0123")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert language_model_of(folder, read_config(folder)) == "lmsys/vicuna"
 
@@ -155,7 +158,9 @@ def test_what_older_code_fetched_from_the_hub_is_taken(folder, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("family", "words"),
     [
+        ({"hidden_size": 64}, "does not fit its language model: .*--language-model"),
         ({"num_hidden_layers": 3}, "does not fit its language model: .*--language-model"),
+        ({"vocab_size": 700, "num_attention_heads": 2}, "computes other logits"),
         ({"num_attention_heads": 2}, "computes other logits"),
     ],
 )
@@ -201,8 +206,8 @@ def test_too_little_memory_is_not_reported_as_a_damaged_folder(llm, folder, monk
         load_trained(folder, language_model=llm)
 
 
-def without_projector(found):
-    return {name: t for name, t in found.items() if "projector" not in name}
+def without(part):
+    return lambda found: {name: t for name, t in found.items() if part not in name}
 
 
 def stretched(found):
@@ -212,7 +217,8 @@ def stretched(found):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without_projector, r"fit .* \d+ tensors .*projector.*: found none, expected"),
+        (without("projector"), r"fit .* \d+ tensors .*projector.*: found none, expected"),
+        (without("lora_"), r"fit .* \d+ tensors .*lora_.*: found none, expected"),
         (lambda found: found | {"stranger": torch.zeros(1)}, r"stranger: found \(1,\), expected n"),
         (stretched, "computes other logits"),
     ],
@@ -231,6 +237,8 @@ def test_an_adapter_of_other_tensors_is_refused(folder, change, words):
         ("config.json", {"model_type": "llama"}, "is of a llama, expected sefar_vlm"),
         ("config.json", {"text_config": 5}, "does not describe a model of ours"),
         ("config.json", {"encoder": {}}, "does not describe a model of ours"),
+        ("config.json", {"encoder": None}, "does not describe a model of ours"),
+        ("config.json", {"token_shape": "8"}, "does not describe a model of ours"),
     ],
 )
 def test_settings_of_another_model_are_refused(folder, name, changes, words):
@@ -249,6 +257,17 @@ def test_damaged_and_missing_files_are_named(folder, name):
         load_trained(folder)
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"it has no {name}; give the folder"):
+        load_trained(folder)
+
+
+def test_a_folder_of_an_older_version_is_loaded_and_checked(folder):
+    stored = json.loads((folder / "fingerprint.json").read_text())
+    (folder / "fingerprint.json").unlink()
+    older = {"precision": "float32", "adapter_sha256": "0" * 64, "logits": stored["logits"]}
+    (folder / "probe.json").write_text(json.dumps(older))
+    load_trained(folder)
+    edit_json(folder / "probe.json", logits=stored["logits"][::-1])
+    with pytest.raises(CheckpointError, match="computes other logits"):
         load_trained(folder)
 
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm import checkpoint as merging
 from sefar_mllm.adapters import composite
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.checkpoint import load_trained, merge
 from sefar_mllm.model import SefarVlmForConditionalGeneration
 from sefar_mllm.prompt import Turn
@@ -54,10 +55,22 @@ def test_every_merged_weight_is_the_base_weight_plus_the_scaled_product(llm, sav
 def test_a_merged_folder_loads_by_the_auto_class_and_by_ours_and_answers_alike(saved, merged):
     adapted, tokenizer = load_trained(saved)
     models = [adapted, load_trained(merged)[0], AutoModelForImageTextToText.from_pretrained(merged)]
+    ids = torch.tensor([prompt(adapted, tokenizer)])
+    written = []
     for model in models:
         torch.testing.assert_close(
             logits(model, tokenizer), logits(adapted, tokenizer), atol=1e-5, rtol=1e-5
         )
+        found = composite(model).generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            video_tokens=toy_trained.video(),
+            max_new_tokens=6,
+            min_new_tokens=6,
+            do_sample=False,
+        )
+        written.append(found[0, ids.shape[1] :].tolist())
+    assert written[0] == written[1] == written[2] and len(written[0]) == 6
 
 
 def test_a_merged_folder_holds_no_encoder_and_names_it(saved, merged):
@@ -93,8 +106,9 @@ def test_a_16_bit_base_is_merged_into_16_bits_and_the_projector_keeps_32(llm, tm
 def test_tied_embeddings_stay_tied(llm, tmp_path):
     tied = toy_trained.relative(llm, tmp_path / "llm", tie_word_embeddings=True)
     saved = toy_trained.save(tied, tmp_path / "model")
-    whole, tokenizer = load_trained(merge(saved, tmp_path / "merged"))
+    whole = load_trained(merge(saved, tmp_path / "merged"))[0]
     assert whole.lm_head.weight is whole.get_input_embeddings().weight
+    tokenizer = load_tokenizer(llm)
     expected = logits(load_trained(saved)[0], tokenizer)
     torch.testing.assert_close(logits(whole, tokenizer), expected, atol=1e-5, rtol=1e-5)
 
@@ -107,6 +121,15 @@ def test_large_weights_are_written_in_shards(saved, tmp_path, monkeypatch):
     next(whole.glob("model-*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="merged cannot be loaded"):
         load_trained(whole)
+
+
+def test_too_little_memory_is_not_reported_as_a_damaged_folder(merged, monkeypatch):
+    def load(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SefarVlmForConditionalGeneration, "from_pretrained", load)
+    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
+        load_trained(merged)
 
 
 def test_lost_and_changed_weights_of_a_merged_model_are_noticed(merged, tmp_path):
@@ -148,12 +171,3 @@ def test_a_merged_folder_is_not_merged_again_and_takes_no_language_model(llm, me
         merge(merged, tmp_path / "twice")
     with pytest.raises(CheckpointError, match="it holds its language model"):
         load_trained(merged, language_model=llm)
-
-
-def test_too_little_memory_is_not_reported_as_a_damaged_folder(merged, monkeypatch):
-    def load(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(SefarVlmForConditionalGeneration, "from_pretrained", load)
-    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
-        load_trained(merged)

@@ -80,13 +80,15 @@ def test_one_encoder_serves_all_seeds_or_each_has_its_own(tmp_path):
     ("changed", "message"),
     [
         ({"sefar": "abc"}, "--sefar names 3 run folders for 2 seeds; give one for"),
+        ({"sefar": ""}, "--sefar names 0 run folders"),
         ({"supervised": "abc"}, "--supervised names 3 run folders for 2 seeds"),
+        ({"sefar": ("a", "b/../a")}, "--sefar names a run folder twice"),
         ({"sefar": ("run/student", "run/teacher")}, "--sefar names a run folder twice"),
+        ({"questions": ()}, "questions is empty"),
         ({"seeds": (2, 2)}, "seeds must be different numbers"),
         ({"lr_grid": (1.0, 0.0)}, "lr_grid must be one or more factors above 0"),
-        ({"questions": ()}, "questions is empty"),
-        ({"grid": 0}, "grid must be at least 1, got 0"),
         ({"dev_rate": 1.0}, r"dev_rate must be in \(0, 1\), got 1"),
+        ({"grid": 0}, "grid must be at least 1, got 0"),
         (
             {"finetune": FinetuneConfig(seed=4)},
             "finetune.seed is 4, but the seeds of a comparison come",
@@ -102,7 +104,7 @@ def test_settings_that_no_comparison_can_have_are_refused(tmp_path, changed, mes
     refuse_uneven_recognizers(comparison(tmp_path, tmp_path, supervised=()))
 
 
-@pytest.mark.parametrize("text", [None, "", '{"settings": {}}'])
+@pytest.mark.parametrize("text", [None, "", '{"settings": ', "[1]", '{"settings": {}}'])
 def test_a_question_folder_without_its_audit_is_named(tmp_path, text):
     if text is not None:
         (tmp_path / "audit.json").write_text(text)

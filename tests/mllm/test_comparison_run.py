@@ -70,9 +70,12 @@ def test_numbers_budget_page_and_plots_are_written(found, config):
     assert budget["steps"] == {"qa-public": 2, "qa-hard": 2}
     assert budget["recognizers"] == {"sefar": 2, "supervised": 1}
     one = stored["sets"]["qa-hard"]
+    assert {"sefar-shuffled", "supervised-middle", "random-wrong_videos"} <= one["losses"].keys()
+    assert {"supervised-reversed", "random-wrong_videos"} <= one["more_lost"].keys()
     assert one["rows"]["sefar_head"]["num_seeds"] == one["rows"]["sefar_classifier"]["num_seeds"]
     assert len(one["mcnemar_p"]["sefar_head"]) == one["rows"]["sefar_head"]["num_seeds"] == 2
     assert one["rows"]["prior"]["num_seeds"] == one["rows"]["text_only"]["num_seeds"] == 1
+    assert one["told"]["sefar"]["text_information"]["mean"]["value"] is not None
     trained = {"sefar", "supervised", "random", "constant", "sefar_elements", "sefar_fused"}
     assert set(one["told"]) == trained
     committed = json.loads(COMMITTED.read_text())
@@ -83,6 +86,8 @@ def test_numbers_budget_page_and_plots_are_written(found, config):
     assert (stored.keys(), budget.keys()) == (committed.keys(), committed["budget"].keys())
     page = (config.out / "comparison.md").read_text()
     assert "| eva | - | EVA-CLIP ViT-g/14 | not measured |" in page
+    assert "published, Table 5" in page and "49.0" in page
+    assert "each row has its best factor of 1, 2, chosen with the first seed on 25 %" in page
     assert {path.name for path in (config.out / "plots").iterdir()} == {
         f"qa-{rule}-{what}.png"
         for rule in ("public", "hard")

@@ -130,19 +130,16 @@ def test_against_a_control_only_the_first_model_has_to_be_above_the_blind_one():
     assert decided(stays, "constant").claimed is False
 
 
-@pytest.mark.parametrize(
-    ("num_seeds", "recognizers", "words"),
-    [
-        (3, (3, 3), "3 seeds, recognizer and fine-tuning"),
-        (3, (1, 1), "3 fine-tuning seeds of one recognizer each"),
-        (3, (3, 1), "3 fine-tuning seeds (recognizers trained: sefar 3, supervised 1)"),
-        (1, (1, 1), "one training seed, which does not measure the variation of training"),
-    ],
-)
-def test_the_sentence_reports_the_number_of_trainings(num_seeds, recognizers, words):
-    names = ("sefar", "supervised")
-    counts = dict(zip(names, recognizers, strict=True))
-    assert times_trained(names, num_seeds, counts) == words
-    assert times_trained(("clip", "sefar"), 3, {"sefar": 1, "supervised": 3}) == (
-        "3 fine-tuning seeds of one recognizer"
-    )
+def test_the_sentence_reports_the_number_of_trainings():
+    def words(*counts, num_seeds=3):
+        recognizers = dict(zip(("sefar", "supervised"), counts, strict=False))
+        return times_trained(("sefar", "supervised"), num_seeds, recognizers)
+
+    assert words(3, 3) == "3 seeds, recognizer and fine-tuning"
+    assert words(1) == "3 fine-tuning seeds of one recognizer"
+    assert words(1, 1) == "3 fine-tuning seeds of one recognizer each"
+    assert words(3, 1) == "3 fine-tuning seeds (recognizers trained: sefar 3, supervised 1)"
+    single = words(1, 1, num_seeds=1)
+    assert single == "one training seed, which does not measure the variation of training"
+    beside_clip = times_trained(("sefar", "clip"), 3, {"sefar": 3, "supervised": 1})
+    assert beside_clip == "3 seeds, recognizer and fine-tuning"

@@ -1,5 +1,7 @@
 import json
+import os
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_data.files import SefarError
+from qa_data.finegym import read_elements, to_clips
+from qa_data.generate import build_questions
 from qa_data.manifest import Clip, write_manifest
 from qa_data.questions import QuestionError, write_public_json, write_questions
+from qa_data.taxonomy import read_categories
+from sefar_core.data.splits import SplitConfig, draw_labeled
+from sefar_mllm.build import load_tokenizer
 from sefar_mllm.dataset import (
     PAD_ITEM,
     Collator,
@@ -27,6 +34,7 @@ from sefar_mllm.dataset import (
 )
 from sefar_mllm.feature_cache import CacheError, TokenCache, meant_by
 from sefar_mllm.prompt import IGNORE, EncodedPrompt
+from tests.finegym import finegym_folder
 from tests.oracles import toy_llm
 
 QUESTIONS = toy_llm.questions(6)
@@ -123,7 +131,9 @@ def test_unusable_questions_are_refused_all_at_once(dataset):
         QuestionDataset([], dataset.cache, dataset.tokenizer, video_id=640)
 
 
-@pytest.mark.parametrize("name", ["clip1.mp4", "videos\\clip1.mp4", "/data/videos/clip1.webm"])
+@pytest.mark.parametrize(
+    "name", ["videos/clip1", "clip1.mp4", "videos\\clip1.mp4", "/data/videos/clip1.webm"]
+)
 def test_the_right_name_of_a_clip_is_suggested(cache, name):
     with pytest.raises(CacheError, match=r"calls it 'clip1': write that in the questions$"):
         TokenCache(cache.folder, ["clip0", name])
@@ -241,3 +251,30 @@ def test_devices_share_a_step_equally_or_not_at_all(batch, micro, processes):
     at_a_time, times = split_batch(batch, micro, processes)
     assert at_a_time * times * processes == batch
     assert 1 <= at_a_time <= micro
+
+
+@pytest.mark.slow
+@pytest.mark.lists
+@pytest.mark.vicuna
+def test_at_most_a_twentieth_of_gym_qa_is_padding(tmp_path):
+    if "SEFAR_TOKENIZER_DIR" not in os.environ:
+        pytest.skip("needs the Llama tokenizer: set SEFAR_TOKENIZER_DIR to its folder")
+    lists = finegym_folder()
+    classes = read_categories(lists / "gym99_categories.txt")
+    elements = read_elements(lists / "gym99_train_element_v1.1.txt")
+    pool = to_clips(elements, classes, split="unlabeled")
+    labeled = {clip.id for clip in draw_labeled(pool, SplitConfig(rate=0.05, seed=0))}
+    clips = [clip for clip in pool if clip.id in labeled]
+    questions = build_questions(clips, classes, rule="public", seed=0).questions
+    assert len(questions) == 1316
+    tokenizer = load_tokenizer(os.environ["SEFAR_TOKENIZER_DIR"])
+    cache = toy_llm.cache(tmp_path, toy_llm.questions(2))  # of Vicuna's shape: 32 tokens a clip
+    dataset = QuestionDataset(questions, cache, tokenizer, video_id=32000, answer_style="mixed")
+    plain = [dataset.lengths[p] for p in random.Random(0).sample(range(1316), 1316)]
+    assert padding_share(plain, batch_size=16) == pytest.approx(0.207, abs=0.015)
+    for epoch in range(2):
+        dataset.begin_epoch(epoch)
+        sampler = LengthBucketedSampler(dataset, batch_size=16, multiple=1)
+        order = [dataset.lengths[place] for place in sampler]
+        assert Counter(order) == Counter(dataset.lengths)
+        assert padding_share(order, batch_size=16) <= 0.05

@@ -37,6 +37,15 @@ def diagnosed(questions, predictions, other):
     return diagnose(questions, predictions, other, resamples=400, rng=np.random.default_rng(0))
 
 
+def test_a_model_that_generates_its_letters_agrees_with_itself():
+    questions, predictions = questions_and_predictions(lambda i, label: i % 3 != 0)
+    found = diagnosed(questions, predictions, answers(questions, [p.choice for p in predictions]))
+    assert (found.agreement, found.unreadable) == (1.0, 0.0)
+    assert found.generated.value == pytest.approx(2 / 3)
+    assert (found.generated_gap.low, found.generated_gap.high) == (0, 0)
+    assert "+0.0 points from the primary number, within noise" in found.interpretation
+
+
 def test_answers_that_name_no_option_are_wrong_and_reported():
     questions, predictions = questions_and_predictions(lambda i, label: i % 3 != 0)
     choices = [None if i % 2 else p.choice for i, p in enumerate(predictions)]

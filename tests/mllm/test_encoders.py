@@ -12,7 +12,7 @@ from sefar_core.checkpoint import CheckpointError, build_model, save_encoder
 from sefar_core.config import ModelConfig
 from sefar_core.presets import preset
 from sefar_mllm.config import EncoderName
-from sefar_mllm.encoders import ENCODERS, pool, recognizer_moments
+from sefar_mllm.encoders import ENCODERS, pool, recognizer_moments, refuse_unequal_moments
 
 SETTINGS = ModelConfig(
     image_size=32,
@@ -55,6 +55,13 @@ def assert_near(one, other):
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+def moved_places(encode, frames, frame):
+    """Which of the tokens along time change with one frame."""
+    changed = frames.clone()
+    changed[:, frame] = 0
+    return ((encode(frames) - encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6).tolist()
+
+
 @pytest.mark.parametrize("name", [*PATCHES, *SHAPES])
 def test_every_encoder_keeps_the_same_contract(folder, name):
     encoder = ENCODERS[name](folder)
@@ -78,6 +85,14 @@ def test_tokens_are_the_recognizers_own_on_elements_cut_by_hand(folder):
     assert_near(tokens[:, :, 0, 0], torch.stack(seen, 1))
     fused = ENCODERS["sefar_fused"](folder).encode(frames)[:, 0, 0, 0]
     assert_near(model.classifier(fused), model(elements))
+
+
+def test_a_frame_changes_the_tokens_of_its_element_alone(folder):
+    frames = telltale_frames(batch=1)
+    patches, elements, fused = (ENCODERS[name](folder).encode for name in ("sefar", *SHAPES))
+    assert moved_places(patches, frames, 3) == [place in (3, 7) for place in range(8)]
+    assert moved_places(elements, frames, 1) == [False, True, False]
+    assert moved_places(fused, frames, 1) == [True]
 
 
 def copy_with(folder, made, **changes):
@@ -123,6 +138,18 @@ def test_tokens_of_local_windows_are_in_the_order_of_time(folder, tmp_path):
     seen = (0.125, 0.21875, 0.28125, 0.375, 0.625, 0.71875, 0.78125, 0.875)
     assert encoder.moments == pytest.approx(seen)
     assert_near(encoder.encode(frames), expected)
+
+
+def test_encoders_of_unequal_moments_are_not_compared(folder, tmp_path):
+    local = copy_with(folder, tmp_path / "local", sampling="local_window")
+    keys = {name: ENCODERS[name](local).key(1) for name in (*PATCHES, *SHAPES)}
+    refuse_unequal_moments(keys)
+    refuse_unequal_moments({})
+    assert keys["sefar"]["moments"] == list(recognizer_moments(local))
+    keys["other"] = ENCODERS["sefar"](folder).key(1)
+    words = r"different moments .*: sefar, supervised, .*: \[0.125.*; other: \[0.0625"
+    with pytest.raises(ValueError, match=words):
+        refuse_unequal_moments(keys)
 
 
 def test_moments_that_coincide_are_shown_twice(tmp_path):
@@ -219,9 +246,13 @@ def test_pooling_takes_the_mean_of_each_place(grid):
 
 
 @pytest.mark.parametrize(
-    ("grid", "words"),
-    [(0, "at least 1, got 0"), (4, "4 x 3 tokens.* to 4 x 4; give grid 3")],
+    ("rows", "columns", "grid", "words"),
+    [
+        (2, 2, 0, "at least 1, got 0"),
+        (1, 1, 2, "1 x 1 tokens a frame.* to 2 x 2; give grid 1"),
+        (4, 3, 4, "4 x 3 tokens.* to 4 x 4; give grid 3"),
+    ],
 )
-def test_a_grid_that_tokens_do_not_fill_is_refused(grid, words):
+def test_a_grid_that_tokens_do_not_fill_is_refused(rows, columns, grid, words):
     with pytest.raises(ValueError, match=words):
-        pool(torch.zeros(1, 2, 4, 3, 5), grid)
+        pool(torch.zeros(1, 2, rows, columns, 5), grid)

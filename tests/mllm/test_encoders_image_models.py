@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sefar_mllm.encoders.image_models import (
     image_encoder,
     make_network,
     read_folder,
+    timm_names,
 )
 from tests.oracles import image_folders as toy
 
@@ -95,6 +97,15 @@ def test_a_folder_of_transformers_gives_the_tokens_of_transformers(tmp_path, who
     torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_frame_is_encoded_by_itself(folders):
+    encoder = ENCODERS["clip"](folders["clip"])
+    frames = telltale_frames(batch=1)
+    changed = frames.clone()
+    changed[:, 3] = 0
+    moved = (encoder.encode(frames) - encoder.encode(changed)).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+    assert moved.tolist() == [place == 3 for place in range(8)]
+
+
 @pytest.mark.parametrize("name", ["clip", "eva"])
 def test_what_identifies_an_image_model(folders, name):
     torch.manual_seed(3)
@@ -145,20 +156,42 @@ def test_a_folder_of_open_clip_gives_the_image_half(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("published", "dim", "depth", "millions"),
-    [(CLIP, 1024, 24, 303.2), (EVA, 1408, 40, 1011.1)],
+    ("published", "dim", "depth", "hidden", "millions"),
+    [(CLIP, 1024, 24, 4096, 303.2), (EVA, 1408, 40, 6144, 1011.1)],
 )
-def test_the_published_sizes_are_timms(published, dim, depth, millions):
+def test_the_published_sizes_are_timms(published, dim, depth, hidden, millions):
     with torch.device("meta"):
         model = make_network(published)
         timms = timm.create_model(published.architecture, num_classes=0)
     assert model.patch_embed.img_size == timms.patch_embed.img_size == (224, 224)
     assert model.blocks[0].attn.num_heads == timms.blocks[0].attn.num_heads == 16
     refuse_misfits(timms.state_dict(), model.state_dict(), "meta", fix="")
-    assert (len(model.blocks), model.pos_embed.shape) == (depth, (1, 1 + 16 * 16, dim))
-    assert ("norm_pre.weight" in model.state_dict()) == (published is CLIP)
-    assert ("blocks.0.attn.q_bias" in model.state_dict()) == (published is EVA)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert shapes["patch_embed.proj.weight"] == (dim, 3, 14, 14)
+    assert shapes["pos_embed"] == (1, 1 + 16 * 16, dim)
+    assert shapes[f"blocks.{depth - 1}.mlp.fc1.weight"] == (hidden, dim)
+    assert f"blocks.{depth}.norm1.weight" not in shapes
+    assert ("norm_pre.weight" in shapes) == (published is CLIP)
+    assert ("blocks.0.attn.q_bias" in shapes) == (published is EVA)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(millions * 1e6, rel=1e-3)
+
+
+def test_full_size_names_of_transformers_become_timms():
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
+    )
+    with torch.device("meta"):
+        model = make_network(CLIP)
+        state = CLIPVisionModel(config).state_dict()
+    bare = {name.removeprefix("vision_model."): value for name, value in state.items()}
+    refuse_misfits(model.state_dict(), timm_names(bare), "meta", fix="")
 
 
 @pytest.fixture
@@ -214,6 +247,60 @@ def edit_settings(folder, edit):
     (folder / "config.json").write_text(json.dumps(settings))
 
 
+@pytest.mark.parametrize("name", ["clip", "eva"])
+def test_without_weights_there_is_no_encoder(folders, tmp_path, name):
+    with pytest.raises(
+        CheckpointError, match=f"{tmp_path.name} does not hold an image model.* put .*hub"
+    ):
+        ENCODERS[name](tmp_path)
+    with pytest.raises(CheckpointError, match="nowhere is not a folder, nor .*put"):
+        ENCODERS[name](tmp_path / "nowhere")
+    shutil.copy(folders[name] / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match=f"{tmp_path.name} has no model.safetensors; put"):
+        ENCODERS[name](tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="only pytorch_model.bin, and a pickle can run code"):
+        ENCODERS[name](tmp_path)
+
+
+BAD_COLORS = (
+    [math.nan] * 3, [math.inf] * 3, [None] * 3, [[0.5]] * 3, "abc", ["0.5"] * 3, [True] * 3,
+    [0.5], [0.5] * 4, [], 0.5, {"r": 0.5, "g": 0.5, "b": 0.5}, [10**400] * 3, [1e300] * 3,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_colors_that_are_not_three_numbers_are_refused(copy, key):
+    for value in BAD_COLORS:
+        edit_settings(copy, lambda s, v=value: s["pretrained_cfg"].update({key: v}))
+        words = r"config\.json has the mean .*not three .*; put"
+        with pytest.raises(CheckpointError, match=words):
+            read_folder(copy, "weights")
+    edit_settings(copy, lambda s: s["pretrained_cfg"].pop(key))
+    with pytest.raises(CheckpointError, match=f"KeyError.'{key}'"):
+        ENCODERS["clip"](copy)
+
+
+@pytest.mark.parametrize("std", [[0, 0, 0], [0.2, -0.1, 0.2], [0.2, 0.2, 1e-50]])
+@pytest.mark.parametrize("layout", ["timm", "transformers", "open_clip"])
+def test_deviations_that_are_not_above_0_are_refused_in_every_layout(tmp_path, layout, std):
+    folder = tmp_path / "weights"
+    if layout == "timm":
+        path, place = toy.timm_folder(folder, "clip") / "config.json", "pretrained_cfg"
+    elif layout == "open_clip":
+        path, place = toy.open_clip_folder(folder) / "open_clip_config.json", "preprocess_cfg"
+    else:
+        toy.transformers_folder(folder)
+        path, place = folder / "preprocessor_config.json", None
+    settings = json.loads(path.read_text())
+    colors = settings if place is None else settings[place]
+    colors["std" if place else "image_std"] = std
+    path.write_text(json.dumps(settings))
+    found = re.escape(f"{path} has the mean [0.48") + ".*" + re.escape(f"the deviation {std}")
+    with pytest.raises(CheckpointError, match=f"{found}.*above 0; put"):
+        read_folder(folder, "weights")
+
+
 def test_settings_cannot_make_timm_open_files(copy, folders):
     edit_settings(copy, lambda s: s["model_args"].update(checkpoint_path="evil.pth"))
     assert ENCODERS["clip"](copy).digest == ENCODERS["clip"](folders["clip"]).digest
@@ -237,6 +324,42 @@ def test_a_name_on_the_hub_is_fetched_and_announced(folders, tmp_path, monkeypat
     assert encoder.origin == ENCODERS["clip"](folders["clip"]).origin
 
 
+HERE = ("weights/clip", "weights/file")
+OTHERS = ("clip", "./clip", "../clip", "~/clip", "/clip", "models/weights/clip")
+
+
+@pytest.mark.parametrize("given", [*HERE, *OTHERS])
+def test_a_mistyped_folder_is_not_fetched_from_the_hub(tmp_path, monkeypatch, given):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(image_models, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
+    here = "weights is here, so this is a path"
+    reason = here if given in HERE else "a name on the hub is OWNER/NAME"
+    with pytest.raises(CheckpointError, match=rf"(clip|file) is not a folder.*\({reason}.*; check"):
+        ENCODERS["clip"](Path(given))
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        (CLIP, "clip"),  # of full size: the folders of these tests are miniatures
+        (EVA, "eva"),
+        (toy.in_miniature(CLIP), "eva"),
+        (toy.in_miniature(EVA), "clip"),
+        (toy.in_miniature(CLIP, img_size=21), "clip"),
+        (toy.in_miniature(CLIP, patch_size=14), "clip"),
+        (toy.in_miniature(CLIP, embed_dim=32), "clip"),
+        (toy.in_miniature(CLIP, depth=4), "clip"),
+        (toy.in_miniature(CLIP, mlp_ratio=2.0), "clip"),
+        (toy.in_miniature(CLIP, in_chans=1), "clip"),
+    ],
+)
+def test_tensors_of_another_model_are_refused(folders, model, folder):
+    with pytest.raises(CheckpointError, match="does not fit the network in .* tensors.*; put conf"):
+        image_encoder(model, folders[folder])
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -254,65 +377,10 @@ def test_tensors_that_do_not_fit_are_named(copy, edit, words):
 
 
 def test_a_key_without_its_query_and_value_is_named(tmp_path):
-    toy.transformers_folder(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
+    toy.transformers_folder(tmp_path / "openai")
+    file = tmp_path / "openai" / "model.safetensors"
+    state = load_file(file)
     del state["vision_model.encoder.layers.1.self_attn.v_proj.bias"]
-    save_file(state, tmp_path / "model.safetensors")
+    save_file(state, file)
     with pytest.raises(CheckpointError, match="blocks.1.attn.qkv.bias is missing"):
-        ENCODERS["clip"](tmp_path)
-
-
-def test_without_weights_there_is_no_encoder(folders, tmp_path):
-    with pytest.raises(CheckpointError, match="does not hold an image model.* put .*hub"):
-        ENCODERS["clip"](tmp_path)
-    shutil.copy(folders["clip"] / "config.json", tmp_path)
-    with pytest.raises(CheckpointError, match=f"{tmp_path.name} has no model.safetensors; put"):
-        ENCODERS["clip"](tmp_path)
-    torch.save({}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="only pytorch_model.bin, and a pickle can run code"):
-        ENCODERS["clip"](tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("mean", [math.nan] * 3),
-        ("mean", "abc"),
-        ("mean", [0.5]),
-        ("std", [10**400] * 3),
-        ("std", [0.2, -0.1, 0.2]),
-        ("std", [0.2, 0.2, 1e-50]),  # 0 as a 32-bit number
-    ],
-)
-def test_colors_that_are_not_three_numbers_above_0_are_refused(copy, key, value):
-    edit_settings(copy, lambda settings: settings["pretrained_cfg"].update({key: value}))
-    with pytest.raises(CheckpointError, match=r"config\.json has the mean .*three .*; put"):
-        read_folder(copy, "weights")
-    edit_settings(copy, lambda settings: settings["pretrained_cfg"].pop(key))
-    with pytest.raises(CheckpointError, match=f"KeyError.'{key}'"):
-        read_folder(copy, "weights")
-
-
-@pytest.mark.parametrize("given", ["weights/clip", "clip", "../clip", "models/weights/clip"])
-def test_a_mistyped_folder_is_not_fetched_from_the_hub(tmp_path, monkeypatch, given):
-    (tmp_path / "weights").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(image_models, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
-    here = "weights is here, so this is a path"
-    reason = here if given == "weights/clip" else "a name on the hub is OWNER/NAME"
-    with pytest.raises(CheckpointError, match=rf"clip is not a folder.*\({reason}.*; check"):
-        ENCODERS["clip"](Path(given))
-
-
-@pytest.mark.parametrize(
-    ("model", "folder"),
-    [
-        (CLIP, "clip"),  # of full size: the folders of these tests are miniatures
-        (toy.in_miniature(CLIP), "eva"),
-        (toy.in_miniature(EVA), "clip"),
-        (toy.in_miniature(CLIP, depth=4), "clip"),
-    ],
-)
-def test_tensors_of_another_model_are_refused(folders, model, folder):
-    with pytest.raises(CheckpointError, match="does not fit the network in .* tensors.*; put conf"):
-        image_encoder(model, folders[folder])
+        ENCODERS["clip"](tmp_path / "openai")

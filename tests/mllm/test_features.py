@@ -4,24 +4,28 @@ import json
 import shutil
 import signal
 import threading
+import time
 
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from qa_data.manifest import Clip
 from sefar_core.data.video import VideoReadError
 from sefar_core.evaluate import FRAME_ORDERS
 from sefar_core.signals import Interrupted
-from sefar_mllm import features
+from sefar_mllm import feature_cache, features
 from sefar_mllm.encoders import Encoder
 from sefar_mllm.feature_cache import (
     CacheError,
     TokenCache,
     read_places,
+    size_of,
     spans_of,
     write_tokens,
 )
 from sefar_mllm.features import ahead, batches_to_encode, encode, extract, token_key
+from tests.oracles.holder import held
 
 MOMENTS = (0.25, 0.75)
 
@@ -137,12 +141,6 @@ def test_a_second_run_opens_only_new_videos_and_both_are_recorded(
     ]
 
 
-def test_tokens_of_another_kind_are_refused_by_name(run):
-    run(clips(0, 1))
-    with pytest.raises(CacheError, match="digest = abc, but encoder sefar needs digest = xyz"):
-        run(clips(0, 1), encoder(digest="xyz"))
-
-
 def test_a_broken_video_stops_the_run_and_keeps_what_is_encoded(tmp_path, run):
     with pytest.raises(VideoReadError, match="5.mp4; cut it again"):
         run(clips(*range(8)))
@@ -157,11 +155,12 @@ def test_elongated_pictures_are_refused(run, monkeypatch):
         run(clips(0))
 
 
-def test_a_signal_keeps_what_is_encoded_and_the_run_resumes(tmp_path, run):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_what_is_encoded_and_the_run_resumes(tmp_path, run, number):
     wanted = clips(*(i for i in range(40) if i not in (3, 5)))
 
     def interrupted(frames):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         return encoder().encode(frames)
 
     with pytest.raises(Interrupted, match="keeps what is encoded, and the same command resumes"):
@@ -188,9 +187,10 @@ def test_batches_do_not_change_when_a_run_resumes(run):
 
 def test_clips_are_decoded_ahead_and_returned_in_order():
     """The first takes longest: the next ones are decoded before it is returned."""
-    release = threading.Event()
+    release, begun = threading.Event(), []
 
     def read(clip):
+        begun.append(clip.id)
         if clip.id == "clip0":
             assert release.wait(60)
         if clip.id == "clip3":
@@ -198,10 +198,33 @@ def test_clips_are_decoded_ahead_and_returned_in_order():
         return torch.full((1, 2, 2, 3), int(clip.id[4:]), dtype=torch.uint8)
 
     frames = ahead(read, clips(*range(60)), 4)
-    assert [one[0, 0, 0, 0].item() for one in frames] == list(range(60))
+    assert next(frames)[0, 0, 0, 0] == 0
+    time.sleep(0.05)
+    assert len(begun) <= features.DECODED_AHEAD + 1
+    assert [one[0, 0, 0, 0].item() for one in frames] == list(range(1, 60))
 
 
-@pytest.mark.parametrize("value", [1e6, float("nan")])
+@pytest.mark.slow
+def test_a_folder_in_use_is_refused(tmp_path, run):
+    # The lock is the process's own, so the other run is another process.
+    busy = f"{tmp_path}/tokens is in use by process"
+    (tmp_path / "tokens").mkdir()
+    with held(tmp_path / "tokens") as pid, pytest.raises(SefarError, match=f"{busy} {pid}"):
+        run(clips(0, 1))
+    assert run(clips(0, 1)) == 2
+
+
+def test_tokens_of_another_kind_are_refused_by_name(run):
+    run(clips(0, 1))
+    with pytest.raises(CacheError, match="digest = abc, but encoder sefar needs digest = xyz"):
+        run(clips(0, 1), encoder(digest="xyz"))
+    with pytest.raises(CacheError, match="/tokens has tokens with grid = 2"):
+        run(clips(0, 1), grid=1)
+    with pytest.raises(CacheError, match="frame_order = in_order, but encoder sefar .*middle"):
+        run(clips(0, 1, 2, 3), frame_order="middle")
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan"), float("-inf")])
 def test_tokens_that_16_bits_cannot_hold_stop_the_run_and_name_the_clip(tmp_path, run, value):
     def overflow(frames):
         tokens = encoder().encode(frames)
@@ -242,12 +265,17 @@ def files(tmp_path):
     return root
 
 
-def test_a_span_has_the_cut_and_the_size_of_the_video(files):
+def test_a_span_has_the_cut_and_the_size_of_the_video(files, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        feature_cache, "size_of", lambda path: measured.append(path.name) or size_of(path)
+    )
     assert spans_of(CUT, files) == {
         "a": ["1.mp4", 0.5, 1.5, 1, 300],
         "b": ["1.mp4", 2.0, 3.0, 1, 300],
         "c": ["2", None, None, 3, 60],
     }
+    assert sorted(measured) == ["1.mp4", "2"]  # each video once
 
 
 @pytest.mark.parametrize(

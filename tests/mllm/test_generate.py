@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from qa_data.files import SefarError
 from sefar_mllm import generate
 from sefar_mllm.adapters import composite
 from sefar_mllm.generate import generate_ids, lora_switched_off, static_cache_of, stream
@@ -99,3 +100,9 @@ def test_without_lora_the_base_model_answers_behind_the_trained_projector(assist
     with pytest.raises(KeyError), lora_switched_off(assistant.model):
         raise KeyError("LoRA is back after a failure, too")
     assert generate_ids(assistant.model, *asked, max_new_tokens=6) == tuned != expected
+
+
+def test_prompts_need_a_video_each(assistant, asked):
+    prompts, videos = asked
+    with pytest.raises(SefarError, match="3 prompts came with the tokens of 2 clips"):
+        generate_ids(assistant.model, prompts, videos[:2], max_new_tokens=2)

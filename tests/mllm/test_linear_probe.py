@@ -13,7 +13,7 @@ from scripts.fit_probe import main as fit_probe_script
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.config import ProbeConfig
 from sefar_mllm.encoders import ENCODERS, pool
-from sefar_mllm.encoders.probe import read_probe
+from sefar_mllm.encoders.probe import on_top, read_probe
 from sefar_mllm.feature_cache import CacheError, TokenCache, write_tokens
 from sefar_mllm.features import token_key
 from sefar_mllm.linear_probe import (
@@ -107,8 +107,14 @@ def fitted(root, cache):
 def test_the_probe_learns_the_classes_and_records_how_well(root, encoder, cache, fitted):
     probe, report = fitted
     settings = json.loads((root / "probe" / "config.json").read_text())
-    base = {"encoder": "clip", "digest": encoder.digest, "dim": 16}
-    assert settings["base"] == base | encoder.origin
+    assert settings["base"] == {
+        "encoder": "clip",
+        "digest": encoder.digest,
+        "dim": 16,
+        "folder": str(root / "weights"),
+        "seed": 0,
+        "weights": encoder.origin["weights"],
+    }
     assert settings["labels"] == [3, 5, 9]
     assert unlike_opened(root / "probe") == unlike_opened(root / "tokens") == []
     assert settings["accuracy"] == report["accuracy"]
@@ -123,11 +129,19 @@ def test_the_probe_learns_the_classes_and_records_how_well(root, encoder, cache,
 
 def test_the_accuracy_is_that_of_scores_made_by_hand(cache, fitted):
     probe, report = fitted
-    means = torch.stack([cache[one.id].float().flatten(0, 2).mean(dim=0) for one in CLIPS[24:33]])
-    scores = means @ probe.map.T @ probe.weight.T + probe.bias
-    right = torch.tensor(probe.labels)[scores.argmax(dim=1)] == torch.tensor(LABELS * 3)
-    assert report["accuracy"]["val"] == pytest.approx(right.float().mean().item(), abs=1e-4)
-    torch.testing.assert_close(probe.logits(means), scores, atol=1e-3, rtol=1e-3)
+    correct = 0
+    for one in CLIPS[24:33]:
+        mean = cache[one.id].double().flatten(0, 2).mean(dim=0)
+        scores = [
+            sum(float(w) * float(x) for w, x in zip(weight, probe.map.double() @ mean, strict=True))
+            + float(bias)
+            for weight, bias in zip(probe.weight, probe.bias, strict=True)
+        ]
+        correct += probe.labels[scores.index(max(scores))] == one.label
+    assert report["accuracy"]["val"] == pytest.approx(correct / 9, abs=1e-4)
+    torch.testing.assert_close(
+        probe.logits(mean.float()[None])[0], torch.tensor(scores), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_the_mapped_cache_is_that_of_the_videos(root, cache, fitted, tmp_path):
@@ -173,19 +187,29 @@ def test_a_probe_of_another_encoder_is_refused(root, fitted, tmp_path):
     path.write_text(path.read_text().replace(str(root / "weights"), str(other)))
     with pytest.raises(CheckpointError, match=f"trained on clip with digest {probe.base_digest}"):
         ENCODERS["clip_probe"](tmp_path / "probe")
+    with pytest.raises(CheckpointError, match="trained on clip"):
+        on_top(ENCODERS["eva"](toy.timm_folder(tmp_path / "eva", "eva")), probe, {"folder": "x"})
     with pytest.raises(CheckpointError, match="probe.* trained on clip, not on eva"):
         ENCODERS["eva_probe"](root / "probe")
 
 
-def test_tokens_of_other_encoders_get_no_probe_and_are_not_mapped(root, cache, fitted, tmp_path):
-    random = with_key(cache, tmp_path / "random", encoder="random")
-    with pytest.raises(CacheError, match="tokens of random, but probes are for clip, eva"):
-        fit_probe(random, CLIPS, **SETTINGS)
-    shuffled = with_key(cache, tmp_path / "middle", frame_order="middle")
-    with pytest.raises(CacheError, match="frames shown middle"):
-        fit_probe(shuffled, CLIPS, **SETTINGS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"encoder": "random"}, "tokens of random, but probes are for clip, eva"),
+        ({"encoder": "sefar"}, "tokens of sefar"),
+        ({"frame_order": "middle"}, "frames shown middle"),
+    ],
+)
+def test_tokens_of_other_encoders_get_no_probe(cache, tmp_path, change, words):
+    with pytest.raises(CacheError, match=words):
+        fit_probe(with_key(cache, tmp_path, **change), CLIPS, **SETTINGS)
+
+
+@pytest.mark.parametrize("change", [{"digest": "other"}, {"encoder": "eva"}])
+def test_only_tokens_of_the_probes_base_are_mapped(root, cache, fitted, tmp_path, change):
     probe, _ = fitted
-    other = with_key(cache, tmp_path / "other", digest="other")
+    other = with_key(cache, tmp_path / "other", **change)
     words = f"{other.folder} has tokens of .* but the probe in {root / 'probe'} was trained on clip"
     with pytest.raises(CacheError, match=f"{words} with digest {probe.base_digest}; give the"):
         map_cache(other, probe, root / "probe", tmp_path / "mapped")
@@ -238,6 +262,8 @@ def test_the_script_writes_probe_and_tokens(cache, tmp_path, capsys):
     assert "clip_probe, accuracy {'labeled'" in capsys.readouterr().out
     key = token_key(ENCODERS["clip_probe"](tmp_path / "probe"), 2)
     assert TokenCache(tmp_path / "mapped", IDS).key == key
+    with pytest.raises(CacheError, match="nowhere is not a token cache"):
+        fit_probe_script(replace(settings, features=tmp_path / "nowhere"))
 
 
 def test_learning_is_adam_on_cross_entropy_of_the_two_maps_in_turn():

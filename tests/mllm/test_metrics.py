@@ -51,6 +51,19 @@ def test_micro_counts_questions_and_macro_counts_classes():
         metrics([])
 
 
+def test_intervals_resample_sources_not_questions():
+    # All of a source are right or wrong together: the spread is that of 5 things, not of 200.
+    together = metrics(made(200, lambda i, label: i % 5 < 2))
+    alone = metrics(
+        [replace(p, source=str(i)) for i, p in enumerate(made(200, lambda i, label: i % 5 < 2))]
+    )
+    assert (together.num_sources, alone.num_sources) == (5, 200)
+    wide = together.micro.high - together.micro.low
+    narrow = alone.micro.high - alone.micro.low
+    assert wide == pytest.approx(4 * 0.49 / 5**0.5, rel=0.25)
+    assert narrow == pytest.approx(4 * 0.49 / 200**0.5, rel=0.25)
+
+
 def test_every_apparatus_and_subset_has_its_numbers_and_its_interval():
     predictions = made(60, lambda i, label: (i + label) % 3 == 0, sources=7)
     chosen = {p.question_id for p in predictions[::4]}
@@ -93,6 +106,13 @@ def test_confidence_is_the_probability_of_the_choice():
     assert got.calibration.error == pytest.approx(0.1)
 
 
+def test_the_order_of_the_questions_changes_nothing():
+    predictions = made(60, lambda i, label: (i + label) % 3 == 0, sources=7)
+    one, other = metrics(predictions), metrics(predictions[::-1])
+    assert (one.micro, one.letters) == (other.micro, other.letters)
+    assert one.macro.low == pytest.approx(other.macro.low)
+
+
 CONFIDENCE = st.floats(min_value=0.0, max_value=1.0, exclude_min=True)
 
 
@@ -110,6 +130,9 @@ def test_the_error_is_that_of_plain_loops(rows):
 def test_the_calibration_error_of_known_cases():
     found = calibration(np.array([1 / 15, 2 / 15, 1.0]), np.array([True, False, True]))
     assert [i for i, one in enumerate(found.bins) if one.num_questions] == [0, 1, 14]
+    confidence = np.repeat([0.25, 0.5, 0.8], [4, 4, 5])
+    right = np.array([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0], dtype=bool)
+    assert calibration(confidence, right).error == pytest.approx(0)
     overconfident = np.linspace(0.95, 1.0, 200)
     found = calibration(overconfident, np.arange(200) % 4 == 0)
     assert found.error == pytest.approx(found.confidence - 0.25)

@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from qa_data.finegym import read_elements, to_clips
 from qa_data.questions import Question
+from qa_data.taxonomy import read_categories
 from sefar_mllm.mismatched_videos import mismatched_videos
+from tests.finegym import finegym_folder
 from tests.oracles import toy_llm
 
 
@@ -97,6 +100,7 @@ def test_all_questions_about_a_clip_count():
 @pytest.mark.parametrize(
     ("clips", "words"),
     [
+        ([("a", 0, "x", "s")], "of 1 clips, 1 are of source 's'"),
         (
             [(f"c{i}", 0 if i < 4 else i, f"move {max(i, 3)}", f"s{i}") for i in range(7)],
             "of 7 clips, 4 are of class 0",
@@ -110,3 +114,15 @@ def test_all_questions_about_a_clip_count():
 def test_clips_that_are_too_much_alike_are_refused(clips, words):
     with pytest.raises(ValueError, match=f"no mismatched video for clip .*{words}"):
         mismatched_videos(questions_about(clips), random.Random(0))
+
+
+@pytest.mark.slow
+@pytest.mark.lists
+def test_the_validation_list_of_gym99_has_a_matching():
+    folder = finegym_folder()
+    classes = read_categories(folder / "gym99_categories.txt")
+    clips = to_clips(read_elements(folder / "gym99_val_element.txt"), classes, split="val")
+    questions = questions_about((clip.id, clip.label, clip.text, clip.source) for clip in clips)
+    shown = mismatched_videos(questions, random.Random(0))
+    assert len(shown) > 8000
+    assert_mismatched(questions, shown)

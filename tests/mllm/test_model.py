@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from qa_data.files import SefarError
+from sefar_mllm import model as module
 from sefar_mllm.build import build_vlm
 from sefar_mllm.dataset import pad_batch
 from sefar_mllm.model import SefarVlmForConditionalGeneration
@@ -115,6 +116,28 @@ def test_every_row_sees_its_own_video_and_padding_changes_no_answer(model, token
         assert_close(alone[:, -1:], last)
 
 
+def generated(model, ids, count, **how):
+    return model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        video_tokens=video(),
+        max_new_tokens=count,
+        do_sample=False,
+        **how,
+    )[0].tolist()
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generation_follows_the_highest_logit_step_by_step(model, tokenizer, ids, use_cache):
+    written = generated(model, ids, 5, min_new_tokens=5, use_cache=use_cache)
+    expected = ids[0].tolist()
+    for _ in range(5):
+        logits = model(input_ids=torch.tensor([expected]), video_tokens=video()).logits[0, -1]
+        logits[tokenizer.eos_token_id] = -torch.inf
+        expected.append(int(logits.argmax()))
+    assert written == expected
+
+
 @pytest.mark.slow
 def test_a_decoded_token_is_one_graph_with_and_without_lora():
     command = [sys.executable, "-m", "tests.oracles.compiled_step"]
@@ -122,7 +145,7 @@ def test_a_decoded_token_is_one_graph_with_and_without_lora():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_placeholders_after_a_prompt_are_counted(model):
+def test_placeholders_are_counted_except_in_a_decoded_token(model, ids, monkeypatch):
     placeholder = model.config.video_token_id
     cache = DynamicCache(config=model.config.text_config)
     refused = "row 0 of the batch: the prompt has 1 placeholders, the video 0 tokens"
@@ -131,6 +154,11 @@ def test_placeholders_after_a_prompt_are_counted(model):
     model(input_ids=torch.tensor([[1, 5]]), past_key_values=cache)
     with pytest.raises(SefarError, match=refused):
         model(input_ids=torch.tensor([[6, placeholder]]), past_key_values=cache)
+    # Counting waits for the device: decoded tokens are not counted.
+    counted = []
+    monkeypatch.setattr(module, "check_counts", lambda place, *_: counted.append(place.shape[1]))
+    generated(model, ids, 4)
+    assert counted == [ids.shape[1]]
 
 
 @pytest.mark.parametrize("count", [None, 7])

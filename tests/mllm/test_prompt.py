@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from sefar_core.checkpoint import CheckpointError
 from sefar_mllm.build import load_tokenizer
 from sefar_mllm.prompt import (
+    BLANK,
     IGNORE,
     Turn,
     encode_conversation,
@@ -68,6 +69,14 @@ def test_only_answers_and_their_end_marks_are_labeled(tokenizer):
     assert tokenizer.decode(labeled) == "salto forward</s> B</s>"
 
 
+def test_the_video_is_once_before_the_first_question(tokenizer):
+    turns = [Turn("first", "B"), Turn("second")]
+    ids = encode_conversation(tokenizer, turns, num_video_tokens=5, video_id=len(tokenizer)).ids
+    places = [place for place, token in enumerate(ids) if token == len(tokenizer)]
+    assert places == list(range(places[0], places[0] + 5))
+    assert tokenizer.decode(ids[: places[0]]).endswith("USER: ")
+
+
 def test_no_video_leaves_plain_text(tokenizer):
     ids = encode_conversation(
         tokenizer, [Turn("hello")], num_video_tokens=0, video_id=len(tokenizer)
@@ -76,15 +85,15 @@ def test_no_video_leaves_plain_text(tokenizer):
 
 
 @given(text=st.text(min_size=1).filter(lambda text: text.strip()))
-def test_nothing_typed_or_answered_moves_the_video_or_ends_a_turn(tokenizer, text):
+def test_nothing_typed_can_become_a_video_or_end_a_turn(tokenizer, text):
     for typed in (text, f"{text}</s><s><unk><video>USER: x ASSISTANT: A</s>"):
-        turns = [Turn(typed, typed), Turn(typed)]
-        ids = encode_conversation(tokenizer, turns, num_video_tokens=3, video_id=len(tokenizer)).ids
-        video = [place for place, one in enumerate(ids) if one == len(tokenizer)]
-        assert video == list(range(video[0], video[0] + 3))
-        assert video[0] < 60  # in the first turn, directly after the system prompt
-        assert ids.count(tokenizer.bos_token_id) == ids.count(tokenizer.eos_token_id) == 1
+        ids = encode_conversation(
+            tokenizer, [Turn(typed)], num_video_tokens=3, video_id=len(tokenizer)
+        ).ids
+        assert ids.count(len(tokenizer)) == 3
+        assert ids.count(tokenizer.bos_token_id) == 1
         assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.eos_token_id not in ids
 
 
 def test_options_are_marked_by_letters():
@@ -98,6 +107,7 @@ def test_options_are_marked_by_letters():
 @pytest.mark.parametrize(
     ("turns", "video_id", "words"),
     [
+        ([], 640, "at least one turn"),
         ([Turn("a"), Turn("b", "c")], 640, "turn 1 of 2 has no answer"),
         ([Turn(" ")], 640, "an empty text"),
         ([Turn("a", " ")], 640, "an empty text"),
@@ -116,9 +126,14 @@ def test_a_tokenizer_that_splits_letters_is_refused(tmp_path):
         letter_ids(tokenizer, 4)
 
 
-def byte_level(folder: Path) -> Path:
-    """A tokenizer as Llama 3's: every byte a letter, bos in front, no blank before a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+def byte_level(folder: Path, *, blank: bool = False) -> Path:
+    """A tokenizer as Llama 3's: every byte a letter, bos in front, no blank before a text.
+
+    Args:
+        folder: to write.
+        blank: give it a token for a blank alone, which is not enough.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) + [BLANK] * blank
     vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -137,14 +152,19 @@ def test_a_byte_level_tokenizer_is_refused_with_what_it_lacks(tmp_path):
     words = str(refused.value)
     assert f"{tmp_path}/llama3 lacks" in words and "vicuna-7b-v1.5" in words
     assert "for a blank alone" in words and "the blank before a text" in words
+    with pytest.raises(CheckpointError, match="lacks the blank before a text"):
+        load_tokenizer(byte_level(tmp_path / "blank", blank=True))
 
 
 def test_a_tokenizer_that_joins_a_newline_to_what_follows_is_refused(tokenizer, monkeypatch):
     assert missing_for_prompts(tokenizer) == []
-    call = type(tokenizer).__call__
 
     def joined(self, text, **settings):
-        return {"input_ids": [7]} if text == "\n" else call(self, text, **settings)
+        found = call(self, text, **settings)
+        if text == "\n":
+            found["input_ids"] = [7]
+        return found
 
+    call = type(tokenizer).__call__
     monkeypatch.setattr(type(tokenizer), "__call__", joined)
     assert missing_for_prompts(tokenizer) == ["a token for a newline alone"]

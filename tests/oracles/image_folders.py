@@ -92,11 +92,25 @@ def open_clip_folder(folder: Path) -> Path:
 
 def transformers_folder(folder: Path, *, whole: bool = True, seed: int = 0) -> CLIPModel:
     """CLIP as transformers saves it, with its text half or without; returns the model."""
-    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 20}
-    vision = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 3}
     config = CLIPConfig(
-        text_config={"num_attention_heads": 2, "bos_token_id": 0, "eos_token_id": 1} | text,
-        vision_config={"num_attention_heads": 2, "image_size": 28, "patch_size": 7} | vision,
+        text_config={
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 20,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        },
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 7,
+        },
         projection_dim=5,
     )
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """Scores of options the slow ways, one full prompt at a time: what the fast ways must equal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from qa_data.questions import LETTERS
 from sefar_mllm.adapters import add_adapters
 from sefar_mllm.build import build_vlm
+from sefar_mllm.dataset import pad_batch
 from sefar_mllm.prompt import TEXT_REQUEST, EncodedPrompt, Turn, encode_conversation, question_text
 from tests.oracles import toy_llm
 
@@ -62,6 +64,23 @@ def letter_logits_alone(vlm, tokenizer, question, tokens: Tensor, letters: str =
         ids = torch.tensor([answered[:-2]])  # without the letter's last id and the end mark
         rows.append(vlm(input_ids=ids, video_tokens=tokens[None]).logits[0, -1].float())
     return torch.stack(rows)[:, [last_id(tokenizer, vlm, x) for x in letters[: len(rows)]]]
+
+
+@torch.inference_mode()
+def letter_logits_padded(vlm, tokenizer, questions: Sequence, tokens: Sequence[Tensor]) -> Tensor:
+    """Letter logits by one padded batch of full prompts; the beginning is computed every time."""
+    prompts = [encoded(vlm, tokenizer, turn) for one in questions for turn in rotations(one)]
+    count = len(questions[0].options)
+    batch = pad_batch(prompts, tokenizer.pad_token_id, side="left")
+    logits = vlm(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        position_ids=(batch["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0),
+        video_tokens=torch.stack(list(tokens)).repeat_interleave(count, dim=0),
+        logits_to_keep=1,
+    ).logits[:, -1]
+    letters = [last_id(tokenizer, vlm, letter) for letter in LETTERS[:count]]
+    return logits[:, letters].float().view(len(questions), count, count)
 
 
 @torch.inference_mode()

@@ -52,6 +52,7 @@ def base_model(folder: Path):
 def assistant(folder: Path, *, max_new_tokens: int = 6) -> Assistant:
     """With an adapter and a projector that differ from those it began with."""
     toy_llm.language_model(folder)
+    torch.manual_seed(0)  # LoRA's first weights are drawn from the global generator
     model = add_adapters(base_model(folder), rank=2, alpha=4.0, dropout=0.0).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

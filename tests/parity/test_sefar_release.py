@@ -44,12 +44,13 @@ def path(tmp_path):
     return tmp_path / "public.pyth"
 
 
-def assert_same_logits(path, public, frames=(2, 2, 4)):
+def assert_same_logits(path, public, frames=(2, 2, 4), *, batch=2, atol=1e-4):
     loaded = sefar_core.load_sefar_release(path)
-    clips = tiny.elements(2, frames, side=public.grid * public.patch)
+    clips = tiny.elements(batch, frames, side=public.grid * public.patch)
     theirs = public(clips)
     assert theirs.std() > 0.1
-    torch.testing.assert_close(loaded(clips), theirs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(loaded(clips), theirs, atol=atol, rtol=0)
+    return loaded
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,17 @@ def test_both_forms_of_torch_files_are_read_whole_and_then_not_needed(path, zipp
     assert loaded.classifier.out_features == 5 and loaded.dropout.p == 0.5
 
 
+def test_every_tensor_reaches_the_logits(path):
+    save(path)
+    loaded, clips = sefar_core.load_sefar_release(path), tiny.elements()
+    before = loaded(clips)
+    for name, parameter in loaded.named_parameters():
+        kept = parameter.clone()
+        parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+        assert (loaded(clips) - before).abs().max() > 1e-5, name
+        parameter.copy_(kept)
+
+
 def test_settings_that_name_no_colors_mean_the_public_code_s(path):
     save(path, cfg="MODEL:\n  NUM_CLASSES: 5\n")
     loaded = sefar_core.load_sefar_release(path)
@@ -114,10 +126,18 @@ def doubled(name):
     return lambda state: state.update({name: torch.cat([state[name], state[name]], dim=-1)})
 
 
-# The sizes of the network are read from the first two.
-MISSING = ("vit.model.time_embed.0", "fc.weight", "vit.model.blocks.1.mlp.fc2.bias")
-UNKNOWN = ("vit.model.time_embed.3", "backbone")
-WIDENED = ("vit.model.blocks.1.attn.qkv.weight", "vit.model.time_embed.1")
+# The sizes of the network are read from five of them.
+MISSING = (
+    "vit.model.patch_embed.proj.weight",
+    "vit.model.pos_embed",
+    "vit.model.time_embed.0",
+    "global_fusion.weight",
+    "fc.weight",
+    "vit.model.blocks.1.mlp.fc2.bias",
+    "ln3.bias",
+)
+UNKNOWN = ("vit.model.head.weight", "vit.model.time_embed.3", "vit.model.blocks.x.y", "backbone")
+WIDENED = ("vit.model.blocks.1.attn.qkv.weight", "ln2.bias", "vit.model.time_embed.1")
 
 
 @pytest.mark.parametrize(
@@ -145,10 +165,13 @@ def test_tensors_that_are_not_those_of_a_network_are_named(path, edit, message):
     ("cfg", "message"),
     [
         ("DATA: [", "cfg cannot be read"),
+        ("just text", "cfg cannot be read"),
         ("[" * 100_000, "cfg cannot be read"),
         ("DATA: {MEAN: [red, green, blue]}", "cfg cannot be read"),
+        ("DATA: {MEAN: [0.5, 0.5]}", "not three numbers"),
         ("DATA: {STD: [0.2, 0.0, 0.2]}", "above 0"),
         ("DATA: {MEAN: [.nan, 0.5, 0.5]}", "not three numbers"),
+        (b"DATA: {}", "cfg is a bytes, not text"),
         (Namespace(a=1), "object of argparse.Namespace.*save it again with"),
         ("DATA: !!python/object/apply:os.mkdir [made]", "cfg cannot be read"),
     ],
@@ -166,8 +189,10 @@ def test_settings_that_make_no_sense_are_refused_and_make_no_objects(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"", "torch.save did not write it"),
         (b"hello world", "torch.save did not write it"),
         ({"fc.bias": torch.ones(2)}, r"it holds \['fc.bias'\], not model_state and cfg"),
+        ([1, 2], "it holds list, not model_state"),
         ({"model_state": {"fc.bias": 3}, "cfg": ""}, "fc.bias is a int, not a plain tensor"),
     ],
 )
@@ -188,3 +213,10 @@ def test_all_names_and_shapes_of_both_published_sizes_agree(width, heads):
     assert {release_name(name): tensor.shape for name, tensor in ours.items()} == {
         name: tensor.shape for name, tensor in theirs.items()
     }
+
+
+@pytest.mark.slow
+def test_logits_of_the_small_size_at_224_pixels_equal_the_public_model_s(path):
+    public = public_model(width=384, depth=12, grid=14, classes=99)
+    save(path, public)
+    assert_same_logits(path, public, batch=1, atol=1e-5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qa_data.attributes import read_question_tree
 from qa_data.files import SefarError
 from qa_data.manifest import COLUMNS, read_manifest
-from qa_data.questions import LETTERS, read_any
+from qa_data.questions import LETTERS, read_any, write_public_json
 from tests.oracles.any_file import contents
 
 LINE = {"video": "clip-17", "question": "Which turn?", "options": ["half", "full"], "answer": "B"}
@@ -72,3 +72,17 @@ def test_any_file_is_read_or_refused_by_name(tmp_path_factory, name, data):
         return
     assert found
     check(found, content)
+
+
+@given(contents("public.json", PUBLIC))
+def test_a_public_file_that_is_read_is_written_as_it_was(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "public.json"
+    path.write_bytes(content)
+    try:
+        text = json.dumps(json.loads(content), indent=4)
+        questions = read_any(path)
+    except (SefarError, ValueError):
+        return
+    if questions[0].dataset != "own":
+        write_public_json(questions, path)
+        assert path.read_text(encoding="utf-8") == text

@@ -38,8 +38,9 @@ def test_as_many_clips_are_asked_about_as_can_be(problem):
     assert all(one <= n * (1 + 1e-9) for one, n in zip(design.asked, clips, strict=True))
 
 
-def test_large_problems_with_clips_of_many_sizes_are_solved():
-    rng = random.Random(0)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_large_problems_with_clips_of_many_sizes_are_solved(seed):
+    rng = random.Random(seed)
     clips = [rng.choice([1, 2, 5, 40, 1000, 20_000]) for _ in range(40)]
     blocks = sorted({tuple(sorted(rng.sample(range(40), 4))) for _ in range(600)})
     design = block_design(clips, blocks)
@@ -166,6 +167,23 @@ def test_others_are_the_rest_of_a_grid_of_the_answers_family():
     assert {len(design.others(label, rng)) for label in (3, 7)} == {3}
     assert design.others(6, rng) is None
     assert designs[21].others(8, rng) is None
+
+
+def test_every_member_of_every_grid_is_the_answer_equally_often():
+    design = family_designs(CLASSES, NUM_CLIPS, 4)[24]
+    rng = random.Random(2)
+    answers = {}
+    for label, clips in NUM_CLIPS.items():
+        for _ in range(60 * clips if label != 8 else 0):
+            others = design.others(label, rng)
+            if others is not None:
+                shown = frozenset(TEXTS[one] for one in [label, *others])
+                answers.setdefault(shown, Counter())[TEXTS[label]] += 1
+    assert len(answers) == 2
+    for shown, counts in answers.items():
+        assert set(counts) == shown
+        for text in shown:
+            assert counts[text] / counts.total() == pytest.approx(0.25, abs=0.03)
 
 
 def test_what_is_left_over_is_what_the_grids_do_not_ask_about():

@@ -194,13 +194,24 @@ def test_exchangeable_sets_are_at_chance_for_every_blind_rule_and_public_ones_ar
     assert audit(public, public, classes).rows["commonest answer"].micro > 0.4
 
 
+INVERSIONS = {
+    "longest option": "shortest option",
+    "commonest answer": "rarest answer",
+    "naive Bayes": "naive Bayes inverted",
+    "bag of words": "bag of words inverted",
+    "words nearest the others": "words farthest from the others",
+    "commonest answer to the stem": "rarest answer to the stem",
+}
+
+
 MOVES = st.sampled_from(["leap", "split leap", "turn", "giant circle", "split jump", "hop on"])
 TEXTS = st.lists(MOVES, min_size=2, max_size=4)
 
 
 @st.composite
-def question_sets(draw):
+def question_sets(draw, *, num_options=None):
     shown = draw(st.lists(TEXTS, min_size=1, max_size=6))
+    shown = [one[:num_options] for one in shown]
     return [
         Question(
             question_id="0000000",
@@ -221,3 +232,21 @@ def test_no_blind_rule_knows_the_answers_that_it_is_asked_for(train, questions, 
     assert {name: one.tolist() for name, one in first.items()} == {
         name: one.tolist() for name, one in second.items()
     }
+
+
+@given(question_sets(), question_sets(num_options=2))
+def test_of_two_options_a_rule_or_its_inversion_is_right(train, questions):
+    rows = audit(questions, train, {}).rows
+    for name in INVERSIONS.keys() & rows.keys():
+        assert rows[name].micro + rows[INVERSIONS[name]].micro == pytest.approx(1), name
+
+
+@given(question_sets(), question_sets())
+def test_the_order_of_the_letters_says_nothing_but_to_the_rules_of_letters(train, questions):
+    turned = [
+        replace(one, options=one.options[::-1], answer=len(one.options) - 1 - one.answer)
+        for one in questions
+    ]
+    rows, again = (audit(one, train, {}).rows for one in (questions, turned))
+    for name in [name for name in rows if not name.startswith("always")]:
+        assert rows[name].micro == pytest.approx(again[name].micro), name

@@ -8,6 +8,7 @@ import pytest
 
 from qa_data.distractors import (
     DISTRACTORS,
+    OTHER_NAMES,
     POOLS,
     TooFewOptions,
     draw_set,
@@ -30,6 +31,11 @@ CLASSES = {
 }
 NUM_CLIPS = {0: 9, 1: 7, 2: 10, 3: 2, 4: 5, 5: 10, 6: 30, 7: 1, 8: 14, 9: 25, 10: 4, 11: 20}
 POOL = pool_of(CLASSES, [label for label, count in NUM_CLIPS.items() for _ in range(count)])
+
+
+def test_hard_is_another_name_and_not_another_rule():
+    assert OTHER_NAMES == {"hard": "event_prior"}
+    assert "hard" not in DISTRACTORS
 
 
 def test_public_draws_every_other_class_alike_and_repeats_texts():
@@ -126,6 +132,12 @@ def test_a_text_of_exactly_one_share_in_k_is_still_at_chance():
     assert sorted(DISTRACTORS["prior"](0, equal, 3, random.Random(0))) == [1, 2, 5]
 
 
+def test_merged_pools_are_one():
+    merged = POOL.merge(["event FX", "event BB"])
+    assert merged.name(0, same_event) == merged.name(6, same_event) == "event BB + event FX"
+    assert merged.design(0, 4, same_event).labels == POOL.design(0, 4, everywhere).labels
+
+
 def test_too_few_texts_or_classes_are_refused_by_name():
     pool = pool_of(CLASSES, [0, 3, 4])
     small = pool_of({label: CLASSES[label] for label in (0, 3, 4)}, [0, 3, 4])
@@ -167,6 +179,18 @@ def test_a_unit_that_must_not_be_drawn_weighs_nothing():
     weights = weights_for([0.5, 0.0, 0.7, 0.8])
     assert weights[1] == 0
     assert oracle.inclusions(weights, 2) == pytest.approx([0.5, 0, 0.7, 0.8], abs=1e-10)
+
+
+def test_sets_are_drawn_as_often_as_their_weights_say():
+    weights = np.array([0.1, 3.0, 0.0, 1.0, 0.4, 2.0])
+    table = draw_table(weights, 3)
+    rng = random.Random(7)
+    draws = 20_000
+    found = Counter(tuple(draw_set(table, rng)) for _ in range(draws))
+    for members, share in oracle.set_probabilities(weights, 3).items():
+        tolerance = 4 * (draws * share * (1 - share)) ** 0.5
+        assert abs(found[members] - draws * share) <= tolerance
+    assert found.total() == draws
 
 
 def test_a_set_of_all_or_of_none_is_what_it_must_be():

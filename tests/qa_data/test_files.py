@@ -39,6 +39,13 @@ def test_text_is_read_from_a_pipe(tmp_path):
     os.close(receiver)
 
 
+def test_what_holds_no_text_is_refused_with_its_reason(tmp_path):
+    with pytest.raises(SefarError, match=f"there is no {tmp_path / 'nowhere'}$"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(SefarError, match=f"cannot read {tmp_path}: Is a directory; give a text"):
+        read(tmp_path)
+
+
 @pytest.fixture(params=[0o022, 0o077, 0o002])
 def umask(request):
     before = os.umask(request.param)
@@ -61,6 +68,9 @@ def test_files_get_the_permissions_of_an_opened_file_and_no_others(tmp_path, uma
     by_umask(tmp_path)
     assert {mode(file) for file in private} == {0o666 & ~umask} == {mode(tmp_path / "opened")}
     assert os.umask(umask) == umask
+
+
+def test_text_is_written_with_the_permissions_of_an_opened_file(tmp_path, umask):
     write_text(tmp_path / "new" / "text", "ä\n")
     assert (tmp_path / "new" / "text").read_bytes() == "ä\n".encode()
     assert mode(tmp_path / "new" / "text") == 0o666 & ~umask

@@ -8,7 +8,7 @@ import pytest
 from demo.pose_image import random_pose_image
 from qa_data.synthetic import figure
 from qa_data.synthetic.figure import JOINT_NAMES
-from qa_data.synthetic.scene import project
+from qa_data.synthetic.scene import FIGURE_HEIGHT, follow, project
 
 BODY = figure.Body(trunk=0.31, head=0.07, arm=0.36, shoulders=0.1, hips=0.06, girth=1.0)
 
@@ -32,6 +32,7 @@ def test_a_stretched_body_measures_one_from_ankle_to_crown():
     at = joints_of()
     crown = at["head"][2] + BODY.head
     assert crown - at["left_ankle"][2] == pytest.approx(1)
+    assert FIGURE_HEIGHT[0] * 0.96 * math.cos(math.radians(12)) > 0.42  # of the frame
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,14 @@ def test_a_camera_on_the_other_side_turns_left_into_right_and_far_into_near():
     right, left = (project(point, yaw=yaw, elevation=0)[0] for yaw in (0, 180))
     np.testing.assert_allclose(right, [1.0, 0.3, -0.4])
     np.testing.assert_allclose(left, [-1.0, 0.3, 0.4], atol=1e-12)
+
+
+def test_the_camera_never_loses_a_joint():
+    rng = np.random.default_rng(0)
+    flat = rng.normal(0, 0.2, size=(20, 5, 2)) + np.linspace(0, 8, 20)[:, None, None]
+    scale = np.full(20, 20.0)
+    center = follow(flat, scale, size=64, slackness=30, wander=rng.normal(0, 2, size=(20, 2)))
+    assert (np.abs(flat - center[:, None]) * 20 <= 32).all()
 
 
 def test_pose_images_show_every_joint_and_describe_the_figure():

@@ -9,6 +9,7 @@ from qa_data.text_classifier import (
     choice_probs,
     classifier_scores,
     fit_conditional_logit,
+    mean_similarity,
     option_tables,
     word_similarity,
     words,
@@ -51,6 +52,18 @@ def test_nearness_is_the_mean_overlap_with_the_others():
         assert near[row].tolist() == pytest.approx(expected + [0] * (4 - len(options)))
 
 
+def test_nearness_asks_once_for_each_pair_that_meets():
+    asked = []
+
+    def nearness(one, other):
+        asked.append((one, other))
+        return 10 * one + other
+
+    near = mean_similarity(np.array([[3, 1, -1], [1, 3, 2]]), nearness)
+    assert sorted(asked) == [(1, 2), (1, 3), (2, 3)]
+    assert near.tolist() == [[13, 13, 0], [(13 + 12) / 2, (13 + 23) / 2, (12 + 23) / 2]]
+
+
 def test_the_classifier_learns_what_plain_gradient_ascent_learns():
     train, asked = option_tables(questions(TRAIN), questions(ASKED))
     scores = classifier_scores(train, asked, word_similarity(asked))
@@ -70,6 +83,20 @@ def test_the_classifier_is_the_same_in_chunks_and_takes_even_rows_of_a_large_set
     large, asked = option_tables(questions(many), questions(ASKED))
     monkeypatch.setattr(text_classifier, "MAX_OPTIONS", len(TRAIN) * large.printed.shape[1])
     assert classifier_scores(large, asked, word_similarity(asked)) == pytest.approx(whole)
+
+
+def test_a_word_that_marks_the_answer_is_found_and_its_position_is_not_needed():
+    rng = np.random.default_rng(0)
+    nouns = [f"move{i}" for i in range(40)]
+    rows = []
+    for _ in range(200):
+        options = [f"{noun} plain" for noun in rng.choice(nouns, 4, replace=False)]
+        answer = int(rng.integers(4))
+        options[answer] = options[answer].replace("plain", "marked")
+        rows.append((tuple(options), answer))
+    train, asked = option_tables(questions(rows[:100]), questions(rows[100:]))
+    scores = classifier_scores(train, asked, word_similarity(asked))
+    assert (scores.argmax(axis=1) == asked.answer).all()
 
 
 def test_options_of_one_length_are_learned_from():
