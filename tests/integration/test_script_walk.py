@@ -35,7 +35,7 @@ READING = {
     "train_ssl.py": "demo --manifest {in} --video-root {folder} --run-dir {out}",
     "trim_finegym.py": "--video-root {folder} --out {out} --lists {in} --annotations {in}",
 }
-MAKING = {"demo.py", "../demo/backbone.py", "../demo/llm.py", "make_synthetic_gym.py"}
+MAKING = ("demo.py", "../demo/backbone.py", "../demo/llm.py", "make_synthetic_gym.py")
 
 # Arguments with an output {bad} that cannot be written; inputs are missing where the output is
 # looked at first.
