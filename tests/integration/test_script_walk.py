@@ -2,6 +2,9 @@
 
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,16 @@ import pytest
 from qa_data.manifest import Clip, write_manifest
 from sefar_core.checkpoint import build_model, save_encoder
 from sefar_core.config import ModelConfig
-from tests.script_process import ROOT, call_script, interrupted_script, run_script
+from tests.script_process import (
+    LIMIT_S,
+    ROOT,
+    call_script,
+    environment,
+    read_until,
+    run_script,
+    script,
+    started,
+)
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 SCRIPTS += ["../demo/backbone.py", "../demo/llm.py"]
@@ -170,18 +182,37 @@ SLOW_IMPORTS = [
 ]
 
 
+# Runs a script that waits where it imports the named module; of sefar_core.cli, right behind it.
+WAITING = """
+import runpy, sys, time
+
+class Wait:
+    def find_spec(self, name, *_):
+        cli = sys.modules.get("sefar_core.cli")
+        behind_cli = cli is not None and not cli.__spec__._initializing
+        if behind_cli if module == "sefar_core.cli" else name == module:
+            sys.meta_path.remove(self)
+            print("waits", file=sys.stderr, flush=True)
+            time.sleep(600)
+
+module, *sys.argv = sys.argv[1:]
+sys.meta_path.insert(0, Wait())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module"), [*((name, "sefar_core.cli") for name in SCRIPTS), *SLOW_IMPORTS]
 )
-def test_ctrl_c_while_a_script_starts_is_one_line(monkeypatch, name, module):
-    """Once it has imported a module."""
-    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    nowhere = dict.fromkeys(("in", "folder", "out"), "/nonexistent")
-    arguments = READING.get(name, "").format(**nowhere)
-    done = interrupted_script(name, *arguments.split(), at=rf"\| +{re.escape(module)}\n")
-    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert (done.returncode, told) == (130, ["interrupted"])
+def test_ctrl_c_while_a_script_starts_is_one_line(name, module):
+    arguments = READING.get(name, "").format(**dict.fromkeys(("in", "folder", "out"), "/none"))
+    command = [sys.executable, "-c", WAITING, module, *script(name, arguments.split())[1:]]
+    with started(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE) as process:
+        read_until(process.stderr, "waits\n")
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, told) == (130, b"interrupted\n")
 
 
 @pytest.mark.slow
