@@ -72,7 +72,7 @@ class Demo:
 
 
 QUICK = Demo(
-    quick=True, out=Path("runs/demo-quick"), num_train=240, num_test=60, epochs=8, mllm_epochs=4
+    quick=True, out=Path("runs/demo-quick"), num_train=240, num_test=60, epochs=6, mllm_epochs=3
 )
 
 
