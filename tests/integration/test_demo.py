@@ -42,9 +42,9 @@ def test_every_option_of_every_step_is_known_to_its_script(tmp_path):
     ("arguments", "sizes"),
     [
         ("", ("runs/demo", 3000, 360, 24, 16, 4)),
-        ("--quick", ("runs/demo-quick", 240, 60, 8, 4, 2)),
-        ("--num-test 30 --quick --epochs 3 --out a", ("a", 240, 30, 3, 4, 2)),
-        ("--quick --num-train 99 --mllm-epochs 5", ("runs/demo-quick", 99, 60, 8, 5, 2)),
+        ("--quick", ("runs/demo-quick", 240, 60, 6, 3, 2)),
+        ("--num-test 30 --quick --epochs 3 --out a", ("a", 240, 30, 3, 3, 2)),
+        ("--quick --num-train 99 --mllm-epochs 5", ("runs/demo-quick", 99, 60, 6, 5, 2)),
     ],
 )
 def test_sizes_on_the_command_line_reach_the_steps(arguments, sizes):
