@@ -248,7 +248,8 @@ def _rotated(question: Question, place: int) -> Question:
 
 
 def _pool_name(pool: ClassPool, clip: Clip, rule: str) -> str:
-    return pool.name(clip.label or 0, POOLS[rule])
+    assert clip.label is not None  # questions are built of labeled clips
+    return pool.name(clip.label, POOLS[rule])
 
 
 def _pool_reports(

@@ -35,7 +35,13 @@ COUNTS = 2**31  # counts are below, as in the 32 bits that other formats have fo
 COUNT = f"a whole number from 0 to {COUNTS - 1}"
 VIDEO_SUFFIX = re.compile(r"\.(mp4|mkv|avi|mov|webm)$", re.IGNORECASE)
 PUBLIC_FIELDS = (
-    *("answer", "question", "answer_type", "question_id", "dataset", "video", "frame_length"),
+    "answer",
+    "question",
+    "answer_type",
+    "question_id",
+    "dataset",
+    "video",
+    "frame_length",
 )
 
 

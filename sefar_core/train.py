@@ -545,12 +545,11 @@ def open_reader(loop: Loop, clips: TrainClips, video_root: Path) -> Reader:
     return choose_reader(clips, video_root, store, workers=data.workers, reader=data.reader)
 
 
-def batches(loop: Loop, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
-    """Micro-batches of this process from the loop's step on, on its device."""
-    config, accelerator = loop.config, loop.accelerator
+def choose_views(config: TrainConfig) -> ViewConfig:
+    """What the student and the teacher see of a clip."""
     model, data = config.model, config.data
     augment = partial(Augmentation, data.short_side, share=ELEMENT_DRAWS[data.placement])
-    view = ViewConfig(
+    return ViewConfig(
         views=TwoViews(
             sample=partial(SAMPLINGS[model.sampling].draw, model.sizes),
             moments=MOMENTS[data.moments],
@@ -560,6 +559,12 @@ def batches(loop: Loop, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
         crop_size=model.image_size,
         seed=config.seed,
     )
+
+
+def batches(loop: Loop, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
+    """Micro-batches of this process from the loop's step on, on its device."""
+    config, accelerator = loop.config, loop.accelerator
+    model, data = config.model, config.data
     schedule = BatchSchedule(
         batch_size=config.batch_size,
         micro_batch_size=config.micro_batch_size,
@@ -575,7 +580,7 @@ def batches(loop: Loop, clips: TrainClips, read: Reader) -> Iterator[SslBatch]:
         device=accelerator.device,
         pixels=Pixels(model.image_size, model.mean, model.std),
     )
-    for batch in training_batches(clips, read, view, schedule, loader):
+    for batch in training_batches(clips, read, choose_views(config), schedule, loader):
         yield SslBatch(
             labeled=to_network(batch.labeled),
             labels=batch.labels.to(accelerator.device, non_blocking=True),

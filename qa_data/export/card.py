@@ -144,8 +144,13 @@ def _making(report: Mapping[str, Any] | None) -> str:
 
 
 COUNT_COLUMNS = (
-    *("set", "questions", "options", "clips"),
-    *("right letters", "an option twice", "the right one twice"),
+    "set",
+    "questions",
+    "options",
+    "clips",
+    "right letters",
+    "an option twice",
+    "the right one twice",
 )
 
 

@@ -16,10 +16,24 @@ Array = NDArray[np.float64]
 Sides = float | tuple[float, float]
 
 JOINT_NAMES = (
-    *("pelvis", "waist", "neck", "head"),
-    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
-    *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-    *("left_toe", "right_toe"),
+    "pelvis",
+    "waist",
+    "neck",
+    "head",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+    "left_toe",
+    "right_toe",
 )
 PELVIS, WAIST, NECK, HEAD = range(4)
 SHOULDERS, ELBOWS, WRISTS, HIPS, KNEES, ANKLES, TOES = (slice(i, i + 2) for i in range(4, 18, 2))
@@ -197,8 +211,20 @@ STRIDE = body_pose(shoulder=60, shoulder_out=70, hip=(75, -55))
 PASSE = body_pose(shoulder=95, shoulder_out=35, elbow=50, hip=(80, 0), knee=(115, 0))
 
 SHAPES = (
-    *(STANDING, LOOSE, TUCKED, PIKED, STRETCHED, HANDSTAND, CLEAR_HIP),
-    *(STALDER, SOLE, SPLIT, STRADDLE, WOLF, STRIDE, PASSE),
+    STANDING,
+    LOOSE,
+    TUCKED,
+    PIKED,
+    STRETCHED,
+    HANDSTAND,
+    CLEAR_HIP,
+    STALDER,
+    SOLE,
+    SPLIT,
+    STRADDLE,
+    WOLF,
+    STRIDE,
+    PASSE,
 )
 
 _LOWEST = body_pose(spine=-25, neck=-25, shoulder=-30, hip=-80)

@@ -80,7 +80,7 @@ def match_classes(known: Sequence[str | None] | None, wanted: Sequence[str | Non
 
 def names_of_one_label(clips: Iterable[Clip]) -> dict[int, list[str]]:
     """The labels that have several names, each with these."""
-    return _several((label, name) for label, name in _named(clips))
+    return _several(_named(clips))
 
 
 def _named(clips: Iterable[Clip]) -> set[tuple[int, str]]:

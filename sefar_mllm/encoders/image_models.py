@@ -248,7 +248,8 @@ def read_folder(folder: Path, wanted: str) -> WeightFolder:
             state = _beneath("visual.trunk.", state)
         elif "model_type" in settings:
             source = folder / PIXELS
-            mean, std = (_json(source)[name] for name in ("image_mean", "image_std"))
+            colors = _json(source)
+            mean, std = colors["image_mean"], colors["image_std"]
             bare = "embeddings.class_embedding" in state  # a vision transformer saved by itself
             state = timm_names(state if bare else _beneath("vision_model.", state))
         else:

@@ -66,9 +66,15 @@ def score_file(
             f"{name} has a question with {widest} options, but the letters are {letters}; "
             f"give as many as there are options"
         )
-    cache, shown = open_tokens(config, model, questions), shown_clips(config, questions)
-    how: dict[str, Any] = {"shown": shown, "batch_size": config.batch_size}
-    predictions = predict_answers(model, tokenizer, questions, cache, letters=letters, **how)
+    predictions = predict_answers(
+        model,
+        tokenizer,
+        questions,
+        open_tokens(config, model, questions),
+        shown=shown_clips(config, questions),
+        batch_size=config.batch_size,
+        letters=letters,
+    )
     predictions = text_scored(predictions, questions)
     config.out.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, config.out / f"predictions-{name}.jsonl")
@@ -88,9 +94,14 @@ def diagnose_file(
     SefarError if `score_file` has not written the predictions of this set.
     """
     predictions = read_predictions(config.out / f"predictions-{name}.jsonl")
-    cache, shown = open_tokens(config, model, questions), shown_clips(config, questions)
-    how: dict[str, Any] = {"shown": shown, "batch_size": config.batch_size}
-    answers = score_other_formats(model, tokenizer, questions, cache, **how)
+    answers = score_other_formats(
+        model,
+        tokenizer,
+        questions,
+        open_tokens(config, model, questions),
+        shown=shown_clips(config, questions),
+        batch_size=config.batch_size,
+    )
     write_other_formats(questions, answers, config.out, name)
     rng = np.random.default_rng(config.seed)
     return diagnose(questions, predictions, answers, resamples=config.resamples, rng=rng)

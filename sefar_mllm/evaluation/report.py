@@ -29,8 +29,16 @@ def score_table(metrics: Mapping[str, Metrics], *, control: str | None) -> Table
     `control` is the control in words; None without one.
     """
     view = Table(
-        *("questions", "n", "sources", "chance", "micro", "macro", "strict"),
-        *("file order", "letters", "ECE"),
+        "questions",
+        "n",
+        "sources",
+        "chance",
+        "micro",
+        "macro",
+        "strict",
+        "file order",
+        "letters",
+        "ECE",
         title=titled("letter likelihood, averaged over the rotations of the options", control),
         caption="macro: mean over classes; strict: right in every rotation; file order: not "
         "rotated; letters: how often each is the likeliest in the file order, and the spread of "
@@ -74,8 +82,14 @@ def diagnosis_table(diagnoses: Mapping[str, Diagnosis], *, control: str | None) 
     """One row for each question set, with the meaning of each gap in the caption."""
     meanings = "\n".join(f"{name}: {one.interpretation}" for name, one in diagnoses.items())
     view = Table(
-        *("questions", "generated", "no option", "same letter", "generated - primary"),
-        *("file order - primary", "text, sum", "text, mean"),
+        "questions",
+        "generated",
+        "no option",
+        "same letter",
+        "generated - primary",
+        "file order - primary",
+        "text, sum",
+        "text, mean",
         title=titled("diagnostics", control),
         caption=Text(meanings),
     )

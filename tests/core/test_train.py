@@ -19,9 +19,21 @@ from sefar_core.train import (
     build_optimizer,
     choose_method,
     choose_precision,
+    choose_views,
     plan,
     refuse_other_data,
 )
+
+
+@pytest.mark.parametrize(
+    ("flip", "weak_flip", "flipped"),
+    [(True, True, (True, True)), (True, False, (False, True)), (False, True, (False, False))],
+)
+def test_the_weak_view_is_mirrored_only_if_both_settings_allow_it(flip, weak_flip, flipped):
+    config = preset("vit_s")
+    config = replace(config, data=replace(config.data, flip=flip, weak_flip=weak_flip))
+    views = choose_views(config).views
+    assert (views.weak.flip, views.strong.flip) == flipped
 
 
 def test_sgd_is_the_published_one():

@@ -1,10 +1,8 @@
 """Text is read from files and pipes; files are written whole, with the user's permissions."""
 
 import os
-import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from qa_data.files import (
     remove_drafts,
     write_text,
 )
+from tests.oracles.full_disk import files_of_at_most
 
 
 def read(path):
@@ -85,24 +84,14 @@ def test_a_write_that_fails_leaves_the_old_text_and_no_draft(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@contextmanager
-def full_disk():
-    """A limit on the size of files stands for the disk; pytest's own output may be a file, too."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 FULL = r"cannot write .*answers: .*File too large; it needs 21 bytes, [\d,]+ are free\. Make room"
 
 
 def test_a_full_disk_is_reported_with_the_name_of_the_file_or_folder(tmp_path):
-    with full_disk(), pytest.raises(WriteError, match=FULL):
+    with files_of_at_most(8), pytest.raises(WriteError, match=FULL):
         write_text(tmp_path / "answers", "more than eight bytes")
-    with full_disk(), pytest.raises(WriteError, match=FULL), new_folder(tmp_path / "answers", 21):
+    full = pytest.raises(WriteError, match=FULL)
+    with files_of_at_most(8), full, new_folder(tmp_path / "answers", 21):
         (draft_of(tmp_path / "answers") / "one").write_text("more than eight bytes")
     assert list(tmp_path.iterdir()) == []
 

@@ -307,7 +307,7 @@ def _types(where: str, labels: object) -> list[int]:
 
 
 def _is_name(value: object) -> TypeGuard[str]:
-    """Whether it is a text that may stand in a manifest."""
+    """Whether it is a text that a manifest can hold."""
     return isinstance(value, str) and value != "" and UNWRITABLE.search(value) is None
 
 
@@ -417,8 +417,16 @@ def _cut(where: str, event: object, num_frames: int) -> StepChange:
 
 DTYPE = re.compile(r"[<>|=]?[biufcSU][0-9]{1,6}")
 MALFORMED = (
-    *(pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, LookupError),
-    *(OverflowError, MemoryError, RecursionError, DeprecationWarning),
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    DeprecationWarning,
 )
 """Errors of pickle and numpy for bytes that are not a pickle of plain data."""
 PLAIN = (dict, tuple, list, str, bytes, bytearray, int, float, complex, type(None), np.ndarray)

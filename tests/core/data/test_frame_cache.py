@@ -3,10 +3,8 @@
 import errno
 import os
 import pickle
-import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -22,6 +20,7 @@ from sefar_core.data.dataset import read_from_folder
 from sefar_core.data.frame_cache import CacheConfig, FrameCache, open_frame_cache
 from sefar_core.data.video import VideoReadError, probe, read_clip
 from tests.oracles import videos as oracle
+from tests.oracles.full_disk import files_of_at_most
 
 
 @pytest.fixture
@@ -156,17 +155,6 @@ def test_a_stopped_filling_goes_on_behind_its_last_whole_clip(root, tmp_path, ki
     for clip in CLIPS:
         assert torch.equal(cache.read(clip, fractions), fresh.read(clip, fractions))
     assert [path.name for path in caches(tmp_path)] == [cache.folder.name]
-
-
-@contextmanager
-def files_of_at_most(size: int):
-    """A disk that refuses to let a file grow."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_an_error_in_one_line_and_what_is_whole_is_kept(root, tmp_path, decoded):

@@ -107,7 +107,7 @@ def test_classes_of_one_source_can_stay_in_training_or_leave():
     pool, test = split_test(*lists_with_a_class_of_one_source(), one_sided="leave_out")
     assert labels(pool) == labels(test) == {0, 1, 2, 3}
     assert len(pool) + len(test) == 240
-    # Classes that stand in one another's way.
+    # Classes that block one another.
     kept, test = split_test(TRIANGLE, [], one_sided="keep")
     assert labels(kept) == {0, 1, 2} and len(labels(test)) == 2
     kept, test = split_test(TRIANGLE, [], one_sided="leave_out")
