@@ -193,7 +193,8 @@ def family_designs(
 
 
 def grids(attributes: Sequence[Attributes], size: int) -> list[tuple[int, ...]]:
-    """Blocks of `size` options that form a full grid of two attributes, the others being equal.
+    """Blocks of `size` options, 2 or more, that form a full grid of two attributes, the others
+    being equal.
 
     In a grid of r by c each option has c - 1 others that differ from it in one attribute, r - 1
     in the other, and the rest in both: no place is the middle. A prime number of options is in

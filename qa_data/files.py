@@ -5,6 +5,7 @@ is dropped. What is written, a file or a folder, has its name once it is complet
 a draft `.name.process` beside that place.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -167,6 +168,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8, line ends as given, as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def as_json(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Run the whole pipeline on a synthetic dataset: render, split, train, evaluate, chat, report.
 
-    python scripts/demo.py                 # about a quarter of an hour on two CPU cores
+    python scripts/demo.py                 # 11 minutes on two quiet CPU cores
     python scripts/demo.py --quick         # 300 clips in three minutes, too few for conclusions
     python scripts/demo.py --out runs/demo # a second time: finished steps are reused
 
@@ -77,7 +77,7 @@ QUICK = Demo(
 
 
 def parse(arguments: Sequence[str]) -> Demo:
-    """The command line; --quick changes the default sizes, and its own place in it is free."""
+    """The command line; --quick, anywhere in it, changes the default sizes."""
     default = QUICK if "--quick" in arguments else Demo()
     return tyro.cli(Demo, args=arguments, default=default, description=__doc__)
 

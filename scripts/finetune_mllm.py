@@ -110,11 +110,8 @@ def drawer(
 def parse(arguments: Sequence[str]) -> FinetuneMllm:
     """The command line: a preset, then options that change it."""
     config, prog, changes = choose_preset(arguments, "scripts/finetune_mllm.py")
-    missing = tyro.MISSING
-    default = FinetuneMllm(
-        encoder_features=missing, questions=missing, run_dir=missing, config=config
-    )
-    return tyro.cli(FinetuneMllm, args=changes, default=default, prog=prog, description=__doc__)
+    with_preset = partial(FinetuneMllm, config=config)
+    return tyro.cli(with_preset, args=changes, prog=prog, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -57,12 +57,8 @@ def parse(arguments: Sequence[str]) -> TrainSsl:
         print(f"{__doc__}\n{catalogue()}\n\ntrain_ssl.py PRESET --help lists every setting.")
         raise SystemExit(0 if arguments else 2)
     name, *changes = arguments
-    config = preset(name)
-    missing = tyro.MISSING
-    default = TrainSsl(manifest=missing, video_root=missing, run_dir=missing, config=config)
-    return tyro.cli(
-        TrainSsl, args=changes, default=default, prog=f"train_ssl.py {name}", description=__doc__
-    )
+    with_preset = partial(TrainSsl, config=preset(name))
+    return tyro.cli(with_preset, args=changes, prog=f"train_ssl.py {name}", description=__doc__)
 
 
 def catalogue() -> str:

@@ -9,7 +9,6 @@ optimizer as safetensors, state.json, and manifest.json with the size and SHA-25
 Either folder is written under another name and renamed when it is complete. No file is a pickle.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qa_data.files import SefarError, new_folder
+from qa_data.files import SefarError, as_json, file_hash, new_folder
 from sefar_core.config import ModelConfig
 from sefar_core.data.class_names import ClassMatch, ClassMismatch, ClassNames, match_classes
 from sefar_core.model import SefarModel
@@ -83,7 +82,7 @@ def save_encoder(
     weights = contiguous(model.state_dict())
     with new_folder(folder, sum(tensor.nbytes for tensor in weights.values())) as draft:
         save_file(weights, draft / WEIGHTS)
-        (draft / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        (draft / SETTINGS).write_text(as_json(settings), encoding="utf-8")
 
 
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,6 +179,7 @@ def read_architecture(folder: Path) -> tuple[ModelConfig, int]:
 
 
 def read_settings(path: Path) -> dict:
+    """The settings of an encoder. CheckpointError if the file is missing or damaged."""
     if not path.exists():
         raise CheckpointError(
             f"{path.parent} is not an encoder: it has no {path.name}; give the folder that "
@@ -295,9 +295,9 @@ def save_state(states: Path, state: TrainState, *, keep_last: int = 2) -> Path:
             save_file(content, draft / f"{role}.safetensors")
         head = {"schema": SCHEMA, "step": state.step, **state.origin._asdict()}
         head["best"] = state.best._asdict() if state.best else None
-        (draft / "state.json").write_text(json.dumps(head, indent=2) + "\n")
+        (draft / "state.json").write_text(as_json(head), encoding="utf-8")
         listing = {file.name: fingerprint(file) for file in sorted(draft.iterdir())}
-        (draft / "manifest.json").write_text(json.dumps(listing, indent=2) + "\n")
+        (draft / "manifest.json").write_text(as_json(listing), encoding="utf-8")
     prune(states, keep_last)
     return final
 
@@ -324,9 +324,7 @@ def sweep(states: Path) -> None:
 
 
 def fingerprint(file: Path) -> dict:
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"size": file.stat().st_size, "sha256": digest}
+    return {"size": file.stat().st_size, "sha256": file_hash(file)}
 
 
 def complete_states(states: Path) -> list[Path]:

@@ -8,7 +8,6 @@ not come from a run: scripts/convert_checkpoint.py writes one as well.
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -25,7 +24,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
-from qa_data.files import SefarError, as_json, remove_drafts, write_json, write_text, writing
+from qa_data.files import (
+    SefarError,
+    as_json,
+    file_hash,
+    remove_drafts,
+    write_json,
+    write_text,
+    writing,
+)
 from sefar_core.config import RegulationName, dotted, present_name
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "av", "numpy", "safetensors")
@@ -249,7 +256,7 @@ def same_manifest(run_dir: Path, manifest: Path) -> bool | None:
     if not config.is_file():
         return None
     sha256 = json.loads(config.read_bytes()).get("manifest_sha256")
-    return None if sha256 is None else sha256 == hashlib.sha256(manifest.read_bytes()).hexdigest()
+    return None if sha256 is None else sha256 == file_hash(manifest)
 
 
 def curves(
@@ -284,7 +291,7 @@ class StepTiming(NamedTuple):
 
 
 class TimedBatches(Iterator):
-    """Batches, and how long the loop waited for them since the step before ended."""
+    """Batches, and how many seconds (`waited_s`) the loop waited for them since the last step."""
 
     def __init__(self, batches: Iterator):
         self._batches = batches

@@ -140,5 +140,6 @@ def places_in_time(moments: Moments) -> list[list[int]]:
 
 
 def check_offset(offset: float) -> None:
+    """Raise ValueError for an offset that is not in [0, 1)."""
     if not 0 <= offset < 1:
         raise ValueError(f"offset is a place inside a segment, in [0, 1), got {offset}")

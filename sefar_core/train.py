@@ -9,7 +9,6 @@ and 11.
 """
 
 import copy
-import hashlib
 import math
 import os
 import random
@@ -26,7 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import nn
 
-from qa_data.files import SefarError, first_few, sync, write_json
+from qa_data.files import SefarError, file_hash, first_few, sync, write_json
 from sefar_core.checkpoint import (
     Best,
     Origin,
@@ -507,7 +506,7 @@ def occupied(
     """Keep other processes out of the run folder, and write into it what runs. ValueError if it
     holds a run of other settings; SefarError if another process trains in it.
     """
-    data = {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    data = {"manifest_sha256": file_hash(manifest)}
     with ExitStack() as until_the_end:
 
         def occupy() -> None:

@@ -263,6 +263,7 @@ def _was_fetched(name: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. CheckpointError if it is damaged or something else."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as cause:

@@ -63,7 +63,8 @@ def read_from_folder(
     short_side: int | None = None,
     read: Callable[..., Tensor] = read_fractions,
 ) -> Tensor:
-    """The frames of a clip at fractions of its length, decoded from its file under `root`.
+    """The frames of a clip at fractions of its length, in [0, 1], decoded from its file under
+    `root`.
 
     Larger frames are scaled down to `short_side`; `read` is one of `video_backends.READERS`.
     VideoReadError if the file is unreadable, ends too early, or its pictures are too elongated.

@@ -165,7 +165,9 @@ class StoredClip(NamedTuple):
 
 
 def fill(folder: Path, packed: "_PackedClips", workers: int) -> None:
-    """Decode clips into a folder that appears when it is whole; wait if another process does."""
+    """Decode clips into a folder that appears when it is whole; wait if another process does.
+    VideoReadError for a clip that cannot be read; WriteError if the disk is full.
+    """
     draft = folder.with_name(f".{folder.name}.part")
     lock_path = folder.with_name(f".{folder.name}.lock")
     with writing(lock_path, 0):
@@ -221,7 +223,9 @@ def whole_clips(journal: Path, frames: Path) -> list[StoredClip]:
 
 
 def write_index(draft: Path, kind: Kind, folder: Path) -> None:
-    """Add what a reader of the cache needs, from the journal, and rename the draft to the cache."""
+    """Add what a reader of the cache needs, from the journal, and rename the draft to the cache.
+    WriteError if the disk is full.
+    """
     clips = whole_clips(draft / "clips.jsonl", draft / "frames.bin")
     sizes = [size for clip in clips for size in clip.sizes]
     places = {

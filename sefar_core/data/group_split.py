@@ -100,7 +100,8 @@ def take_groups(
 def choose_val_sources(
     clips: Sequence[Clip], rate: float, rng: random.Random, *, min_per_class: int = 1
 ) -> set[str]:
-    """Sources that hold about `rate` of the clips, while every class keeps clips elsewhere.
+    """Sources that hold about `rate`, in [0, 1), of the clips, while every class keeps clips
+    elsewhere.
 
     Classes need not be among those cut; of several cuts the one that shows most of them is taken.
     Every class keeps `min_per_class` clips; one of fewer keeps them all. SefarError if less than

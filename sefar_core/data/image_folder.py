@@ -133,7 +133,9 @@ def open_folder(path: Path) -> FrameFolder:
 
 
 def probe_folder(folder: FrameFolder) -> VideoInfo:
-    """Length and times of a folder, and what its first picture shows of all."""
+    """Length and times of a folder, and what its first picture shows of all. VideoReadError if that
+    picture cannot be read.
+    """
     first = next(folder.decode())
     turns, mirrored = orientation_of(first)
     width, height = upright_size(first)

@@ -11,7 +11,6 @@ Near-duplicates: FineGym's annotators cut some routines out of their broadcast t
 elements in both. The clips have different names and all but the same frames (`near_duplicates`).
 """
 
-import hashlib
 import math
 import os
 import posixpath
@@ -24,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from rich.table import Column, Table
 
-from qa_data.files import SefarError, composed, first_few, on_disk
+from qa_data.files import SefarError, composed, file_hash, first_few, on_disk
 from qa_data.finegym import CLIP_ID, ClipId, TimeSpan, event_of
 from qa_data.manifest import SPLITS, Clip, by_split
 from sefar_core.data.class_names import class_conflicts, conflict_lines
@@ -114,8 +113,7 @@ def _first_of_equals(paths: Iterable[str]) -> dict[str, str]:
 def _digest(path: str) -> str:
     """Of the file's bytes; of an unreadable file its path, which equals no other."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(Path(path))
     except PermissionError:
         return path
 
@@ -248,11 +246,10 @@ def overlap(
     first: Sequence[Clip],
     second: Sequence[Clip],
     *,
-    times: Mapping[str, TimeSpan] | None = None,
     video_root: Path | None = None,
 ) -> dict[str, int]:
     """What two sets of clips share, such as two splits, or the lists of two benchmarks; the first
-    is usually what is trained on. `times` as for `near_duplicates`, `video_root` for `files_of`.
+    is usually what is trained on. `video_root` as for `files_of`.
 
     Returns:
         `clips`, `sources` and `routines` that are in both; `of_clips`, `of_sources`, `of_routines`:
@@ -266,7 +263,7 @@ def overlap(
     own = {clip.id for clip in first}
     both = [*first, *(clip for clip in second if clip.id not in own)]
     files = files_of(both, video_root)
-    pairs = near_duplicates(both, times=times, files=files)
+    pairs = near_duplicates(both, files=files)
     across = sum((i < len(first)) != (j < len(first)) for i, j in pairs)
     return {**_shared(first, second, files), "near_duplicates": across}
 

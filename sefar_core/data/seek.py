@@ -56,7 +56,8 @@ def leads_right(path: Path) -> bool:
     """Whether the second group of pictures comes out of a jump as it does in order, byte by byte.
 
     For files with a keyframe to jump to. Where the first group is damaged nothing can be compared:
-    pictures after the damage are then trusted by their timestamps.
+    pictures after the damage are then trusted by their timestamps. VideoReadError if the file does
+    not open.
     """
     with opened(path) as (container, stream):
         beginning = frame_index.beginning(container, stream)

@@ -71,7 +71,9 @@ def draw_placement(
 
 
 def fixed_placements(short_side: int, num_crops: int) -> list[Placement]:
-    """Crops for evaluation: the center one, or three from end to end of the longer side."""
+    """Crops for evaluation: the center one, or three from end to end of the longer side.
+    ValueError for another number.
+    """
     ends = {1: [0.5], 3: [0.0, 0.5, 1.0]}
     if num_crops not in ends:
         raise ValueError(f"evaluation takes 1 or 3 crops, got {num_crops}")

@@ -313,7 +313,9 @@ def probe(path: Path) -> VideoInfo:
 
 
 def first_picture(path: Path, stream: VideoStream, packet: Packet | None) -> VideoFrame | None:
-    """The first frame that comes out of the decoder with this packet, or at the end (None)."""
+    """The first frame that comes out of the decoder with this packet, or at the end (None).
+    VideoReadError if the packet cannot be decoded.
+    """
     try:
         return next(iter(stream.decode(packet)), None)
     except av.FFmpegError as cause:

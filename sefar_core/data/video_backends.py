@@ -77,7 +77,9 @@ def doubts(info: VideoInfo) -> str:
 
 
 def known(path: Path) -> VideoInfo:
-    """What `probe` finds out about a file, remembered for the files that were read last."""
+    """What `probe` finds out about a file, remembered for the files that were read last.
+    VideoReadError as there, or for a folder of pictures.
+    """
     if path.is_dir():
         raise VideoReadError(f"{path} is a folder of pictures, not a video file. {FIX}")
     if not path.is_file():

@@ -50,7 +50,7 @@ def run_isolated(
     patience_s: float,
     preload: str,
 ) -> Iterator[tuple[Task, Answer | WorkerFailure]]:
-    """Every task with its answer, in the order in which they are done.
+    """Every task with its answer, in the order in which they are done, by 1 worker or more.
 
     Work, tasks and answers can be pickled. An exception in the work is a crash, whose traceback
     goes to stderr; `patience_s` without a heartbeat is a hang, and the process is killed. `preload`

@@ -149,7 +149,9 @@ def predict_text_only(
 def text_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
 ) -> Float[Tensor, "question rotation letter"]:
-    """Logits of the letters after the questions' texts, in each rotation of their options."""
+    """Logits of the letters after the questions' texts, in each rotation of their options.
+    ValueError if a prompt is longer than the context of the language model.
+    """
     count = len(questions[0].options)
     prompts = [
         encode_conversation(

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from qa_data.files import SefarError, as_json, write_json
+from qa_data.files import SefarError, as_json, file_hash, write_json
 from qa_data.manifest import Clip, by_split
 from qa_data.questions import LETTERS
 from qa_data.terminal import without_interrupts
@@ -197,7 +197,7 @@ def experiment_settings(
     row: ExperimentRow, condition: EvalCondition, seed: int, setup: Setup
 ) -> dict[str, Any]:
     """Everything that the answers depend on; the cache key of an experiment."""
-    settings: dict[str, Any] = {"questions": file_hash(setup.questions.files["test"])}
+    settings: dict[str, Any] = {"questions": short_hash(setup.questions.files["test"])}
     if isinstance(row, TrainedRow):
         return settings | {
             "training": training_settings(row, setup.finetune_of(row, seed), setup),
@@ -206,7 +206,7 @@ def experiment_settings(
             "markers": setup.option_symbols[seed].get(condition, LETTERS),
         }
     if row.kind == "rule":
-        return settings | {"train_questions": file_hash(setup.questions.files["train"])}
+        return settings | {"train_questions": short_hash(setup.questions.files["train"])}
     if row.encoder is None:
         return settings | {"language_model": setup.language_model}
     settings["tokens"] = read_index(setup.tokens(row.encoder, seed))["key"]
@@ -279,7 +279,7 @@ def training_settings(row: TrainedRow, config: FinetuneConfig, setup: Setup) -> 
     The language model counts by its hash, not by its path.
     """
     return {
-        "questions": file_hash(setup.questions.files["train"]),
+        "questions": short_hash(setup.questions.files["train"]),
         "lessons": row.train_variant,
         "tokens": read_index(setup.tokens(row.encoder, config.seed))["key"],
         "language_model": setup.language_model,
@@ -338,7 +338,7 @@ def unfinished_rows(rows: Sequence[Job]) -> list[Job]:
 
 
 def is_complete(row: TrainedRow, seed: int, setup: Setup) -> bool:
-    """Whether a row is trained and has all its answers with one seed."""
+    """Whether a row is trained and answered with one seed. StaleError as `is_finished`."""
     config = setup.finetune_of(row, seed)
     records = {setup.folder(row.name, seed) / TRAINED: training_settings(row, config, setup)}
     for condition in setup.conditions_of(row):
@@ -387,14 +387,13 @@ def code_hash(packages: Sequence[Path] = CODE) -> str:
         for path in sorted(package.rglob("*.py")):
             name = path.relative_to(package.parent).as_posix()
             if name not in ONLY_READ:
-                total.update(f"{name} {file_hash(path)} ".encode())
+                total.update(f"{name} {short_hash(path)} ".encode())
     return total.hexdigest()[:16]
 
 
-def file_hash(path: Path) -> str:
+def short_hash(path: Path) -> str:
     """The first 16 hex digits of the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_hash(path)[:16]
 
 
 def model_hash(name: str) -> str:
@@ -411,7 +410,7 @@ def model_hash(name: str) -> str:
         if path.is_file() and path.suffix != ".md":
             size = path.stat().st_size
             total.update(f"{path.name} {size} ".encode())
-            total.update(file_hash(path).encode() if size <= SMALL else b"")
+            total.update(short_hash(path).encode() if size <= SMALL else b"")
     return total.hexdigest()[:16]
 
 

@@ -13,7 +13,6 @@ can run code. Names and shapes of the tensors must be the model's; who trained t
 so the file's SHA-256 is shown with every result.
 """
 
-import hashlib
 import json
 import re
 import sys
@@ -29,6 +28,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from qa_data.files import file_hash
 from sefar_core.checkpoint import CheckpointError, read_weights, refuse_misfits
 from sefar_core.shapes import FrameTokens
 from sefar_mllm.encoders.base import Encoder, digest_of, origin_of
@@ -179,9 +179,9 @@ def used_state(model: Any) -> dict[str, Tensor]:
 
 def unverified(file: Path) -> str:
     """What is known of the authenticity of weights, to be shown with every result from them."""
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return f"weights not verified against a published hash: {file.name} has sha256 {digest}"
+    return (
+        f"weights not verified against a published hash: {file.name} has sha256 {file_hash(file)}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,12 +35,15 @@ class Probe:
     base: str
     """Name of the encoder."""
     base_digest: str
+    """Hash of the encoder's weights, see `Encoder.digest`."""
     base_origin: dict[str, Any]
     """Folder and seed that it was made from, and what is known of its weights."""
     labels: tuple[int, ...]
     """Class of each row of the classifier, ascending."""
     map: Float[Tensor, "dim dim"]
+    """Applied to each token of the encoder."""
     weight: Float[Tensor, "class dim"]
+    """Of the classifier, which scores the mean mapped token of a clip."""
     bias: Float[Tensor, "class"]
 
     @property

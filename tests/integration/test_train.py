@@ -337,8 +337,11 @@ def test_a_second_process_in_the_same_run_folder_is_refused(world, tmp_path):
 def test_a_killed_loader_process_is_reported_with_its_fix(world, tmp_path, scripts):
     loading = replace(TRAINING, data=replace(TRAINING.data, workers=1))
     codes, output = scripts.run(*command(world, tmp_path, loading), kill_loader_at=5)
-    # Python itself may complain of the connection to the dead process while it drops it.
+    # Python itself may complain of the connection to the dead process: where it drops it, and in
+    # the thread that shares its tensors.
     ours = re.sub(r"Exception ignored in: <function \w+\.__del__(.|\n)*?Error: .*\n", "", output)
+    sharing = r' +File "[^"]*/multiprocessing/\w+\.py".*\n(?: {4}.*\n)+'
+    ours = re.sub(rf"Traceback .*\n(?:{sharing})+\w+Error: .*\n", "", ours)
     assert codes == [1] and "Traceback" not in ours, output
     assert "error: a data-loader worker died" in output and "Lower data.workers" in output
     fit(TRAINING, **places(world, tmp_path))  # fewer loader processes, the same run
@@ -358,7 +361,7 @@ def test_a_run_that_is_stopped_and_killed_at_random_moments_ends_like_an_undistu
     moments = random.Random(0)
     for _ in range(2):
         before = len(lines(run_dir))
-        killed = scripts.start(*words, pause_s=0.01)
+        killed = scripts.start(*words, pause_s=0.1)
         until = time.monotonic() + LIMIT_S
         while len(lines(run_dir)) <= before:
             assert time.monotonic() < until, killed.printed.read_text()

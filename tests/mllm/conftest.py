@@ -3,14 +3,14 @@
 import pytest
 
 from sefar_mllm.build import load_tokenizer
-from tests.oracles import toy_chat, toy_llm, toy_trained
+from tests.oracles import toy_chat, toy_trained
 from tests.oracles.letters import sharp_model
 
 
 @pytest.fixture(scope="session")
-def llm(tmp_path_factory):
+def llm(world):
     """The folder of a language model and its tokenizer."""
-    return toy_llm.language_model(tmp_path_factory.mktemp("llm"))
+    return world.language_model
 
 
 @pytest.fixture(scope="session")

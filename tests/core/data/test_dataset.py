@@ -29,7 +29,6 @@ SEGMENTS = [[3, 7], [1, 5], [0, 2, 4, 6]]
 CLIPS = [Clip(id=f"clip{k}", path=f"{k}.mp4", label=k % 3, split="labeled") for k in range(5)]
 RAW = Pixels(8, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 SAMPLE = partial(sample_fractions, SIZES)
-STILL = Augmentation((8, 8), False, one_for_all)
 MOVING = Augmentation((8, 12), True, one_for_all)
 
 
